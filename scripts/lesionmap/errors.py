@@ -1,0 +1,46 @@
+"""Every error a user can meet: each says which slide, which stage, what was found and what would work."""
+
+
+class LesionMapError(Exception):
+    """Base of all errors that are the data's or the settings' fault, not the program's.
+
+    Parameters
+    ----------
+    stage : str
+        The rule in which the problem was found, e.g. ``"fit_stain"``.
+    finding : str
+        What was found, with the figures that matter.
+    remedy : str
+        What the user can do about it.
+    slide : str, optional
+        Id of the slide, where one slide is concerned.
+    """
+
+    def __init__(self, *, stage: str, finding: str, remedy: str, slide: str | None = None) -> None:
+        self.stage, self.finding, self.remedy, self.slide = stage, finding, remedy, slide
+        about = f"slide {slide}, {stage}" if slide else stage
+        super().__init__(f"{about}: {finding}. Remedy: {remedy}.")
+
+
+class SlideError(LesionMapError):
+    """A slide cannot be opened, cannot be read somewhere, or does not fit its role."""
+
+
+class AnnotationError(LesionMapError):
+    """An annotation file cannot be understood or does not fit its slide."""
+
+
+class StainError(LesionMapError):
+    """No stain basis can be fitted to a slide."""
+
+
+class SettingsError(LesionMapError):
+    """The config or the slide sheet contradicts itself or its schema."""
+
+
+class ModelError(LesionMapError):
+    """A model or backbone file cannot be used."""
+
+
+class TrainingError(LesionMapError):
+    """The cohort cannot be trained on, or training has diverged."""

@@ -1,0 +1,117 @@
+"""From a slide to its tile store: read, normalise, cut, draw the masks (METHOD.md §1.3)."""
+
+import logging
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from lesionmap.annotations import Annotation
+from lesionmap.errors import SlideError
+from lesionmap.slides import Slide, SlideInfo
+from lesionmap.stain import StainProfile, apply_table, transform_table
+from lesionmap.store import Region, new_store
+from lesionmap.tiling import IGNORE, TileSpec, area_majority, area_mean, cut, grid_xy, inside
+from lesionmap.tissue import TissueMask
+
+
+@dataclass(frozen=True)
+class Extraction:
+    """All that decides the tiles of one slide.
+
+    Parameters
+    ----------
+    spec : TileSpec
+    min_tissue_fraction : float
+        Regions with less tissue than this are left out, unless they carry an annotation.
+    stain, reference : StainProfile
+        The slide's own stain and the one it is brought to.
+    """
+
+    spec: TileSpec
+    min_tissue_fraction: float
+    stain: StainProfile
+    reference: StainProfile
+
+
+def extract_tiles(
+    info: SlideInfo, tissue_path: str, annotation_path: str, output: str, settings: Extraction, provenance: dict[str, Any]
+) -> None:
+    """Write the tile store of one slide.
+
+    Parameters
+    ----------
+    info : SlideInfo
+    tissue_path, annotation_path : str
+        The slide's tissue mask and canonical annotation.
+    output : str
+        HDF5 file.
+    settings : Extraction
+    provenance : dict
+
+    Raises
+    ------
+    SlideError
+        If a region cannot be read, or none has tissue.
+    """
+    attributes = {
+        "slide": info.slide,
+        "identity": info.identity,
+        "mpp_lv0": info.mpp,
+        "stain": asdict(settings.stain),
+        "stain_reference": asdict(settings.reference),
+        "provenance": provenance,
+    }
+    stored = tiles = 0
+    with new_store(output, settings.spec, attributes) as store:
+        for region in cut_slide(info, TissueMask(tissue_path, info), Annotation(annotation_path), settings):
+            store.append(region)
+            stored, tiles = stored + 1, tiles + len(region.images)
+        if not stored:
+            raise SlideError(
+                slide=info.slide,
+                stage="extract_tiles",
+                finding=f"no region has {settings.min_tissue_fraction:.0%} tissue or an annotation",
+                remedy="look at the tissue mask, or lower tiles.min_tissue_fraction",
+            )
+    logging.info("%s: %d regions, %d tiles", info.slide, stored, tiles)
+
+
+def cut_slide(info: SlideInfo, tissue: TissueMask, annotation: Annotation, settings: Extraction) -> Iterator[Region]:
+    """The regions of a slide that have tissue or an annotation, row by row.
+
+    Tiles without either are left out of a region.
+    """
+    spec = settings.spec
+    table = transform_table(settings.stain, settings.reference)
+    scale = spec.mpp / info.mpp
+    side = (spec.region_px, spec.region_px)
+    with Slide(info, "extract_tiles") as slide:
+        for x, y in grid_xy(info.size_lv0, spec.region_side_lv0(info.mpp)):
+            covered = tissue.at((x, y), side, scale)
+            mask = annotation.mask((x, y), side, scale)
+            if not mask.any() and covered.mean() < settings.min_tissue_fraction or not (mask.any() or covered.any()):
+                continue
+            mask[~inside((x, y), spec.region_px, scale, info.size_lv0)] = IGNORE
+            image = apply_table(table, slide.read((x, y), side, spec.mpp))
+            outlined = (mask != 0) & (mask != IGNORE)
+            yield _region((x, y), image, mask, (covered | outlined).view(np.uint8), spec)
+
+
+def _region(
+    xy_lv0: tuple[float, float],
+    image: np.typing.NDArray[np.uint8],
+    mask: np.typing.NDArray[np.uint8],
+    wanted: np.typing.NDArray[np.uint8],
+    spec: TileSpec,
+) -> Region:
+    kept = cut(wanted, spec.tile_px).any(axis=(2, 3))  # (n, n)
+    return Region(
+        xy_lv0=(float(xy_lv0[0]), float(xy_lv0[1])),
+        low_image=area_mean(image, spec.tiles_per_side),
+        low_mask=area_majority(mask, spec.tiles_per_side),
+        row_col=np.argwhere(kept).astype(np.uint8),
+        images=cut(image, spec.tile_px)[kept],
+        masks=cut(mask, spec.tile_px)[kept],
+    )

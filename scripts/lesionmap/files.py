@@ -1,0 +1,40 @@
+"""Whole files or none: everything is written beside its target and renamed."""
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+
+@contextmanager
+def written_whole(target: str | Path) -> Iterator[Path]:
+    """Give a path beside `target` to write to; rename it to `target` if the block succeeds.
+
+    A killed or failing writer leaves no file that a later stage could take for whole.
+    """
+    target = Path(target)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    draft = target.with_name(f".{target.stem}.{os.getpid()}{target.suffix}")
+    try:
+        yield draft
+        os.replace(draft, target)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def write_text(target: str | Path, text: str) -> None:
+    """Write `text` as UTF-8 with Unix line ends, whole or not at all."""
+    with written_whole(target) as draft:
+        draft.write_bytes(text.encode())
+
+
+def write_json(target: str | Path, content: object) -> None:
+    """Write `content` as JSON that people can read; equal content gives equal bytes."""
+    write_text(target, json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_json(path: str | Path) -> Any:
+    """Read a JSON file written by :func:`write_json`."""
+    return json.loads(Path(path).read_text(encoding="utf-8"))

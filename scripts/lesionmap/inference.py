@@ -1,0 +1,139 @@
+"""The pass over a whole slide and what is written of it (METHOD.md §5)."""
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from lesionmap.export import write_lesions, write_overlay, write_pyramid
+from lesionmap.metrics import as_levels, first_positive_level
+from lesionmap.model import LesionFPN, load_facts, load_model, mixed_precision, pick_device
+from lesionmap.slides import Slide, SlideInfo
+from lesionmap.stain import StainProfile, apply_table, load_profile, profile_from, transform_table
+from lesionmap.tiling import grid_xy, map_size
+from lesionmap.tissue import TissueMask
+
+OVERLAY_SIDE_PX = 1600
+PYRAMID_LEVELS = 8
+
+
+@dataclass(frozen=True)
+class InferenceSettings:
+    """The pass: at `mpp` µm/px, `batch_size` tiles at a time, lesion from probability `threshold`."""
+
+    mpp: float
+    batch_size: int
+    threshold: float
+
+
+@dataclass(frozen=True)
+class LesionFiles:
+    """Where the results of one slide go."""
+
+    probability: str
+    lesions: str
+    outlines: str
+    overlay: str
+
+
+def infer_slide(
+    info: SlideInfo,
+    tissue_path: str,
+    stain_path: str,
+    model_path: str,
+    files: LesionFiles,
+    settings: InferenceSettings,
+    provenance: dict[str, Any],
+) -> None:
+    """Map the lesions of one slide.
+
+    Parameters
+    ----------
+    info : SlideInfo
+    tissue_path, stain_path : str
+        The slide's tissue mask and stain profile.
+    model_path : str
+        Model file; it carries the tile side and the stain reference it was trained with.
+    files : LesionFiles
+    settings : InferenceSettings
+    provenance : dict
+    """
+    facts = load_facts(model_path)
+    provenance = provenance | {"model_training": facts["provenance"]}
+    levels = probability_map(
+        info,
+        TissueMask(tissue_path, info),
+        load_profile(stain_path),
+        profile_from(facts["stain_reference"]),
+        load_model(model_path).to(pick_device(), memory_format=torch.channels_last),  # type: ignore[call-overload]
+        tile_px=facts["tiles"]["tile_px"],
+        settings=settings,
+    )
+    lesions = levels >= first_positive_level(settings.threshold)
+    scale = settings.mpp / info.mpp
+    write_pyramid(files.probability, levels, mpp=settings.mpp, levels=PYRAMID_LEVELS, provenance=provenance)
+    write_pyramid(
+        files.lesions, lesions.astype(np.uint8) * 255, mpp=settings.mpp, levels=PYRAMID_LEVELS, provenance=provenance
+    )
+    count = write_lesions(files.outlines, lesions, levels, scale=scale, info=info, provenance=provenance)
+    _draw_overlay(info, levels, lesions, settings.mpp, files.overlay)
+    logging.info("%s: %d lesions, %.3f mm²", info.slide, count, lesions.sum() * settings.mpp**2 / 1e6)
+
+
+def probability_map(
+    info: SlideInfo,
+    tissue: TissueMask,
+    stain: StainProfile,
+    reference: StainProfile,
+    model: LesionFPN,
+    *,
+    tile_px: int,
+    settings: InferenceSettings,
+) -> NDArray[np.uint8]:
+    """Lesion probability of the whole slide at `settings.mpp`; (H, W) uint8, levels of 1/255, 0 without tissue."""
+    scale = settings.mpp / info.mpp
+    width, height = map_size(info.size_lv0, scale)
+    result = np.zeros((height, width), dtype=np.uint8)
+    table = transform_table(stain, reference)
+    corners = [
+        xy for xy in grid_xy(info.size_lv0, tile_px * scale) if tissue.at(tuple(xy), (tile_px, tile_px), scale).any()
+    ]
+    with Slide(info, "infer_slide") as slide, tqdm(total=len(corners), desc=f"infer {info.slide}", unit="tile") as bar:
+        for batch in _batches(corners, settings.batch_size):
+            images = [apply_table(table, slide.read(tuple(xy), (tile_px, tile_px), settings.mpp)) for xy in batch]
+            for xy, tile in zip(batch, _probabilities(model, np.stack(images)), strict=True):
+                left, top = (round(float(part) / scale) for part in xy)
+                place = result[top : top + tile_px, left : left + tile_px]
+                place[:] = tile[: place.shape[0], : place.shape[1]]
+            bar.update(len(batch))
+    return result
+
+
+def _batches(corners: list[NDArray[np.float64]], size: int) -> Iterator[list[NDArray[np.float64]]]:
+    for first in range(0, len(corners), size):
+        yield corners[first : first + size]
+
+
+@torch.no_grad()
+def _probabilities(model: LesionFPN, images: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """(N, H, W, 3) uint8 → (N, H, W) uint8 levels."""
+    batch = torch.from_numpy(images).permute(0, 3, 1, 2).to(model.mean.device)  # (N, 3, H, W)
+    with mixed_precision(batch.device):
+        logits = model(batch)
+    return as_levels(torch.sigmoid(logits.float())[:, 0].cpu().numpy())
+
+
+def _draw_overlay(
+    info: SlideInfo, levels: NDArray[np.uint8], lesions: NDArray[np.bool_], mpp: float, path: str | Path
+) -> None:
+    every = max(1, -(-max(levels.shape) // OVERLAY_SIDE_PX))
+    small, outlined = levels[::every, ::every], lesions[::every, ::every]
+    with Slide(info, "infer_slide") as slide:
+        overview = slide.read((0, 0), (small.shape[1], small.shape[0]), mpp * every)
+    write_overlay(path, overview, small, outlined)

@@ -1,0 +1,78 @@
+"""Where a result comes from: the code that made it, by digest, and the versions it ran with."""
+
+import ast
+import hashlib
+from collections.abc import Iterable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import lesionmap
+
+PACKAGE = Path(__file__).parent
+SCRIPTS = PACKAGE.parent
+RECORDED_LIBRARIES = ("numpy", "openslide-python", "openslide-bin", "torch", "torchvision", "h5py", "tifffile")
+
+
+def code_digest(script: str) -> str:
+    """Digest of the logic that one rule runs: its adapter and every library module that it reaches.
+
+    Comments, docstrings and formatting do not count, so that editing them reruns nothing.
+
+    Parameters
+    ----------
+    script : str
+        Name of the rule, whose adapter is ``scripts/<script>.py``.
+
+    Returns
+    -------
+    str
+        16 hexadecimal digits.
+    """
+    reached: dict[str, str] = {}
+    waiting = [SCRIPTS / f"{script}.py"]
+    while waiting:
+        path = waiting.pop()
+        if path.name not in reached:
+            tree = _logic(path)
+            reached[path.name] = ast.dump(tree)
+            waiting.extend(_imported_modules(tree))
+            waiting.extend(PACKAGE.glob("templates/*") if path.name == "report.py" else ())
+    listing = "".join(f"{name}:{logic}\n" for name, logic in sorted(reached.items()))
+    return hashlib.sha256(listing.encode()).hexdigest()[:16]
+
+
+def _logic(path: Path) -> ast.AST:
+    text = path.read_text(encoding="utf-8")
+    if path.suffix != ".py":
+        return ast.Constant(text)
+    tree = ast.parse(text)
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        if isinstance(body, list) and body and _is_docstring(body[0]):
+            node.body = body[1:]  # type: ignore[attr-defined]  # every node with a list body can lose its head
+    return tree
+
+
+def _is_docstring(node: ast.AST) -> bool:
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+
+
+def _imported_modules(tree: ast.AST) -> Iterable[Path]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("lesionmap."):
+            yield PACKAGE / f"{node.module.split('.')[1]}.py"
+
+
+def provenance(code: str, **facts: Any) -> dict[str, Any]:
+    """The record that every artefact carries.
+
+    Parameters
+    ----------
+    code : str
+        The rule's :func:`code_digest`.
+    **facts
+        The slide's identity, the settings and whatever else decided the result; must be JSON-able.
+    """
+    versions = {name: version(name) for name in RECORDED_LIBRARIES}
+    return {"software": f"LesionMap {lesionmap.__version__}", "code": code, **facts, "versions": versions}

@@ -1,0 +1,113 @@
+"""Pure geometry of regions and tiles. No pixels are read here.
+
+Coordinates are (x, y) in level-0 pixels of the slide file; arrays are (H, W) or (H, W, C).
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lesionmap.errors import SettingsError
+
+BACKGROUND, LESION, VESSEL, FAT, IGNORE = 0, 1, 2, 3, 255
+CLASS_NAMES = {"lesion": LESION, "vessel": VESSEL, "fat": FAT}
+
+
+@dataclass(frozen=True)
+class TileSpec:
+    """How a slide is cut (METHOD.md §1.3): regions of `region_px`, each into tiles of `tile_px`, at `mpp`.
+
+    Parameters
+    ----------
+    region_px, tile_px : int
+        Side of a region and of a tile in pixels at `mpp`; the region is a whole number of tiles.
+    mpp : float
+        Resolution of regions and tiles, µm/px.
+    """
+
+    region_px: int
+    tile_px: int
+    mpp: float
+
+    def __post_init__(self) -> None:
+        if self.region_px % self.tile_px or self.tile_px % 32:
+            raise SettingsError(
+                stage="config",
+                finding=f"tiles.region_px {self.region_px} and tiles.tile_px {self.tile_px} do not fit together",
+                remedy="make tile_px a multiple of 32 (the network's stride) and region_px a multiple of tile_px",
+            )
+
+    @property
+    def tiles_per_side(self) -> int:
+        """Tiles along one side of a region; also the factor of the low-resolution view."""
+        return self.region_px // self.tile_px
+
+    @property
+    def low_mpp(self) -> float:
+        """Resolution of the low-resolution view, µm/px."""
+        return self.mpp * self.tiles_per_side
+
+    def region_side_lv0(self, mpp_lv0: float) -> float:
+        """Side of a region in level-0 pixels of a slide of `mpp_lv0` µm/px."""
+        return self.region_px * self.mpp / mpp_lv0
+
+
+def grid_xy(size_lv0: tuple[int, int], side_lv0: float) -> NDArray[np.float64]:
+    """Top-left corners of the square boxes that cover a slide without overlap, row by row.
+
+    Parameters
+    ----------
+    size_lv0 : (int, int)
+        Width and height of level 0.
+    side_lv0 : float
+        Side of a box in level-0 pixels; need not be whole.
+
+    Returns
+    -------
+    (N, 2) float64
+        (x, y) in level-0 pixels. Boxes of the last row and column may reach beyond the slide.
+    """
+    columns, rows = (max(1, int(np.ceil(length / side_lv0 - 1e-9))) for length in size_lv0)
+    y, x = np.mgrid[:rows, :columns]
+    return np.stack([x.ravel(), y.ravel()], axis=1) * float(side_lv0)
+
+
+def map_size(size_lv0: tuple[int, int], scale: float) -> tuple[int, int]:
+    """Width and height of a map of the whole slide with `scale` level-0 pixels per map pixel."""
+    width, height = (max(1, int(np.ceil(length / scale - 1e-9))) for length in size_lv0)
+    return width, height
+
+
+def inside(xy_lv0: tuple[float, float], side_px: int, scale: float, size_lv0: tuple[int, int]) -> NDArray[np.bool_]:
+    """Which pixels of a box have their centre on the slide; (side_px, side_px) bool."""
+    centres = (np.arange(side_px) + 0.5) * scale
+    x_inside = xy_lv0[0] + centres < size_lv0[0]
+    y_inside = xy_lv0[1] + centres < size_lv0[1]
+    return y_inside[:, None] & x_inside[None, :]
+
+
+def cut(region: NDArray[np.uint8], tile_px: int) -> NDArray[np.uint8]:
+    """Cut a square (S, S, …) array into its (n, n, tile_px, tile_px, …) tiles, indexed by row and column."""
+    n = region.shape[0] // tile_px
+    return region.reshape(n, tile_px, n, tile_px, *region.shape[2:]).swapaxes(1, 2)
+
+
+def area_mean(image: NDArray[np.uint8], factor: int) -> NDArray[np.uint8]:
+    """Downsample (H, W, C) by the mean of each factor×factor block, rounded half up."""
+    height, width, channels = image.shape
+    rows = image.reshape(height // factor, factor, width, channels).sum(axis=1, dtype=np.uint32)
+    total = rows.reshape(height // factor, width // factor, factor, channels).sum(axis=2)
+    return ((total + factor * factor // 2) // (factor * factor)).astype(np.uint8)
+
+
+def area_majority(mask: NDArray[np.uint8], factor: int) -> NDArray[np.uint8]:
+    """Downsample a (H, W) class mask: the class with the largest area of each block wins.
+
+    Of equal areas the first of lesion, vessel, fat, background, ignore wins.
+    """
+    height, width = mask.shape
+    order = np.array([LESION, VESSEL, FAT, BACKGROUND, IGNORE], dtype=np.uint8)
+    blocks = mask.reshape(height // factor, factor, width // factor, factor)
+    areas = np.stack([(blocks == label).sum(axis=(1, 3), dtype=np.uint32) for label in order])
+    return order[areas.argmax(axis=0)]

@@ -1,0 +1,347 @@
+"""Multi-scale training (METHOD.md §3–4): low step, high pass, fused step; exact in micro-batches of tiles."""
+
+import csv
+import itertools
+import logging
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torchvision.ops import sigmoid_focal_loss
+from tqdm import tqdm
+
+from lesionmap.errors import TrainingError
+from lesionmap.files import written_whole
+from lesionmap.metrics import Histograms, as_levels, binary_metrics
+from lesionmap.model import LesionFPN, ModelSettings, load_backbone, mixed_precision, pick_device, save_model
+from lesionmap.store import Region, TileStore
+from lesionmap.tiling import IGNORE, LESION
+
+Places = list[tuple[int, int]]
+Row = dict[str, float | None]
+CLAMP = 1e-6  # keeps the logit of a fused probability finite
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """The schedule; names as in the config section ``train``.
+
+    Parameters
+    ----------
+    epochs : int
+    learning_rate : float
+        α0 of Adam.
+    decay_rate : float
+        α = α0 / (1 + decay_rate · epoch).
+    focal_gamma, focal_alpha : float
+        γ and ξ of the focal loss.
+    tile_batch : int
+        Tiles in the network at once; the gradient does not depend on it with frozen or group norm.
+    augment : bool
+        Random flips and quarter turns of whole regions.
+    seed : int
+    """
+
+    epochs: int
+    learning_rate: float
+    decay_rate: float
+    focal_gamma: float
+    focal_alpha: float
+    tile_batch: int
+    augment: bool
+    seed: int
+
+
+@dataclass(frozen=True)
+class RegionTensors:
+    """A region on the device: low view (1, 3, s, s) and mask (1, 1, s, s), tiles (n, 3, s, s) and their places."""
+
+    name: str
+    tiles_per_side: int
+    low: Tensor
+    low_mask: Tensor
+    tiles: Tensor
+    row_col: Places
+
+
+def train(
+    train_paths: Sequence[str],
+    val_paths: Sequence[str],
+    output: str,
+    history: str,
+    checkpoints: str,
+    *,
+    model_settings: ModelSettings,
+    backbone_weights: str | None,
+    settings: TrainSettings,
+    facts: dict[str, Any],
+) -> None:
+    """Train on the tile stores; publish the epoch with the lowest validation loss (the last, without validation).
+
+    Parameters
+    ----------
+    train_paths, val_paths : sequence of str
+        Tile stores; `val_paths` may be empty.
+    output : str
+        The model, safetensors with metadata.
+    history : str
+        CSV, one row per epoch.
+    checkpoints : str
+        Folder for ``last.safetensors`` and ``best.safetensors``.
+    model_settings : ModelSettings
+    backbone_weights : str or None
+        torchvision state dict to start the bottom-up path from.
+    settings : TrainSettings
+    facts : dict
+        What the model file records beside the weights.
+
+    Raises
+    ------
+    TrainingError
+        If no training slide has a lesion, or the loss stops being finite.
+    """
+    torch.manual_seed(settings.seed)
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    model = LesionFPN(model_settings)
+    if backbone_weights:
+        load_backbone(model, backbone_weights)
+    model = model.to(pick_device(), memory_format=torch.channels_last)  # type: ignore[call-overload]  # stub lacks it
+    with ExitStack() as stack:
+        stores = [stack.enter_context(TileStore(path)) for path in train_paths]
+        val_stores = [stack.enter_context(TileStore(path)) for path in val_paths]
+        _check_lesions(stores)
+        facts = facts | {"training_slides": {store.slide: store.identity for store in stores}}
+        rows: list[Row] = []
+        for row in _epochs(model, stores, val_stores, settings):
+            rows.append(row)
+            _save_epoch(Path(checkpoints), model, model_settings, facts | {"epoch": row}, best=_is_best(rows))
+    _write_history(history, rows)
+    with written_whole(output) as draft:
+        shutil.copyfile(Path(checkpoints) / "best.safetensors", draft)
+
+
+def _is_best(rows: list[Row]) -> bool:
+    losses = [row["val_low_loss"] for row in rows if row.get("val_low_loss") is not None]
+    return not losses or losses[-1] == min(losses)
+
+
+def _save_epoch(
+    folder: Path, model: LesionFPN, model_settings: ModelSettings, facts: dict[str, Any], *, best: bool
+) -> None:
+    for name in ["last", *(["best"] if best else [])]:
+        save_model(folder / f"{name}.safetensors", model, model_settings, facts)
+
+
+def _write_history(path: str, rows: list[Row]) -> None:
+    with written_whole(path) as draft, open(draft, "w", encoding="utf-8", newline="") as stream:
+        writer = csv.DictWriter(stream, fieldnames=rows[0], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def _check_lesions(stores: Sequence[TileStore]) -> None:
+    lesion_pixels = {store.slide: store.lesion_pixels() for store in stores}
+    for slide in (slide for slide, pixels in lesion_pixels.items() if not pixels):
+        logging.warning("training slide %s has no lesion", slide)
+    if not any(lesion_pixels.values()):
+        raise TrainingError(
+            stage="train",
+            finding=f"none of the {len(stores)} training slides has a lesion",
+            remedy="check the class mapping under annotations.classes, and that annotations belong to their slides",
+        )
+
+
+def _epochs(
+    model: LesionFPN, stores: Sequence[TileStore], val_stores: Sequence[TileStore], settings: TrainSettings
+) -> Iterator[Row]:
+    """Train epoch after epoch; yield each epoch's figures with the model in evaluation mode."""
+    optimiser = torch.optim.Adam(model.parameters(), lr=settings.learning_rate, betas=(0.9, 0.999), eps=1e-8)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda epoch: 1 / (1 + settings.decay_rate * epoch))
+    generator = np.random.default_rng(settings.seed)
+    places = [(store, index) for store in stores for index in range(len(store))]
+    with tqdm(total=settings.epochs * len(places), desc="train", unit="region") as bar:
+        for epoch in range(settings.epochs):
+            model.train()
+            losses = []
+            for place in generator.permutation(len(places)):
+                region = _load(*places[place], model.mean.device, generator if settings.augment else None)
+                losses.append(joint_step(model, optimiser, region, settings))
+                bar.set_postfix(epoch=epoch + 1, loss=f"{losses[-1][1]:.4f}")
+                bar.update()
+            low_loss, fused_loss = np.mean(losses, axis=0)
+            row: Row = {"epoch": epoch + 1, "learning_rate": schedule.get_last_lr()[0]}
+            row |= {"train_low_loss": float(low_loss), "train_fused_loss": float(fused_loss)}
+            schedule.step()
+            row |= validate(model.eval(), val_stores, settings) if val_stores else {}
+            logging.info("%s", row)
+            bar.write("  ".join(f"{key} {value:.4g}" for key, value in row.items() if value is not None))
+            yield row
+
+
+def _load(store: TileStore, index: int, device: torch.device, generator: np.random.Generator | None) -> RegionTensors:
+    region = store.region(index)
+    if generator:
+        region = turned(region, store.spec.tiles_per_side, int(generator.integers(4)), bool(generator.integers(2)))
+    return RegionTensors(
+        name=f"{store.slide} at x={region.xy_lv0[0]:.0f} y={region.xy_lv0[1]:.0f}",
+        tiles_per_side=store.spec.tiles_per_side,
+        low=_images(region.low_image[None]).to(device),
+        low_mask=torch.from_numpy(region.low_mask)[None, None].to(device),
+        tiles=_images(region.images).to(device),
+        row_col=[(int(row), int(column)) for row, column in region.row_col],
+    )
+
+
+def _images(stack: NDArray[np.uint8]) -> Tensor:
+    return torch.from_numpy(stack).permute(0, 3, 1, 2)  # (N, H, W, 3) → (N, 3, H, W)
+
+
+def turned(region: Region, tiles_per_side: int, quarters: int, flip: bool) -> Region:
+    """The region turned by `quarters` × 90° and then mirrored left to right, in both resolutions alike."""
+
+    def turn(stack: NDArray[np.uint8]) -> NDArray[np.uint8]:  # (N, H, W, …)
+        rotated = np.rot90(stack, quarters, axes=(1, 2))
+        return np.ascontiguousarray(rotated[:, :, ::-1] if flip else rotated)
+
+    n = tiles_per_side
+    old_place = turn(np.arange(n * n).reshape(1, n, n))[0]
+    new_place = np.empty(n * n, dtype=np.int64)
+    new_place[old_place.ravel()] = np.arange(n * n)
+    moved = new_place[region.row_col[:, 0].astype(np.int64) * n + region.row_col[:, 1]]
+    return Region(
+        xy_lv0=region.xy_lv0,
+        low_image=turn(region.low_image[None])[0],
+        low_mask=turn(region.low_mask[None])[0],
+        row_col=np.stack([moved // n, moved % n], axis=1).astype(np.uint8),
+        images=turn(region.images),
+        masks=turn(region.masks),
+    )
+
+
+def joint_step(
+    model: LesionFPN, optimiser: torch.optim.Optimizer, region: RegionTensors, settings: TrainSettings
+) -> tuple[float, float]:
+    """Both updates that one region makes (METHOD.md §4): low step, then high pass and fused step.
+
+    Returns
+    -------
+    (float, float)
+        Focal loss of the low step and of the fused step.
+    """
+    optimiser.zero_grad()
+    low_logits = _logits(model, region.low)
+    low_loss = focal_sum(low_logits, region.low_mask, settings) / _counted(region.low_mask)
+    low_loss.backward()  # type: ignore[no-untyped-call]  # torch does not type it
+    optimiser.step()
+    optimiser.zero_grad()
+    fused_loss = fused_backward(model, region, settings)
+    if not np.isfinite(low_loss.item() + fused_loss):
+        raise TrainingError(
+            stage="train",
+            finding=f"the loss is no longer finite at region {region.name}",
+            remedy="lower train.learning_rate, or look at that region",
+        )
+    optimiser.step()
+    return low_loss.item(), fused_loss
+
+
+def fused_backward(model: LesionFPN, region: RegionTensors, settings: TrainSettings) -> float:
+    """Add the gradient of the fused loss to the weights, `tile_batch` tiles at a time; return the loss.
+
+    Downsampling and fusion are local, so the loss is a sum over tile blocks. T2 is computed once and cut from its
+    graph; each micro-batch adds its part to the weights and to T2's gradient, which then flows back once through
+    the low pass.
+    """
+    t2 = torch.sigmoid(_logits(model, region.low))  # (1, 1, s, s)
+    leaf = t2.detach().requires_grad_()
+    counted, n = _counted(region.low_mask), region.tiles_per_side
+    total = 0.0
+
+    def add(fused: Tensor, places: Places) -> float:
+        loss = focal_sum(_safe_logit(fused), blocks(region.low_mask, places, n), settings) / counted
+        loss.backward()  # type: ignore[no-untyped-call]  # torch does not type it
+        return loss.item()
+
+    for first in range(0, len(region.tiles), settings.tile_batch):
+        batch = slice(first, first + settings.tile_batch)
+        t1 = downsampled_probability(model, region.tiles[batch], n)  # (k, 1, s/n, s/n)
+        total += add((t1 + blocks(leaf, region.row_col[batch], n)) / 2, region.row_col[batch])
+    alone = [place for place in itertools.product(range(n), repeat=2) if place not in set(region.row_col)]
+    if alone:
+        total += add(blocks(leaf, alone, n), alone)
+    t2.backward(leaf.grad)  # type: ignore[no-untyped-call]  # torch does not type it
+    return total
+
+
+def downsampled_probability(model: LesionFPN, tiles: Tensor, factor: int) -> Tensor:
+    """T1 of some tiles: (k, 3, s, s) uint8 → (k, 1, s/factor, s/factor), the area mean of probabilities."""
+    return torch.nn.functional.avg_pool2d(torch.sigmoid(_logits(model, tiles)), factor)
+
+
+def blocks(image: Tensor, places: Places, n: int) -> Tensor:
+    """The blocks of a (1, C, s, s) map that tiles at (row, column) of an n×n region cover; (k, C, s/n, s/n)."""
+    side = image.shape[-1] // n
+    return torch.cat([image[..., r * side : (r + 1) * side, c * side : (c + 1) * side] for r, c in places])
+
+
+@torch.no_grad()
+def fuse(model: LesionFPN, region: RegionTensors, t2: Tensor, tile_batch: int) -> Tensor:
+    """The fused map of a region: mean of T1 and T2 where a tile exists, T2 elsewhere; (1, 1, s, s)."""
+    fused, n = t2.clone(), region.tiles_per_side
+    side = t2.shape[-1] // n
+    for first in range(0, len(region.tiles), tile_batch):
+        t1 = downsampled_probability(model, region.tiles[first : first + tile_batch], n)
+        for block, (row, column) in zip(t1, region.row_col[first : first + tile_batch], strict=True):
+            view = fused[0, :, row * side : (row + 1) * side, column * side : (column + 1) * side]
+            view.copy_((block + view) / 2)
+    return fused
+
+
+def focal_sum(logits: Tensor, mask: Tensor, settings: TrainSettings) -> Tensor:
+    """Focal loss (claim 5) against the lesion class, summed over the pixels that are not 255."""
+    target = (mask == LESION).to(logits.dtype)
+    loss = sigmoid_focal_loss(logits, target, alpha=settings.focal_alpha, gamma=settings.focal_gamma)
+    return (loss * (mask != IGNORE)).sum()
+
+
+def _counted(mask: Tensor) -> int:
+    return max(1, int((mask != IGNORE).sum()))
+
+
+def _safe_logit(probability: Tensor) -> Tensor:
+    return torch.logit(probability, eps=CLAMP)
+
+
+def _logits(model: LesionFPN, images: Tensor) -> Tensor:
+    with mixed_precision(images.device):
+        logits = model(images)
+    return logits.double() if logits.dtype == torch.float64 else logits.float()
+
+
+@torch.no_grad()
+def validate(model: LesionFPN, stores: Sequence[TileStore], settings: TrainSettings) -> Row:
+    """Loss, Dice and AUROC of the low view and of the fused map on the validation slides."""
+    seen: dict[str, Histograms] = {"low": Histograms.empty(), "fused": Histograms.empty()}
+    loss, counted = 0.0, 0
+    for store in stores:
+        for index in range(len(store)):
+            region = _load(store, index, model.mean.device, None)
+            low_logits = _logits(model, region.low)
+            loss += focal_sum(low_logits, region.low_mask, settings).item()
+            counted += _counted(region.low_mask)
+            t2 = torch.sigmoid(low_logits)
+            for view, probability in (("low", t2), ("fused", fuse(model, region, t2, settings.tile_batch))):
+                levels = as_levels(probability[0, 0].cpu().numpy())
+                seen[view] += Histograms.of(levels, region.low_mask[0, 0].cpu().numpy())
+    row: Row = {"val_low_loss": loss / max(1, counted)}
+    for view, histograms in seen.items():
+        figures = binary_metrics(histograms, threshold=0.5)
+        row |= {f"val_{view}_dice": figures["dice"], f"val_{view}_auroc": figures["auroc"]}
+    return row
