@@ -138,9 +138,9 @@ def outline(
     """Closed smooth curve around `centre`: a superellipse whose radius is modulated by random harmonics."""
     count = int(np.clip(2 * np.pi * max(radii_px) / 7, 48, 1500))
     angle = np.linspace(0, 2 * np.pi, count, endpoint=False)
-    order = np.arange(2, count // 10)
+    order = np.arange(2, count // 12)
     phase = rng.uniform(0, 2 * np.pi, order.size)
-    height = roughness * rng.normal(1, 0.3, order.size) / order**1.1
+    height = roughness * rng.normal(1, 0.3, order.size) / order**1.3
     radius = 1 + (height * np.sin(angle[:, None] * order + phase)).sum(axis=1)
     cosine, sine = np.cos(angle), np.sin(angle)
     radius /= (np.abs(cosine) ** squareness + np.abs(sine) ** squareness) ** (1 / squareness)
@@ -327,7 +327,7 @@ def paint_stroma(rng: Rng, canvas: Canvas) -> None:
     along = along + 60 * smooth_noise(rng, shape, 150)
     bundle, fibre = streaks(rng, along, across, 110, 12), streaks(rng, along, across, 34, 2.8)
     fibre = 0.7 * fibre + 0.6 * streaks(rng, along, across, 16, 1.3)
-    cleft = ramp(bundle + 0.3 * fibre + 0.5 * smooth_noise(rng, shape, 60), -1.75, -1.35)
+    cleft = ramp(bundle + 0.3 * fibre + 0.5 * smooth_noise(rng, shape, 60), -1.95, -1.5)
     eosin = (0.40 + 0.06 * bundle + 0.10 * fibre + 0.03 * smooth_noise(rng, shape, 1.2)) * (
         0.12 + 0.88 * cleft
     )
@@ -437,7 +437,7 @@ def paint_lesions(rng: Rng, canvas: Canvas) -> None:
     seeds = canvas.scatter(rng, gland_um) * np.float32(MPP)
     cells = grow_cells(inside, seeds, warp)
     lumen_um = np.where(
-        rng.random(len(seeds)) < 0.65, rng.uniform(0.1, 0.27, len(seeds)) * gland_um, 0
+        rng.random(len(seeds)) < 0.75, rng.uniform(0.14, 0.3, len(seeds)) * gland_um, 0
     ).astype(np.float32)
     septum_um = np.maximum(2.5 + 1.5 * smooth_noise(rng, shape, 70), 0.8)
     from_septum = (cells.d2_um**2 - cells.d1_um**2) / (2 * gland_um) - septum_um
@@ -522,9 +522,8 @@ def paint_compartments(rng: Rng, anatomy: Anatomy, shape: tuple[int, int]) -> Ca
     """Paint every compartment at texel resolution; nuclei are left queued."""
     glass = np.full((2, *shape), 0.008, np.float32)
     parenchyma = smooth_noise(rng, shape, 230) > 0
-    canvas = Canvas(
-        glass[0], glass[1], compartments(anatomy, shape, parenchyma, 0.25 * smooth_noise(rng, shape, 7)), []
-    )
+    fray = np.clip(0.25 * smooth_noise(rng, shape, 7), -0.35, 0.35)
+    canvas = Canvas(glass[0], glass[1], compartments(anatomy, shape, parenchyma, fray), [])
     paint_stroma(rng, canvas)
     paint_parenchyma(rng, canvas)
     paint_lymphoid(rng, canvas)

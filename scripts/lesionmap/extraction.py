@@ -1,16 +1,17 @@
 """From a slide to its tile store: read, normalise, cut, draw the masks (METHOD.md §1.3)."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lesionmap.annotations import Annotation
 from lesionmap.errors import SlideError
 from lesionmap.slides import Slide, SlideInfo
-from lesionmap.stain import StainProfile, apply_table, transform_table
+from lesionmap.stain import StainProfile, apply_table, load_profile, transform_table
 from lesionmap.store import Region, new_store
 from lesionmap.tiling import IGNORE, TileSpec, area_majority, area_mean, cut, grid_xy, inside
 from lesionmap.tissue import TissueMask
@@ -33,6 +34,12 @@ class Extraction:
     min_tissue_fraction: float
     stain: StainProfile
     reference: StainProfile
+
+    @classmethod
+    def of(cls, tiles: Mapping[str, Any], stain_path: str, reference_path: str) -> "Extraction":
+        """From the config section ``tiles`` and two profile files."""
+        spec = TileSpec(tiles["region_px"], tiles["tile_px"], tiles["mpp"])
+        return cls(spec, tiles["min_tissue_fraction"], load_profile(stain_path), load_profile(reference_path))
 
 
 def extract_tiles(
@@ -101,9 +108,9 @@ def cut_slide(info: SlideInfo, tissue: TissueMask, annotation: Annotation, setti
 
 def _region(
     xy_lv0: tuple[float, float],
-    image: np.typing.NDArray[np.uint8],
-    mask: np.typing.NDArray[np.uint8],
-    wanted: np.typing.NDArray[np.uint8],
+    image: NDArray[np.uint8],
+    mask: NDArray[np.uint8],
+    wanted: NDArray[np.uint8],
     spec: TileSpec,
 ) -> Region:
     kept = cut(wanted, spec.tile_px).any(axis=(2, 3))  # (n, n)

@@ -122,6 +122,27 @@ def _norm_layer(norm: str) -> Callable[[int], nn.Module]:
     return layers[norm]
 
 
+def fetch_backbone(backbone: str, output: str | Path) -> None:
+    """Download torchvision's ImageNet weights (IMAGENET1K_V1) and verify their checksum.
+
+    Raises
+    ------
+    ModelError
+        If they cannot be downloaded; the message says how to place the file by hand.
+    """
+    weights = torchvision.models.get_model_weights(backbone)["IMAGENET1K_V1"]
+    checksum = weights.url.rsplit("-", 1)[1].removesuffix(".pth")
+    try:
+        with written_whole(output) as draft:
+            torch.hub.download_url_to_file(weights.url, str(draft), hash_prefix=checksum)
+    except (OSError, RuntimeError) as error:
+        raise ModelError(
+            stage="fetch_backbone",
+            finding=f"{weights.url} cannot be downloaded ({error})",
+            remedy=f"download it on another machine, place it at {output} and run again",
+        ) from error
+
+
 def load_backbone(model: LesionFPN, path: str | Path) -> None:
     """Copy a torchvision ResNet state dict (without its classifier) into the bottom-up path.
 

@@ -71,57 +71,63 @@ class RegionTensors:
     row_col: Places
 
 
-def train(
-    train_paths: Sequence[str],
-    val_paths: Sequence[str],
-    output: str,
-    history: str,
-    checkpoints: str,
-    *,
-    model_settings: ModelSettings,
-    backbone_weights: str | None,
-    settings: TrainSettings,
-    facts: dict[str, Any],
-) -> None:
-    """Train on the tile stores; publish the epoch with the lowest validation loss (the last, without validation).
+@dataclass(frozen=True)
+class TrainJob:
+    """What one training run learns from, and how.
 
     Parameters
     ----------
     train_paths, val_paths : sequence of str
         Tile stores; `val_paths` may be empty.
+    backbone_weights : str or None
+        torchvision state dict to start the bottom-up path from.
+    model, settings
+        The network and its schedule.
+    facts : dict
+        What the model file records beside the weights.
+    """
+
+    train_paths: Sequence[str]
+    val_paths: Sequence[str]
+    backbone_weights: str | None
+    model: ModelSettings
+    settings: TrainSettings
+    facts: dict[str, Any]
+
+
+def train(job: TrainJob, output: str, history: str, checkpoints: str) -> None:
+    """Train on the tile stores; publish the epoch with the lowest validation loss (the last, without validation).
+
+    Parameters
+    ----------
+    job : TrainJob
     output : str
         The model, safetensors with metadata.
     history : str
         CSV, one row per epoch.
     checkpoints : str
         Folder for ``last.safetensors`` and ``best.safetensors``.
-    model_settings : ModelSettings
-    backbone_weights : str or None
-        torchvision state dict to start the bottom-up path from.
-    settings : TrainSettings
-    facts : dict
-        What the model file records beside the weights.
 
     Raises
     ------
     TrainingError
         If no training slide has a lesion, or the loss stops being finite.
     """
-    torch.manual_seed(settings.seed)
+    torch.manual_seed(job.settings.seed)
     torch.use_deterministic_algorithms(True, warn_only=True)
-    model = LesionFPN(model_settings)
-    if backbone_weights:
-        load_backbone(model, backbone_weights)
+    model = LesionFPN(job.model)
+    if job.backbone_weights:
+        load_backbone(model, job.backbone_weights)
     model = model.to(pick_device(), memory_format=torch.channels_last)  # type: ignore[call-overload]  # stub lacks it
     with ExitStack() as stack:
-        stores = [stack.enter_context(TileStore(path)) for path in train_paths]
-        val_stores = [stack.enter_context(TileStore(path)) for path in val_paths]
+        stores = [stack.enter_context(TileStore(path)) for path in job.train_paths]
+        val_stores = [stack.enter_context(TileStore(path)) for path in job.val_paths]
         _check_lesions(stores)
-        facts = facts | {"training_slides": {store.slide: store.identity for store in stores}}
+        facts = job.facts | {"training_slides": {store.slide: store.identity for store in stores}}
         rows: list[Row] = []
-        for row in _epochs(model, stores, val_stores, settings):
+        for row in _epochs(model, stores, val_stores, job.settings):
             rows.append(row)
-            _save_epoch(Path(checkpoints), model, model_settings, facts | {"epoch": row}, best=_is_best(rows))
+            _save_epoch(Path(checkpoints), model, job.model, facts | {"epoch": row}, best=_is_best(rows))
     _write_history(history, rows)
     with written_whole(output) as draft:
         shutil.copyfile(Path(checkpoints) / "best.safetensors", draft)
@@ -171,7 +177,8 @@ def _epochs(
             model.train()
             losses = []
             for place in generator.permutation(len(places)):
-                region = _load(*places[place], model.mean.device, generator if settings.augment else None)
+                store, index = places[place]
+                region = _load(store, index, model.mean.device, generator if settings.augment else None)
                 losses.append(joint_step(model, optimiser, region, settings))
                 bar.set_postfix(epoch=epoch + 1, loss=f"{losses[-1][1]:.4f}")
                 bar.update()

@@ -1,0 +1,12 @@
+"""Adapter of rule build_manifest."""
+
+from lesionmap.logs import job_log
+from lesionmap.manifest import build_manifest
+
+with job_log(snakemake.log[0]):
+    build_manifest(
+        snakemake.input,
+        snakemake.output.manifest,
+        snakemake.output.quarantine,
+        reference=snakemake.params.reference,
+    )

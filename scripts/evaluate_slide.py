@@ -1,0 +1,12 @@
+"""Adapter of rule evaluate_slide."""
+
+from lesionmap.logs import job_log
+from lesionmap.metrics import evaluate_slide
+from lesionmap.provenance import provenance
+from lesionmap.slides import load_info
+
+with job_log(snakemake.log[0]):
+    info, paths, params = load_info(snakemake.input.info), snakemake.input, snakemake.params
+    origin = provenance(params.code, identity=info.identity)
+    options = {"threshold": params.threshold, "split": params.split, "provenance": origin}
+    evaluate_slide(info, paths.probability, paths.tissue, paths.annotation, snakemake.output[0], **options)

@@ -1,0 +1,15 @@
+"""Adapter of rule train."""
+
+from lesionmap.logs import job_log
+from lesionmap.model import ModelSettings
+from lesionmap.provenance import provenance
+from lesionmap.stain import load_record
+from lesionmap.training import TrainJob, TrainSettings, train
+
+with job_log(snakemake.log[0]):
+    paths, params = snakemake.input, snakemake.params
+    origin = provenance(params.code, model=params.model, train=params.train)
+    facts = {"tiles": params.tiles, "stain_reference": load_record(paths.reference), "provenance": origin}
+    network, schedule = ModelSettings(**params.model), TrainSettings(**params.train)
+    job = TrainJob(paths.train, paths.val, paths.get("backbone") or None, network, schedule, facts)
+    train(job, *snakemake.output)

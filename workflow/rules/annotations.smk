@@ -1,0 +1,27 @@
+# Reads   one slide's annotation: ASAP XML, QuPath GeoJSON or class mask TIFF
+# Writes  results/annotations/{slide}.geojson   the one canonical form, level-0 pixels
+
+
+rule import_annotation:
+    """Bring one slide's annotation into the canonical form."""
+    input:
+        annotation=annotation_file,
+        info="results/slides/{slide}.json",
+    output:
+        "results/annotations/{slide}.geojson",
+    log:
+        "logs/import_annotation/{slide}.log",
+    benchmark:
+        "results/benchmarks/import_annotation/{slide}.tsv"
+    conda:
+        "../../envs/lesionmap.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=20,
+    params:
+        classes=config["annotations"]["classes"],
+        mask_values=config["annotations"]["mask_values"],
+        code=code_digest("import_annotation"),
+    script:
+        "../../scripts/import_annotation.py"

@@ -1,0 +1,35 @@
+# Reads   the slide, its record, tissue and stain, and the model
+# Writes  results/lesions/{slide}/probability.tif   lesion probability × 255, pyramid
+#         results/lesions/{slide}/lesions.tif       255 lesion, pyramid
+#         results/lesions/{slide}/lesions.geojson   outlines for QuPath
+#         results/lesions/{slide}/overlay.png       a picture of both on the slide
+
+
+rule infer_slide:
+    """Map the lesions of one slide."""
+    input:
+        slide=ancient(slide_file),
+        info="results/slides/{slide}.json",
+        tissue="results/tissue/{slide}.tif",
+        stain="results/stain/{slide}.json",
+        model=model_file,
+    output:
+        probability="results/lesions/{slide}/probability.tif",
+        lesions="results/lesions/{slide}/lesions.tif",
+        outlines="results/lesions/{slide}/lesions.geojson",
+        overlay="results/lesions/{slide}/overlay.png",
+    log:
+        "logs/infer_slide/{slide}.log",
+    benchmark:
+        "results/benchmarks/infer_slide/{slide}.tsv"
+    conda:
+        "../../envs/lesionmap.yaml"
+    threads: 2
+    resources:
+        mem_mb=8000,
+        runtime=120,
+    params:
+        inference=config["inference"],
+        code=code_digest("infer_slide"),
+    script:
+        "../../scripts/infer_slide.py"

@@ -1,0 +1,54 @@
+# Reads   the slide sheet and the slides
+# Writes  results/slides/{slide}.json   what a slide is, or why it is in quarantine
+#         results/manifest.tsv          readable slides
+#         results/quarantine.tsv        the others: stage, finding, remedy
+
+
+rule inspect_slide:
+    """Open one slide, read samples of every level, and record what it is or why it is in quarantine."""
+    input:
+        slide=slide_file,
+    output:
+        "results/slides/{slide}.json",
+    log:
+        "logs/inspect_slide/{slide}.log",
+    benchmark:
+        "results/benchmarks/inspect_slide/{slide}.tsv"
+    conda:
+        "../../envs/lesionmap.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=60,
+    params:
+        row=slide_row,
+        present=files_exist,
+        inspect=config["inspect"],
+        finest_mpp={"tiles": config["tiles"]["mpp"], "inference": config["inference"]["mpp"]},
+        code=code_digest("inspect_slide"),
+    script:
+        "../../scripts/inspect_slide.py"
+
+
+checkpoint build_manifest:
+    """Part the cohort into readable slides and quarantine."""
+    input:
+        collect("results/slides/{slide}.json", slide=SLIDES),
+    output:
+        manifest="results/manifest.tsv",
+        quarantine="results/quarantine.tsv",
+    log:
+        "logs/build_manifest.log",
+    benchmark:
+        "results/benchmarks/build_manifest.tsv"
+    conda:
+        "../../envs/lesionmap.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    params:
+        reference=None if config["model"]["path"] else config["stain"]["reference"],
+        code=code_digest("build_manifest"),
+    script:
+        "../../scripts/build_manifest.py"

@@ -1,0 +1,26 @@
+# Reads   the slide and its record
+# Writes  results/tissue/{slide}.tif   255 tissue, 0 background
+
+
+rule find_tissue:
+    """Find where on one slide there is tissue."""
+    input:
+        slide=ancient(slide_file),
+        info="results/slides/{slide}.json",
+    output:
+        "results/tissue/{slide}.tif",
+    log:
+        "logs/find_tissue/{slide}.log",
+    benchmark:
+        "results/benchmarks/find_tissue/{slide}.tsv"
+    conda:
+        "../../envs/lesionmap.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=30,
+    params:
+        tissue=config["tissue"],
+        code=code_digest("find_tissue"),
+    script:
+        "../../scripts/find_tissue.py"

@@ -1,0 +1,78 @@
+# Reads   the tile stores of the train and val slides, the stain of the reference slide
+# Writes  results/model/lesionmap.safetensors   weights, and all that another facility needs to use them
+#         results/model/history.csv             one row per epoch
+#         results/model/checkpoints/            the last and the best epoch
+
+
+def train_stores(wildcards):
+    slides = good("train")
+    if not slides:
+        raise WorkflowError(
+            "LesionMap: train: no readable slide has the split 'train'. Remedy: see results/quarantine.tsv, "
+            "add training slides, or set model.path to an existing model."
+        )
+    return collect("results/tiles/{slide}.h5", slide=slides)
+
+
+def val_stores(wildcards):
+    return collect("results/tiles/{slide}.h5", slide=good("val"))
+
+
+def backbone_file(wildcards):
+    weights = config["model"]["weights"]
+    ours = {"none": [], "imagenet": f"resources/backbone/{config['model']['backbone']}.pth"}
+    return ours.get(weights, weights)
+
+
+localrules:
+    fetch_backbone,
+
+
+rule fetch_backbone:
+    """Download torchvision's ImageNet weights of one backbone, on the machine that has the network."""
+    output:
+        "resources/backbone/{backbone}.pth",
+    log:
+        "logs/fetch_backbone/{backbone}.log",
+    benchmark:
+        "results/benchmarks/fetch_backbone/{backbone}.tsv"
+    conda:
+        "../../envs/lesionmap.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=30,
+    params:
+        code=code_digest("fetch_backbone"),
+    script:
+        "../../scripts/fetch_backbone.py"
+
+
+rule train:
+    """Train the network on both scales of every region of the training slides."""
+    input:
+        train=train_stores,
+        val=val_stores,
+        reference=f"results/stain/{config['stain']['reference']}.json",
+        backbone=backbone_file,
+    output:
+        model="results/model/lesionmap.safetensors",
+        history="results/model/history.csv",
+        checkpoints=directory("results/model/checkpoints"),
+    log:
+        "logs/train.log",
+    benchmark:
+        "results/benchmarks/train.tsv"
+    conda:
+        "../../envs/lesionmap.yaml"
+    threads: 16
+    resources:
+        mem_mb=16000,
+        runtime=2880,
+    params:
+        model={key: config["model"][key] for key in ("backbone", "norm")},
+        train=config["train"],
+        tiles=config["tiles"],
+        code=code_digest("train"),
+    script:
+        "../../scripts/train.py"
