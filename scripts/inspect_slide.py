@@ -7,6 +7,6 @@ with job_log(snakemake.log[0]):
     inspect_slide(
         SlideRow(**snakemake.params.row),
         snakemake.output[0],
-        finest_mpp=snakemake.params.finest_mpp,
+        needed_mpp=snakemake.params.needed_mpp,
         **snakemake.params.inspect,
     )

@@ -9,7 +9,7 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from xml.etree.ElementTree import ParseError
+from xml.etree.ElementTree import Element, ParseError
 
 import numpy as np
 import rasterio.features
@@ -72,8 +72,7 @@ def import_annotation(
     polygons = _cut_holes(by_class)
     _check_place(polygons, info)
     features = [
-        {"type": "Feature", "properties": {"class": name}, "geometry": mapping(polygon)}
-        for name, polygon in polygons
+        {"type": "Feature", "properties": {"class": name}, "geometry": mapping(polygon)} for name, polygon in polygons
     ]
     logging.info("%s: %s", info.slide, dict(Counter(name for name, _ in polygons)) or "no outlines")
     write_json(output, {"type": "FeatureCollection", "slide": info.slide, "features": features})
@@ -103,17 +102,17 @@ def _refusal(slide: str, finding: str, remedy: str) -> AnnotationError:
 
 
 def _read_asap(source: str, info: SlideInfo) -> list[Outline]:
-    root = ElementTree.parse(source).getroot()
+    root: Element = ElementTree.fromstring(Path(source).read_bytes())
     if root.tag != "ASAP_Annotations":
         raise ValueError(f"its root element is <{root.tag}>, not <ASAP_Annotations>")
     outlines = []
     for element in root.iter("Annotation"):
-        corners = sorted(element.iter("Coordinate"), key=lambda corner: float(corner.get("Order")))
-        ring = [(float(corner.get("X")), float(corner.get("Y"))) for corner in corners]
+        corners = sorted(element.iter("Coordinate"), key=lambda corner: float(corner.attrib["Order"]))
+        ring = [(float(corner.attrib["X"]), float(corner.attrib["Y"])) for corner in corners]
         if len(ring) < 3:
             logging.warning("%s: an ASAP %s with fewer than 3 points is left out", info.slide, element.get("Type"))
             continue
-        outlines.append(Outline(element.get("PartOfGroup"), _repaired(Polygon(ring), info.slide)))
+        outlines.append(Outline(element.attrib["PartOfGroup"], _repaired(Polygon(ring), info.slide)))
     return outlines
 
 

@@ -1,8 +1,8 @@
 """The embedded demo cohort: synthetic H&E slides whose every outline is known.
 
-``python -m lesionmap.demo FOLDER`` writes slides, annotations and the slide sheet. Outlines are drawn first, as
-polygons in level-0 pixels; two maps of stain concentration are then painted inside them, and the colours follow from
-Beer and Lambert's law. The same seeds give the same bytes.
+``python -m lesionmap.demo FOLDER`` writes slides, annotations and the slide sheet. Outlines are drawn first,
+as polygons in level-0 pixels; two maps of stain concentration are then painted inside them, and the colours
+follow from Beer and Lambert's law. The same seeds give the same bytes.
 """
 
 import argparse
@@ -19,6 +19,7 @@ import numpy as np
 import rasterio.features
 import shapely
 import tifffile
+from affine import Affine
 from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
@@ -43,7 +44,7 @@ COLORS = {"Lesion": (200, 0, 0), "Vessel": (0, 90, 200), "Fat": (230, 190, 0)}
 
 @dataclass(frozen=True)
 class DemoSlide:
-    """One slide to make: its size in level-0 pixels, its seed, its role in the sheet and its annotation's format."""
+    """One slide to make: size in level-0 pixels, seed, role in the sheet and format of its annotation."""
 
     name: str
     width_px: int
@@ -54,25 +55,24 @@ class DemoSlide:
     truncated: bool = False
 
 
-@dataclass(frozen=True)
-class Anatomy:
+class Anatomy(NamedTuple):
     """Where things are on a slide: disjoint polygons in level-0 pixels."""
 
-    tissue: tuple[Polygon, ...]
-    lesion: tuple[Polygon, ...]
-    fat: tuple[Polygon, ...]
-    vessel: tuple[Polygon, ...]
-    lymphoid: tuple[Polygon, ...]
+    tissue: list[Polygon]
+    lymphoid: list[Polygon]
+    fat: list[Polygon]
+    vessel: list[Polygon]
+    lesion: list[Polygon]
 
 
 @dataclass(frozen=True)
 class NucleusKind:
-    """Look of a kind of nucleus: axes in µm, their spread, stain concentration and the weight of its details."""
+    """Look of a kind of nucleus: axes, stain concentration, spread of the axes and weight of its details."""
 
     length_um: float
     width_um: float
     haematoxylin: float
-    spread: float = 0.08
+    spread: float = 0.18
     clumps: float = 0.12
     rim: float = 0.15
     wobble: float = 0.03
@@ -88,52 +88,21 @@ class Nucleus(NamedTuple):
     kind: NucleusKind
 
 
-@dataclass
-class Canvas:
-    """Stain concentrations and compartment of each texel, each (H, W), and the nuclei still to be stamped."""
+class Cells(NamedTuple):
+    """Voronoi cells of seeds (N, 2): each texel's nearest seed and its distance to the nearest three."""
 
-    haematoxylin: Floats
-    eosin: Floats
-    label: NDArray[np.uint8]
-    nuclei: list[Nucleus]
-
-    def blend(self, inside: Mask, haematoxylin: Floats | float, eosin: Floats | float) -> None:
-        """Replace both concentrations inside a mask, with an edge half a micrometre soft."""
-        weight = ndimage.gaussian_filter(inside.astype(np.float32), 1.0)
-        self.haematoxylin += weight * (haematoxylin - self.haematoxylin)
-        self.eosin += weight * (eosin - self.eosin)
-
-    def at(self, field: NDArray[Scalar], xy_px: Floats) -> NDArray[Scalar]:
-        """Values of a texel field at level-0 points (N, 2)."""
-        column, row = (xy_px // STEP_PX).astype(int).T
-        values: NDArray[Scalar] = field[row, column]
-        return values
-
-    def scatter(self, rng: Rng, spacing_um: float) -> Floats:
-        """Points (N, 2) in level-0 pixels on a jittered hexagonal grid over the whole slide."""
-        spacing, (rows, columns) = spacing_um / MPP, self.label.shape
-        y, x = np.mgrid[0 : rows * STEP_PX : spacing * 0.87, 0 : columns * STEP_PX : spacing]
-        x[1::2] += spacing / 2
-        xy = np.stack([x.ravel(), y.ravel()], axis=1) + rng.uniform(-0.32, 0.32, (x.size, 2)) * spacing
-        inside = (xy >= 0).all(axis=1) & (xy < (columns * STEP_PX, rows * STEP_PX)).all(axis=1)
-        return xy[inside].astype(np.float32)
-
-    def add_nuclei(self, xy_px: Floats, angle: Floats, kind: NucleusKind) -> None:
-        """Queue nuclei of one kind at level-0 points."""
-        self.nuclei += [
-            Nucleus(float(x), float(y), float(a), kind) for (x, y), a in zip(xy_px, angle, strict=True)
-        ]
+    seeds_px: Floats
+    nearest: NDArray[np.int32]
+    d1_um: Floats
+    d2_um: Floats
+    d3_um: Floats
 
 
-# --- Outlines -----------------------------------------------------------------------------------------------------
+# --- Outlines ---------------------------------------------------------------------------
 
 
 def outline(
-    rng: Rng,
-    centre: tuple[float, float],
-    radii_px: tuple[float, float],
-    roughness: float,
-    squareness: float = 2.0,
+    rng: Rng, centre: tuple[float, float], radii_px: tuple[float, float], roughness: float, power: float = 2.0
 ) -> Polygon:
     """Closed smooth curve around `centre`: a superellipse whose radius is modulated by random harmonics."""
     count = int(np.clip(2 * np.pi * max(radii_px) / 7, 48, 1500))
@@ -143,7 +112,7 @@ def outline(
     height = roughness * rng.normal(1, 0.3, order.size) / order**1.3
     radius = 1 + (height * np.sin(angle[:, None] * order + phase)).sum(axis=1)
     cosine, sine = np.cos(angle), np.sin(angle)
-    radius /= (np.abs(cosine) ** squareness + np.abs(sine) ** squareness) ** (1 / squareness)
+    radius /= (np.abs(cosine) ** power + np.abs(sine) ** power) ** (1 / power)
     x, y = centre[0] + radii_px[0] * radius * cosine, centre[1] + radii_px[1] * radius * sine
     return largest(shapely.make_valid(Polygon(np.stack([x, y], axis=1))))
 
@@ -192,32 +161,28 @@ def lay_out(rng: Rng, width_px: int, height_px: int) -> Anatomy:
     """
     scale = min(1.0, float(np.sqrt(width_px * height_px / 9e6))) / MPP
     tissue = tissue_outline(rng, width_px, height_px, scale)
-    lesions, room = place_all(
-        rng, tissue.buffer(-20 * scale), lesion_radii(rng, tissue.area, scale), 0.3, 30 * scale
-    )
-    lesions[0] = with_hole(rng, lesions[0])
+    radii_px = lesion_radii(rng, tissue.area, scale)
+    lesion, room = place_all(rng, tissue.buffer(-20 * scale), radii_px, 0.3, 30 * scale)
+    lesion[0] = with_hole(rng, lesion[0])
     fat, room = place_all(rng, room, rng.uniform(95, 135, 2) * scale, 0.2, 15 * scale)
     vessel, room = place_all(rng, room, rng.uniform(28, 75, rng.integers(4, 7)) * scale, 0.06, 15 * scale)
     lymphoid, _ = place_all(rng, room, rng.uniform(40, 70, rng.integers(3, 6)) * scale, 0.15, 15 * scale)
-    groups = (list(shapely.get_parts(tissue)), lesions, fat, vessel, lymphoid)
-    return Anatomy(
-        *(tuple(largest(shapely.set_precision(shape, 0.25)) for shape in group) for group in groups)
-    )
+    groups = (list(shapely.get_parts(tissue)), lymphoid, fat, vessel, lesion)
+    return Anatomy(*([largest(shapely.set_precision(shape, 0.25)) for shape in group] for group in groups))
 
 
 def tissue_outline(rng: Rng, width_px: int, height_px: int, scale: float) -> BaseGeometry:
     """One large piece, torn in two on every other slide, and a few fragments."""
     slide = shapely.box(8, 8, width_px - 8, height_px - 8)
     radii = (width_px * rng.uniform(0.42, 0.455), height_px * rng.uniform(0.42, 0.455))
-    tissue = outline(rng, (width_px / 2, height_px / 2), radii, 0.09, squareness=3.2).intersection(slide)
+    tissue = outline(rng, (width_px / 2, height_px / 2), radii, 0.09, power=3.2).intersection(slide)
     if rng.random() < 0.5:
         at = np.linspace(-0.1, 1.1, 40)
         bend = rng.uniform(0.3, 0.7) + 0.05 * np.sin(rng.uniform(0, 6) + 7 * at) + 0.012 * rng.normal(size=40)
         tear = shapely.LineString(np.stack([bend * width_px, at * height_px], axis=1))
         tissue = tissue.difference(tear.buffer(18 * scale))
-    fragments, _ = place_all(
-        rng, slide.difference(tissue.buffer(10 * scale)), rng.uniform(18, 40, 4) * scale, 0.4, 9
-    )
+    glass = slide.difference(tissue.buffer(10 * scale))
+    fragments, _ = place_all(rng, glass, rng.uniform(18, 40, 4) * scale, 0.4, 9)
     return shapely.union_all([tissue, *fragments])
 
 
@@ -236,237 +201,225 @@ def with_hole(rng: Rng, lesion: Polygon) -> Polygon:
     return largest(lesion.difference(largest(hole.intersection(lesion.buffer(-0.15 * radius)))))
 
 
-# --- Textures -----------------------------------------------------------------------------------------------------
+# --- Canvas -----------------------------------------------------------------------------
+
+
+@dataclass
+class Canvas:
+    """Stain concentrations and compartment of each texel, each (H, W), and the nuclei still to be stamped."""
+
+    rng: Rng
+    label: NDArray[np.uint8]
+    haematoxylin: Floats
+    eosin: Floats
+    nuclei: list[Nucleus]
+
+    def blend(self, inside: Mask, haematoxylin: Floats | float, eosin: Floats | float) -> None:
+        """Replace both concentrations inside a mask, with an edge half a micrometre soft."""
+        weight = ndimage.gaussian_filter(inside.astype(np.float32), 1.0)
+        self.haematoxylin += weight * (haematoxylin - self.haematoxylin)
+        self.eosin += weight * (eosin - self.eosin)
+
+    def noise(self, scale_um: float) -> Floats:
+        """Smooth noise (H, W) of about unit variance whose bumps are `scale_um` wide."""
+        height, width = self.label.shape
+        return smooth_noise(self.rng, (height, width), scale_um)
+
+    def streaks(self, along_um: Floats, across_um: Floats, length_um: float, width_um: float) -> Floats:
+        """Noise (H, W) drawn out along one of two coordinate fields: fibres, wherever these bend."""
+        sheet = ndimage.gaussian_filter(self.rng.standard_normal((512, 512), np.float32), 1.0, mode="wrap")
+        at = np.stack([across_um * (2 / width_um), along_um * (2 / length_um)])
+        return np.asarray(ndimage.map_coordinates(sheet / sheet.std(), at, order=1, mode="grid-wrap"))
+
+    def scatter(self, spacing_um: float) -> Floats:
+        """Points (N, 2) in level-0 pixels on a jittered hexagonal grid over the whole slide."""
+        spacing, size = spacing_um / MPP, np.array(self.label.shape[::-1]) * STEP_PX
+        y, x = np.mgrid[0 : size[1] : spacing * 0.87, 0 : size[0] : spacing]
+        x[1::2] += spacing / 2
+        xy = np.stack([x.ravel(), y.ravel()], axis=1)
+        xy += self.rng.uniform(-0.32, 0.32, xy.shape) * spacing
+        inside: Floats = xy[(xy >= 0).all(axis=1) & (xy < size).all(axis=1)]
+        return inside
+
+    def cells(self, inside: Mask, seeds_px: Floats, warp_um: float = 0) -> Cells:
+        """Voronoi cells of seeds (N, 2) inside a mask, their borders bent by a noise of `warp_um`."""
+        at_px = np.argwhere(inside)[:, ::-1] * STEP_PX
+        if warp_um:
+            at_px = at_px + np.stack([self.noise(5 * warp_um)[inside] for _ in "xy"], axis=1) * warp_um / MPP
+        distance_px, index = (np.asarray(part) for part in KDTree(seeds_px).query(at_px, k=3))
+        nearest, distance_um = np.zeros(inside.shape, np.int32), np.zeros((3, *inside.shape), np.float32)
+        nearest[inside] = index[:, 0]
+        distance_um[:, inside] = distance_px.T * MPP
+        return Cells(seeds_px, nearest, *distance_um)
+
+    def at(self, field: NDArray[Scalar], xy_px: Floats) -> NDArray[Scalar]:
+        """Values of a texel field at level-0 points (N, 2)."""
+        column, row = (xy_px // STEP_PX).astype(int).T
+        return np.asarray(field[row, column])
+
+    def along(self, field: Floats, xy_px: Floats) -> Floats:
+        """Angle at which a field's contour lines pass through level-0 points (N, 2)."""
+        slope_y, slope_x = (np.asarray(slope) for slope in np.gradient(field))
+        return np.asarray(np.arctan2(self.at(slope_x, xy_px), -self.at(slope_y, xy_px)))
+
+    def outward(self, cells: Cells, xy_px: Floats) -> Floats:
+        """Angle of the line from the centre of its cell to each level-0 point (N, 2)."""
+        x, y = (xy_px - cells.seeds_px[self.at(cells.nearest, xy_px)]).T
+        return np.asarray(np.arctan2(y, x))
+
+    def sow(self, xy_px: Floats, chance: Floats, angle: Floats | None, kind: NucleusKind) -> None:
+        """Queue nuclei of one kind at level-0 points (N, 2), each with its chance; no angle means any."""
+        keep = self.rng.random(len(xy_px)) < chance
+        turn = self.rng.uniform(0, np.pi, len(xy_px)) if angle is None else angle
+        self.nuclei += [Nucleus(x, y, a, kind) for (x, y), a in zip(xy_px[keep], turn[keep], strict=True)]
 
 
 def smooth_noise(rng: Rng, shape: tuple[int, int], scale_um: float) -> Floats:
-    """Smooth noise (H, W) of about unit variance whose bumps are `scale_um` wide."""
-    small = [int(np.ceil(n * TEXEL_UM / scale_um)) + 3 for n in shape]
-    grid = rng.standard_normal(small, dtype=np.float32) * 1.3
-    spacing = scale_um / TEXEL_UM
-    box = (1.0, 1.0, 1.0 + shape[1] / spacing, 1.0 + shape[0] / spacing)
+    """Smooth noise on a texel grid (H, W) of about unit variance whose bumps are `scale_um` wide."""
+    height, width = (n * TEXEL_UM / scale_um for n in shape)
+    grid = 1.3 * rng.standard_normal((int(height) + 4, int(width) + 4), np.float32)
+    box = (1.0, 1.0, 1.0 + width, 1.0 + height)
     return np.asarray(Image.fromarray(grid).resize((shape[1], shape[0]), Image.Resampling.BICUBIC, box=box))
-
-
-def grid_um(shape: tuple[int, int]) -> tuple[Floats, Floats]:
-    """Coordinates (x, y) in µm of the texels, each (H, W)."""
-    y, x = np.indices(shape, dtype=np.float32) * np.float32(TEXEL_UM)
-    return x, y
-
-
-def streaks(rng: Rng, along_um: Floats, across_um: Floats, length_um: float, width_um: float) -> Floats:
-    """Noise (H, W) drawn out along one of two given coordinate fields: fibres, wherever these bend."""
-    sheet = ndimage.gaussian_filter(rng.standard_normal((512, 512), dtype=np.float32), 1.0, mode="wrap")
-    at = np.stack([across_um * (2 / width_um), along_um * (2 / length_um)])
-    streak: Floats = ndimage.map_coordinates(sheet / sheet.std(), at, order=1, mode="grid-wrap")
-    return streak
-
-
-class Cells(NamedTuple):
-    """Voronoi cells of seeds (N, 2) in µm: index of the nearest seed, and distances to the three nearest; (H, W)."""
-
-    seeds_um: Floats
-    nearest: NDArray[np.int32]
-    d1_um: Floats
-    d2_um: Floats
-    d3_um: Floats
-
-
-def grow_cells(inside: Mask, seeds_um: Floats, warp_um: tuple[Floats, Floats] | None = None) -> Cells:
-    """Voronoi cells inside a mask, their borders bent by a displacement in µm."""
-    row, column = np.nonzero(inside)
-    at = np.stack([column, row], axis=1).astype(np.float32) * np.float32(TEXEL_UM)
-    if warp_um is not None:
-        at += np.stack([warp_um[0][inside], warp_um[1][inside]], axis=1)
-    distance, index = (np.asarray(part) for part in KDTree(seeds_um).query(at, k=3))
-    nearest = np.zeros(inside.shape, np.int32)
-    nearest[inside] = index[:, 0]
-    fields = np.zeros((3, *inside.shape), np.float32)
-    fields[:, inside] = distance.T
-    return Cells(seeds_um, nearest, *fields)
 
 
 def ramp(value: Floats, start: float, end: float) -> Floats:
     """Zero below `start`, one above `end`, linear between."""
-    share: Floats = np.clip((value - start) / (end - start), 0, 1)
-    return share
+    return np.asarray(np.clip((value - start) / (end - start), 0, 1))
 
 
-# --- Compartments -------------------------------------------------------------------------------------------------
+# --- Compartments -----------------------------------------------------------------------
 
 
-def compartments(
-    anatomy: Anatomy, shape: tuple[int, int], parenchyma: Mask, fray: Floats
-) -> NDArray[np.uint8]:
-    """Compartment of each texel (H, W), the tissue edge frayed by a noise field; zero is glass."""
-    layers = [
-        (anatomy.tissue, STROMA),
-        (anatomy.lymphoid, LYMPHOID),
-        (anatomy.fat, FAT),
-        (anatomy.vessel, VESSEL),
-        (anatomy.lesion, LESION),
-    ]
-    shapes = [
-        (shapely.transform(p, lambda xy: xy / STEP_PX), value) for group, value in layers for p in group
-    ]
-    label: NDArray[np.uint8] = rasterio.features.rasterize(shapes, out_shape=shape, fill=0, dtype="uint8")
-    label[(label == STROMA) & parenchyma] = PARENCHYMA
-    near = ndimage.gaussian_filter((label > 0).astype(np.float32), 6)
-    label[near + fray < 0.5] = 0
-    return label
+def new_canvas(rng: Rng, anatomy: Anatomy, width_px: int, height_px: int) -> Canvas:
+    """Glass, with the compartment of each texel; the tissue edge is frayed by a few micrometres."""
+    shape = (-(-height_px // STEP_PX), -(-width_px // STEP_PX))
+    layers = zip(anatomy, (STROMA, LYMPHOID, FAT, VESSEL, LESION), strict=True)
+    shapes = [(polygon, value) for group, value in layers for polygon in group]
+    texels = Affine.scale(STEP_PX)
+    label: NDArray[np.uint8] = rasterio.features.rasterize(shapes, shape, transform=texels, dtype="uint8")
+    label[(label == STROMA) & (smooth_noise(rng, shape, 230) > 0)] = PARENCHYMA
+    fray = np.clip(0.25 * smooth_noise(rng, shape, 7), -0.35, 0.35)
+    label[ndimage.gaussian_filter((label > 0).astype(np.float32), 6) + fray < 0.5] = 0
+    glass = np.full((2, *shape), 0.008, np.float32)
+    return Canvas(rng, label, glass[0], glass[1], [])
 
 
-def paint_stroma(rng: Rng, canvas: Canvas) -> None:
-    """Wavy collagen at two scales with clefts between the bundles and sparse spindle nuclei along it."""
-    shape = canvas.label.shape
-    x, y = grid_um(shape)
-    turn = rng.uniform(0, np.pi)
-    along = x * np.cos(turn) + y * np.sin(turn)
-    across = y * np.cos(turn) - x * np.sin(turn)
-    across = across + 34 * smooth_noise(rng, shape, 170) + 5 * smooth_noise(rng, shape, 38)
-    along = along + 60 * smooth_noise(rng, shape, 150)
-    bundle, fibre = streaks(rng, along, across, 110, 12), streaks(rng, along, across, 34, 2.8)
-    fibre = 0.7 * fibre + 0.6 * streaks(rng, along, across, 16, 1.3)
-    cleft = ramp(bundle + 0.3 * fibre + 0.5 * smooth_noise(rng, shape, 60), -1.95, -1.5)
-    eosin = (0.40 + 0.06 * bundle + 0.10 * fibre + 0.03 * smooth_noise(rng, shape, 1.2)) * (
-        0.12 + 0.88 * cleft
-    )
-    canvas.blend(canvas.label > 0, 0.05 + 0.03 * cleft + 0.02 * fibre, np.maximum(eosin, 0.02))
-    slope_y, slope_x = np.gradient(across)
-    xy = canvas.scatter(rng, 17)
-    keep = (
-        (canvas.at(canvas.label, xy) == STROMA) & (canvas.at(cleft, xy) > 0.9) & (rng.random(len(xy)) < 0.6)
-    )
-    angle = np.arctan2(canvas.at(slope_x, xy), -canvas.at(slope_y, xy)) + rng.normal(0, 0.15, len(xy))
-    canvas.add_nuclei(xy[keep], angle[keep], NucleusKind(12, 2.8, 0.95, spread=0.22))
+def paint_stroma(canvas: Canvas) -> None:
+    """Wavy collagen at three scales with clefts between the bundles and sparse spindle nuclei along it."""
+    y, x = np.indices(canvas.label.shape, dtype=np.float32) * np.float32(TEXEL_UM)
+    turn = canvas.rng.uniform(0, np.pi)
+    along = x * np.cos(turn) + y * np.sin(turn) + 60 * canvas.noise(150)
+    across = y * np.cos(turn) - x * np.sin(turn) + 34 * canvas.noise(170) + 5 * canvas.noise(38)
+    bundle = canvas.streaks(along, across, 110, 12)
+    fibre = 0.7 * canvas.streaks(along, across, 34, 2.8) + 0.6 * canvas.streaks(along, across, 16, 1.3)
+    whole = ramp(bundle + 0.3 * fibre + 0.5 * canvas.noise(60), -1.95, -1.5)
+    collagen = np.maximum(0.40 + 0.06 * bundle + 0.10 * fibre + 0.03 * canvas.noise(1.2), 0.05)
+    canvas.blend(canvas.label > 0, 0.05 + 0.03 * whole + 0.02 * fibre, collagen * (0.12 + 0.88 * whole))
+    xy = canvas.scatter(17)
+    chance = 0.6 * (canvas.at(canvas.label, xy) == STROMA) * (canvas.at(whole, xy) > 0.9)
+    angle = canvas.along(across, xy) + canvas.rng.normal(0, 0.15, len(xy))
+    canvas.sow(xy, chance, angle, NucleusKind(12, 2.8, 0.95))
 
 
-def paint_parenchyma(rng: Rng, canvas: Canvas) -> None:
+def paint_parenchyma(canvas: Canvas) -> None:
     """Plates of granular cells with one small round nucleus each, and pale sinusoids between the plates."""
-    inside, shape = canvas.label == PARENCHYMA, canvas.label.shape
-    if not inside.any():
-        return
-    xy = canvas.scatter(rng, 15)
-    warp = (2 * smooth_noise(rng, shape, 10), 2 * smooth_noise(rng, shape, 10))
-    cells = grow_cells(inside, xy * np.float32(MPP), warp)
+    inside = canvas.label == PARENCHYMA
+    xy = canvas.scatter(15)
+    cells = canvas.cells(inside, xy, warp_um=2)
     border = 1 - ramp((cells.d2_um - cells.d1_um) / 2, 0.2, 0.9)
-    plate = ramp(np.abs(smooth_noise(rng, shape, 26) + 0.3 * smooth_noise(rng, shape, 9)), 0.07, 0.16)
-    grain = smooth_noise(rng, shape, 1.2)
-    eosin = plate * (0.40 + 0.05 * grain + 0.22 * border + 0.05 * smooth_noise(rng, shape, 60)) + 0.07
+    plate = ramp(np.abs(canvas.noise(26) + 0.3 * canvas.noise(9)), 0.07, 0.16)
+    grain = canvas.noise(1.2)
+    eosin = 0.07 + plate * (0.40 + 0.05 * grain + 0.22 * border + 0.05 * canvas.noise(60))
     canvas.blend(inside, 0.02 + plate * (0.17 + 0.03 * grain), eosin)
-    keep = (
-        (canvas.at(canvas.label, xy) == PARENCHYMA)
-        & (canvas.at(plate, xy) > 0.9)
-        & (rng.random(len(xy)) < 0.85)
-    )
-    kind = NucleusKind(7.2, 6.6, 0.95, clumps=0.18, rim=0.25)
-    canvas.add_nuclei(xy[keep], rng.uniform(0, np.pi, len(xy))[keep], kind)
+    chance = 0.85 * canvas.at(inside, xy) * (canvas.at(plate, xy) > 0.9)
+    canvas.sow(xy, chance, None, NucleusKind(7.2, 6.6, 0.95, spread=0.08, clumps=0.18, rim=0.25))
 
 
-def paint_lymphoid(rng: Rng, canvas: Canvas) -> None:
+def paint_lymphoid(canvas: Canvas) -> None:
     """Small round uniform dark nuclei, shoulder to shoulder: dark like a lesion, but not one."""
     near = ndimage.gaussian_filter((canvas.label == LYMPHOID).astype(np.float32), 12)
-    speckle = 0.1 * smooth_noise(rng, canvas.label.shape, 3)
-    canvas.blend(near + speckle > 0.5, 0.30 + speckle, 0.17)
-    xy = canvas.scatter(rng, 6.4)
-    glass_or_other = np.isin(canvas.label, (0, FAT, VESSEL, LESION))
-    keep = (rng.random(len(xy)) < canvas.at(near, xy) * 1.1) & ~canvas.at(glass_or_other, xy)
-    kind = NucleusKind(6.9, 6.3, 1.45, spread=0.06, clumps=0.2, rim=0.05)
-    canvas.add_nuclei(xy[keep], rng.uniform(0, np.pi, len(xy))[keep], kind)
+    speckle = 0.1 * canvas.noise(3)
+    canvas.blend((near > 0.2) & (near + speckle > 0.5), 0.30 + speckle, 0.17)
+    xy = canvas.scatter(6.4)
+    room = np.isin(canvas.label, (STROMA, PARENCHYMA, LYMPHOID))
+    chance = 1.1 * canvas.at(near, xy) * canvas.at(room, xy)
+    canvas.sow(xy, chance, None, NucleusKind(6.9, 6.3, 1.45, spread=0.06, clumps=0.2, rim=0.05))
 
 
-def paint_fat(rng: Rng, canvas: Canvas) -> None:
-    """Round empty vacuoles of 40–90 µm behind thin walls, with flat nuclei pressed against them."""
-    inside, shape = canvas.label == FAT, canvas.label.shape
-    if not inside.any():
-        return
-    warp = (5 * smooth_noise(rng, shape, 45), 5 * smooth_noise(rng, shape, 45))
-    cells = grow_cells(inside, canvas.scatter(rng, 58) * np.float32(MPP), warp)
-    gap = np.minimum((cells.d2_um - cells.d1_um) / 2, (cells.d3_um - cells.d1_um) / 2 - 2.0)
+def paint_fat(canvas: Canvas) -> None:
+    """Empty vacuoles of 40–90 µm behind thin walls, with flat nuclei pressed against them."""
+    inside = canvas.label == FAT
+    cells = canvas.cells(inside, canvas.scatter(58), warp_um=6)
+    gap = np.minimum((cells.d2_um - cells.d1_um) / 2, (cells.d3_um - cells.d1_um) / 2 - 1.3)
     wall = 1 - ramp(gap, 0.5, 1.1)
     canvas.blend(inside, 0.01 + 0.06 * wall, 0.015 + 0.38 * wall)
-    xy = canvas.scatter(rng, 9)
-    keep = (canvas.at(canvas.label, xy) == FAT) & (canvas.at(wall, xy) > 0.8) & (rng.random(len(xy)) < 0.25)
-    centre = cells.seeds_um[canvas.at(cells.nearest, xy[keep])] / MPP
-    angle = np.arctan2(*(xy[keep] - centre).T[::-1]) + np.pi / 2
-    canvas.add_nuclei(xy[keep], angle, NucleusKind(9, 2.6, 1.15, spread=0.15))
+    xy = canvas.scatter(9)
+    chance = 0.25 * canvas.at(inside, xy) * (canvas.at(wall, xy) > 0.8)
+    canvas.sow(xy, chance, canvas.outward(cells, xy) + np.pi / 2, NucleusKind(9, 2.6, 1.15))
 
 
-def paint_vessels(rng: Rng, canvas: Canvas, vessels: Sequence[Polygon]) -> None:
-    """Walls of concentric muscle with tangential nuclei, around lumina that are empty or full of red cells."""
-    inside, shape = canvas.label == VESSEL, canvas.label.shape
-    if not inside.any():
-        return
+def paint_vessels(canvas: Canvas) -> None:
+    """Walls of concentric muscle with tangential nuclei; lumina empty or full of red cells."""
+    inside = canvas.label == VESSEL
     depth = ndimage.distance_transform_edt(inside).astype(np.float32) * np.float32(TEXEL_UM)
-    parts, count = ndimage.label(inside)
-    radius = np.concatenate([[1.0], ndimage.maximum(depth, parts, np.arange(1, count + 1))])
-    filled = np.concatenate([[False], rng.random(count) < 0.6])
-    wall_um = (rng.uniform(0.3, 0.5, count + 1) * radius).astype(np.float32)[parts] * (
-        1 + 0.12 * smooth_noise(rng, shape, 12)
-    )
-    rings = np.sin(depth * 1.6 + 2.5 * smooth_noise(rng, shape, 14))
-    canvas.blend(inside, 0.1, 0.58 + 0.1 * rings + 0.06 * smooth_noise(rng, shape, 4))
+    vessel, count = ndimage.label(inside)
+    radius = np.concatenate([[0], ndimage.maximum(depth, vessel, np.arange(1, count + 1))])
+    wall_um = (canvas.rng.uniform(0.3, 0.5, count + 1) * radius)[vessel] * (1 + 0.12 * canvas.noise(12))
+    rings = np.sin(depth * 1.6 + 2.5 * canvas.noise(14))
+    canvas.blend(inside, 0.1, 0.58 + 0.1 * rings + 0.06 * canvas.noise(4))
     lumen = inside & (depth > wall_um)
     canvas.blend(lumen, 0.01, 0.03)
-    paint_red_cells(rng, canvas, lumen & filled[parts] & (smooth_noise(rng, shape, 30) > -0.8))
-    slope_y, slope_x = np.gradient(depth)
-    xy = canvas.scatter(rng, 8.5)
-    from_lumen_um = canvas.at(wall_um - depth, xy)
-    keep = (
-        canvas.at(inside, xy)
-        & (from_lumen_um > 0.5)
-        & (rng.random(len(xy)) < np.where(from_lumen_um < 4, 0.6, 0.3))
-    )
-    angle = np.arctan2(canvas.at(slope_x, xy), -canvas.at(slope_y, xy))
-    canvas.add_nuclei(xy[keep], angle[keep], NucleusKind(11, 2.6, 1.05, spread=0.18))
+    filled = lumen & (canvas.rng.random(count + 1) < 0.6)[vessel] & (canvas.noise(30) > -0.8)
+    red = canvas.cells(filled, canvas.scatter(6.2))
+    disc = 1 - ramp(red.d1_um, 2.6, 3.2)
+    canvas.blend(filled, 0.02, 0.04 + disc * (0.85 + 0.04 * red.d1_um**2))
+    xy = canvas.scatter(8.5)
+    to_lumen_um = canvas.at(wall_um - depth, xy)
+    chance = canvas.at(inside, xy) * (to_lumen_um > 0.5) * np.where(to_lumen_um < 4, 0.6, 0.3)
+    canvas.sow(xy, chance, canvas.along(depth, xy), NucleusKind(11, 2.6, 1.05))
 
 
-def paint_red_cells(rng: Rng, canvas: Canvas, inside: Mask) -> None:
-    """Crowded discs of 6 µm, strong in eosin."""
-    if inside.any():
-        cells = grow_cells(inside, canvas.scatter(rng, 6.2) * np.float32(MPP))
-        disc = 1 - ramp(cells.d1_um, 2.6, 3.2)
-        canvas.blend(inside, 0.02, 0.04 + disc * (0.85 + 0.04 * cells.d1_um**2))
-
-
-def paint_lesions(rng: Rng, canvas: Canvas) -> None:
+def paint_lesions(canvas: Canvas) -> None:
     """Crowded glands and solid nests of 60–120 µm with large pleomorphic nuclei and little stroma between."""
-    inside, shape = canvas.label == LESION, canvas.label.shape
-    warp = (8 * smooth_noise(rng, shape, 40), 8 * smooth_noise(rng, shape, 40))
+    inside = canvas.label == LESION
     gland_um = min(82.0, 0.9 * TEXEL_UM * float(np.sqrt(inside.sum() / np.pi)))
-    seeds = canvas.scatter(rng, gland_um) * np.float32(MPP)
-    cells = grow_cells(inside, seeds, warp)
-    lumen_um = np.where(
-        rng.random(len(seeds)) < 0.75, rng.uniform(0.14, 0.3, len(seeds)) * gland_um, 0
-    ).astype(np.float32)
-    septum_um = np.maximum(2.5 + 1.5 * smooth_noise(rng, shape, 70), 0.8)
+    seeds_px = canvas.scatter(gland_um)
+    cells = canvas.cells(inside, seeds_px, warp_um=8)
+    hollow = canvas.rng.random(len(seeds_px)) < 0.75
+    lumen_um = np.where(hollow, gland_um * canvas.rng.uniform(0.14, 0.3, len(seeds_px)), -99)[cells.nearest]
+    septum_um = np.maximum(2.5 + 1.5 * canvas.noise(70), 0.8)
     from_septum = (cells.d2_um**2 - cells.d1_um**2) / (2 * gland_um) - septum_um
-    from_lumen = cells.d1_um - lumen_um[cells.nearest] + 2 * smooth_noise(rng, shape, 12)
-    from_lumen[lumen_um[cells.nearest] == 0] = 99
-    epithelium = ramp(from_septum, -0.5, 0.5) * ramp(from_lumen, -0.7, 0.3)
-    grain = smooth_noise(rng, shape, 1.5)
+    from_lumen = cells.d1_um - lumen_um + 2 * canvas.noise(12)
+    grain = canvas.noise(1.5)
     canvas.blend(inside & (from_septum > 0), 0.02, 0.03)
-    canvas.blend(inside & (epithelium > 0.5), 0.26 + 0.03 * grain, 0.34 + 0.05 * grain)
-    xy = canvas.scatter(rng, 8.9)
+    canvas.blend(inside & (from_septum > 0) & (from_lumen > 0), 0.26 + 0.03 * grain, 0.34 + 0.05 * grain)
+    xy = canvas.scatter(8.9)
     basal, apical = canvas.at(from_septum, xy), canvas.at(from_lumen, xy)
-    solid = apical > 90
-    chance = np.where(solid | (basal < 16), 0.97, 0.35) * (basal > 1.5) * (apical > 5)
-    keep = canvas.at(inside, xy) & (rng.random(len(xy)) < chance)
-    centre = seeds[canvas.at(cells.nearest, xy)] / MPP
-    angle = np.arctan2(*(xy - centre).T[::-1]) + rng.normal(0, 0.3, len(xy))
-    kind = NucleusKind(11.5, 8.2, 1.0, spread=0.17, clumps=0.2, rim=0.32, wobble=0.07, nucleolus=0.8)
-    canvas.add_nuclei(xy[keep], angle[keep], kind)
-    between = canvas.at(inside, xy) & (basal < -1) & (rng.random(len(xy)) < 0.25)
-    canvas.add_nuclei(xy[between], angle[between] + np.pi / 2, NucleusKind(11, 2.8, 1.0, spread=0.2))
+    angle = canvas.outward(cells, xy) + canvas.rng.normal(0, 0.3, len(xy))
+    crowded = np.where((basal < 16) | (apical > 60), 0.97, 0.6) * (basal > 1.5) * (apical > 5)
+    tumour = NucleusKind(11.5, 8.2, 1.0, clumps=0.2, rim=0.32, wobble=0.07, nucleolus=0.8)
+    canvas.sow(xy, crowded * canvas.at(inside, xy), angle, tumour)
+    between = 0.25 * canvas.at(inside, xy) * (basal < -1)
+    canvas.sow(xy, between, angle + np.pi / 2, NucleusKind(11, 2.8, 1.0))
+
+
+def stamp_all(canvas: Canvas, haematoxylin: Floats, eosin: Floats) -> None:
+    """Stamp the queued nuclei, except those that would stick out of the tissue."""
+    tissue = ndimage.gaussian_filter((canvas.label > 0).astype(np.float32), 6)
+    chromatin = ndimage.gaussian_filter(canvas.rng.standard_normal((320, 320), np.float32), 2.0)
+    chromatin /= chromatin.std()
+    xy = np.array([nucleus[:2] for nucleus in canvas.nuclei])
+    for nucleus, share in zip(canvas.nuclei, canvas.at(tissue, xy), strict=True):
+        if share > 0.8:
+            stamp(canvas.rng, haematoxylin, eosin, nucleus, chromatin)
 
 
 def stamp(rng: Rng, haematoxylin: Floats, eosin: Floats, nucleus: Nucleus, chromatin: Floats) -> None:
     """Draw a nucleus into both level-0 concentration maps (H, W), in place."""
     kind = nucleus.kind
     size = max(rng.normal(1, kind.spread), 0.5)
-    a, b = (
-        axis * size / (2 * MPP) for axis in (kind.length_um, kind.width_um * rng.normal(1, kind.spread / 2))
-    )
+    a = kind.length_um * size / (2 * MPP)
+    b = kind.width_um * size * rng.normal(1, kind.spread / 2) / (2 * MPP)
     reach = int(1.3 * max(a, b)) + 2
     left, top = max(int(nucleus.x_px) - reach, 0), max(int(nucleus.y_px) - reach, 0)
     window = np.s_[top : int(nucleus.y_px) + reach, left : int(nucleus.x_px) + reach]
@@ -490,7 +443,7 @@ def stamp(rng: Rng, haematoxylin: Floats, eosin: Floats, nucleus: Nucleus, chrom
     eosin[window] *= 1 - 0.55 * body
 
 
-# --- Slides -------------------------------------------------------------------------------------------------------
+# --- Slides -----------------------------------------------------------------------------
 
 
 def paint(slide: DemoSlide) -> tuple[NDArray[np.uint8], dict[str, list[Polygon]]]:
@@ -504,33 +457,14 @@ def paint(slide: DemoSlide) -> tuple[NDArray[np.uint8], dict[str, list[Polygon]]
     """
     rng = np.random.default_rng(slide.seed)
     anatomy = lay_out(rng, slide.width_px, slide.height_px)
-    canvas = paint_compartments(rng, anatomy, (-(-slide.height_px // STEP_PX), -(-slide.width_px // STEP_PX)))
-    haematoxylin, eosin = (
-        enlarge(field, slide.width_px, slide.height_px) for field in (canvas.haematoxylin, canvas.eosin)
-    )
-    chromatin = ndimage.gaussian_filter(rng.standard_normal((320, 320), dtype=np.float32), 2.0)
-    tissue = ndimage.gaussian_filter((canvas.label > 0).astype(np.float32), 6)
-    for nucleus in canvas.nuclei:
-        if tissue[int(nucleus.y_px) // STEP_PX, int(nucleus.x_px) // STEP_PX] < 0.8:
-            continue
-        stamp(rng, haematoxylin, eosin, nucleus, chromatin / chromatin.std())
+    canvas = new_canvas(rng, anatomy, slide.width_px, slide.height_px)
+    for painter in (paint_stroma, paint_parenchyma, paint_lymphoid, paint_fat, paint_vessels, paint_lesions):
+        painter(canvas)
+    haematoxylin = enlarge(canvas.haematoxylin, slide.width_px, slide.height_px)
+    eosin = enlarge(canvas.eosin, slide.width_px, slide.height_px)
+    stamp_all(canvas, haematoxylin, eosin)
     classes = {"Lesion": anatomy.lesion, "Vessel": anatomy.vessel, "Fat": anatomy.fat}
-    return render(rng, haematoxylin, eosin), {name: list(shapes) for name, shapes in classes.items()}
-
-
-def paint_compartments(rng: Rng, anatomy: Anatomy, shape: tuple[int, int]) -> Canvas:
-    """Paint every compartment at texel resolution; nuclei are left queued."""
-    glass = np.full((2, *shape), 0.008, np.float32)
-    parenchyma = smooth_noise(rng, shape, 230) > 0
-    fray = np.clip(0.25 * smooth_noise(rng, shape, 7), -0.35, 0.35)
-    canvas = Canvas(glass[0], glass[1], compartments(anatomy, shape, parenchyma, fray), [])
-    paint_stroma(rng, canvas)
-    paint_parenchyma(rng, canvas)
-    paint_lymphoid(rng, canvas)
-    paint_fat(rng, canvas)
-    paint_vessels(rng, canvas, anatomy.vessel)
-    paint_lesions(rng, canvas)
-    return canvas
+    return render(rng, haematoxylin, eosin), classes
 
 
 def enlarge(field: Floats, width_px: int, height_px: int) -> Floats:
@@ -542,20 +476,20 @@ def enlarge(field: Floats, width_px: int, height_px: int) -> Floats:
 
 def render(rng: Rng, haematoxylin: Floats, eosin: Floats) -> NDArray[np.uint8]:
     """Colours (H, W, 3) of two stain maps by Beer and Lambert's law, in a stain basis drawn for the slide."""
-    basis = np.array([[0.62, 0.70, 0.35], [0.20, 0.92, 0.34]]) + rng.normal(0, 0.035, (2, 3))
+    basis = np.array([[0.62, 0.70, 0.35], [0.20, 0.92, 0.34]]) + rng.normal(0, 0.045, (2, 3))
     basis = np.maximum(basis, 0.02)
-    basis *= rng.uniform(0.85, 1.2, (2, 1)) / np.linalg.norm(basis, axis=1, keepdims=True)
-    light = rng.uniform(242, 250, 3)
-    haematoxylin, eosin = (np.maximum(ndimage.gaussian_filter(m, 0.7), 0) for m in (haematoxylin, eosin))
+    basis *= rng.uniform(0.8, 1.25, (2, 1)) / np.linalg.norm(basis, axis=1, keepdims=True)
+    light = rng.uniform(242, 250, 3).astype(np.float32)
+    stains = [ndimage.gaussian_filter(field, 0.7) for field in (haematoxylin, eosin)]
     rgb = np.empty((*haematoxylin.shape, 3), np.uint8)
-    for channel in range(3):
-        density = haematoxylin * np.float32(basis[0, channel]) + eosin * np.float32(basis[1, channel])
-        noise = 1.3 * rng.standard_normal(density.shape, dtype=np.float32)
-        rgb[..., channel] = np.clip(np.rint(np.float32(light[channel]) * np.exp(-density) + noise), 0, 255)
+    for rows in (slice(top, top + 128) for top in range(0, len(rgb), 128)):  # bands that fit the cache
+        density = np.stack([stain[rows] for stain in stains], axis=-1) @ basis.astype(np.float32)
+        colour = light * np.exp(-density) + 1.3 * rng.standard_normal(density.shape, dtype=np.float32)
+        rgb[rows] = np.clip(np.rint(colour), 0, 255)
     return rgb
 
 
-# --- Files --------------------------------------------------------------------------------------------------------
+# --- Files ------------------------------------------------------------------------------
 
 
 def area_mean(rgb: NDArray[np.uint8], factor: int) -> NDArray[np.uint8]:

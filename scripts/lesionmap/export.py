@@ -114,7 +114,8 @@ def _components(
     lesions: NDArray[np.bool_], probability: NDArray[np.uint8]
 ) -> tuple[NDArray[np.int32], NDArray[Any], NDArray[Any], NDArray[Any]]:
     """Label 4-connected lesions from 1; their areas in pixels, and mean and maximum of probability × 255."""
-    labels, count = label(lesions, output=np.int32)
+    labels = np.empty(lesions.shape, dtype=np.int32)
+    count = label(lesions, output=labels)
     index = np.arange(1, count + 1)
     areas = np.bincount(labels.ravel(), minlength=count + 1)[1:]
     return labels, areas, mean(probability, labels, index), maximum(probability, labels, index)

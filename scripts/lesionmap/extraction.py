@@ -43,7 +43,12 @@ class Extraction:
 
 
 def extract_tiles(
-    info: SlideInfo, tissue_path: str, annotation_path: str, output: str, settings: Extraction, provenance: dict[str, Any]
+    info: SlideInfo,
+    tissue_path: str,
+    annotation_path: str,
+    output: str,
+    settings: Extraction,
+    provenance: dict[str, Any],
 ) -> None:
     """Write the tile store of one slide.
 
@@ -98,7 +103,7 @@ def cut_slide(info: SlideInfo, tissue: TissueMask, annotation: Annotation, setti
         for x, y in grid_xy(info.size_lv0, spec.region_side_lv0(info.mpp)):
             covered = tissue.at((x, y), side, scale)
             mask = annotation.mask((x, y), side, scale)
-            if not mask.any() and covered.mean() < settings.min_tissue_fraction or not (mask.any() or covered.any()):
+            if not mask.any() and covered.mean() < max(settings.min_tissue_fraction, 1e-9):
                 continue
             mask[~inside((x, y), spec.region_px, scale, info.size_lv0)] = IGNORE
             image = apply_table(table, slide.read((x, y), side, spec.mpp))

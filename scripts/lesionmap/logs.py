@@ -14,9 +14,7 @@ def job_log(path: str) -> Iterator[None]:
 
     Any other exception keeps its traceback, in the log and on the terminal: it is our fault, not the user's.
     """
-    logging.basicConfig(
-        filename=path, filemode="w", level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s"
-    )
+    logging.basicConfig(filename=path, filemode="w", level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     logging.captureWarnings(True)
     try:
         yield

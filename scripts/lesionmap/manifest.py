@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 import pandas as pd
 
@@ -43,15 +44,14 @@ def build_manifest(records: Sequence[str], manifest: str, quarantine: str, *, re
     _write_table(quarantine, bad, QUARANTINE)
 
 
-def _manifest_row(slide: dict[str, object]) -> dict[str, object]:
+def _manifest_row(slide: dict[str, Any]) -> dict[str, Any]:
     info = slide["info"]
-    assert isinstance(info, dict)
     width, height = info["size_lv0"]
     facts = {key: info[key] for key in ("vendor", "mpp", "identity")}
     return {"slide": slide["slide"], "split": slide["split"], **facts, "width": width, "height": height}
 
 
-def _write_table(path: str, rows: list[dict[str, object]], columns: list[str]) -> None:
+def _write_table(path: str, rows: list[dict[str, Any]], columns: list[str]) -> None:
     with written_whole(path) as draft:
         pd.DataFrame(rows, columns=columns).to_csv(draft, sep="\t", index=False)
 

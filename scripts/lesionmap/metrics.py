@@ -27,7 +27,8 @@ FIGURES = ("dice", "iou", "precision", "recall", "specificity", "auroc", "auprc"
 
 def as_levels(probability: NDArray[np.floating[Any]]) -> NDArray[np.uint8]:
     """Probability 0–1 as levels 0–255, rounded to the nearest."""
-    return np.rint(probability * 255).astype(np.uint8)
+    levels: NDArray[np.uint8] = np.rint(probability * 255).astype(np.uint8)
+    return levels
 
 
 def first_positive_level(threshold: float) -> int:
@@ -154,8 +155,8 @@ def evaluate_slide(
 def tifffile_mpp(path: str) -> float:
     """µm/px of level 0 of a TIFF written by :func:`lesionmap.export.write_pyramid`."""
     with tifffile.TiffFile(path) as tiff:
-        numerator, denominator = tiff.pages[0].tags["XResolution"].value
-        return 1e4 * denominator / numerator
+        numerator, denominator = tiff.pages.first.tags["XResolution"].value
+    return 1e4 * float(denominator) / float(numerator)
 
 
 def summarise(metric_paths: Sequence[str], table: str, cohort: str, *, threshold: float) -> None:

@@ -84,7 +84,7 @@ class LesionFPN(nn.Module):
         self.head = nn.Conv2d(c2, 1, kernel_size=1)
         nn.init.zeros_(self.head.weight)
         # focal loss starts stably from the prior of a rare class (Lin et al., ICCV 2017, §4.1)
-        nn.init.constant_(self.head.bias, torch.logit(torch.tensor(RARE_LESION_PRIOR)).item())
+        self.head.bias = nn.Parameter(torch.tensor([RARE_LESION_PRIOR]).logit())
         self.register_buffer("mean", 255 * torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", 255 * torch.tensor(IMAGENET_STD).view(1, 3, 1, 1), persistent=False)
 
@@ -151,9 +151,16 @@ def load_backbone(model: LesionFPN, path: str | Path) -> None:
     Raises
     ------
     ModelError
-        If a tensor is missing or has another shape; the message names the first one.
+        If the file is no state dict, or a tensor is missing or has another shape; the message names the first one.
     """
-    state = torch.load(path, map_location="cpu", weights_only=True)
+    try:
+        state = dict(torch.load(path, map_location="cpu", weights_only=True))
+    except Exception as error:
+        raise ModelError(
+            stage="train",
+            finding=f"{path} is not a state dict ({type(error).__name__})",
+            remedy="give a .pth file that torch.save wrote from model.state_dict()",
+        ) from error
     names = {"conv1": "stem.0", "bn1": "stem.1", **{f"layer{i + 1}": f"stages.{i}" for i in range(4)}}
     found = {
         f"{names[key.split('.')[0]]}.{key.split('.', 1)[1]}": value
@@ -221,6 +228,6 @@ def pick_device() -> torch.device:
 
 def mixed_precision(device: torch.device) -> torch.autocast:
     """bf16 where the device computes it natively, else fp32; a fresh context each time."""
-    cpu_has_bf16 = torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    enabled = torch.cuda.is_bf16_supported() if device.type == "cuda" else bool(cpu_has_bf16)
+    cpu_has_bf16 = bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    enabled = torch.cuda.is_bf16_supported() if device.type == "cuda" else cpu_has_bf16
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=enabled)

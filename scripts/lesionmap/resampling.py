@@ -58,4 +58,5 @@ def area_resample(
     rows = rows.reshape(size_px[1], width, channels).transpose(1, 0, 2).reshape(width, -1)
     both = across @ np.ascontiguousarray(rows)  # (out_w, out_h·C)
     result = both.reshape(size_px[0], size_px[1], channels).transpose(1, 0, 2) + fill
-    return np.clip(np.rint(result), 0, 255).astype(np.uint8)
+    rounded: NDArray[np.uint8] = np.clip(np.rint(result), 0, 255).astype(np.uint8)
+    return rounded

@@ -3,9 +3,9 @@
 import hashlib
 import math
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,7 @@ WHITE = 255
 MOST_PIXELS_AT_ONCE = 2**25
 INSPECTED_BOX_PX = 512
 FEWEST_INSPECTED_BOXES = 64
-COARSEST_MPP = {"train": "tiles", "val": "tiles", "test": "inference", "inference": "inference"}
+NEEDED_BY = {"train": "tiles", "val": "tiles", "test": "inference", "inference": "inference"}
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ def _as_tuple(value: Any) -> Any:
     return tuple(_as_tuple(item) for item in value) if isinstance(value, list) else value
 
 
-class Slide:
+class Slide(AbstractContextManager["Slide"]):
     """An open slide; a context manager.
 
     Parameters
@@ -103,12 +103,7 @@ class Slide:
         self.info, self.stage = info, stage
         self._handle = open_slide(info.path, info.slide, stage)
 
-    def __enter__(self) -> "Slide":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._handle.close()
 
     def read(self, xy_lv0: tuple[float, float], size_px: tuple[int, int], mpp: float) -> NDArray[np.uint8]:
@@ -136,10 +131,10 @@ class Slide:
         scale = mpp / self.info.mpp  # level-0 pixels per output pixel
         level = self._best_level(scale)
         rows = max(1, int(MOST_PIXELS_AT_ONCE * (self.info.downsamples[level] / scale) ** 2 / size_px[0]))
-        strips = [
-            self._read_strip((xy_lv0[0], xy_lv0[1] + row * scale), (size_px[0], min(rows, size_px[1] - row)), scale, level)
-            for row in range(0, size_px[1], rows)
-        ]
+        strips = []
+        for row in range(0, size_px[1], rows):
+            corner = (xy_lv0[0], xy_lv0[1] + row * scale)
+            strips.append(self._read_strip(corner, (size_px[0], min(rows, size_px[1] - row)), scale, level))
         return strips[0] if len(strips) == 1 else np.concatenate(strips)
 
     def _read_strip(
@@ -151,14 +146,26 @@ class Slide:
         low, high = self._level_box(level, start, step, size_px)
         if high[0] <= low[0] or high[1] <= low[1]:
             return np.full((size_px[1], size_px[0], 3), WHITE, dtype=np.uint8)
-        pixels = self.read_level(level, low, (high[0] - low[0], high[1] - low[1]))
-        offset = (start[0] - low[0], start[1] - low[1])
+        pixels, origin = self.read_level(level, low, (high[0] - low[0], high[1] - low[1]))
+        offset = (start[0] - origin[0], start[1] - origin[1])
         if step == 1.0 and offset == (0.0, 0.0) and pixels.shape[:2] == (size_px[1], size_px[0]):
             return pixels
         return area_resample(pixels, offset, step, size_px, fill=WHITE)
 
-    def read_level(self, level: int, xy_level: tuple[int, int], size_px: tuple[int, int]) -> NDArray[np.uint8]:
-        """Read a box of one level as stored; (height, width, 3) uint8, transparent pixels white."""
+    def read_level(
+        self, level: int, xy_level: tuple[int, int], size_px: tuple[int, int]
+    ) -> tuple[NDArray[np.uint8], tuple[float, float]]:
+        """Read a box of one level; transparent pixels become white.
+
+        OpenSlide takes whole level-0 coordinates and divides them by its own factor, so on a level of odd size the
+        box starts a fraction of a pixel beside `xy_level`.
+
+        Returns
+        -------
+        pixels : (height, width, 3) uint8
+        origin : (float, float)
+            Where they start, in pixels of the level.
+        """
         factor = self._handle.level_downsamples[level]
         location = (round(xy_level[0] * factor), round(xy_level[1] * factor))
         try:
@@ -173,7 +180,7 @@ class Slide:
                 f"cannot be read ({error})",
                 remedy="copy the file again from the scanner or archive; it is damaged",
             ) from error
-        return _on_white(rgba)
+        return _on_white(rgba), (location[0] / factor, location[1] / factor)
 
     def _best_level(self, scale: float) -> int:
         fine_enough = [i for i, factor in enumerate(self.info.downsamples) if factor <= scale * 1.001]
@@ -183,10 +190,12 @@ class Slide:
         self, level: int, start: tuple[float, float], step: float, size_px: tuple[int, int]
     ) -> tuple[tuple[int, int], tuple[int, int]]:
         width, height = self.info.level_sizes[level]
-        low = (max(0, math.floor(start[0] + 1e-6)), max(0, math.floor(start[1] + 1e-6)))
-        right = math.ceil(start[0] + step * size_px[0] - 1e-6)
-        bottom = math.ceil(start[1] + step * size_px[1] - 1e-6)
-        return low, (min(width, right), min(height, bottom))
+        margin = 0 if self._handle.level_downsamples[level].is_integer() else 1  # see read_level
+        left, top = (math.floor(corner + 1e-6) - margin for corner in start)
+        right, bottom = (
+            math.ceil(corner + step * length - 1e-6) + margin for corner, length in zip(start, size_px, strict=True)
+        )
+        return (max(0, left), max(0, top)), (min(width, right), min(height, bottom))
 
 
 def _on_white(rgba: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -214,7 +223,7 @@ def open_slide(path: str, slide: str, stage: str) -> openslide.OpenSlide:
             return openslide.OpenSlide(path)
         except openslide.OpenSlideUnsupportedFormatError:
             finding = f"OpenSlide does not recognise {path} as a slide (first bytes: {_first_bytes(path)})"
-            remedy = "check that the file is a whole-slide image and was copied to its end; else convert it to tiled TIFF"
+            remedy = "check that it is a whole-slide image and was copied to its end; else convert it to tiled TIFF"
         except openslide.OpenSlideError as error:
             finding, remedy = f"OpenSlide cannot open {path}: {error}", "copy the file again; it is damaged"
     raise SlideError(slide=slide, stage=stage, finding=finding, remedy=remedy)
@@ -228,7 +237,7 @@ def _first_bytes(path: str) -> str:
 
 
 def inspect_slide(
-    row: SlideRow, output: str, *, read_share: float, mpp_tolerance: float, finest_mpp: dict[str, float]
+    row: SlideRow, output: str, *, read_share: float, mpp_tolerance: float, needed_mpp: dict[str, float]
 ) -> None:
     """Write the record of one slide: what it is, or why it is in quarantine.
 
@@ -242,13 +251,13 @@ def inspect_slide(
         Share of each level's area that is read to find damage, 0 to 1; at least 64 boxes of 512 px a level.
     mpp_tolerance : float
         By how much a slide may be coarser than its role needs, e.g. 0.1 for 10 %.
-    finest_mpp : dict
+    needed_mpp : dict
         ``{"tiles": µm/px of training, "inference": µm/px of the pass over the whole slide}``.
     """
     record: dict[str, Any] = {"slide": row.slide, "split": row.split}
     try:
         info = describe(row)
-        _check_resolution(info, row.split, finest_mpp[COARSEST_MPP[row.split]], mpp_tolerance)
+        _check_resolution(info, row.split, needed_mpp[NEEDED_BY[row.split]], mpp_tolerance)
         _check_annotation(row)
         _check_readable(info, read_share)
         record |= {"verdict": "ok", "info": vars(info)}
@@ -311,7 +320,8 @@ def _true_downsample(size_lv0: tuple[int, int], size: tuple[int, int], reported:
     # A level of an odd-sized slide loses a fraction of a pixel to rounding, which OpenSlide folds into its factor;
     # the pyramid was made with the whole number.
     whole = round(reported)
-    rounded = all(math.floor(full / whole) <= part <= math.ceil(full / whole) for full, part in zip(size_lv0, size, strict=True))
+    ratios = [(full / whole, part) for full, part in zip(size_lv0, size, strict=True)]
+    rounded = all(math.floor(exact) <= part <= math.ceil(exact) for exact, part in ratios)
     return float(whole) if rounded else float(reported)
 
 

@@ -3,7 +3,7 @@
 Optical density OD = −ln(I / 255) = H · W, with W the (2, 3) basis of unit rows, haematoxylin first.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -132,6 +132,7 @@ def fit(pixels: NDArray[np.uint8], method: str, slide: str) -> StainProfile:
             remedy="check the tissue mask; remove the slide if it is blank, black or covered in ink",
         )
     od = optical_density(pixels)
+    fitters: dict[str, Callable[[NDArray[np.float64]], NDArray[np.float64]]]
     fitters = {"vahadane": _fit_vahadane, "macenko": _fit_macenko, "none": lambda _: np.array(RUIFROK)}
     basis = _ordered(fitters[method](od))
     concentrations = _concentrations(od, basis, CONCENTRATION_SPARSITY)
@@ -178,7 +179,8 @@ def usable(image: NDArray[np.uint8]) -> NDArray[np.bool_]:
     grey = image.mean(axis=-1)
     red, green, blue = (image[..., channel].astype(np.int16) for channel in range(3))
     pen = (green > red + 10) | (blue > red + 90)
-    return (grey > DARKEST) & (grey < BRIGHTEST) & ~pen
+    stained: NDArray[np.bool_] = (grey > DARKEST) & (grey < BRIGHTEST) & ~pen
+    return stained
 
 
 def _tissue_boxes(tissue: TissueMask) -> NDArray[np.float64]:
@@ -205,7 +207,8 @@ def _busiest_corner(tissue: TissueMask) -> tuple[float, float]:
 def _ordered(basis: NDArray[np.float64]) -> NDArray[np.float64]:
     """Unit rows, haematoxylin (the one that absorbs more red) first."""
     rows = basis / np.linalg.norm(basis, axis=1, keepdims=True)
-    return rows if rows[0, 0] >= rows[1, 0] else rows[::-1].copy()
+    ordered: NDArray[np.float64] = rows[np.argsort(-rows[:, 0], stable=True)]
+    return ordered
 
 
 def _fit_macenko(od: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -217,12 +220,14 @@ def _fit_macenko(od: NDArray[np.float64]) -> NDArray[np.float64]:
     projected = np.einsum("ni,ij->nj", stained, plane)
     low, high = np.percentile(np.arctan2(projected[:, 1], projected[:, 0]), [1, 99])
     basis = np.array([plane @ (np.cos(angle), np.sin(angle)) for angle in (low, high)])
-    return np.maximum(basis * np.where(basis.sum(axis=1, keepdims=True) < 0, -1, 1), OD_FLOOR)
+    upright: NDArray[np.float64] = np.maximum(basis * np.where(basis.sum(axis=1, keepdims=True) < 0, -1, 1), OD_FLOOR)
+    return upright
 
 
 def _fit_vahadane(od: NDArray[np.float64]) -> NDArray[np.float64]:
     start = np.array(RUIFROK) / np.linalg.norm(RUIFROK, axis=1, keepdims=True)
-    return _dictionary(od, start, FIT_SPARSITY, FIT_ITERATIONS)
+    basis: NDArray[np.float64] = _dictionary(od, start, FIT_SPARSITY, FIT_ITERATIONS)
+    return basis
 
 
 @numba.njit(cache=True)
@@ -293,7 +298,9 @@ def transform_table(slide: StainProfile, reference: StainProfile) -> NDArray[np.
     """
     ratio = np.array(reference.p99) / np.array(slide.p99)
     target = np.array(reference.basis) * ratio[:, None]
-    return _tabulate(optical_density(np.arange(256, dtype=np.uint8)), np.array(slide.basis), target)
+    od = optical_density(np.arange(256, dtype=np.uint8))
+    table: NDArray[np.uint8] = _tabulate(od, np.array(slide.basis), target)
+    return table
 
 
 @numba.njit(cache=True)

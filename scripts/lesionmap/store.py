@@ -2,10 +2,9 @@
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import h5py
@@ -96,15 +95,14 @@ def new_store(path: str | Path, spec: TileSpec, attributes: dict[str, Any]) -> I
     attributes : dict
         JSON-able facts written as attributes: µm/px, stain profiles, provenance.
     """
-    with written_whole(path) as draft:
-        with h5py.File(draft, "w", libver="v110") as file:
-            file.attrs["format_version"] = FORMAT_VERSION
-            for key, value in {**asdict(spec), **attributes}.items():
-                file.attrs[key] = json.dumps(value) if isinstance(value, dict) else value
-            yield TileStoreWriter(file, spec)
+    with written_whole(path) as draft, h5py.File(draft, "w", libver="v110") as file:
+        file.attrs["format_version"] = FORMAT_VERSION
+        for key, value in {**asdict(spec), **attributes}.items():
+            file.attrs[key] = json.dumps(value) if isinstance(value, dict) else value
+        yield TileStoreWriter(file, spec)
 
 
-class TileStore:
+class TileStore(AbstractContextManager["TileStore"]):
     """A slide's tiles, open for reading; a context manager.
 
     Parameters
@@ -118,12 +116,7 @@ class TileStore:
         owners = self._file["tiles/region"][:]
         self._first = np.searchsorted(owners, np.arange(len(self) + 1))
 
-    def __enter__(self) -> "TileStore":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._file.close()
 
     def __len__(self) -> int:

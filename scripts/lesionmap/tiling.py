@@ -98,7 +98,8 @@ def area_mean(image: NDArray[np.uint8], factor: int) -> NDArray[np.uint8]:
     height, width, channels = image.shape
     rows = image.reshape(height // factor, factor, width, channels).sum(axis=1, dtype=np.uint32)
     total = rows.reshape(height // factor, width // factor, factor, channels).sum(axis=2)
-    return ((total + factor * factor // 2) // (factor * factor)).astype(np.uint8)
+    mean: NDArray[np.uint8] = ((total + factor * factor // 2) // (factor * factor)).astype(np.uint8)
+    return mean
 
 
 def area_majority(mask: NDArray[np.uint8], factor: int) -> NDArray[np.uint8]:
@@ -110,4 +111,5 @@ def area_majority(mask: NDArray[np.uint8], factor: int) -> NDArray[np.uint8]:
     order = np.array([LESION, VESSEL, FAT, BACKGROUND, IGNORE], dtype=np.uint8)
     blocks = mask.reshape(height // factor, factor, width // factor, factor)
     areas = np.stack([(blocks == label).sum(axis=(1, 3), dtype=np.uint32) for label in order])
-    return order[areas.argmax(axis=0)]
+    winners: NDArray[np.uint8] = order[areas.argmax(axis=0)]
+    return winners

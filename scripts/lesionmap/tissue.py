@@ -62,7 +62,8 @@ def tissue_mask(overview: NDArray[np.uint8], settings: TissueSettings) -> NDArra
     """
     spread = np.ptp(overview, axis=2).astype(np.float32)
     spread = ndimage.gaussian_filter(spread, sigma=1.0)
-    threshold = np.clip(threshold_otsu(spread) if np.ptp(spread) else np.inf, FAINTEST_TISSUE, STRONGEST_THRESHOLD)
+    otsu = float(threshold_otsu(spread)) if np.ptp(spread) else np.inf  # type: ignore[no-untyped-call]  # no stubs
+    threshold = np.clip(otsu, FAINTEST_TISSUE, STRONGEST_THRESHOLD)
     pixel_um2 = settings.mpp**2
     mask = remove_small_objects(spread > threshold, max_size=int(settings.min_area_um2 / pixel_um2))
     filled: NDArray[np.bool_] = remove_small_holes(mask, max_size=int(settings.min_hole_um2 / pixel_um2))
@@ -90,4 +91,5 @@ class TissueMask:
         height, width = self.mask.shape
         found = self.mask[np.clip(rows, 0, height - 1)[:, None], np.clip(columns, 0, width - 1)[None, :]]
         within = ((rows >= 0) & (rows < height))[:, None] & ((columns >= 0) & (columns < width))[None, :]
-        return found & within
+        tissue: NDArray[np.bool_] = found & within
+        return tissue

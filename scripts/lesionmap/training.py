@@ -1,7 +1,6 @@
 """Multi-scale training (METHOD.md §3–4): low step, high pass, fused step; exact in micro-batches of tiles."""
 
 import csv
-import itertools
 import logging
 import shutil
 from collections.abc import Iterator, Sequence
@@ -134,7 +133,7 @@ def train(job: TrainJob, output: str, history: str, checkpoints: str) -> None:
 
 
 def _is_best(rows: list[Row]) -> bool:
-    losses = [row["val_low_loss"] for row in rows if row.get("val_low_loss") is not None]
+    losses = [loss for row in rows if (loss := row.get("val_low_loss")) is not None]
     return not losses or losses[-1] == min(losses)
 
 
@@ -183,7 +182,7 @@ def _epochs(
                 bar.set_postfix(epoch=epoch + 1, loss=f"{losses[-1][1]:.4f}")
                 bar.update()
             low_loss, fused_loss = np.mean(losses, axis=0)
-            row: Row = {"epoch": epoch + 1, "learning_rate": schedule.get_last_lr()[0]}
+            row: Row = {"epoch": epoch + 1, "learning_rate": float(schedule.get_last_lr()[0])}
             row |= {"train_low_loss": float(low_loss), "train_fused_loss": float(fused_loss)}
             schedule.step()
             row |= validate(model.eval(), val_stores, settings) if val_stores else {}
@@ -213,7 +212,7 @@ def _images(stack: NDArray[np.uint8]) -> Tensor:
 def turned(region: Region, tiles_per_side: int, quarters: int, flip: bool) -> Region:
     """The region turned by `quarters` × 90° and then mirrored left to right, in both resolutions alike."""
 
-    def turn(stack: NDArray[np.uint8]) -> NDArray[np.uint8]:  # (N, H, W, …)
+    def turn(stack: NDArray[Any]) -> NDArray[Any]:  # (N, H, W, …)
         rotated = np.rot90(stack, quarters, axes=(1, 2))
         return np.ascontiguousarray(rotated[:, :, ::-1] if flip else rotated)
 
@@ -280,7 +279,7 @@ def fused_backward(model: LesionFPN, region: RegionTensors, settings: TrainSetti
         batch = slice(first, first + settings.tile_batch)
         t1 = downsampled_probability(model, region.tiles[batch], n)  # (k, 1, s/n, s/n)
         total += add((t1 + blocks(leaf, region.row_col[batch], n)) / 2, region.row_col[batch])
-    alone = [place for place in itertools.product(range(n), repeat=2) if place not in set(region.row_col)]
+    alone = [(row, column) for row in range(n) for column in range(n) if (row, column) not in region.row_col]
     if alone:
         total += add(blocks(leaf, alone, n), alone)
     t2.backward(leaf.grad)  # type: ignore[no-untyped-call]  # torch does not type it
@@ -315,7 +314,8 @@ def focal_sum(logits: Tensor, mask: Tensor, settings: TrainSettings) -> Tensor:
     """Focal loss (claim 5) against the lesion class, summed over the pixels that are not 255."""
     target = (mask == LESION).to(logits.dtype)
     loss = sigmoid_focal_loss(logits, target, alpha=settings.focal_alpha, gamma=settings.focal_gamma)
-    return (loss * (mask != IGNORE)).sum()
+    total: Tensor = (loss * (mask != IGNORE)).sum()
+    return total
 
 
 def _counted(mask: Tensor) -> int:
@@ -328,8 +328,8 @@ def _safe_logit(probability: Tensor) -> Tensor:
 
 def _logits(model: LesionFPN, images: Tensor) -> Tensor:
     with mixed_precision(images.device):
-        logits = model(images)
-    return logits.double() if logits.dtype == torch.float64 else logits.float()
+        logits: Tensor = model(images)
+    return logits if logits.dtype == torch.float64 else logits.float()
 
 
 @torch.no_grad()

@@ -59,4 +59,3 @@ def good(*splits):
 def model_file(wildcards):
     """The model to infer with: the config's, else the one that is trained."""
     return config["model"]["path"] or "results/model/lesionmap.safetensors"
-

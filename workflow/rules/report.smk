@@ -1,6 +1,51 @@
 # Reads   everything that the run made
-# Writes  results/report/index.html    the cohort, and a page per slide
+# Writes  results/report/index.html    the cohort
+#         results/report/slides/       a page per slide
+#         results/report/figures/      the pictures of all pages
 #         results/conclusion.txt       slides in quarantine
+
+
+def readable_slides(wildcards):
+    return good("train", "val", "test", "inference")
+
+
+def training_history(wildcards):
+    return "results/model/history.csv" if config["model"]["path"] is None else []
+
+
+rule render_report:
+    """Write the cohort's page and one per slide."""
+    input:
+        manifest="results/manifest.tsv",
+        quarantine="results/quarantine.tsv",
+        cohort="results/metrics/cohort.json",
+        slide_table="results/metrics/slides.tsv",
+        history=training_history,
+        records=collect("results/slides/{slide}.json", slide=readable_slides),
+        stains=collect("results/stain/{slide}.json", slide=readable_slides),
+        stain_pictures=collect("results/stain/{slide}.png", slide=readable_slides),
+        outlines=collect("results/lesions/{slide}/lesions.geojson", slide=readable_slides),
+        overlays=collect("results/lesions/{slide}/overlay.png", slide=readable_slides),
+    output:
+        index="results/report/index.html",
+        pages=directory("results/report/slides"),
+        figures=directory("results/report/figures"),
+    log:
+        "logs/render_report.log",
+    benchmark:
+        "results/benchmarks/render_report.tsv"
+    conda:
+        "../../envs/lesionmap.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=60,
+    params:
+        config=config,
+        benchmarks="results/benchmarks",
+        code=code_digest("render_report"),
+    script:
+        "../../scripts/render_report.py"
 
 
 rule conclude:

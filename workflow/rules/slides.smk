@@ -24,7 +24,7 @@ rule inspect_slide:
         row=slide_row,
         present=files_exist,
         inspect=config["inspect"],
-        finest_mpp={"tiles": config["tiles"]["mpp"], "inference": config["inference"]["mpp"]},
+        needed_mpp={"tiles": config["tiles"]["mpp"], "inference": config["inference"]["mpp"]},
         code=code_digest("inspect_slide"),
     script:
         "../../scripts/inspect_slide.py"

@@ -1,0 +1,64 @@
+# LesionMap. `make` lists what there is.
+
+PYTHON ?= python3
+LOCK := envs/requirements.lock
+VENV := .venv
+BIN := $(VENV)/bin
+DEMO_DIR ?= demo
+CORES ?= 2
+
+SNAKEMAKE := $(BIN)/snakemake --cores $(CORES)
+
+.PHONY: help
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
+
+$(VENV)/installed: $(LOCK)
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "LesionMap needs Python 3.11 or newer; run: make PYTHON=python3.11 …")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --require-hashes --no-deps --requirement $(LOCK)
+	touch $@
+
+.PHONY: setup
+setup: $(VENV)/installed ## create .venv from the lock
+
+$(DEMO_DIR)/slides.tsv: $(VENV)/installed
+	PYTHONPATH=scripts $(BIN)/python -m lesionmap.demo $(DEMO_DIR)
+
+.PHONY: demo
+demo: $(VENV)/installed $(DEMO_DIR)/slides.tsv ## run the whole workflow on the embedded cohort, into demo/results
+	$(SNAKEMAKE) --directory $(DEMO_DIR) --configfile config/config.yaml config/demo.yaml
+	@cat $(DEMO_DIR)/results/headline.txt
+
+.PHONY: test
+test: $(VENV)/installed ## run the unit and workflow tests
+	$(BIN)/pytest
+
+.PHONY: lint
+lint: $(VENV)/installed ## check style, types and the workflow
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/snakefmt --check Snakefile workflow
+	$(BIN)/mypy scripts/lesionmap
+	$(BIN)/snakemake --lint
+
+.PHONY: real
+real: $(VENV)/installed ## run the workflow on the real slides of ../shared/data, into results/
+	$(SNAKEMAKE) --configfile tests/real/config.yaml
+	$(BIN)/pytest -n 0 tests/real
+
+.PHONY: format
+format: $(VENV)/installed ## format Python and Snakemake files
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/snakefmt Snakefile workflow
+
+.PHONY: lock
+lock: ## resolve the dependencies of pyproject.toml anew (needs uv)
+	uv pip compile --quiet --extra dev --python-version 3.11 --python-platform x86_64-manylinux_2_28 --generate-hashes \
+		--no-header --output-file $(LOCK) pyproject.toml
+	$(PYTHON) envs/mirror.py
+
+.PHONY: clean
+clean: ## remove the demo's slides and results
+	rm -rf $(DEMO_DIR)

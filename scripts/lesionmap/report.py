@@ -1,0 +1,378 @@
+"""The report: a page for the cohort and one per slide, which open from disk without network or JavaScript."""
+
+import math
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import matplotlib as mpl
+import pandas as pd
+import yaml
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from matplotlib.figure import Figure
+from PIL import Image
+from shapely.geometry import shape
+
+import lesionmap
+from lesionmap.files import read_json, write_text
+
+TEMPLATES = Path(__file__).parent / "templates"
+MISSING = "—"
+MOST_LESIONS_LISTED = 100
+THUMBNAIL_PX = (200, 150)
+STAIN_PICTURE_PX = (1400, 700)
+LEARNING_CURVES = "learning_curves.svg"
+SPLITS = ("train", "val", "test", "inference")
+METRICS = {
+    "dice": "Dice",
+    "iou": "IoU",
+    "auroc": "AUROC",
+    "auprc": "AUPRC",
+    "precision": "Precision",
+    "recall": "Recall",
+    "specificity": "Specificity",
+    "false_positive_rate_vessel": "False-positive rate on vessel",
+    "false_positive_rate_fat": "False-positive rate on fat",
+    "false_positive_rate_rest": "False-positive rate on the rest",
+}
+STAGES = (
+    "inspect_slide",
+    "build_manifest",
+    "find_tissue",
+    "import_annotation",
+    "fit_stain",
+    "extract_tiles",
+    "fetch_backbone",
+    "train",
+    "infer_slide",
+    "evaluate_slide",
+    "summarise",
+)
+BLUE, VERMILION = "#0072B2", "#D55E00"  # Okabe & Ito 2008: told apart by colour-blind readers
+CURVES = {
+    "Focal loss": {
+        "train_low_loss": ("train, low", BLUE, "o-"),
+        "train_fused_loss": ("train, fused", VERMILION, "s-"),
+        "val_low_loss": ("val, low", BLUE, "o--"),
+    },
+    "Dice, validation slides": {
+        "val_low_dice": ("low", BLUE, "o--"),
+        "val_fused_dice": ("fused", VERMILION, "s--"),
+    },
+}
+
+
+@dataclass(frozen=True)
+class ReportInputs:
+    """The files that the report shows; the sequences hold one file per readable slide, in the manifest's order.
+
+    Parameters
+    ----------
+    manifest, quarantine : str
+        Tables of :func:`lesionmap.manifest.build_manifest`.
+    cohort, slide_table : str
+        Files of :func:`lesionmap.metrics.summarise`.
+    history : str or None
+        Training history; None where an existing model was used.
+    records : sequence of str
+        Files of :func:`lesionmap.slides.inspect_slide`.
+    stains, stain_pictures : sequence of str
+        Files of :func:`lesionmap.stain.fit_slide`.
+    outlines, overlays : sequence of str
+        Files of :func:`lesionmap.inference.infer_slide`.
+    """
+
+    manifest: str
+    quarantine: str
+    cohort: str
+    slide_table: str
+    history: str | None
+    records: Sequence[str]
+    stains: Sequence[str]
+    stain_pictures: Sequence[str]
+    outlines: Sequence[str]
+    overlays: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Lesion:
+    """One lesion of a slide; its centroid in level-0 pixels of the file."""
+
+    name: str
+    area_mm2: float
+    mean_probability: float
+    max_probability: float
+    centroid_xy_lv0: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Stain:
+    """What a slide's page says of its stain; `colours` are those of tissue with P99 of one stain alone."""
+
+    method: str
+    basis: list[list[float]]
+    p99: list[float]
+    reconstruction_error: float
+    angle_degrees: float
+    colours: list[str]
+
+
+@dataclass(frozen=True)
+class SlideReport:
+    """What is shown of one slide.
+
+    Parameters
+    ----------
+    info : dict
+        Its :class:`lesionmap.slides.SlideInfo` as JSON.
+    metrics : dict or None
+        `METRICS`; None where the slide was not evaluated.
+    lesions : list of Lesion
+        The largest, largest first.
+    n_lesions, lesion_area_mm2 : int, float
+        Of all its lesions.
+    provenance : str
+        Where its lesion map comes from, YAML.
+    """
+
+    slide: str
+    split: str
+    info: dict[str, Any]
+    stain: Stain
+    metrics: dict[str, float] | None
+    lesions: list[Lesion]
+    n_lesions: int
+    lesion_area_mm2: float
+    provenance: str
+
+    @property
+    def size_mm(self) -> tuple[float, float]:
+        """Width and height of the scan."""
+        width, height = self.info["size_lv0"]
+        return width * self.info["mpp"] / 1000, height * self.info["mpp"] / 1000
+
+
+def render_report(
+    inputs: ReportInputs, index: str, pages: str, figures: str, *, config: dict[str, Any], benchmarks: str
+) -> None:
+    """Write the report, whole or not at all.
+
+    Parameters
+    ----------
+    inputs : ReportInputs
+    index : str
+        The cohort's page, written last.
+    pages, figures : str
+        Folders beside it for the slides' pages and for all pictures; what they held is replaced.
+    config : dict
+        The run's settings, which the report repeats.
+    benchmarks : str
+        Folder of Snakemake's benchmark files; stages without any are left out.
+    """
+    templates = _templates()
+    slides = _load_slides(inputs)
+    shared = {"config": config, "labels": METRICS, "version": lesionmap.__version__}
+    facts = _cohort_facts(inputs, slides) | {"stages": stage_times(benchmarks), "settings": _yaml(config)}
+    text = templates.get_template("index.html.j2").render(**shared, **facts)
+    with _replaced(pages) as folder:
+        _write_pages(folder, slides, templates, shared)
+    with _replaced(figures) as folder:
+        _write_pictures(folder, slides, inputs)
+    write_text(index, text)
+
+
+def _templates() -> Environment:
+    templates = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    templates.filters |= {"fixed": fixed, "duration": duration}
+    return templates
+
+
+@contextmanager
+def _replaced(target: str) -> Iterator[Path]:
+    """Give an empty folder to fill; put it in the place of `target` if the block succeeds."""
+    parent = Path(target).parent
+    parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=parent, prefix=".draft-") as draft:
+        made = Path(draft, "made")  # inside, because a temporary folder itself is private to its user
+        made.mkdir()
+        yield made
+        shutil.rmtree(target, ignore_errors=True)
+        os.replace(made, target)
+
+
+def fixed(value: float | None, digits: int) -> str:
+    """`value` with so many decimals; a dash where there is none."""
+    return MISSING if value is None or math.isnan(value) else f"{value:.{digits}f}"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as h:mm:ss, or with one decimal below a minute."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02}:{rest:02} h"
+
+
+def _load_slides(inputs: ReportInputs) -> list[SlideReport]:
+    names = pd.read_csv(inputs.manifest, sep="\t", dtype=str)["slide"]
+    table = pd.read_csv(inputs.slide_table, sep="\t", dtype={"slide": str}).set_index("slide")
+    evaluated = {str(name): {key: float(row[key]) for key in METRICS} for name, row in table.iterrows()}
+    files = zip(names, inputs.records, inputs.stains, inputs.outlines, strict=True)
+    return [
+        _load_slide(record, stain, outlines, evaluated.get(name)) for name, record, stain, outlines in files
+    ]
+
+
+def _load_slide(record: str, stain: str, outlines: str, metrics: dict[str, float] | None) -> SlideReport:
+    slide, lesions = read_json(record), read_json(outlines)
+    corner = slide["info"]["bounds_xy_lv0"]
+    largest = sorted(lesions["features"], key=_area_mm2, reverse=True)[:MOST_LESIONS_LISTED]
+    return SlideReport(
+        slide=slide["slide"],
+        split=slide["split"],
+        info=slide["info"],
+        stain=_stain(read_json(stain)["profile"]),
+        metrics=metrics,
+        lesions=[_lesion(feature, corner) for feature in largest],
+        n_lesions=len(lesions["features"]),
+        lesion_area_mm2=sum(map(_area_mm2, lesions["features"])),
+        provenance=_yaml(lesions["provenance"]),
+    )
+
+
+def _area_mm2(feature: dict[str, Any]) -> float:
+    return float(feature["properties"]["measurements"]["Area mm^2"])
+
+
+def _lesion(feature: dict[str, Any], corner: tuple[int, int]) -> Lesion:
+    measurements = feature["properties"]["measurements"]
+    centroid = shape(feature["geometry"]).centroid  # relative to the bounds' corner, as QuPath wants it
+    return Lesion(
+        name=feature["properties"]["name"],
+        area_mm2=_area_mm2(feature),
+        mean_probability=measurements["Mean probability"],
+        max_probability=measurements["Max probability"],
+        centroid_xy_lv0=(centroid.x + corner[0], centroid.y + corner[1]),
+    )
+
+
+def _stain(profile: dict[str, Any]) -> Stain:
+    basis, p99 = profile["basis"], profile["p99"]
+    cosine = sum(part * other for part, other in zip(*basis, strict=True))
+    return Stain(
+        method=profile["method"],
+        basis=basis,
+        p99=p99,
+        reconstruction_error=profile["reconstruction_error"],
+        angle_degrees=math.degrees(math.acos(min(1.0, cosine))),
+        colours=[_colour(row, strength) for row, strength in zip(basis, p99, strict=True)],
+    )
+
+
+def _colour(row: list[float], strength: float) -> str:
+    return "rgb({}, {}, {})".format(*(round(255 * math.exp(-strength * part)) for part in row))
+
+
+def _yaml(content: Any) -> str:
+    return yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=100)
+
+
+def _write_pages(
+    folder: Path, slides: list[SlideReport], templates: Environment, shared: dict[str, Any]
+) -> None:
+    template = templates.get_template("slide.html.j2")
+    for before, slide, after in zip([None, *slides[:-1]], slides, [*slides[1:], None], strict=True):
+        write_text(
+            folder / f"{slide.slide}.html", template.render(**shared, slide=slide, before=before, after=after)
+        )
+
+
+def _write_pictures(folder: Path, slides: list[SlideReport], inputs: ReportInputs) -> None:
+    for slide, overlay, stain in zip(slides, inputs.overlays, inputs.stain_pictures, strict=True):
+        shutil.copyfile(overlay, folder / f"{slide.slide}_overlay.png")
+        _shrink(overlay, folder / f"{slide.slide}_thumbnail.png", THUMBNAIL_PX)
+        _shrink(stain, folder / f"{slide.slide}_stain.jpg", STAIN_PICTURE_PX)
+    if inputs.history:
+        draw_learning_curves(pd.read_csv(inputs.history), folder / LEARNING_CURVES)
+
+
+def _shrink(picture: str, target: Path, most_px: tuple[int, int]) -> None:
+    with Image.open(picture) as image:
+        image.thumbnail(most_px)
+        image.save(target)
+
+
+def draw_learning_curves(history: pd.DataFrame, path: Path) -> None:
+    """Draw loss and validation Dice over epochs; equal histories give equal bytes.
+
+    Parameters
+    ----------
+    history : pandas.DataFrame
+        One row per epoch, as :func:`lesionmap.training.train` writes it; without validation columns if there
+        were no validation slides.
+    path : Path
+        SVG.
+    """
+    figure = Figure(figsize=(9, 3.2), layout="constrained")
+    for axes, (title, curves) in zip(figure.subplots(1, 2), CURVES.items(), strict=True):
+        for column, (label, colour, style) in curves.items():
+            if column in history:
+                axes.plot(history["epoch"], history[column], style, label=label, color=colour, markersize=3)
+        axes.axvline(published_epoch(history), color="0.6", linewidth=0.8, zorder=0)
+        axes.set(title=title, xlabel="epoch", ylim=(0, None))
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        if axes.get_legend_handles_labels()[0]:
+            axes.legend(frameon=False)
+    with mpl.rc_context({"svg.hashsalt": "lesionmap"}):
+        figure.savefig(path, metadata={"Date": None, "Creator": None})
+
+
+def published_epoch(history: pd.DataFrame) -> int:
+    """The epoch whose model was published: lowest validation loss, else the last."""
+    if "val_low_loss" not in history:
+        return int(history["epoch"].iloc[-1])
+    lowest = history["val_low_loss"] == history["val_low_loss"].min()
+    return int(history.loc[lowest, "epoch"].iloc[-1])
+
+
+def _cohort_facts(inputs: ReportInputs, slides: list[SlideReport]) -> dict[str, Any]:
+    history = pd.read_csv(inputs.history) if inputs.history else None
+    return {
+        "slides": slides,
+        "split_counts": {split: sum(slide.split == split for slide in slides) for split in SPLITS},
+        "quarantine": pd.read_csv(inputs.quarantine, sep="\t", dtype=str).to_dict("records"),
+        "cohort": read_json(inputs.cohort),
+        "epochs": 0 if history is None else len(history),
+        "published": None if history is None else published_epoch(history),
+    }
+
+
+def stage_times(benchmarks: str) -> list[dict[str, Any]]:
+    """Jobs, summed and longest seconds, and peak memory (MB) of each stage that left benchmark files."""
+    rows = []
+    for stage in STAGES:
+        root = Path(benchmarks)
+        paths = [*root.glob(f"{stage}.tsv"), *sorted(root.glob(f"{stage}/*.tsv"))]
+        if paths:
+            table = pd.concat([pd.read_csv(path, sep="\t") for path in paths])
+            rows.append(
+                {
+                    "stage": stage,
+                    "jobs": len(table),
+                    "seconds": float(table["s"].sum()),
+                    "longest_s": float(table["s"].max()),
+                    "peak_mb": float(pd.to_numeric(table["max_rss"], errors="coerce").max()),
+                }
+            )
+    return rows

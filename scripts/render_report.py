@@ -1,0 +1,12 @@
+"""Adapter of rule render_report."""
+
+from lesionmap.logs import job_log
+from lesionmap.report import ReportInputs, render_report
+
+with job_log(snakemake.log[0]):
+    paths, params = snakemake.input, snakemake.params
+    tables = (paths.manifest, paths.quarantine, paths.cohort, paths.slide_table, paths.get("history") or None)
+    slides = (paths.records, paths.stains, paths.stain_pictures, paths.outlines, paths.overlays)
+    render_report(
+        ReportInputs(*tables, *slides), *snakemake.output, config=params.config, benchmarks=params.benchmarks
+    )

@@ -1,0 +1,41 @@
+import numpy as np
+import pytest
+
+from lesionmap.resampling import area_resample, area_weights
+
+
+def test_weights_are_shares_of_the_output_pixel():
+    np.testing.assert_allclose(area_weights(0.5, 2.0, 2, 4).toarray(), [[0.25, 0.5, 0.25, 0], [0, 0, 0.25, 0.5]])
+
+
+def test_a_row_that_reaches_beyond_the_input_sums_to_its_part():
+    np.testing.assert_allclose(area_weights(-1.0, 2.0, 2, 2).toarray().sum(axis=1), [0.5, 0.5])
+
+
+def test_upsampling_splits_pixels():
+    np.testing.assert_allclose(area_weights(0.0, 0.5, 4, 2).toarray(), [[1, 0], [1, 0], [0, 1], [0, 1]])
+
+
+def naive(image, start, step, size_px, fill):
+    fine = 20
+    height, width = image.shape[:2]
+    out = np.empty((size_px[1], size_px[0], 3))
+    for j in range(size_px[1]):
+        for i in range(size_px[0]):
+            points = (np.arange(fine) + 0.5) / fine
+            xs = np.floor(start[0] + (i + points) * step).astype(int)
+            ys = np.floor(start[1] + (j + points) * step).astype(int)
+            total = np.zeros(3)
+            for y in ys:
+                for x in xs:
+                    total += image[y, x] if 0 <= x < width and 0 <= y < height else fill
+            out[j, i] = total / fine**2
+    return out
+
+
+@pytest.mark.parametrize(("start", "step"), [((0.25, 0.75), 1.0), ((-1.5, 2.0), 2.5), ((3.0, -0.4), 0.8)])
+def test_against_brute_force_on_an_asymmetric_image(start, step):
+    image = np.random.default_rng(1).integers(0, 255, (9, 13, 3), dtype=np.uint8)
+    ours = area_resample(image, start, step, (6, 5))
+    # all edges fall on the naive sampling grid, so that only rounding differs
+    assert np.abs(ours - naive(image, start, step, (6, 5), 255)).max() <= 0.51
