@@ -435,9 +435,7 @@ def stamp(rng: Rng, haematoxylin: Floats, eosin: Floats, nucleus: Nucleus, chrom
     corner = rng.integers(0, 128, 2)
     clumps = chromatin[corner[0] : corner[0] + rows, corner[1] : corner[1] + columns]
     spot = np.exp(-((dx - rng.normal(0, b / 3)) ** 2 + (dy - rng.normal(0, b / 3)) ** 2) / 7)
-    density = (
-        1 - kind.rim + kind.rim * 1.6 * np.minimum(rho, 1) ** 2 + kind.clumps * clumps + kind.nucleolus * spot
-    )
+    density = 1 - kind.rim + kind.rim * 1.6 * np.minimum(rho, 1) ** 2 + kind.clumps * clumps + kind.nucleolus * spot
     strength = kind.haematoxylin * rng.normal(1, 0.1)
     np.maximum(haematoxylin[window], strength * body * density, out=haematoxylin[window])
     eosin[window] *= 1 - 0.55 * body
@@ -615,13 +613,13 @@ def write_cohort(folder: str | Path, slides: Sequence[DemoSlide], jpeg_quality: 
 def demo_slides() -> tuple[DemoSlide, ...]:
     """The demo cohort: six annotated slides, one to infer, one that cannot be read."""
     return (
-        DemoSlide("train_1", 3904, 3100, 101, "train", "qupath"),
-        DemoSlide("train_2", 3333, 3700, 102, "train", "asap"),
-        DemoSlide("train_3", 4210, 2850, 103, "train", "qupath"),
-        DemoSlide("val_1", 3610, 3290, 104, "val", "asap"),
-        DemoSlide("test_1", 3777, 3111, 105, "test", "qupath"),
-        DemoSlide("test_2", 3050, 3999, 106, "test", "asap"),
-        DemoSlide("new_1", 3460, 3420, 107, "inference"),
+        DemoSlide("train_1", 2700, 2250, 101, "train", "qupath"),
+        DemoSlide("train_2", 2310, 2600, 102, "train", "asap"),
+        DemoSlide("train_3", 2930, 2050, 103, "train", "qupath"),
+        DemoSlide("val_1", 2520, 2330, 104, "val", "asap"),
+        DemoSlide("test_1", 2650, 2190, 105, "test", "qupath"),
+        DemoSlide("test_2", 2130, 2790, 106, "test", "asap"),
+        DemoSlide("new_1", 2440, 2410, 107, "inference"),
         DemoSlide("unreadable", 1500, 1100, 108, "inference", truncated=True),
     )
 

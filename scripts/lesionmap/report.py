@@ -13,7 +13,7 @@ from typing import Any
 import matplotlib as mpl
 import pandas as pd
 import yaml
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from matplotlib.figure import Figure
 from PIL import Image
 from shapely.geometry import shape
@@ -28,31 +28,7 @@ THUMBNAIL_PX = (200, 150)
 STAIN_PICTURE_PX = (1400, 700)
 LEARNING_CURVES = "learning_curves.svg"
 SPLITS = ("train", "val", "test", "inference")
-METRICS = {
-    "dice": "Dice",
-    "iou": "IoU",
-    "auroc": "AUROC",
-    "auprc": "AUPRC",
-    "precision": "Precision",
-    "recall": "Recall",
-    "specificity": "Specificity",
-    "false_positive_rate_vessel": "False-positive rate on vessel",
-    "false_positive_rate_fat": "False-positive rate on fat",
-    "false_positive_rate_rest": "False-positive rate on the rest",
-}
-STAGES = (
-    "inspect_slide",
-    "build_manifest",
-    "find_tissue",
-    "import_annotation",
-    "fit_stain",
-    "extract_tiles",
-    "fetch_backbone",
-    "train",
-    "infer_slide",
-    "evaluate_slide",
-    "summarise",
-)
+LATER_STAGES = ("render_report", "conclude")  # what an earlier run left of them is no part of this report
 BLUE, VERMILION = "#0072B2", "#D55E00"  # Okabe & Ito 2008: told apart by colour-blind readers
 CURVES = {
     "Focal loss": {
@@ -69,7 +45,7 @@ CURVES = {
 
 @dataclass(frozen=True)
 class ReportInputs:
-    """The files that the report shows; the sequences hold one file per readable slide, in the manifest's order.
+    """The files that the report shows; sequences hold one file per readable slide, in the manifest's order.
 
     Parameters
     ----------
@@ -111,31 +87,17 @@ class Lesion:
 
 
 @dataclass(frozen=True)
-class Stain:
-    """What a slide's page says of its stain; `colours` are those of tissue with P99 of one stain alone."""
-
-    method: str
-    basis: list[list[float]]
-    p99: list[float]
-    reconstruction_error: float
-    angle_degrees: float
-    colours: list[str]
-
-
-@dataclass(frozen=True)
 class SlideReport:
     """What is shown of one slide.
 
     Parameters
     ----------
-    info : dict
-        Its :class:`lesionmap.slides.SlideInfo` as JSON.
+    info, stain : dict
+        Its :class:`lesionmap.slides.SlideInfo` and :class:`lesionmap.stain.StainProfile` as JSON.
     metrics : dict or None
-        `METRICS`; None where the slide was not evaluated.
+        By the names of :func:`lesionmap.metrics.binary_metrics`; None where the slide was not evaluated.
     lesions : list of Lesion
-        The largest, largest first.
-    n_lesions, lesion_area_mm2 : int, float
-        Of all its lesions.
+        The largest, largest first; `n_lesions` and `lesion_area_mm2` are of all.
     provenance : str
         Where its lesion map comes from, YAML.
     """
@@ -143,8 +105,8 @@ class SlideReport:
     slide: str
     split: str
     info: dict[str, Any]
-    stain: Stain
-    metrics: dict[str, float] | None
+    stain: dict[str, Any]
+    metrics: dict[str, Any] | None
     lesions: list[Lesion]
     n_lesions: int
     lesion_area_mm2: float
@@ -172,17 +134,15 @@ def render_report(
     config : dict
         The run's settings, which the report repeats.
     benchmarks : str
-        Folder of Snakemake's benchmark files; stages without any are left out.
+        Folder of Snakemake's benchmark files, which may be absent; their times differ from run to run.
     """
     templates = _templates()
     slides = _load_slides(inputs)
-    shared = {"config": config, "labels": METRICS, "version": lesionmap.__version__}
     facts = _cohort_facts(inputs, slides) | {"stages": stage_times(benchmarks), "settings": _yaml(config)}
-    text = templates.get_template("index.html.j2").render(**shared, **facts)
-    with _replaced(pages) as folder:
-        _write_pages(folder, slides, templates, shared)
-    with _replaced(figures) as folder:
-        _write_pictures(folder, slides, inputs)
+    text = templates.get_template("index.html.j2").render(facts, config=config)
+    with _replaced(pages) as new_pages, _replaced(figures) as new_figures:
+        _write_pages(new_pages, slides, templates.get_template("slide.html.j2"), config)
+        _write_pictures(new_figures, slides, inputs)
     write_text(index, text)
 
 
@@ -195,6 +155,7 @@ def _templates() -> Environment:
         lstrip_blocks=True,
     )
     templates.filters |= {"fixed": fixed, "duration": duration}
+    templates.filters |= {"angle": angle_degrees, "colour": stain_colour}
     return templates
 
 
@@ -224,17 +185,26 @@ def duration(seconds: float) -> str:
     return f"{minutes // 60}:{minutes % 60:02}:{rest:02} h"
 
 
+def angle_degrees(basis: Sequence[Sequence[float]]) -> float:
+    """Angle between the two unit vectors of a stain basis."""
+    cosine = sum(part * other for part, other in zip(*basis, strict=True))
+    return math.degrees(math.acos(min(1.0, cosine)))
+
+
+def stain_colour(row: Sequence[float], concentration: float) -> str:
+    """CSS colour of one stain alone at a concentration; `row` is its optical density in R, G, B."""
+    return "rgb({}, {}, {})".format(*(round(255 * math.exp(-concentration * part)) for part in row))
+
+
 def _load_slides(inputs: ReportInputs) -> list[SlideReport]:
-    names = pd.read_csv(inputs.manifest, sep="\t", dtype=str)["slide"]
-    table = pd.read_csv(inputs.slide_table, sep="\t", dtype={"slide": str}).set_index("slide")
-    evaluated = {str(name): {key: float(row[key]) for key in METRICS} for name, row in table.iterrows()}
-    files = zip(names, inputs.records, inputs.stains, inputs.outlines, strict=True)
-    return [
-        _load_slide(record, stain, outlines, evaluated.get(name)) for name, record, stain, outlines in files
-    ]
+    names = pd.read_csv(inputs.manifest, sep="\t", dtype=str, keep_default_na=False)["slide"]
+    table = pd.read_csv(inputs.slide_table, sep="\t", dtype={"slide": str})
+    evaluated = {row["slide"]: row for row in _rows(table)}
+    paths = zip(inputs.records, inputs.stains, inputs.outlines, strict=True)
+    return [_load_slide(*files, evaluated.get(name)) for name, files in zip(names, paths, strict=True)]
 
 
-def _load_slide(record: str, stain: str, outlines: str, metrics: dict[str, float] | None) -> SlideReport:
+def _load_slide(record: str, stain: str, outlines: str, metrics: dict[str, Any] | None) -> SlideReport:
     slide, lesions = read_json(record), read_json(outlines)
     corner = slide["info"]["bounds_xy_lv0"]
     largest = sorted(lesions["features"], key=_area_mm2, reverse=True)[:MOST_LESIONS_LISTED]
@@ -242,7 +212,7 @@ def _load_slide(record: str, stain: str, outlines: str, metrics: dict[str, float
         slide=slide["slide"],
         split=slide["split"],
         info=slide["info"],
-        stain=_stain(read_json(stain)["profile"]),
+        stain=read_json(stain)["profile"],
         metrics=metrics,
         lesions=[_lesion(feature, corner) for feature in largest],
         n_lesions=len(lesions["features"]),
@@ -267,35 +237,14 @@ def _lesion(feature: dict[str, Any], corner: tuple[int, int]) -> Lesion:
     )
 
 
-def _stain(profile: dict[str, Any]) -> Stain:
-    basis, p99 = profile["basis"], profile["p99"]
-    cosine = sum(part * other for part, other in zip(*basis, strict=True))
-    return Stain(
-        method=profile["method"],
-        basis=basis,
-        p99=p99,
-        reconstruction_error=profile["reconstruction_error"],
-        angle_degrees=math.degrees(math.acos(min(1.0, cosine))),
-        colours=[_colour(row, strength) for row, strength in zip(basis, p99, strict=True)],
-    )
-
-
-def _colour(row: list[float], strength: float) -> str:
-    return "rgb({}, {}, {})".format(*(round(255 * math.exp(-strength * part)) for part in row))
-
-
 def _yaml(content: Any) -> str:
     return yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=100)
 
 
-def _write_pages(
-    folder: Path, slides: list[SlideReport], templates: Environment, shared: dict[str, Any]
-) -> None:
-    template = templates.get_template("slide.html.j2")
+def _write_pages(folder: Path, slides: list[SlideReport], template: Template, config: dict[str, Any]) -> None:
     for before, slide, after in zip([None, *slides[:-1]], slides, [*slides[1:], None], strict=True):
-        write_text(
-            folder / f"{slide.slide}.html", template.render(**shared, slide=slide, before=before, after=after)
-        )
+        page = template.render(slide=slide, before=before, after=after, config=config)
+        write_text(folder / f"{slide.slide}.html", page)
 
 
 def _write_pictures(folder: Path, slides: list[SlideReport], inputs: ReportInputs) -> None:
@@ -314,26 +263,25 @@ def _shrink(picture: str, target: Path, most_px: tuple[int, int]) -> None:
 
 
 def draw_learning_curves(history: pd.DataFrame, path: Path) -> None:
-    """Draw loss and validation Dice over epochs; equal histories give equal bytes.
+    """Draw loss and validation Dice over epochs as SVG; equal histories give equal bytes.
 
     Parameters
     ----------
     history : pandas.DataFrame
-        One row per epoch, as :func:`lesionmap.training.train` writes it; without validation columns if there
-        were no validation slides.
+        As :func:`lesionmap.training.train` writes it; without validation slides it has no validation columns.
     path : Path
-        SVG.
     """
-    figure = Figure(figsize=(9, 3.2), layout="constrained")
-    for axes, (title, curves) in zip(figure.subplots(1, 2), CURVES.items(), strict=True):
+    charts = [chart for chart in CURVES.items() if set(chart[1]) & set(history)]
+    figure = Figure(figsize=(4.5 * len(charts), 3.2), layout="constrained")
+    panels = figure.subplots(1, len(charts), squeeze=False)[0]
+    for axes, (title, curves) in zip(panels, charts, strict=True):
         for column, (label, colour, style) in curves.items():
             if column in history:
                 axes.plot(history["epoch"], history[column], style, label=label, color=colour, markersize=3)
         axes.axvline(published_epoch(history), color="0.6", linewidth=0.8, zorder=0)
         axes.set(title=title, xlabel="epoch", ylim=(0, None))
         axes.xaxis.get_major_locator().set_params(integer=True)
-        if axes.get_legend_handles_labels()[0]:
-            axes.legend(frameon=False)
+        axes.legend(frameon=False)
     with mpl.rc_context({"svg.hashsalt": "lesionmap"}):
         figure.savefig(path, metadata={"Date": None, "Creator": None})
 
@@ -349,9 +297,10 @@ def published_epoch(history: pd.DataFrame) -> int:
 def _cohort_facts(inputs: ReportInputs, slides: list[SlideReport]) -> dict[str, Any]:
     history = pd.read_csv(inputs.history) if inputs.history else None
     return {
+        "version": lesionmap.__version__,
         "slides": slides,
         "split_counts": {split: sum(slide.split == split for slide in slides) for split in SPLITS},
-        "quarantine": pd.read_csv(inputs.quarantine, sep="\t", dtype=str).to_dict("records"),
+        "quarantine": _rows(pd.read_csv(inputs.quarantine, sep="\t", dtype=str, keep_default_na=False)),
         "cohort": read_json(inputs.cohort),
         "epochs": 0 if history is None else len(history),
         "published": None if history is None else published_epoch(history),
@@ -359,20 +308,19 @@ def _cohort_facts(inputs: ReportInputs, slides: list[SlideReport]) -> dict[str, 
 
 
 def stage_times(benchmarks: str) -> list[dict[str, Any]]:
-    """Jobs, summed and longest seconds, and peak memory (MB) of each stage that left benchmark files."""
-    rows = []
-    for stage in STAGES:
-        root = Path(benchmarks)
-        paths = [*root.glob(f"{stage}.tsv"), *sorted(root.glob(f"{stage}/*.tsv"))]
-        if paths:
-            table = pd.concat([pd.read_csv(path, sep="\t") for path in paths])
-            rows.append(
-                {
-                    "stage": stage,
-                    "jobs": len(table),
-                    "seconds": float(table["s"].sum()),
-                    "longest_s": float(table["s"].max()),
-                    "peak_mb": float(pd.to_numeric(table["max_rss"], errors="coerce").max()),
-                }
-            )
-    return rows
+    """Jobs, summed and longest seconds, and peak memory (MB) of each stage; empty without benchmark files."""
+    measured = [
+        pd.read_csv(path, sep="\t").assign(stage=path.relative_to(benchmarks).parts[0].removesuffix(".tsv"))
+        for path in sorted(Path(benchmarks).rglob("*.tsv"))
+    ]
+    if not measured:
+        return []
+    table = pd.concat(measured)
+    stages = table[~table["stage"].isin(LATER_STAGES)].groupby("stage")
+    times = stages.agg(jobs=("s", "size"), seconds=("s", "sum"), longest_s=("s", "max"))
+    times["peak_mb"] = stages["max_rss"].max()
+    return _rows(times.sort_values("seconds", ascending=False).reset_index())
+
+
+def _rows(table: pd.DataFrame) -> list[dict[str, Any]]:
+    return [{str(key): value for key, value in row.items()} for row in table.to_dict("records")]

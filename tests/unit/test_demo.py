@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import openslide
 import pytest
-import shapely
 from lesionmap.demo import (
     DemoSlide,
     area_mean,
@@ -108,8 +107,8 @@ def test_qupath_file_holds_the_polygons(tmp_path: Path) -> None:
     write_qupath(tmp_path / "a.geojson", classes)
     found: dict[str, list[Polygon]] = {name: [] for name in classes}
     for feature in json.loads((tmp_path / "a.geojson").read_text())["features"]:
-        name = feature["properties"]["classification"]["name"]
-        found[name].append(shapely.geometry.shape(feature["geometry"]))
+        shell, *holes = feature["geometry"]["coordinates"]
+        found[feature["properties"]["classification"]["name"]].append(Polygon(shell, holes))
     assert found == classes
 
 
@@ -123,8 +122,7 @@ def test_asap_file_holds_the_polygons_and_their_holes_as_exclusions(tmp_path: Pa
     assert found == {name: shapes for name, shapes in shells.items() if shapes}
 
 
-@pytest.mark.parametrize("size_px", [(805, 603), (1024, 768), (1500, 1100)])
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(("size_px", "seed"), [((805, 603), 0), ((1024, 768), 1), ((600, 801), 2)])
 def test_lesions_take_their_share_of_the_tissue(size_px: tuple[int, int], seed: int) -> None:
     rgb, classes = paint(DemoSlide("any", *size_px, seed, "train"))
     lesion = rasterize(classes["Lesion"], out_shape=rgb.shape[:2]) > 0
@@ -134,7 +132,7 @@ def test_lesions_take_their_share_of_the_tissue(size_px: tuple[int, int], seed: 
 
 
 def test_lesions_are_darker_than_fat_where_the_outlines_say_so() -> None:
-    rgb, classes = paint(DemoSlide("any", 1500, 1100, 3, "train"))
+    rgb, classes = paint(DemoSlide("any", 1024, 768, 3, "train"))
     lesion, fat = (rasterize(classes[name], out_shape=rgb.shape[:2]) > 0 for name in ("Lesion", "Fat"))
     assert rgb[lesion].mean() < rgb[fat].mean() - 30
 
