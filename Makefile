@@ -28,7 +28,7 @@ $(DEMO_DIR)/slides.tsv: $(VENV)/installed
 .PHONY: demo
 demo: $(VENV)/installed $(DEMO_DIR)/slides.tsv ## run the whole workflow on the embedded cohort, into demo/results
 	$(SNAKEMAKE) --directory $(DEMO_DIR) --configfile config/config.yaml config/demo.yaml
-	@cat $(DEMO_DIR)/results/headline.txt
+	@cat $(DEMO_DIR)/results/conclusion.txt
 
 .PHONY: test
 test: $(VENV)/installed ## run the unit and workflow tests

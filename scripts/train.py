@@ -12,4 +12,4 @@ with job_log(snakemake.log[0]):
     facts = {"tiles": params.tiles, "stain_reference": load_record(paths.reference), "provenance": origin}
     network, schedule = ModelSettings(**params.model), TrainSettings(**params.train)
     job = TrainJob(paths.train, paths.val, paths.get("backbone") or None, network, schedule, facts)
-    train(job, *snakemake.output)
+    train(job, *snakemake.output, threads=snakemake.threads)

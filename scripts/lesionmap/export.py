@@ -19,6 +19,7 @@ from lesionmap.slides import SlideInfo
 
 TIFF_TILE_PX = 256
 LESION_COLOUR = (200, 0, 0)
+TINT = (255, 230, 0)
 
 
 def write_pyramid(
@@ -124,7 +125,9 @@ def _components(
 def write_overlay(
     path: str | Path, overview: NDArray[np.uint8], probability: NDArray[np.uint8], lesions: NDArray[np.bool_]
 ) -> None:
-    """Write a PNG: the slide, its lesion probability as a warm tint, the lesions' outlines in black.
+    """Write a PNG: the slide, its lesion probability as a yellow tint, the lesions' outlines in black.
+
+    Yellow on purple is told apart with any colour vision.
 
     Parameters
     ----------
@@ -133,8 +136,8 @@ def write_overlay(
     lesions : (H, W) bool
     """
     weight = 0.6 * (probability.astype(np.float32) / 255)[..., None]
-    blended = overview * (1 - weight) + np.array([230, 60, 0], dtype=np.float32) * weight
-    outline = lesions & ~binary_erosion(lesions, border_value=1)
+    blended = overview * (1 - weight) + np.array(TINT, dtype=np.float32) * weight
+    outline = lesions & ~binary_erosion(lesions, iterations=2, border_value=1)
     blended[outline] = 0
     write_png(path, np.rint(blended).astype(np.uint8))
 

@@ -2,12 +2,13 @@
 
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from lesionmap.errors import LesionMapError, SettingsError
-from lesionmap.files import read_json, written_whole
+from lesionmap.files import read_json, write_text, written_whole
 
 MANIFEST = ["slide", "split", "vendor", "mpp", "width", "height", "identity"]
 QUARANTINE = ["slide", "split", "stage", "finding", "remedy"]
@@ -58,27 +59,27 @@ def _write_table(path: str, rows: list[dict[str, Any]], columns: list[str]) -> N
 
 def good_slides(manifest: str, splits: Sequence[str]) -> list[str]:
     """Ids of the readable slides of some splits, in the sheet's order."""
-    table = pd.read_csv(manifest, sep="\t", dtype=str)
+    table = pd.read_csv(manifest, sep="\t", dtype=str, keep_default_na=False)
     return [str(slide) for slide in table.loc[table["split"].isin(splits), "slide"]]
 
 
-def conclude(quarantine: str, output: str, *, fail: bool) -> None:
-    """Show the quarantine table at the end of a run, and fail if the policy says so.
+def conclude(headline: str, quarantine: str, output: str, *, fail: bool) -> None:
+    """Show the headline figures and the quarantine table at the end of a run, and fail if the policy says so.
 
     Raises
     ------
     LesionMapError
         If slides are in quarantine and `fail` is set.
     """
-    table = pd.read_csv(quarantine, sep="\t", dtype=str)
-    lines = [f"  {row.slide}: {row.finding}. Remedy: {row.remedy}." for row in table.itertuples()]
-    listing = "\n".join([f"{len(lines)} slides in quarantine", *lines])
+    table = pd.read_csv(quarantine, sep="\t", dtype=str, keep_default_na=False)
+    lines = [f"  {row.slide} ({row.stage}): {row.finding}. Remedy: {row.remedy}." for row in table.itertuples()]
+    listing = "\n".join([f"{len(lines)} of the sheet's slides in quarantine", *lines])
+    text = Path(headline).read_text(encoding="utf-8") + listing + "\n"
+    sys.stderr.write(text)
     if lines and fail:
         raise LesionMapError(
             stage="conclude",
-            finding=f"everything else is done, but {listing}\n",
+            finding=f"everything else is done, but {len(lines)} slides are in quarantine (listed above)",
             remedy="mend or remove those slides, or set on_quarantine: warn",
         )
-    print(listing, file=sys.stderr)
-    with written_whole(output) as draft:
-        draft.write_text(listing + "\n", encoding="utf-8")
+    write_text(output, text)

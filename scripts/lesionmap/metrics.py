@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from lesionmap.annotations import Annotation
-from lesionmap.files import read_json, write_json, written_whole
+from lesionmap.files import read_json, write_json, write_text, written_whole
 from lesionmap.slides import SlideInfo
 from lesionmap.tiling import CLASS_NAMES, LESION
 from lesionmap.tissue import TissueMask
@@ -159,7 +159,7 @@ def tifffile_mpp(path: str) -> float:
     return 1e4 * float(denominator) / float(numerator)
 
 
-def summarise(metric_paths: Sequence[str], table: str, cohort: str, *, threshold: float) -> None:
+def summarise(metric_paths: Sequence[str], table: str, cohort: str, headline: str, *, threshold: float) -> None:
     """Write the table of all evaluated slides and the figures of each split.
 
     Parameters
@@ -170,6 +170,8 @@ def summarise(metric_paths: Sequence[str], table: str, cohort: str, *, threshold
         TSV, one row per slide.
     cohort : str
         JSON: per split, figures over all its pixels together, and how many slides they rest on.
+    headline : str
+        Text: Dice and AUROC of each split and of each of its slides.
     """
     records = [read_json(path) for path in metric_paths]
     rows = [{"slide": record["slide"], "split": record["split"], **record["metrics"]} for record in records]
@@ -182,3 +184,13 @@ def summarise(metric_paths: Sequence[str], table: str, cohort: str, *, threshold
         pooled = Histograms(np.sum([record["histograms"] for record in members], axis=0))
         splits[split] = {"slides": len(members), **binary_metrics(pooled, threshold)}
     write_json(cohort, splits)
+    lines = [
+        f"lesion, split {split} ({figures['slides']} slides): {_in_words(figures)}" for split, figures in splits.items()
+    ]
+    lines += [f"  {row['slide']}: {_in_words(row)}" for row in rows]
+    write_text(headline, "\n".join(lines or ["no slide was evaluated"]) + "\n")
+
+
+def _in_words(figures: dict[str, Any]) -> str:
+    shown = {name: figures[name.lower()] for name in ("Dice", "AUROC")}
+    return ", ".join(f"{name} {'undefined' if value is None else f'{value:.3f}'}" for name, value in shown.items())

@@ -82,7 +82,7 @@ class LesionFPN(nn.Module):
         c2, c3, c4, c5 = STAGE_CHANNELS[settings.backbone]
         self.to_p4, self.to_p3, self.to_p2 = TopDownStep(c5, c4), TopDownStep(c4, c3), TopDownStep(c3, c2)
         self.head = nn.Conv2d(c2, 1, kernel_size=1)
-        nn.init.zeros_(self.head.weight)
+        nn.init.normal_(self.head.weight, std=0.01)
         # focal loss starts stably from the prior of a rare class (Lin et al., ICCV 2017, §4.1)
         self.head.bias = nn.Parameter(torch.tensor([RARE_LESION_PRIOR]).logit())
         self.register_buffer("mean", 255 * torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1), persistent=False)

@@ -22,6 +22,7 @@ from lesionmap.metrics import Histograms, as_levels, binary_metrics
 from lesionmap.model import LesionFPN, ModelSettings, load_backbone, mixed_precision, pick_device, save_model
 from lesionmap.store import Region, TileStore
 from lesionmap.tiling import IGNORE, LESION
+from lesionmap.workers import Workers
 
 Places = list[tuple[int, int]]
 Row = dict[str, float | None]
@@ -94,7 +95,7 @@ class TrainJob:
     facts: dict[str, Any]
 
 
-def train(job: TrainJob, output: str, history: str, checkpoints: str) -> None:
+def train(job: TrainJob, output: str, history: str, checkpoints: str, *, threads: int) -> None:
     """Train on the tile stores; publish the epoch with the lowest validation loss (the last, without validation).
 
     Parameters
@@ -106,6 +107,8 @@ def train(job: TrainJob, output: str, history: str, checkpoints: str) -> None:
         CSV, one row per epoch.
     checkpoints : str
         Folder for ``last.safetensors`` and ``best.safetensors``.
+    threads : int
+        CPU cores to use; the weights do not depend on it.
 
     Raises
     ------
@@ -119,12 +122,14 @@ def train(job: TrainJob, output: str, history: str, checkpoints: str) -> None:
         load_backbone(model, job.backbone_weights)
     model = model.to(pick_device(), memory_format=torch.channels_last)  # type: ignore[call-overload]  # stub lacks it
     with ExitStack() as stack:
+        # batch norm's running statistics take one batch after another
+        workers = stack.enter_context(Workers(1 if job.model.norm == "batch" else threads))
         stores = [stack.enter_context(TileStore(path)) for path in job.train_paths]
         val_stores = [stack.enter_context(TileStore(path)) for path in job.val_paths]
         _check_lesions(stores)
         facts = job.facts | {"training_slides": {store.slide: store.identity for store in stores}}
         rows: list[Row] = []
-        for row in _epochs(model, stores, val_stores, job.settings):
+        for row in _epochs(model, stores, val_stores, job.settings, workers):
             rows.append(row)
             _save_epoch(Path(checkpoints), model, job.model, facts | {"epoch": row}, best=_is_best(rows))
     _write_history(history, rows)
@@ -164,7 +169,11 @@ def _check_lesions(stores: Sequence[TileStore]) -> None:
 
 
 def _epochs(
-    model: LesionFPN, stores: Sequence[TileStore], val_stores: Sequence[TileStore], settings: TrainSettings
+    model: LesionFPN,
+    stores: Sequence[TileStore],
+    val_stores: Sequence[TileStore],
+    settings: TrainSettings,
+    workers: Workers,
 ) -> Iterator[Row]:
     """Train epoch after epoch; yield each epoch's figures with the model in evaluation mode."""
     optimiser = torch.optim.Adam(model.parameters(), lr=settings.learning_rate, betas=(0.9, 0.999), eps=1e-8)
@@ -178,14 +187,14 @@ def _epochs(
             for place in generator.permutation(len(places)):
                 store, index = places[place]
                 region = _load(store, index, model.mean.device, generator if settings.augment else None)
-                losses.append(joint_step(model, optimiser, region, settings))
+                losses.append(joint_step(model, optimiser, region, settings, workers))
                 bar.set_postfix(epoch=epoch + 1, loss=f"{losses[-1][1]:.4f}")
                 bar.update()
             low_loss, fused_loss = np.mean(losses, axis=0)
             row: Row = {"epoch": epoch + 1, "learning_rate": float(schedule.get_last_lr()[0])}
             row |= {"train_low_loss": float(low_loss), "train_fused_loss": float(fused_loss)}
             schedule.step()
-            row |= validate(model.eval(), val_stores, settings) if val_stores else {}
+            row |= validate(model.eval(), val_stores, settings, workers) if val_stores else {}
             logging.info("%s", row)
             bar.write("  ".join(f"{key} {value:.4g}" for key, value in row.items() if value is not None))
             yield row
@@ -232,7 +241,11 @@ def turned(region: Region, tiles_per_side: int, quarters: int, flip: bool) -> Re
 
 
 def joint_step(
-    model: LesionFPN, optimiser: torch.optim.Optimizer, region: RegionTensors, settings: TrainSettings
+    model: LesionFPN,
+    optimiser: torch.optim.Optimizer,
+    region: RegionTensors,
+    settings: TrainSettings,
+    workers: Workers,
 ) -> tuple[float, float]:
     """Both updates that one region makes (METHOD.md §4): low step, then high pass and fused step.
 
@@ -247,7 +260,7 @@ def joint_step(
     low_loss.backward()  # type: ignore[no-untyped-call]  # torch does not type it
     optimiser.step()
     optimiser.zero_grad()
-    fused_loss = fused_backward(model, region, settings)
+    fused_loss = fused_backward(model, region, settings, workers)
     if not np.isfinite(low_loss.item() + fused_loss):
         raise TrainingError(
             stage="train",
@@ -258,32 +271,46 @@ def joint_step(
     return low_loss.item(), fused_loss
 
 
-def fused_backward(model: LesionFPN, region: RegionTensors, settings: TrainSettings) -> float:
+def fused_backward(model: LesionFPN, region: RegionTensors, settings: TrainSettings, workers: Workers) -> float:
     """Add the gradient of the fused loss to the weights, `tile_batch` tiles at a time; return the loss.
 
     Downsampling and fusion are local, so the loss is a sum over tile blocks. T2 is computed once and cut from its
-    graph; each micro-batch adds its part to the weights and to T2's gradient, which then flows back once through
+    graph; each micro-batch gives its part of the weights' and of T2's gradient, which then flows back once through
     the low pass.
     """
+    weights = [weight for weight in model.parameters() if weight.requires_grad]
     t2 = torch.sigmoid(_logits(model, region.low))  # (1, 1, s, s)
     leaf = t2.detach().requires_grad_()
-    counted, n = _counted(region.low_mask), region.tiles_per_side
-    total = 0.0
+    counted = _counted(region.low_mask)
 
-    def add(fused: Tensor, places: Places) -> float:
-        loss = focal_sum(_safe_logit(fused), blocks(region.low_mask, places, n), settings) / counted
-        loss.backward()  # type: ignore[no-untyped-call]  # torch does not type it
-        return loss.item()
+    def part(batch: tuple[Places, Tensor | None]) -> tuple[float, tuple[Tensor | None, ...]]:
+        places, tiles = batch
+        fused = blocks(leaf, places, region.tiles_per_side)  # (k, 1, s/n, s/n)
+        if tiles is not None:
+            fused = (downsampled_probability(model, tiles, region.tiles_per_side) + fused) / 2
+        mask = blocks(region.low_mask, places, region.tiles_per_side)
+        loss = focal_sum(torch.logit(fused, eps=CLAMP), mask, settings) / counted
+        return loss.item(), torch.autograd.grad(loss, [leaf, *weights], allow_unused=True)
 
-    for first in range(0, len(region.tiles), settings.tile_batch):
-        batch = slice(first, first + settings.tile_batch)
-        t1 = downsampled_probability(model, region.tiles[batch], n)  # (k, 1, s/n, s/n)
-        total += add((t1 + blocks(leaf, region.row_col[batch], n)) / 2, region.row_col[batch])
-    alone = [(row, column) for row in range(n) for column in range(n) if (row, column) not in region.row_col]
-    if alone:
-        total += add(blocks(leaf, alone, n), alone)
+    total, leaf.grad = 0.0, torch.zeros_like(leaf)
+    for loss, gradients in workers.map(part, _micro_batches(region, settings.tile_batch)):
+        total += loss
+        for tensor, gradient in zip([leaf, *weights], gradients, strict=True):
+            if gradient is not None:
+                tensor.grad = gradient if tensor.grad is None else tensor.grad.add_(gradient)
     t2.backward(leaf.grad)  # type: ignore[no-untyped-call]  # torch does not type it
     return total
+
+
+def _micro_batches(region: RegionTensors, tile_batch: int) -> list[tuple[Places, Tensor | None]]:
+    """Tiles and their places, `tile_batch` at a time; last, the places without a tile."""
+    starts = range(0, len(region.tiles), tile_batch)
+    batches: list[tuple[Places, Tensor | None]] = [
+        (region.row_col[first : first + tile_batch], region.tiles[first : first + tile_batch]) for first in starts
+    ]
+    n = region.tiles_per_side
+    alone = [(row, column) for row in range(n) for column in range(n) if (row, column) not in region.row_col]
+    return [*batches, (alone, None)] if alone else batches
 
 
 def downsampled_probability(model: LesionFPN, tiles: Tensor, factor: int) -> Tensor:
@@ -298,13 +325,18 @@ def blocks(image: Tensor, places: Places, n: int) -> Tensor:
 
 
 @torch.no_grad()
-def fuse(model: LesionFPN, region: RegionTensors, t2: Tensor, tile_batch: int) -> Tensor:
+def fuse(model: LesionFPN, region: RegionTensors, t2: Tensor, tile_batch: int, workers: Workers) -> Tensor:
     """The fused map of a region: mean of T1 and T2 where a tile exists, T2 elsewhere; (1, 1, s, s)."""
-    fused, n = t2.clone(), region.tiles_per_side
-    side = t2.shape[-1] // n
-    for first in range(0, len(region.tiles), tile_batch):
-        t1 = downsampled_probability(model, region.tiles[first : first + tile_batch], n)
-        for block, (row, column) in zip(t1, region.row_col[first : first + tile_batch], strict=True):
+    n = region.tiles_per_side
+    fused, side = t2.clone(), t2.shape[-1] // n
+
+    def pass_tiles(batch: tuple[Places, Tensor | None]) -> Tensor | None:
+        with torch.no_grad():  # each thread has its own switch
+            return None if batch[1] is None else downsampled_probability(model, batch[1], n)
+
+    batches = _micro_batches(region, tile_batch)
+    for (places, _), t1 in zip(batches, workers.map(pass_tiles, batches), strict=True):
+        for block, (row, column) in zip([] if t1 is None else t1, places, strict=t1 is not None):
             view = fused[0, :, row * side : (row + 1) * side, column * side : (column + 1) * side]
             view.copy_((block + view) / 2)
     return fused
@@ -322,10 +354,6 @@ def _counted(mask: Tensor) -> int:
     return max(1, int((mask != IGNORE).sum()))
 
 
-def _safe_logit(probability: Tensor) -> Tensor:
-    return torch.logit(probability, eps=CLAMP)
-
-
 def _logits(model: LesionFPN, images: Tensor) -> Tensor:
     with mixed_precision(images.device):
         logits: Tensor = model(images)
@@ -333,7 +361,7 @@ def _logits(model: LesionFPN, images: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def validate(model: LesionFPN, stores: Sequence[TileStore], settings: TrainSettings) -> Row:
+def validate(model: LesionFPN, stores: Sequence[TileStore], settings: TrainSettings, workers: Workers) -> Row:
     """Loss, Dice and AUROC of the low view and of the fused map on the validation slides."""
     seen: dict[str, Histograms] = {"low": Histograms.empty(), "fused": Histograms.empty()}
     loss, counted = 0.0, 0
@@ -344,7 +372,7 @@ def validate(model: LesionFPN, stores: Sequence[TileStore], settings: TrainSetti
             loss += focal_sum(low_logits, region.low_mask, settings).item()
             counted += _counted(region.low_mask)
             t2 = torch.sigmoid(low_logits)
-            for view, probability in (("low", t2), ("fused", fuse(model, region, t2, settings.tile_batch))):
+            for view, probability in (("low", t2), ("fused", fuse(model, region, t2, settings.tile_batch, workers))):
                 levels = as_levels(probability[0, 0].cpu().numpy())
                 seen[view] += Histograms.of(levels, region.low_mask[0, 0].cpu().numpy())
     row: Row = {"val_low_loss": loss / max(1, counted)}

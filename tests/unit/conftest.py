@@ -5,7 +5,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
-
 from lesionmap.slides import SlideInfo, SlideRow, describe
 
 

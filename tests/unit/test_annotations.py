@@ -4,11 +4,10 @@ import numpy as np
 import pytest
 import tifffile
 from conftest import row, write_tiff
-from shapely.geometry import shape
-
 from lesionmap.annotations import Annotation, import_annotation
 from lesionmap.errors import AnnotationError
 from lesionmap.slides import SlideInfo, describe
+from shapely.geometry import shape
 
 CLASSES = {"Tumor": "lesion", "Vessel": "vessel", "Fat": "fat", "Exclusion": "hole", "Ink": "ignore"}
 MASK_VALUES = {"1": "lesion", "2": "vessel", "3": "fat"}

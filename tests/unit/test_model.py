@@ -4,8 +4,6 @@ import pickle
 import pytest
 import torch
 import torchvision
-from torch.nn import functional
-
 from lesionmap.errors import ModelError
 from lesionmap.model import (
     LesionFPN,
@@ -17,6 +15,7 @@ from lesionmap.model import (
     load_model,
     save_model,
 )
+from torch.nn import functional
 
 SMALL = ModelSettings("resnet18", "batch")
 

@@ -1,6 +1,5 @@
 import numpy as np
 import pytest
-
 from lesionmap.resampling import area_resample, area_weights
 
 

@@ -5,7 +5,6 @@ import numpy as np
 import openslide
 import pytest
 from conftest import row, write_tiff
-
 from lesionmap.errors import SlideError
 from lesionmap.slides import Slide, content_digest, describe, inspect_slide, load_info
 from lesionmap.tiling import area_mean

@@ -1,6 +1,5 @@
 import numpy as np
 import pytest
-
 from lesionmap.errors import StainError
 from lesionmap.stain import (
     CONCENTRATION_SPARSITY,

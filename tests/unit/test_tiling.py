@@ -2,7 +2,6 @@ import numpy as np
 import pytest
 import tifffile
 from conftest import row, write_tiff
-
 from lesionmap.annotations import Annotation
 from lesionmap.errors import SettingsError
 from lesionmap.extraction import Extraction, cut_slide

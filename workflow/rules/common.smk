@@ -56,6 +56,44 @@ def good(*splits):
     return good_slides(checkpoints.build_manifest.get().output.manifest, splits)
 
 
+def readable_slides(wildcards):
+    """All slides that are not in quarantine."""
+    return good("train", "val", "test", "inference")
+
+
+def evaluated_slides(wildcards):
+    """Slides whose lesion map is held against their annotation: those that no weight was fitted to."""
+    return good("val", "test")
+
+
+def val_slides(wildcards):
+    """Readable validation slides; there may be none."""
+    return good("val")
+
+
+def train_slides(wildcards):
+    """Readable training slides."""
+    slides = good("train")
+    if not slides:
+        raise WorkflowError(
+            "LesionMap: train: no readable slide has the split 'train'. Remedy: see results/quarantine.tsv, "
+            "add training slides, or set model.path to an existing model."
+        )
+    return slides
+
+
+def backbone_file(wildcards):
+    """Where the backbone's weights come from; nothing for random ones."""
+    weights = config["model"]["weights"]
+    ours = {"none": [], "imagenet": f"resources/backbone/{config['model']['backbone']}.pth"}
+    return ours.get(weights, weights)
+
+
 def model_file(wildcards):
     """The model to infer with: the config's, else the one that is trained."""
     return config["model"]["path"] or "results/model/lesionmap.safetensors"
+
+
+def training_history(wildcards):
+    """The history of the training, if there is one."""
+    return "results/model/history.csv" if config["model"]["path"] is None else []

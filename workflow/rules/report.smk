@@ -5,14 +5,6 @@
 #         results/conclusion.txt       slides in quarantine
 
 
-def readable_slides(wildcards):
-    return good("train", "val", "test", "inference")
-
-
-def training_history(wildcards):
-    return "results/model/history.csv" if config["model"]["path"] is None else []
-
-
 rule render_report:
     """Write the cohort's page and one per slide."""
     input:
@@ -51,6 +43,7 @@ rule render_report:
 rule conclude:
     """Show which slides are in quarantine, and end the run as on_quarantine says."""
     input:
+        headline="results/metrics/headline.txt",
         quarantine="results/quarantine.tsv",
         report="results/report/index.html",
     output:

@@ -4,26 +4,6 @@
 #         results/model/checkpoints/            the last and the best epoch
 
 
-def train_stores(wildcards):
-    slides = good("train")
-    if not slides:
-        raise WorkflowError(
-            "LesionMap: train: no readable slide has the split 'train'. Remedy: see results/quarantine.tsv, "
-            "add training slides, or set model.path to an existing model."
-        )
-    return collect("results/tiles/{slide}.h5", slide=slides)
-
-
-def val_stores(wildcards):
-    return collect("results/tiles/{slide}.h5", slide=good("val"))
-
-
-def backbone_file(wildcards):
-    weights = config["model"]["weights"]
-    ours = {"none": [], "imagenet": f"resources/backbone/{config['model']['backbone']}.pth"}
-    return ours.get(weights, weights)
-
-
 localrules:
     fetch_backbone,
 
@@ -51,8 +31,8 @@ rule fetch_backbone:
 rule train:
     """Train the network on both scales of every region of the training slides."""
     input:
-        train=train_stores,
-        val=val_stores,
+        train=collect("results/tiles/{slide}.h5", slide=train_slides),
+        val=collect("results/tiles/{slide}.h5", slide=val_slides),
         reference=f"results/stain/{config['stain']['reference']}.json",
         backbone=backbone_file,
     output:
