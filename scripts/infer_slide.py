@@ -9,5 +9,5 @@ with job_log(snakemake.log[0]):
     info, paths = load_info(snakemake.input.info), snakemake.input
     settings = snakemake.params.inference
     origin = provenance(snakemake.params.code, identity=info.identity, inference=settings)
-    files, options = LesionFiles(*snakemake.output), InferenceSettings(**settings)
+    files, options = LesionFiles(*snakemake.output), InferenceSettings(**settings, threads=snakemake.threads)
     infer_slide(info, paths.tissue, paths.stain, paths.model, files, options, origin)

@@ -1,7 +1,6 @@
 """The pass over a whole slide and what is written of it (METHOD.md §5)."""
 
 import logging
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from lesionmap.slides import Slide, SlideInfo
 from lesionmap.stain import StainProfile, apply_table, load_profile, profile_from, transform_table
 from lesionmap.tiling import grid_xy, map_size
 from lesionmap.tissue import TissueMask
+from lesionmap.workers import Workers
 
 OVERLAY_SIDE_PX = 1600
 PYRAMID_LEVELS = 8
@@ -25,11 +25,12 @@ PYRAMID_LEVELS = 8
 
 @dataclass(frozen=True)
 class InferenceSettings:
-    """The pass: at `mpp` µm/px, `batch_size` tiles at a time, lesion from probability `threshold`."""
+    """The pass: at `mpp` µm/px, `batch_size` tiles at a time, lesion from probability `threshold`; `threads` cores."""
 
     mpp: float
     batch_size: int
     threshold: float
+    threads: int
 
 
 @dataclass(frozen=True)
@@ -104,20 +105,24 @@ def probability_map(
     corners = [
         xy for xy in grid_xy(info.size_lv0, tile_px * scale) if tissue.at(tuple(xy), (tile_px, tile_px), scale).any()
     ]
-    with Slide(info, "infer_slide") as slide, tqdm(total=len(corners), desc=f"infer {info.slide}", unit="tile") as bar:
-        for batch in _batches(corners, settings.batch_size):
-            images = [apply_table(table, slide.read(tuple(xy), (tile_px, tile_px), settings.mpp)) for xy in batch]
-            for xy, tile in zip(batch, _probabilities(model, np.stack(images)), strict=True):
+    batches = [corners[first : first + settings.batch_size] for first in range(0, len(corners), settings.batch_size)]
+
+    def run(batch: list[NDArray[np.float64]]) -> NDArray[np.uint8]:
+        images = [apply_table(table, slide.read(tuple(xy), (tile_px, tile_px), settings.mpp)) for xy in batch]
+        return _probabilities(model, np.stack(images))
+
+    with (
+        Slide(info, "infer_slide") as slide,
+        Workers(settings.threads) as workers,
+        tqdm(total=len(corners), desc=f"infer {info.slide}", unit="tile") as bar,
+    ):
+        for batch, tiles in zip(batches, workers.map(run, batches), strict=True):
+            for xy, tile in zip(batch, tiles, strict=True):
                 left, top = (round(float(part) / scale) for part in xy)
                 place = result[top : top + tile_px, left : left + tile_px]
                 place[:] = tile[: place.shape[0], : place.shape[1]]
             bar.update(len(batch))
     return result
-
-
-def _batches(corners: list[NDArray[np.float64]], size: int) -> Iterator[list[NDArray[np.float64]]]:
-    for first in range(0, len(corners), size):
-        yield corners[first : first + size]
 
 
 @torch.no_grad()

@@ -3,10 +3,10 @@ import json
 import numpy as np
 import pytest
 import tifffile
-from conftest import row, write_tiff
 from lesionmap.annotations import Annotation, import_annotation
 from lesionmap.errors import AnnotationError
 from lesionmap.slides import SlideInfo, describe
+from pyramids import row, write_tiff
 from shapely.geometry import shape
 
 CLASSES = {"Tumor": "lesion", "Vessel": "vessel", "Fat": "fat", "Exclusion": "hole", "Ink": "ignore"}

@@ -2,9 +2,8 @@ import json
 
 import numpy as np
 import pytest
-from sklearn.metrics import average_precision_score, f1_score, jaccard_score, roc_auc_score
-
 from lesionmap.metrics import Histograms, as_levels, binary_metrics, first_positive_level, summarise
+from sklearn.metrics import average_precision_score, f1_score, jaccard_score, roc_auc_score
 
 
 @pytest.fixture

@@ -4,10 +4,10 @@ import re
 import numpy as np
 import openslide
 import pytest
-from conftest import row, write_tiff
 from lesionmap.errors import SlideError
 from lesionmap.slides import Slide, content_digest, describe, inspect_slide, load_info
 from lesionmap.tiling import area_mean
+from pyramids import row, write_tiff
 
 NEEDED = {"tiles": 0.25, "inference": 2.5}
 

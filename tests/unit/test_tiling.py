@@ -1,7 +1,6 @@
 import numpy as np
 import pytest
 import tifffile
-from conftest import row, write_tiff
 from lesionmap.annotations import Annotation
 from lesionmap.errors import SettingsError
 from lesionmap.extraction import Extraction, cut_slide
@@ -10,6 +9,7 @@ from lesionmap.slides import describe
 from lesionmap.stain import RUIFROK, StainProfile
 from lesionmap.tiling import IGNORE, TileSpec, area_majority, area_mean, cut, grid_xy, inside, map_size
 from lesionmap.tissue import TissueMask
+from pyramids import row, write_tiff
 
 SPEC = TileSpec(region_px=128, tile_px=32, mpp=0.25)
 

@@ -4,8 +4,6 @@ import json
 import numpy as np
 import pytest
 import torch
-from torch.nn import functional
-
 from lesionmap.errors import TrainingError
 from lesionmap.model import LesionFPN, ModelSettings, load_facts
 from lesionmap.store import Region, TileStore, new_store
@@ -22,6 +20,7 @@ from lesionmap.training import (
     turned,
 )
 from lesionmap.workers import Workers
+from torch.nn import functional
 
 SPEC = TileSpec(128, 32, 0.25)
 NETWORK = ModelSettings("resnet18", "group")

@@ -1,0 +1,115 @@
+"""What a change makes run again, and what it does not."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import time
+
+import pytest
+from lesionmap.demo import DemoSlide, write_slide
+from project import Project
+
+PER_COHORT = {"summarise", "render_report", "conclude"}
+ALL_SLIDES = ("train_1", "train_2", "test_1")
+
+
+def of(rule, *slides):
+    return {f"{rule}:{slide}" for slide in slides}
+
+
+def after_training():
+    return {"train"} | of("infer_slide", *ALL_SLIDES) | of("evaluate_slide", "test_1") | PER_COHORT
+
+
+def test_a_second_run_has_nothing_to_do(project):
+    assert "Nothing to be done" in project.run()
+
+
+def test_a_touched_slide_is_inspected_and_no_more(project):
+    slide = project.folder / "slides/train_1.tif"
+    assert slide.stat().st_size > 1_000_000  # above which Snakemake goes by time, not by checksum
+    slide.touch()
+    planned = project.planned()
+    assert {"inspect_slide:train_1", "build_manifest"} == planned
+    assert "Nothing to be done" in project.run()
+
+
+def test_a_changed_annotation_reruns_its_slide_and_the_training(project):
+    path = project.folder / "annotations/train_1.geojson"
+    content = json.loads(path.read_text())
+    content["features"] = content["features"][:1]
+    path.write_text(json.dumps(content))
+    expected = {"import_annotation:train_1", "extract_tiles:train_1"} | after_training()
+    assert project.planned() == expected
+
+
+def test_a_new_inference_slide_runs_its_own_jobs_and_no_training(project):
+    row = write_slide(project.folder, None, DemoSlide("new_1", 1000, 700, 9, "inference"))
+    with open(project.folder / "slides.tsv", "a", encoding="utf-8") as sheet:
+        sheet.write(row)
+    own = {f"{rule}:new_1" for rule in ("inspect_slide", "find_tissue", "fit_stain", "infer_slide")}
+    planned = project.planned()
+    assert own | {"build_manifest", "render_report", "conclude"} <= planned
+    assert planned - own <= {"build_manifest"} | PER_COHORT
+
+
+def test_a_stain_parameter_reruns_stain_and_what_follows(project):
+    project.config["stain"]["n_pixels"] = 15000
+    expected = of("fit_stain", *ALL_SLIDES) | of("extract_tiles", "train_1", "train_2") | after_training()
+    assert project.planned() == expected
+
+
+def test_a_fresh_checkout_reruns_nothing(project, checkout):
+    future = time.time() + 60
+    for path in checkout.rglob("*"):
+        os.utime(path, (future, future))
+    assert "Nothing to be done" in project.run()
+
+
+def test_a_comment_in_the_library_reruns_nothing(project, checkout):
+    for name in ("stain.py", "slides.py", "training.py"):
+        path = checkout / "scripts/lesionmap" / name
+        path.write_text("# a remark\n" + path.read_text().replace('"""', '"""Indeed. ', 1))
+    assert "Nothing to be done" in project.run()
+
+
+def test_new_logic_in_stain_reruns_stain_and_what_follows(project, checkout):
+    path = checkout / "scripts/lesionmap/stain.py"
+    text = path.read_text()
+    assert "FIT_ITERATIONS = 100" in text
+    path.write_text(text.replace("FIT_ITERATIONS = 100", "FIT_ITERATIONS = 50"))
+    expected = of("fit_stain", *ALL_SLIDES) | of("extract_tiles", "train_1", "train_2") | after_training()
+    assert project.planned() == expected
+
+
+@pytest.mark.parametrize("stage", ["extract_tiles", "train"])
+def test_a_killed_run_completes_to_the_same_bytes(finished, tmp_path, stage):
+    project = Project(tmp_path / "killed")
+    for name in ("slides", "annotations", "slides.tsv"):
+        origin = finished.folder / name
+        target = project.folder / name
+        project.folder.mkdir(exist_ok=True)
+        shutil.copytree(origin, target) if origin.is_dir() else shutil.copy(origin, target)
+    with open(tmp_path / "printed", "w", encoding="utf-8") as printed:
+        process = subprocess.Popen(project.command(), stdout=printed, stderr=printed, start_new_session=True)
+        wait_for_job(tmp_path / "printed", stage, process)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    assert not (project.folder / "results/conclusion.txt").exists()
+    project.run("--unlock")
+    project.run()
+    first, second = finished.results(), project.results()
+    timed = {"report/index.html"}  # says how long each stage took
+    assert first.keys() == second.keys()
+    assert [name for name in first if first[name] != second[name] and name not in timed] == []
+
+
+def wait_for_job(printed, stage, process):
+    deadline = time.time() + 300
+    while f"rule {stage}:" not in printed.read_text():
+        assert process.poll() is None, printed.read_text()
+        assert time.time() < deadline
+        time.sleep(0.2)
+    time.sleep(1.0)
