@@ -1,10 +1,11 @@
 """Multi-scale training (METHOD.md §3–4): low step, high pass, fused step; exact in micro-batches of tiles."""
 
+import copy
 import csv
 import logging
 import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from torchvision.ops import sigmoid_focal_loss
 from tqdm import tqdm
 
@@ -122,8 +123,7 @@ def train(job: TrainJob, output: str, history: str, checkpoints: str, *, threads
         load_backbone(model, job.backbone_weights)
     model = model.to(pick_device(), memory_format=torch.channels_last)  # type: ignore[call-overload]  # stub lacks it
     with ExitStack() as stack:
-        # batch norm's running statistics take one batch after another
-        workers = stack.enter_context(Workers(1 if job.model.norm == "batch" else threads))
+        workers = stack.enter_context(Workers(threads))
         stores = [stack.enter_context(TileStore(path)) for path in job.train_paths]
         val_stores = [stack.enter_context(TileStore(path)) for path in job.val_paths]
         _check_lesions(stores)
@@ -293,13 +293,30 @@ def fused_backward(model: LesionFPN, region: RegionTensors, settings: TrainSetti
         return loss.item(), torch.autograd.grad(loss, [leaf, *weights], allow_unused=True)
 
     total, leaf.grad = 0.0, torch.zeros_like(leaf)
-    for loss, gradients in workers.map(part, _micro_batches(region, settings.tile_batch)):
-        total += loss
-        for tensor, gradient in zip([leaf, *weights], gradients, strict=True):
-            if gradient is not None:
-                tensor.grad = gradient if tensor.grad is None else tensor.grad.add_(gradient)
+    with own_statistics(model):
+        for loss, gradients in workers.map(part, _micro_batches(region, settings.tile_batch)):
+            total += loss
+            for tensor, gradient in zip([leaf, *weights], gradients, strict=True):
+                if gradient is not None:
+                    tensor.grad = gradient if tensor.grad is None else tensor.grad.add_(gradient)
     t2.backward(leaf.grad)  # type: ignore[no-untyped-call]  # torch does not type it
     return total
+
+
+@contextmanager
+def own_statistics(model: LesionFPN) -> Iterator[None]:
+    """Let trainable batch norm normalise tiles by their own statistics, and keep its running ones as they are.
+
+    Statistics of mixed scales fit neither (METHOD.md §4): the running ones are those of the low view, which the pass
+    over whole slides reads. Frozen and group norm have none, and are not touched.
+    """
+    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+    before = [(norm.momentum, norm.training, copy.deepcopy(norm.num_batches_tracked)) for norm in norms]
+    for norm in norms:
+        norm.momentum, norm.training = 0.0, True
+    yield
+    for norm, (momentum, training, count) in zip(norms, before, strict=True):
+        norm.momentum, norm.training, norm.num_batches_tracked = momentum, training, count
 
 
 def _micro_batches(region: RegionTensors, tile_batch: int) -> list[tuple[Places, Tensor | None]]:
@@ -315,7 +332,7 @@ def _micro_batches(region: RegionTensors, tile_batch: int) -> list[tuple[Places,
 
 def downsampled_probability(model: LesionFPN, tiles: Tensor, factor: int) -> Tensor:
     """T1 of some tiles: (k, 3, s, s) uint8 → (k, 1, s/factor, s/factor), the area mean of probabilities."""
-    return torch.nn.functional.avg_pool2d(torch.sigmoid(_logits(model, tiles)), factor)
+    return nn.functional.avg_pool2d(torch.sigmoid(_logits(model, tiles)), factor)
 
 
 def blocks(image: Tensor, places: Places, n: int) -> Tensor:
@@ -335,7 +352,9 @@ def fuse(model: LesionFPN, region: RegionTensors, t2: Tensor, tile_batch: int, w
             return None if batch[1] is None else downsampled_probability(model, batch[1], n)
 
     batches = _micro_batches(region, tile_batch)
-    for (places, _), t1 in zip(batches, workers.map(pass_tiles, batches), strict=True):
+    with own_statistics(model):
+        t1s = list(workers.map(pass_tiles, batches))
+    for (places, _), t1 in zip(batches, t1s, strict=True):
         for block, (row, column) in zip([] if t1 is None else t1, places, strict=t1 is not None):
             view = fused[0, :, row * side : (row + 1) * side, column * side : (column + 1) * side]
             view.copy_((block + view) / 2)

@@ -8,12 +8,11 @@ import openslide
 import pandas as pd
 import pytest
 import tifffile
-from shapely.geometry import shape
-
 from lesionmap.annotations import Annotation
 from lesionmap.slides import load_info
 from lesionmap.store import TileStore
 from lesionmap.tiling import LESION
+from shapely.geometry import shape
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "results"

@@ -132,6 +132,27 @@ def test_the_fused_map_is_the_mean_where_there_are_tiles(workers):
     assert (fused == t2).sum() == (16 - 5) * 64
 
 
+def test_tiles_leave_the_running_statistics_to_the_low_view():
+    part = tensors(region(n_tiles=16))
+    low_only, states = LesionFPN(ModelSettings("resnet18", "batch")), []
+    torch.manual_seed(0)
+    wide = RegionTensors(**vars(part) | {"low": torch.randint(0, 256, (1, 3, 64, 64), dtype=torch.uint8)})
+    wide = RegionTensors(**vars(wide) | {"low_mask": torch.ones(1, 1, 64, 64, dtype=torch.uint8)})
+    wide = RegionTensors(**vars(wide) | {"tiles": torch.randint(0, 256, (16, 3, 64, 64), dtype=torch.uint8)})
+    for threads in (1, 3):
+        model = LesionFPN(ModelSettings("resnet18", "batch")).train()
+        model.load_state_dict(low_only.state_dict())
+        with Workers(threads) as pool:
+            fused_backward(model, wide, settings(), pool)
+        gradients = {f"{name} gradient": weight.grad for name, weight in model.named_parameters()}
+        states.append({**model.state_dict(), **gradients})
+        assert model.stem[1].momentum == 0.1
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+    low_only.train()(wide.low)
+    for name, buffer in low_only.named_buffers():
+        assert torch.equal(buffer, states[0].get(name, buffer)), name
+
+
 def test_pixels_beyond_the_slide_do_not_count():
     mask = torch.tensor([[[[1, 255], [0, 255]]]], dtype=torch.uint8)
     logits = torch.tensor([[[[0.0, 9.0], [0.0, -9.0]]]])
