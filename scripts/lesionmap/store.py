@@ -151,6 +151,11 @@ class TileStore(AbstractContextManager["TileStore"]):
             masks=self._file["high/mask"][tiles],
         )
 
+    def low_image(self, index: int) -> NDArray[np.uint8]:
+        """Read only the low-resolution image of region `index`; (s, s, 3) uint8."""
+        image: NDArray[np.uint8] = self._file["low/image"][index]
+        return image
+
     def lesion_pixels(self) -> int:
         """Lesion pixels in all low-resolution masks."""
         return sum(int((self._file["low/mask"][index] == 1).sum()) for index in range(len(self)))

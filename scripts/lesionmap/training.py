@@ -194,6 +194,7 @@ def _epochs(
             row: Row = {"epoch": epoch + 1, "learning_rate": float(schedule.get_last_lr()[0])}
             row |= {"train_low_loss": float(low_loss), "train_fused_loss": float(fused_loss)}
             schedule.step()
+            settle_statistics(model, places)
             row |= validate(model.eval(), val_stores, settings, workers) if val_stores else {}
             logging.info("%s", row)
             bar.write("  ".join(f"{key} {value:.4g}" for key, value in row.items() if value is not None))
@@ -301,6 +302,22 @@ def fused_backward(model: LesionFPN, region: RegionTensors, settings: TrainSetti
                     tensor.grad = gradient if tensor.grad is None else tensor.grad.add_(gradient)
     t2.backward(leaf.grad)  # type: ignore[no-untyped-call]  # torch does not type it
     return total
+
+
+@torch.no_grad()
+def settle_statistics(model: LesionFPN, places: Sequence[tuple[TileStore, int]]) -> None:
+    """Set trainable batch norm's running statistics to their mean over the low views of all `places`.
+
+    Running averages at batch 1 follow the last few regions and lag behind the weights (PreciseBN: Wu & Johnson,
+    arXiv:2105.07576, §3). Frozen and group norm have none.
+    """
+    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # the plain mean of all batches
+    model.train()
+    for store, index in places if norms else ():
+        _logits(model, _images(store.low_image(index)[None]).to(model.mean.device))
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from lesionmap.training import (
     fuse,
     fused_backward,
     joint_step,
+    settle_statistics,
     train,
     turned,
 )
@@ -151,6 +152,23 @@ def test_tiles_leave_the_running_statistics_to_the_low_view():
     low_only.train()(wide.low)
     for name, buffer in low_only.named_buffers():
         assert torch.equal(buffer, states[0].get(name, buffer)), name
+
+
+def test_settled_statistics_are_the_mean_over_all_low_views(tmp_path):
+    spec, rng = TileSpec(512, 64, 0.25), np.random.default_rng(0)
+    views = rng.integers(0, 256, (3, 64, 64, 3), dtype=np.uint8)
+    nothing = {"row_col": np.empty((0, 2), np.uint8), "images": np.empty((0, 64, 64, 3), np.uint8)}
+    with new_store(tmp_path / "s.h5", spec, {"slide": "s1"}) as writer:
+        for view in views:
+            writer.append(Region((0, 0), view, view[..., 0], masks=np.empty((0, 64, 64), np.uint8), **nothing))
+    model = LesionFPN(ModelSettings("resnet18", "batch"))
+    with TileStore(tmp_path / "s.h5") as opened:
+        settle_statistics(model, [(opened, index) for index in range(3)])
+    images = torch.from_numpy(views).permute(0, 3, 1, 2)
+    first = model.stem[0]((images - model.mean) / model.std)
+    torch.testing.assert_close(model.stem[1].running_mean, first.mean(dim=(0, 2, 3)), rtol=1e-4, atol=1e-5)
+    variance = torch.stack([view.var(dim=(1, 2)) for view in first]).mean(dim=0)
+    torch.testing.assert_close(model.stem[1].running_var, variance, rtol=1e-4, atol=1e-5)
 
 
 def test_pixels_beyond_the_slide_do_not_count():

@@ -42,7 +42,7 @@ class Project:
         return [
             *(sys.executable, "-m", "snakemake", "--snakefile", str(self.source / "Snakefile")),
             *("--workflow-profile", str(self.source / "profiles/default"), "--directory", str(self.folder)),
-            *("--cores", "2", *arguments, "--configfile", *configs),
+            *("--cores", "1", *arguments, "--configfile", *configs),
         ]
 
     def run(self, *arguments: str, ok: bool = True) -> str:
