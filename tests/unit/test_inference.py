@@ -1,0 +1,72 @@
+import numpy as np
+import pytest
+import tifffile
+import torch
+from lesionmap.inference import InferenceSettings, probability_map
+from lesionmap.slides import Slide, describe
+from lesionmap.stain import RUIFROK, StainProfile, apply_table, transform_table
+from lesionmap.tissue import TissueMask
+from pyramids import row, write_tiff
+
+NORMED = tuple(tuple(value / sum(v * v for v in stain) ** 0.5 for value in stain) for stain in RUIFROK)
+STAIN = StainProfile(NORMED, (1.5, 1.0), 1, 0.0, "test")
+REFERENCE = StainProfile(NORMED, (1.2, 1.1), 1, 0.0, "test")
+
+
+class Pointwise(torch.nn.Module):
+    """A network without context, so that the map must be what each pixel alone gives."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(1))
+
+    def forward(self, images):
+        return (128.0 - images[:, :1].float()) / 40
+
+
+@pytest.fixture
+def slide(tmp_path):
+    """A slide whose size no tile divides, at 0.26 µm/px, with a smooth asymmetric pattern; all of it tissue."""
+    y, x = np.mgrid[:703, :1117]
+    red = 128 + 100 * np.sin(x / 90) * np.cos(y / 140 + x / 400)
+    image = np.stack([red, red / 2, red / 3 + 90], axis=2).astype(np.uint8)
+    info = describe(row(write_tiff(tmp_path / "s.tif", image, mpp=0.26, factors=(1, 4))))
+    tifffile.imwrite(tmp_path / "tissue.tif", np.full((88, 140), 255, dtype=np.uint8))
+    return info, TissueMask(tmp_path / "tissue.tif", info)
+
+
+def settings(batch_size=3, threads=2):
+    return InferenceSettings(mpp=2.5, batch_size=batch_size, threshold=0.5, threads=threads)
+
+
+def mapped(slide, **options):
+    info, tissue = slide
+    return probability_map(info, tissue, STAIN, REFERENCE, Pointwise(), tile_px=32, settings=settings(**options))
+
+
+def test_the_stitched_map_is_that_of_the_whole_slide(slide):
+    info = slide[0]
+    found = mapped(slide)
+    width, height = (int(np.ceil(length * 0.26 / 2.5)) for length in info.size_lv0)
+    assert found.shape == (height, width)
+    with Slide(info, "test") as opened:
+        whole = apply_table(transform_table(STAIN, REFERENCE), opened.read((0, 0), (width, height), 2.5))
+    expected = 255 / (1 + np.exp((whole[..., 0] - 128.0) / 40))
+    difference = np.abs(found - expected)
+    assert np.percentile(difference, 99) <= 3  # reading in other boxes rounds a grey level differently
+    assert difference.max() <= 8
+
+
+@pytest.mark.parametrize("options", [{"batch_size": 1}, {"batch_size": 128}, {"threads": 1}, {"threads": 5}])
+def test_batches_and_threads_do_not_change_a_byte(slide, options):
+    np.testing.assert_array_equal(mapped(slide, **options), mapped(slide))
+
+
+def test_tiles_without_tissue_are_left_out(slide, tmp_path):
+    info, _ = slide
+    tissue = np.zeros((88, 140), dtype=np.uint8)
+    tissue[50:, 80:] = 255
+    tifffile.imwrite(tmp_path / "some.tif", tissue)
+    found = mapped((info, TissueMask(tmp_path / "some.tif", info)))
+    assert not found[:32, :64].any()
+    assert found[40:, 70:].any()

@@ -1,0 +1,76 @@
+import re
+import shutil
+
+import lesionmap.provenance as library
+import numpy as np
+import pytest
+from lesionmap.errors import SlideError
+from lesionmap.files import read_json, write_json, written_whole
+from lesionmap.logs import job_log
+from lesionmap.provenance import code_digest, provenance
+
+
+@pytest.fixture
+def copy_of_scripts(tmp_path, monkeypatch):
+    shutil.copytree(library.SCRIPTS, tmp_path / "scripts")
+    monkeypatch.setattr(library, "SCRIPTS", tmp_path / "scripts")
+    monkeypatch.setattr(library, "PACKAGE", tmp_path / "scripts/lesionmap")
+    return tmp_path / "scripts"
+
+
+def changed_rules(scripts, path, old, new):
+    rules = [script.stem for script in scripts.glob("*.py")]
+    before = {rule: code_digest(rule) for rule in rules}
+    text = (scripts / path).read_text()
+    assert old in text
+    (scripts / path).write_text(text.replace(old, new))
+    return {rule for rule in rules if code_digest(rule) != before[rule]}
+
+
+def test_comments_docstrings_and_format_do_not_count(copy_of_scripts):
+    path = "lesionmap/stain.py"
+    assert not changed_rules(copy_of_scripts, path, "I0 = 255.0\n", "# white\nI0   =   255.0\n\n\n")
+    assert not changed_rules(copy_of_scripts, path, '    """Fit basis and P99', '    """Find basis and P99')
+
+
+def test_logic_counts_for_the_rules_that_reach_it(copy_of_scripts):
+    found = changed_rules(copy_of_scripts, "lesionmap/stain.py", "I0 = 255.0", "I0 = 250.0")
+    assert found == {"fit_stain", "extract_tiles", "infer_slide", "train"}
+
+
+def test_geometry_counts_for_all_that_measure(copy_of_scripts):
+    found = changed_rules(copy_of_scripts, "lesionmap/tiling.py", "factor * factor // 2", "0")
+    assert {"find_tissue", "extract_tiles", "infer_slide", "evaluate_slide"} <= found
+    assert "conclude" not in found
+
+
+def test_an_adapter_and_a_template_count(copy_of_scripts):
+    assert changed_rules(copy_of_scripts, "find_tissue.py", "output[0]", "output[1]") == {"find_tissue"}
+    template = "lesionmap/templates/index.html.j2"
+    assert changed_rules(copy_of_scripts, template, "Slides", "All slides") == {"render_report"}
+
+
+def test_the_record_names_software_code_and_versions():
+    record = provenance("abc", identity="f" * 64)
+    assert record["code"] == "abc"
+    assert record["identity"] == "f" * 64
+    assert re.match(r"LesionMap \d", record["software"])
+    assert record["versions"]["numpy"] == np.__version__
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path):
+    write_json(tmp_path / "a.json", {"old": True})
+    with pytest.raises(ValueError, match="JSON compliant"):
+        write_json(tmp_path / "a.json", {"new": float("nan")})
+    with pytest.raises(RuntimeError), written_whole(tmp_path / "a.json") as draft:
+        draft.write_text("half")
+        raise RuntimeError
+    assert read_json(tmp_path / "a.json") == {"old": True}
+    assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
+
+
+def test_a_users_error_is_one_line_without_traceback(tmp_path):
+    log = tmp_path / "job.log"
+    with pytest.raises(SystemExit) as raised, job_log(str(log)):
+        raise SlideError(slide="s1", stage="fit_stain", finding="it is blue", remedy="look at it")
+    assert str(raised.value) == "LesionMap: slide s1, fit_stain: it is blue. Remedy: look at it."

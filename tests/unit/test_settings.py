@@ -1,0 +1,96 @@
+import copy
+
+import pytest
+import yaml
+from lesionmap.errors import SettingsError
+from lesionmap.settings import check_config, check_reference, read_sheet
+from lesionmap.slides import SlideRow
+from pyramids import row
+
+HEAD = "slide\tpath\tsplit\tannotation\tmpp\n"
+
+
+@pytest.fixture
+def root(request):
+    return request.config.rootpath
+
+
+@pytest.fixture
+def config(root):
+    return yaml.safe_load((root / "config/config.yaml").read_text())
+
+
+def check(root, config):
+    check_config(config, root / "workflow/schemas/config.schema.yaml")
+
+
+def sheet(root, tmp_path, text, encoding="utf-8"):
+    (tmp_path / "slides.tsv").write_text(text, encoding=encoding, newline="")
+    return read_sheet(tmp_path / "slides.tsv", root / "workflow/schemas/slides.schema.yaml")
+
+
+def test_the_shipped_config_and_sheet_are_valid(root, config):
+    check(root, config)
+    rows = read_sheet(root / "config/slides.tsv", root / "workflow/schemas/slides.schema.yaml")
+    check_reference(rows, config["stain"]["reference"])
+
+
+def test_the_shipped_config_is_the_methods(config):
+    tiles, train, inference = config["tiles"], config["train"], config["inference"]
+    assert (tiles["region_px"], tiles["tile_px"], tiles["mpp"]) == (4096, 512, 0.25)
+    assert (train["epochs"], train["learning_rate"], train["focal_gamma"], train["focal_alpha"]) == (50, 0.001, 2, 0.75)
+    assert (inference["mpp"], inference["batch_size"], inference["threshold"]) == (2.5, 128, 0.5)
+    assert config["stain"]["method"] == "vahadane"
+    assert (config["model"]["backbone"], config["model"]["weights"]) == ("resnet50", "imagenet")
+
+
+def test_every_mistake_is_named_at_once(root, config):
+    wrong = copy.deepcopy(config)
+    wrong["train"]["epochs"] = 0
+    wrong["stain"]["method"] = "reinhard"
+    del wrong["tissue"]["mpp"]
+    wrong["inference"]["treshold"] = 0.5
+    with pytest.raises(SettingsError) as raised:
+        check(root, wrong)
+    message = str(raised.value)
+    assert "train.epochs: 0 is less than the minimum of 1 (passes over all regions)" in message
+    assert "stain.method: 'reinhard' is not one of ['vahadane', 'macenko', 'none']" in message
+    assert "tissue: 'mpp' is a required property" in message
+    assert "inference: Additional properties are not allowed ('treshold' was unexpected)" in message
+
+
+def test_a_sheet_is_read_with_windows_line_ends_bom_and_spaces(root, tmp_path):
+    text = HEAD + "a\t x.svs \ttrain\tx.xml\t0.25\n" + "b\ty.svs\tinference\t\t\n"
+    rows = sheet(root, tmp_path, text.replace("\n", "\r\n"), encoding="utf-8-sig")
+    assert list(rows.values()) == [
+        SlideRow("a", "x.svs", "train", "x.xml", 0.25),
+        SlideRow("b", "y.svs", "inference", "", None),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "finding"),
+    [
+        (HEAD, "has no slides"),
+        (HEAD + "a\tx.svs\ttrain\t\t\n", r"line 2 \(a\), annotation: .*need an annotation file"),
+        (HEAD + "a\tx.svs\tdev\t\t\n", r"line 2 \(a\), split: 'dev' is not one of"),
+        (HEAD + "a b\tx.svs\tinference\t\t\n", r"line 2 \(a b\), slide: 'a b' does not match"),
+        (HEAD + "../a\tx.svs\tinference\t\t\n", r"slide: '\.\./a' does not match"),
+        (HEAD + "a\tx.svs\tinference\t\thalf\n", r"mpp: 'half' does not match .*µm/px of level 0"),
+        (HEAD + "a\tx.svs\tinference\t\t\na\ty.svs\tinference\t\t\n", "slide 'a' has 2 rows"),
+        ("slide\tpath\n", "has the columns 'slide', 'path'"),
+        ("", "cannot be read"),
+    ],
+)
+def test_sheet_mistakes_name_line_and_column(root, tmp_path, text, finding):
+    with pytest.raises(SettingsError, match=finding):
+        sheet(root, tmp_path, text)
+
+
+def test_ids_that_pandas_takes_for_missing_are_kept(root, tmp_path):
+    assert list(sheet(root, tmp_path, HEAD + "NA\tx.svs\tinference\t\t\n")) == ["NA"]
+
+
+def test_a_reference_must_be_in_the_sheet():
+    with pytest.raises(SettingsError, match="'b', which is no slide of the sheet"):
+        check_reference({"s1": row("x.svs")}, "b")
