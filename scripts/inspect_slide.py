@@ -1,7 +1,7 @@
 """Adapter of rule inspect_slide."""
 
+from lesionmap.inspection import SlideRow, inspect_slide
 from lesionmap.logs import job_log
-from lesionmap.slides import SlideRow, inspect_slide
 
 with job_log(snakemake.log[0]):
     inspect_slide(

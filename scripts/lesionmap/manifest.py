@@ -20,7 +20,7 @@ def build_manifest(records: Sequence[str], manifest: str, quarantine: str, *, re
     Parameters
     ----------
     records : sequence of str
-        JSON files of :func:`lesionmap.slides.inspect_slide`.
+        JSON files of :func:`lesionmap.inspection.inspect_slide`.
     manifest, quarantine : str
         TSV files.
     reference : str or None

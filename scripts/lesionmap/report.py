@@ -56,7 +56,7 @@ class ReportInputs:
     history : str or None
         Training history; None where an existing model was used.
     records : sequence of str
-        Files of :func:`lesionmap.slides.inspect_slide`.
+        Files of :func:`lesionmap.inspection.inspect_slide`.
     stains, stain_pictures : sequence of str
         Files of :func:`lesionmap.stain.fit_slide`.
     outlines, overlays : sequence of str

@@ -10,7 +10,7 @@ import pandas as pd
 import yaml
 
 from lesionmap.errors import SettingsError
-from lesionmap.slides import SlideRow
+from lesionmap.inspection import SlideRow
 
 COLUMNS = ["slide", "path", "split", "annotation", "mpp"]
 

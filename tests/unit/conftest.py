@@ -2,7 +2,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from lesionmap.slides import SlideInfo, describe
+from lesionmap.inspection import describe
+from lesionmap.slides import SlideInfo
 from pyramids import row, write_tiff
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import tifffile
-from lesionmap.slides import SlideRow
+from lesionmap.inspection import SlideRow
 
 
 def write_tiff(path: Path, image: np.ndarray, mpp: float | None = 0.25, factors: tuple[int, ...] = (1,)) -> Path:

@@ -5,7 +5,8 @@ import pytest
 import tifffile
 from lesionmap.annotations import Annotation, import_annotation
 from lesionmap.errors import AnnotationError
-from lesionmap.slides import SlideInfo, describe
+from lesionmap.inspection import describe
+from lesionmap.slides import SlideInfo
 from pyramids import row, write_tiff
 from shapely.geometry import shape
 

@@ -6,7 +6,8 @@ import pytest
 import tifffile
 from lesionmap.annotations import import_annotation
 from lesionmap.export import write_lesions, write_overlay, write_pyramid
-from lesionmap.slides import SlideInfo, describe
+from lesionmap.inspection import describe
+from lesionmap.slides import SlideInfo
 from PIL import Image
 from pyramids import row, write_tiff
 from shapely.geometry import shape

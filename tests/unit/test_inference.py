@@ -3,7 +3,8 @@ import pytest
 import tifffile
 import torch
 from lesionmap.inference import InferenceSettings, probability_map
-from lesionmap.slides import Slide, describe
+from lesionmap.inspection import describe
+from lesionmap.slides import Slide
 from lesionmap.stain import RUIFROK, StainProfile, apply_table, transform_table
 from lesionmap.tissue import TissueMask
 from pyramids import row, write_tiff

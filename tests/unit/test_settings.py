@@ -3,8 +3,8 @@ import copy
 import pytest
 import yaml
 from lesionmap.errors import SettingsError
+from lesionmap.inspection import SlideRow
 from lesionmap.settings import check_config, check_reference, read_sheet
-from lesionmap.slides import SlideRow
 from pyramids import row
 
 HEAD = "slide\tpath\tsplit\tannotation\tmpp\n"

@@ -5,7 +5,7 @@ from lesionmap.annotations import Annotation
 from lesionmap.errors import SettingsError
 from lesionmap.extraction import Extraction, cut_slide
 from lesionmap.files import write_json
-from lesionmap.slides import describe
+from lesionmap.inspection import describe
 from lesionmap.stain import RUIFROK, StainProfile
 from lesionmap.tiling import IGNORE, TileSpec, area_majority, area_mean, cut, grid_xy, inside, map_size
 from lesionmap.tissue import TissueMask

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import tifffile
 from lesionmap.errors import SlideError
-from lesionmap.slides import describe
+from lesionmap.inspection import describe
 from lesionmap.tissue import TissueMask, TissueSettings, find_tissue, tissue_mask
 from pyramids import row, write_tiff
 
