@@ -21,12 +21,13 @@ class Workers(AbstractContextManager["Workers"]):
     Parameters
     ----------
     threads : int
+        Not used where a GPU computes: it takes one pass after another.
     """
 
     def __init__(self, threads: int) -> None:
         torch.set_num_threads(1)
-        self._threads = threads
-        self._pool = ThreadPoolExecutor(threads)
+        self._threads = 1 if torch.cuda.is_available() else threads
+        self._pool = ThreadPoolExecutor(self._threads)
 
     def __exit__(self, *_: object) -> None:
         self._pool.shutdown()

@@ -80,8 +80,6 @@ def test_a_missing_annotation_is_quarantined(tmp_path, noise):
 def test_damage_names_level_and_box_and_the_handle_survives(tmp_path, noise):
     path = write_tiff(tmp_path / "s.tif", noise)
     content = bytearray(path.read_bytes())
-    with openslide.OpenSlide(path) as handle:
-        assert handle.level_count == 1
     middle = len(content) // 2
     content[middle : middle + 2000] = b"\xff" * 2000
     path.write_bytes(content)
