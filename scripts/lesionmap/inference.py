@@ -129,8 +129,9 @@ def probability_map(
 def _probabilities(model: LesionFPN, images: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """(N, H, W, 3) uint8 → (N, H, W) uint8 levels; tile by tile on a CPU, where a batch only takes memory."""
     batch = torch.from_numpy(images).permute(0, 3, 1, 2).to(model.mean.device)  # (N, 3, H, W)
+    step = 1 if batch.device.type == "cpu" else len(batch)
     with mixed_precision(batch.device):
-        logits = torch.cat([model(part) for part in batch.split(1 if batch.device.type == "cpu" else len(batch))])
+        logits = torch.cat([model(batch[first : first + step]) for first in range(0, len(batch), step)])
     return as_levels(torch.sigmoid(logits.float())[:, 0].cpu().numpy())
 
 
