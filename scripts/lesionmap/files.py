@@ -2,8 +2,10 @@
 
 import json
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from glob import escape
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +14,31 @@ from typing import Any
 def written_whole(target: str | Path) -> Iterator[Path]:
     """Give a path beside `target` to write to; rename it to `target` if the block succeeds.
 
-    A killed or failing writer leaves no file that a later stage could take for whole.
+    A killed or failing writer leaves no file that a later stage could take for whole. Its draft is removed by the
+    next writer of the same target on the same host.
     """
     target = Path(target)
     target.parent.mkdir(parents=True, exist_ok=True)
-    draft = target.with_name(f".{target.stem}.{os.getpid()}{target.suffix}")
+    prefix = f".{target.stem}.{socket.gethostname()}-"
+    for left in target.parent.glob(f"{escape(prefix)}*{escape(target.suffix)}"):
+        if not _is_running(left.name.removeprefix(prefix).removesuffix(target.suffix)):
+            left.unlink(missing_ok=True)
+    draft = target.with_name(f"{prefix}{os.getpid()}{target.suffix}")
     try:
         yield draft
         os.replace(draft, target)
     finally:
         draft.unlink(missing_ok=True)
+
+
+def _is_running(process_id: str) -> bool:
+    try:
+        os.kill(int(process_id), 0)
+    except (ProcessLookupError, ValueError):
+        return False
+    except PermissionError:
+        pass  # another user's
+    return True
 
 
 def write_text(target: str | Path, text: str) -> None:

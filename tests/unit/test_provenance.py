@@ -1,5 +1,8 @@
+import os
 import re
 import shutil
+import socket
+import subprocess
 
 import lesionmap.provenance as library
 import numpy as np
@@ -67,6 +70,18 @@ def test_a_failed_write_leaves_the_old_file(tmp_path):
         raise RuntimeError
     assert read_json(tmp_path / "a.json") == {"old": True}
     assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
+
+
+def test_the_draft_of_a_dead_writer_is_removed_and_that_of_a_living_one_kept(tmp_path):
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    host = socket.gethostname()
+    left, kept = (tmp_path / f".a.{host}-{number}.json" for number in (dead.pid, os.getppid()))
+    for draft in (left, kept):
+        draft.write_text("half")
+    write_json(tmp_path / "a.json", {})
+    assert not left.exists()
+    assert kept.exists()
 
 
 def test_a_users_error_is_one_line_without_traceback(tmp_path):

@@ -124,7 +124,7 @@ def inputs(tmp_path: Path) -> ReportInputs:
     records = [str(folder / f"{slide}.json") for slide in [*SPLITS, "bad_1"]]
     tables = [str(folder / name) for name in ("manifest.tsv", "quarantine.tsv", "cohort.json", "slides.tsv")]
     build_manifest(records, tables[0], tables[1], reference=None)
-    summarise([make_metrics(folder, "Präparat 7%")], tables[3], tables[2], threshold=0.5)
+    summarise([make_metrics(folder, "Präparat 7%")], tables[3], tables[2], str(folder / "headline.txt"), threshold=0.5)
     HISTORY.to_csv(folder / "history.csv", index=False)
     kinds = ("json", "stain.json", "stain.png", "geojson", "overlay.png")
     per_slide = [[str(folder / f"{slide}.{kind}") for slide in SPLITS] for kind in kinds]
@@ -207,7 +207,7 @@ def test_cohort_figures_and_gaps(report: Path) -> None:
 
 
 def test_without_evaluated_slides_the_report_says_so(inputs: ReportInputs, tmp_path: Path) -> None:
-    summarise([], inputs.slide_table, inputs.cohort, threshold=0.5)
+    summarise([], inputs.slide_table, inputs.cohort, f"{inputs.cohort}.txt", threshold=0.5)
     report = render(inputs, tmp_path)
     assert "No slide was evaluated" in (report / "index.html").read_text()
     assert Page(report / "index.html").rows[3][7:9] == ["—", "—"]
@@ -279,7 +279,7 @@ def test_no_page_of_a_former_slide_is_left(report: Path, inputs: ReportInputs, t
 
 def test_a_failure_leaves_the_former_report(report: Path, inputs: ReportInputs, tmp_path: Path) -> None:
     before = contents(report)
-    summarise([], inputs.slide_table, inputs.cohort, threshold=0.5)
+    summarise([], inputs.slide_table, inputs.cohort, f"{inputs.cohort}.txt", threshold=0.5)
     Path(inputs.stain_pictures[2]).write_text("no picture")
     with pytest.raises(UnidentifiedImageError):
         render(inputs, tmp_path)

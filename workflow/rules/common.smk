@@ -82,6 +82,12 @@ def train_slides(wildcards):
     return slides
 
 
+def reference_stain(wildcards):
+    """The stain that the others are given; looked up after the manifest, so that a touched reference refits nothing."""
+    checkpoints.build_manifest.get()
+    return f"results/stain/{config['stain']['reference']}.json"
+
+
 def backbone_file(wildcards):
     """Where the backbone's weights come from; nothing for random ones."""
     weights = config["model"]["weights"]

@@ -33,7 +33,7 @@ rule train:
     input:
         train=collect("results/tiles/{slide}.h5", slide=train_slides),
         val=collect("results/tiles/{slide}.h5", slide=val_slides),
-        reference=f"results/stain/{config['stain']['reference']}.json",
+        reference=reference_stain,
         backbone=backbone_file,
     output:
         model="results/model/lesionmap.safetensors",
