@@ -11,6 +11,7 @@ import yaml
 
 from lesionmap.errors import SettingsError
 from lesionmap.inspection import SlideRow
+from lesionmap.tiling import TileSpec
 
 COLUMNS = ["slide", "path", "split", "annotation", "mpp"]
 
@@ -28,6 +29,8 @@ def check_config(config: dict[str, Any], schema_path: str | Path) -> None:
         problems = ["model.norm: frozen statistics need pretrained weights; take group or batch with weights: none"]
     if problems:
         raise SettingsError(stage="config", finding=_listed(problems), remedy="correct the keys named above")
+    tiles = config["tiles"]
+    TileSpec(tiles["region_px"], tiles["tile_px"], tiles["mpp"])
 
 
 def read_sheet(path: str | Path, schema_path: str | Path) -> dict[str, SlideRow]:

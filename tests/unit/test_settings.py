@@ -59,6 +59,12 @@ def test_every_mistake_is_named_at_once(root, config):
     assert "inference: Additional properties are not allowed ('treshold' was unexpected)" in message
 
 
+def test_a_region_that_is_no_whole_number_of_tiles_is_refused_at_once(root, config):
+    config["tiles"]["region_px"] = 4000
+    with pytest.raises(SettingsError, match=r"tiles\.region_px 4000 and tiles\.tile_px 512 do not fit together"):
+        check(root, config)
+
+
 def test_a_sheet_is_read_with_windows_line_ends_bom_and_spaces(root, tmp_path):
     text = HEAD + "a\t x.svs \ttrain\tx.xml\t0.25\n" + "b\ty.svs\tinference\t\t\n"
     rows = sheet(root, tmp_path, text.replace("\n", "\r\n"), encoding="utf-8-sig")
