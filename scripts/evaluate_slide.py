@@ -1,7 +1,7 @@
 """Adapter of rule evaluate_slide."""
 
+from lesionmap.evaluation import evaluate_slide
 from lesionmap.logs import job_log
-from lesionmap.metrics import evaluate_slide
 from lesionmap.provenance import provenance
 from lesionmap.slides import load_info
 

@@ -1,4 +1,4 @@
-"""What leaves the workflow for other programs: pyramids, outlines, pictures."""
+"""What is drawn of the lesions for other programs and for the eye: outlines, overlays."""
 
 import json
 from pathlib import Path
@@ -6,60 +6,18 @@ from typing import Any
 
 import numpy as np
 import rasterio.features
-import tifffile
 from affine import Affine
 from numpy.typing import NDArray
-from PIL import Image
 from scipy.ndimage import binary_erosion, label, maximum, mean
 from shapely import transform
 from shapely.geometry import mapping, shape
 
-from lesionmap.files import write_text, written_whole
+from lesionmap.files import write_text
+from lesionmap.images import write_png
 from lesionmap.slides import SlideInfo
 
-TIFF_TILE_PX = 256
 LESION_COLOUR = (200, 0, 0)
 TINT = (255, 230, 0)
-
-
-def write_pyramid(
-    path: str | Path, image: NDArray[np.uint8], *, mpp: float, levels: int, provenance: dict[str, Any] | None = None
-) -> None:
-    """Write a tiled, losslessly compressed TIFF that OpenSlide, tifffile and QuPath open.
-
-    Parameters
-    ----------
-    image : (H, W) uint8
-    mpp : float
-        µm/px of `image`, written as the TIFF's resolution.
-    levels : int
-        Levels to write, each half as large as the one before (fewer if the image gets smaller than a tile).
-    provenance : dict, optional
-        Written as JSON into the image description.
-    """
-    with written_whole(path) as draft, tifffile.TiffWriter(draft) as tiff:
-        for level in range(levels):
-            tiff.write(
-                image,
-                tile=(TIFF_TILE_PX, TIFF_TILE_PX),
-                photometric="minisblack",
-                compression="zlib",
-                subfiletype=int(level > 0),
-                resolution=(1e4 / (mpp * 2**level), 1e4 / (mpp * 2**level)),
-                resolutionunit="CENTIMETER",
-                description=json.dumps(provenance) if provenance and level == 0 else None,
-                metadata=None,
-                software="LesionMap",
-            )
-            if max(image.shape) <= TIFF_TILE_PX:
-                break
-            image = _halved(image)
-
-
-def _halved(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    even = np.pad(image, [(0, length % 2) for length in image.shape], mode="edge").astype(np.uint16)
-    total = even[::2, ::2] + even[1::2, ::2] + even[::2, 1::2] + even[1::2, 1::2]
-    return ((total + 2) // 4).astype(np.uint8)
 
 
 def write_lesions(
@@ -140,9 +98,3 @@ def write_overlay(
     outline = lesions & ~binary_erosion(lesions, iterations=2, border_value=1)
     blended[outline] = 0
     write_png(path, np.rint(blended).astype(np.uint8))
-
-
-def write_png(path: str | Path, image: NDArray[np.uint8]) -> None:
-    """Write a (H, W, 3) uint8 picture."""
-    with written_whole(path) as draft:
-        Image.fromarray(image).save(draft, format="PNG")

@@ -10,7 +10,8 @@ import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from lesionmap.export import write_lesions, write_overlay, write_pyramid
+from lesionmap.export import write_lesions, write_overlay
+from lesionmap.images import write_pyramid
 from lesionmap.metrics import as_levels, first_positive_level
 from lesionmap.model import LesionFPN, load_facts, load_model, mixed_precision, pick_device
 from lesionmap.slides import Slide, SlideInfo

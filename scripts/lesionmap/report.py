@@ -52,7 +52,7 @@ class ReportInputs:
     manifest, quarantine : str
         Tables of :func:`lesionmap.manifest.build_manifest`.
     cohort, slide_table : str
-        Files of :func:`lesionmap.metrics.summarise`.
+        Files of :func:`lesionmap.evaluation.summarise`.
     history : str or None
         Training history; None where an existing model was used.
     records : sequence of str

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lesionmap.errors import StainError
-from lesionmap.export import write_png
 from lesionmap.files import read_json, write_json
+from lesionmap.images import write_png
 from lesionmap.slides import Slide, SlideInfo
 from lesionmap.tissue import TissueMask
 

@@ -11,7 +11,7 @@ from skimage.filters import threshold_otsu
 from skimage.morphology import remove_small_holes, remove_small_objects
 
 from lesionmap.errors import SlideError
-from lesionmap.export import write_pyramid
+from lesionmap.images import write_pyramid
 from lesionmap.slides import Slide, SlideInfo
 from lesionmap.tiling import map_size
 

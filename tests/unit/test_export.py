@@ -5,7 +5,8 @@ import openslide
 import pytest
 import tifffile
 from lesionmap.annotations import import_annotation
-from lesionmap.export import write_lesions, write_overlay, write_pyramid
+from lesionmap.export import write_lesions, write_overlay
+from lesionmap.images import write_pyramid
 from lesionmap.inspection import describe
 from lesionmap.slides import SlideInfo
 from PIL import Image

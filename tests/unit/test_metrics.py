@@ -2,7 +2,8 @@ import json
 
 import numpy as np
 import pytest
-from lesionmap.metrics import Histograms, as_levels, binary_metrics, first_positive_level, summarise
+from lesionmap.evaluation import summarise
+from lesionmap.metrics import Histograms, as_levels, binary_metrics, first_positive_level
 from sklearn.metrics import average_precision_score, f1_score, jaccard_score, roc_auc_score
 
 

@@ -47,6 +47,15 @@ def test_geometry_counts_for_all_that_measure(copy_of_scripts):
     assert "conclude" not in found
 
 
+def test_a_new_look_of_the_overlay_retrains_nothing(copy_of_scripts):
+    assert changed_rules(copy_of_scripts, "lesionmap/export.py", "TINT = (255", "TINT = (250") == {"infer_slide"}
+
+
+def test_what_is_evaluated_retrains_nothing(copy_of_scripts):
+    found = changed_rules(copy_of_scripts, "lesionmap/evaluation.py", "~tissue & (mask == 0)", "~tissue")
+    assert found == {"evaluate_slide", "summarise"}
+
+
 def test_an_adapter_and_a_template_count(copy_of_scripts):
     assert changed_rules(copy_of_scripts, "find_tissue.py", "output[0]", "output[1]") == {"find_tissue"}
     template = "lesionmap/templates/index.html.j2"

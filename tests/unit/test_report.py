@@ -11,10 +11,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
-from lesionmap.export import write_lesions, write_overlay, write_png
+from lesionmap.evaluation import summarise
+from lesionmap.export import write_lesions, write_overlay
 from lesionmap.files import write_json
+from lesionmap.images import write_png
 from lesionmap.manifest import build_manifest
-from lesionmap.metrics import Histograms, binary_metrics, summarise
+from lesionmap.metrics import Histograms, binary_metrics
 from lesionmap.report import ReportInputs, duration, fixed, published_epoch, render_report, stage_times
 from lesionmap.slides import SlideInfo
 from PIL import UnidentifiedImageError
