@@ -45,6 +45,7 @@ lint: $(VENV)/installed ## check style, types and the workflow
 .PHONY: real
 real: $(VENV)/installed ## run the workflow on the real slides of ../shared/data, into results/
 	$(SNAKEMAKE) --configfile tests/real/config.yaml
+	@cat results/conclusion.txt
 	$(BIN)/pytest -n 0 tests/real
 
 .PHONY: format

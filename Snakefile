@@ -9,6 +9,7 @@ configfile: "config/config.yaml"
 
 
 include: "workflow/rules/common.smk"
+include: "workflow/rules/doctor.smk"
 include: "workflow/rules/slides.smk"
 include: "workflow/rules/tissue.smk"
 include: "workflow/rules/annotations.smk"

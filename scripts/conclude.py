@@ -1,7 +1,9 @@
 """Adapter of rule conclude."""
 
 from lesionmap.logs import job_log
-from lesionmap.manifest import conclude
+from lesionmap.manifest import RunTables, conclude
 
 with job_log(snakemake.log[0]):
-    conclude(snakemake.input.headline, snakemake.input.quarantine, snakemake.output[0], fail=snakemake.params.fail)
+    paths = snakemake.input
+    tables = RunTables(paths.headline, paths.manifest, paths.quarantine, paths.unreadable)
+    conclude(tables, snakemake.output[0], fail=snakemake.params.fail)

@@ -1,11 +1,11 @@
 """Adapter of rule evaluate_slide."""
 
 from lesionmap.evaluation import evaluate_slide
-from lesionmap.logs import job_log
 from lesionmap.provenance import provenance
+from lesionmap.quarantine import slide_job
 from lesionmap.slides import load_info
 
-with job_log(snakemake.log[0]):
+with slide_job(snakemake.wildcards.slide, snakemake.log[0], snakemake.input, snakemake.output):
     info, paths, params = load_info(snakemake.input.info), snakemake.input, snakemake.params
     origin = provenance(params.code, identity=info.identity)
     options = {"threshold": params.threshold, "split": params.split, "provenance": origin}

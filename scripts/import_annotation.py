@@ -1,14 +1,10 @@
 """Adapter of rule import_annotation."""
 
-from lesionmap.annotations import import_annotation
-from lesionmap.logs import job_log
+from lesionmap.annotations import AnnotationSettings, import_annotation
+from lesionmap.quarantine import slide_job
 from lesionmap.slides import load_info
 
-with job_log(snakemake.log[0]):
-    import_annotation(
-        snakemake.input.annotation,
-        load_info(snakemake.input.info),
-        snakemake.output[0],
-        classes=snakemake.params.classes,
-        mask_values=snakemake.params.mask_values,
-    )
+with slide_job(snakemake.wildcards.slide, snakemake.log[0], snakemake.input, snakemake.output):
+    info, params = load_info(snakemake.input.info), snakemake.params
+    settings = AnnotationSettings(**params.annotations)
+    import_annotation(snakemake.input.annotation, info, snakemake.output[0], settings, mask_mpp=params.mask_mpp)

@@ -5,7 +5,7 @@ from lesionmap.report import ReportInputs, render_report
 
 with job_log(snakemake.log[0]):
     paths, params = snakemake.input, snakemake.params
-    tables = (paths.manifest, paths.quarantine, paths.cohort, paths.slide_table, paths.get("history") or None)
+    tables = (paths.quarantine, paths.cohort, paths.slide_table, paths.get("history") or None)
     slides = (paths.records, paths.stains, paths.stain_pictures, paths.outlines, paths.overlays)
     options = {"config": params.config, "benchmarks": params.benchmarks}
     render_report(ReportInputs(*tables, *slides), *snakemake.output, **options)

@@ -2,6 +2,7 @@
 
 from lesionmap.evaluation import summarise
 from lesionmap.logs import job_log
+from lesionmap.quarantine import usable
 
 with job_log(snakemake.log[0]):
-    summarise(snakemake.input, *snakemake.output, threshold=snakemake.params.threshold)
+    summarise(usable(snakemake.input), *snakemake.output, threshold=snakemake.params.threshold)

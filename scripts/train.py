@@ -3,6 +3,7 @@
 from lesionmap.logs import job_log
 from lesionmap.model import ModelSettings
 from lesionmap.provenance import provenance
+from lesionmap.quarantine import usable
 from lesionmap.stain import load_record
 from lesionmap.training import TrainJob, TrainSettings, train
 
@@ -11,5 +12,6 @@ with job_log(snakemake.log[0]):
     origin = provenance(params.code, model=params.model, train=params.train)
     facts = {"tiles": params.tiles, "stain_reference": load_record(paths.reference), "provenance": origin}
     network, schedule = ModelSettings(**params.model), TrainSettings(**params.train)
-    job = TrainJob(paths.train, paths.val, paths.get("backbone") or None, network, schedule, facts)
+    stores = usable(paths.train), usable(paths.val)
+    job = TrainJob(*stores, paths.get("backbone") or None, network, schedule, facts)
     train(job, *snakemake.output, threads=snakemake.threads)

@@ -1,200 +1,246 @@
-"""Pathologists' outlines: from the file of any program to one canonical GeoJSON, and from that to masks.
+"""Pathologists' outlines: from what their programs export to one canonical GeoJSON, and from that to masks.
 
 Coordinates are continuous level-0 pixels: pixel i covers [i, i + 1), so its centre is i + 0.5.
 """
 
-import json
 import logging
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
-from xml.etree.ElementTree import Element, ParseError
 
 import numpy as np
 import rasterio.features
 import shapely
-import tifffile
 from affine import Affine
-from defusedxml import DefusedXmlException, ElementTree
 from numpy.typing import NDArray
-from shapely.geometry import Polygon, mapping, shape
+from shapely.geometry import Polygon, box, mapping, shape
 from shapely.geometry.base import BaseGeometry
 
-from lesionmap.errors import AnnotationError
+from lesionmap.annotation_files import AnnotationFile, Outline, read_annotation, refusal
 from lesionmap.files import read_json, write_json
 from lesionmap.slides import SlideInfo
 from lesionmap.tiling import CLASS_NAMES
 
-STAGE = "import_annotation"
-HOLE, LEFT_OUT = "hole", "ignore"
-DRAWN_LAST_WINS = ("fat", "vessel", "lesion")
+HOLE = "hole"
+PRIORITY = ("lesion", "vessel", "fat")  # where outlines overlap, the first wins
+FRAME = "level-0 pixels of the slide file, x to the right and y down from its top-left corner"
 
 
 @dataclass(frozen=True)
-class Outline:
-    """One outline as its file has it: the name its class has there, and its geometry."""
+class AnnotationSettings:
+    """How outlines are understood.
 
+    Parameters
+    ----------
+    classes : mapping
+        Class name in the file, or a pattern with ``*``, ``?``, ``[…]`` → ``lesion``, ``vessel``, ``fat``, ``hole`` (cut
+        out of all others) or ``ignore``.
+    mask_values : mapping
+        Pixel value of a mask, as text → the same.
+    invalid : str
+        ``repair`` or ``refuse`` outlines that are unclosed, cross themselves or have too few points.
+    """
+
+    classes: Mapping[str, str]
+    mask_values: Mapping[str, str]
+    invalid: str
+
+
+@dataclass(frozen=True)
+class Part:
+    """A polygon of one class in level-0 pixels; `name` is the class as its file has it."""
+
+    label: str
     name: str
-    geometry: BaseGeometry
+    polygon: Polygon
 
 
 def import_annotation(
-    source: str,
-    info: SlideInfo,
-    output: str,
-    *,
-    classes: dict[str, str],
-    mask_values: dict[str, str],
+    source: str, info: SlideInfo, output: str, settings: AnnotationSettings, *, mask_mpp: float | None = None
 ) -> None:
     """Write the canonical GeoJSON of one slide's annotation.
 
     Parameters
     ----------
     source : str
-        ASAP XML, QuPath GeoJSON, or a class mask as TIFF.
+        A file that :func:`lesionmap.annotation_files.read_annotation` reads.
     info : SlideInfo
     output : str
-        FeatureCollection in level-0 pixels; each feature's ``properties.class`` is lesion, vessel or fat.
-    classes : dict
-        Class name in the file → ``lesion``, ``vessel``, ``fat``, ``hole`` (cut out of all others) or ``ignore``.
-    mask_values : dict
-        Pixel value of a mask, as text → the same.
+        GeoJSON as :func:`canonical` gives it.
+    settings : AnnotationSettings
+    mask_mpp : float, optional
+        µm/px of a mask that does not cover the whole slide.
 
     Raises
     ------
     AnnotationError
-        If the file cannot be understood, has a class that `classes` does not map, or lies beside the slide.
+        If the file cannot be understood, has a class that is not mapped, or lies beside the slide.
     """
-    outlines = _read_outlines(source, info)
-    names = mask_values if Path(source).suffix.lower() in (".tif", ".tiff") else classes
-    by_class = _map_classes(outlines, names, info.slide)
-    polygons = _cut_holes(by_class)
-    _check_place(polygons, info)
-    features = [
-        {"type": "Feature", "properties": {"class": name}, "geometry": mapping(polygon)} for name, polygon in polygons
-    ]
-    logging.info("%s: %s", info.slide, dict(Counter(name for name, _ in polygons)) or "no outlines")
-    write_json(output, {"type": "FeatureCollection", "slide": info.slide, "features": features})
+    content = canonical(read_annotation(source, info, mask_mpp), info, settings)
+    logging.info("%s: %s", info.slide, {key: content[key] for key in ("classes", "repaired", "ignored", "outside")})
+    write_json(output, content)
 
 
-def _read_outlines(source: str, info: SlideInfo) -> list[Outline]:
-    readers = {".xml": _read_asap, ".geojson": _read_qupath, ".json": _read_qupath}
-    readers |= {".tif": _read_mask, ".tiff": _read_mask}
-    suffix = Path(source).suffix.lower()
-    if suffix not in readers:
-        raise _refusal(
-            info.slide,
-            f"{source} has the ending '{suffix}', which is none of {', '.join(readers)}",
-            "export from ASAP as XML, from QuPath as GeoJSON, or give a class mask as TIFF",
-        )
-    try:
-        return readers[suffix](source, info)
-    except (ParseError, DefusedXmlException, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise _refusal(info.slide, f"{source} is not well-formed ({error})", "export it again") from error
-    except (KeyError, TypeError, ValueError, AttributeError, shapely.GEOSException) as error:
-        finding = f"{source} has an outline that is not understood ({type(error).__name__}: {error})"
-        raise _refusal(info.slide, finding, "export it again, or open an issue with the file") from error
+def canonical(content: AnnotationFile, info: SlideInfo, settings: AnnotationSettings) -> dict[str, Any]:
+    """Outlines of any program in the one canonical form.
+
+    Returns
+    -------
+    dict
+        A FeatureCollection in level-0 pixels. Each feature's ``properties`` have ``class`` (lesion, vessel or fat),
+        ``name`` (the class as its file has it) and ``area_mm2``. No two classes overlap. Beside the features:
+        ``frame``, ``source``, ``classes`` (polygons and mm² of each), ``repaired`` and ``ignored`` (counts by kind),
+        and ``outside`` (polygons that reached beyond the slide, and the mm² that were cut off them).
+
+    Raises
+    ------
+    AnnotationError
+    """
+    mm2 = (info.mpp / 1000) ** 2
+    outlines, repaired = _valid(content, info.slide, settings.invalid)
+    names = settings.mask_values if content.mask_scale else settings.classes
+    labels = _labels(outlines, names, info.slide)
+    parts, outside = _within_slide(_cut_holes(outlines, labels), info)
+    parts = _by_priority(parts)
+    return {
+        "type": "FeatureCollection",
+        "slide": info.slide,
+        "frame": FRAME,
+        "source": {"format": content.format, "level_0_px_per_mask_px": content.mask_scale},
+        "classes": {label: _summary([part for part in parts if part.label == label], mm2) for label in PRIORITY},
+        "repaired": dict(sorted(repaired.items())),
+        "ignored": dict(sorted(content.ignored.items())),
+        "outside": {"polygons": len(outside), "area_mm2": round(sum(outside) * mm2, 6)},
+        "features": [_feature(part, mm2) for part in parts],
+    }
 
 
-def _refusal(slide: str, finding: str, remedy: str) -> AnnotationError:
-    return AnnotationError(slide=slide, stage=STAGE, finding=finding, remedy=remedy)
+def _summary(parts: Sequence[Part], mm2: float) -> dict[str, Any]:
+    area_px = shapely.union_all([part.polygon for part in parts]).area
+    return {"polygons": len(parts), "area_mm2": round(area_px * mm2, 6)}
 
 
-def _read_asap(source: str, info: SlideInfo) -> list[Outline]:
-    root: Element = ElementTree.fromstring(Path(source).read_bytes())
-    if root.tag != "ASAP_Annotations":
-        raise ValueError(f"its root element is <{root.tag}>, not <ASAP_Annotations>")
+def _feature(part: Part, mm2: float) -> dict[str, Any]:
+    properties = {"class": part.label, "name": part.name, "area_mm2": round(part.polygon.area * mm2, 6)}
+    return {"type": "Feature", "properties": properties, "geometry": mapping(part.polygon)}
+
+
+def _valid(content: AnnotationFile, slide: str, policy: str) -> tuple[list[Outline], Counter[str]]:
+    """Outlines untangled, and the counts of all that was mended; refused if the policy says so."""
+    repaired = content.repaired.copy()
     outlines = []
-    for element in root.iter("Annotation"):
-        corners = sorted(element.iter("Coordinate"), key=lambda corner: float(corner.attrib["Order"]))
-        ring = [(float(corner.attrib["X"]), float(corner.attrib["Y"])) for corner in corners]
-        if len(ring) < 3:
-            logging.warning("%s: an ASAP %s with fewer than 3 points is left out", info.slide, element.get("Type"))
-            continue
-        outlines.append(Outline(element.attrib["PartOfGroup"], _repaired(Polygon(ring), info.slide)))
-    return outlines
+    for outline in content.outlines:
+        geometry = outline.geometry
+        if not geometry.is_valid:
+            repaired["self-crossing"] += 1
+            geometry = shapely.make_valid(geometry, method="structure", keep_collapsed=False)
+        outlines.append(Outline(outline.name, geometry, outline.cuts))
+    if repaired and policy == "refuse":
+        listed = ", ".join(f"{count} {kind}" for kind, count in sorted(repaired.items()))
+        remedy = "correct the outlines in the program that made them, or set annotations.invalid to repair"
+        raise refusal(slide, f"invalid outlines: {listed}", remedy)
+    return outlines, repaired
 
 
-def _read_qupath(source: str, info: SlideInfo) -> list[Outline]:
-    content = json.loads(Path(source).read_text(encoding="utf-8"))
-    features = content if isinstance(content, list) else content.get("features", [content])
-    outlines = []
-    for feature in features:
-        classification = feature["properties"].get("classification", {}).get("name", "")
-        # QuPath crops to the scanned bounds, so its origin is their corner
-        geometry = shapely.transform(shape(feature["geometry"]), lambda xy: xy + info.bounds_xy_lv0)
-        outlines.append(Outline(classification, _repaired(geometry, info.slide)))
-    return outlines
-
-
-def _read_mask(source: str, info: SlideInfo) -> list[Outline]:
-    try:
-        mask = tifffile.imread(source, series=0, level=0)
-    except tifffile.TiffFileError as error:
-        raise ValueError(str(error)) from error
-    if mask.ndim != 2:
-        raise ValueError(f"the mask has shape {mask.shape}; it needs one channel of class values")
-    scale = info.size_lv0[0] / mask.shape[1]
-    if abs(mask.shape[0] * scale - info.size_lv0[1]) > scale:
-        raise ValueError(
-            f"the mask of {mask.shape[1]}×{mask.shape[0]} px has other proportions than the slide of "
-            f"{info.size_lv0[0]}×{info.size_lv0[1]} px"
-        )
-    mask = mask.astype(np.uint8)
-    shapes = rasterio.features.shapes(mask, mask=mask > 0, transform=Affine.scale(scale))
-    return [Outline(str(int(value)), shape(geometry)) for geometry, value in shapes]
-
-
-def _repaired(geometry: BaseGeometry, slide: str) -> BaseGeometry:
-    if geometry.is_valid:
-        return geometry
-    logging.warning("%s: an outline that crosses itself was repaired", slide)
-    return shapely.make_valid(geometry)
-
-
-def _map_classes(outlines: list[Outline], names: dict[str, str], slide: str) -> dict[str, list[BaseGeometry]]:
-    unknown = sorted({outline.name for outline in outlines} - names.keys())
+def _labels(outlines: Sequence[Outline], names: Mapping[str, str], slide: str) -> dict[str, str]:
+    """What each class name of the file means."""
+    counts = Counter(outline.name for outline in outlines)
+    labels = {name: meaning(name, names) for name in counts}
+    unknown = sorted(name for name, label in labels.items() if label is None)
     if unknown:
-        raise _refusal(
+        found = ", ".join(f"'{name}' ({count})" for name, count in sorted(counts.items()))
+        raise refusal(
             slide,
-            f"classes that the config does not map: {', '.join(map(repr, unknown))}",
-            "map each under annotations.classes (or annotations.mask_values for a mask) to lesion, vessel, fat, "
-            "hole or ignore",
+            f"classes that the config does not map: {', '.join(map(repr, unknown))}; the file has {found}",
+            "map each under annotations.classes (annotations.mask_values for a mask) to lesion, vessel, fat, hole or "
+            "ignore",
         )
-    by_class: dict[str, list[BaseGeometry]] = {}
-    for outline in outlines:
-        by_class.setdefault(names[outline.name], []).append(outline.geometry)
-    by_class.pop(LEFT_OUT, None)
-    return by_class
+    return {name: label for name, label in labels.items() if label}
 
 
-def _cut_holes(by_class: dict[str, list[BaseGeometry]]) -> list[tuple[str, Polygon]]:
-    holes = by_class.get(HOLE, [])
+def meaning(name: str, names: Mapping[str, str]) -> str | None:
+    """What a class name is mapped to: by itself, by the first pattern that fits, else by what it is derived from.
+
+    QuPath writes a class derived from another as ``Tumor: invasive``.
+    """
+    if name in names:
+        return names[name]
+    for pattern, label in names.items():
+        if fnmatchcase(name, pattern):
+            return label
+    base, colon, _ = name.rpartition(": ")
+    return meaning(base, names) if colon else None
+
+
+def _cut_holes(outlines: Sequence[Outline], labels: Mapping[str, str]) -> list[Part]:
+    """Polygons of lesion, vessel and fat without the holes: a layer's own in that layer, a class of holes in all."""
+    everywhere = [outline.geometry for outline in outlines if labels[outline.name] == HOLE]
+    parts = []
+    for name, label in labels.items():
+        own = [outline.geometry for outline in outlines if outline.name == name and outline.cuts]
+        areas = [outline.geometry for outline in outlines if outline.name == name and not outline.cuts]
+        if label in CLASS_NAMES:
+            rest = _without(areas, [*own, *everywhere])
+            parts += [Part(label, name, polygon) for geometry in rest for polygon in _polygons(geometry)]
+    return parts
+
+
+def _without(areas: Sequence[BaseGeometry], holes: Sequence[BaseGeometry]) -> list[BaseGeometry]:
+    """Each area less the holes that it meets."""
     tree = shapely.STRtree(holes)
-    polygons = []
-    for name in CLASS_NAMES:
-        for geometry in by_class.get(name, []):
-            over = [holes[index] for index in tree.query(geometry)]
-            rest = geometry.difference(shapely.union_all(over)) if over else geometry
-            polygons += [(name, part) for part in shapely.get_parts(rest) if part.area > 0]
-    return [(name, part) for name, part in polygons if isinstance(part, Polygon)]
+    over = [[holes[index] for index in tree.query(area, predicate="intersects")] for area in areas]
+    return [area.difference(shapely.union_all(cut)) if cut else area for area, cut in zip(areas, over, strict=True)]
 
 
-def _check_place(polygons: list[tuple[str, Polygon]], info: SlideInfo) -> None:
-    if not polygons:
-        return
-    width, height = info.size_lv0
-    left, top, right, bottom = shapely.total_bounds([polygon for _, polygon in polygons])
-    if right <= 0 or bottom <= 0 or left >= width or top >= height:
-        raise _refusal(
+def _polygons(geometry: BaseGeometry) -> list[Polygon]:
+    return [part for part in shapely.get_parts(geometry) if isinstance(part, Polygon) and part.area > 0]
+
+
+def _within_slide(parts: list[Part], info: SlideInfo) -> tuple[list[Part], list[float]]:
+    """Parts clipped to the slide, and the area in level-0 pixels that was cut off each that reached beyond it.
+
+    Raises
+    ------
+    AnnotationError
+        If nothing is left: the file belongs to another slide or is in other coordinates.
+    """
+    slide = box(0, 0, *info.size_lv0)
+    clipped, outside = [], []
+    for part in parts:
+        if slide.covers(part.polygon):
+            clipped.append(part)
+            continue
+        inside = part.polygon.intersection(slide)
+        outside.append(part.polygon.area - inside.area)
+        clipped += [Part(part.label, part.name, polygon) for polygon in _polygons(inside)]
+    if parts and not clipped:
+        left, top, right, bottom = shapely.total_bounds([part.polygon for part in parts])
+        raise refusal(
             info.slide,
-            f"all outlines (x {left:.0f}–{right:.0f}, y {top:.0f}–{bottom:.0f}) lie beside the slide "
-            f"of {width}×{height} px",
+            f"all outlines (x {left:.0f} to {right:.0f}, y {top:.0f} to {bottom:.0f}) lie beside the slide of "
+            f"{info.size_lv0[0]}×{info.size_lv0[1]} px",
             "check that the annotation belongs to this slide and is in level-0 pixels",
         )
-    if left < 0 or top < 0 or right > width or bottom > height:
-        logging.warning("%s: outlines reach beyond the slide; that part is ignored", info.slide)
+    if outside:
+        logging.warning("%s: %d outlines reach beyond the slide; those parts are cut off", info.slide, len(outside))
+    return clipped, outside
+
+
+def _by_priority(parts: Sequence[Part]) -> list[Part]:
+    """Parts of which those of a lower class have lost what a higher one covers, highest class first."""
+    resolved: list[Part] = []
+    for label in PRIORITY:
+        members = [part for part in parts if part.label == label]
+        rest = _without([part.polygon for part in members], [part.polygon for part in resolved])
+        resolved += [
+            Part(label, part.name, polygon)
+            for part, geometry in zip(members, rest, strict=True)
+            for polygon in _polygons(geometry)
+        ]
+    return resolved
 
 
 class Annotation:
@@ -227,10 +273,10 @@ class Annotation:
         Returns
         -------
         (height, width) uint8
-            0 background, 1 lesion, 2 vessel, 3 fat; where they overlap lesion wins over vessel over fat.
+            0 background, 1 lesion, 2 vessel, 3 fat.
         """
-        box = shapely.box(*xy_lv0, xy_lv0[0] + size_px[0] * scale, xy_lv0[1] + size_px[1] * scale)
-        hits = sorted(self._tree.query(box, predicate="intersects"), key=self._priority)
+        area = box(*xy_lv0, xy_lv0[0] + size_px[0] * scale, xy_lv0[1] + size_px[1] * scale)
+        hits = sorted(self._tree.query(area, predicate="intersects"), reverse=True)  # the first class is drawn last
         if not hits:
             return np.zeros((size_px[1], size_px[0]), dtype=np.uint8)
         mask: NDArray[np.uint8] = rasterio.features.rasterize(
@@ -240,6 +286,3 @@ class Annotation:
             dtype="uint8",
         )
         return mask
-
-    def _priority(self, index: int) -> tuple[int, int]:
-        return DRAWN_LAST_WINS.index(self._classes[index]), index

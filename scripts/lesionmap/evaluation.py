@@ -9,9 +9,10 @@ import tifffile
 
 from lesionmap.annotations import Annotation
 from lesionmap.files import read_json, write_json, write_text, written_whole
-from lesionmap.images import pyramid_mpp
+from lesionmap.images import pyramid_mpp, pyramid_provenance
 from lesionmap.metrics import Histograms, binary_metrics
 from lesionmap.slides import SlideInfo
+from lesionmap.tiling import IGNORE
 from lesionmap.tissue import TissueMask
 
 
@@ -28,7 +29,7 @@ def evaluate_slide(
 ) -> None:
     """Compare one slide's probability map with its annotation, inside tissue, at the map's resolution.
 
-    Annotated pixels count even where tissue detection missed them.
+    Annotated pixels count even where tissue detection missed them; what could not be read does not.
 
     Parameters
     ----------
@@ -40,7 +41,10 @@ def evaluate_slide(
     scale = pyramid_mpp(probability_path) / info.mpp
     mask = Annotation(annotation_path).mask((0, 0), size, scale)
     tissue = TissueMask(tissue_path, info).at((0, 0), size, scale)
-    mask[~tissue & (mask == 0)] = 255
+    mask[~tissue & (mask == 0)] = IGNORE
+    for box in pyramid_provenance(probability_path)["unreadable"]:
+        left, top, width, height = (round(part / scale) for part in box)
+        mask[top : top + height, left : left + width] = IGNORE
     histograms = Histograms.of(levels, mask)
     content = {
         "slide": info.slide,

@@ -64,7 +64,14 @@ def write_lesions(
                 },
             }
         )
-    content = {"type": "FeatureCollection", "provenance": provenance, "features": features}
+    content = {
+        "type": "FeatureCollection",
+        "slide": info.slide,
+        "frame": {"unit": "level-0 pixels", "origin_xy_lv0": info.bounds_xy_lv0, "mpp": info.mpp},
+        "unreadable": provenance.get("unreadable", []),
+        "provenance": provenance,
+        "features": features,
+    }
     write_text(path, json.dumps(content) + "\n")
     return len(features)
 

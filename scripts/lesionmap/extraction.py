@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from lesionmap.annotations import Annotation
 from lesionmap.errors import SlideError
-from lesionmap.slides import Slide, SlideInfo
+from lesionmap.slides import Slide, SlideInfo, check_damage
 from lesionmap.stain import StainProfile, apply_table, load_profile, transform_table
 from lesionmap.store import Region, new_store
 from lesionmap.tiling import IGNORE, TileSpec, area_majority, area_mean, cut, grid_xy, inside
@@ -26,20 +26,24 @@ class Extraction:
     spec : TileSpec
     min_tissue_fraction : float
         Regions with less tissue than this are left out, unless they carry an annotation.
+    max_unreadable_fraction : float
+        Share of those regions that may be unreadable and is left out.
     stain, reference : StainProfile
         The slide's own stain and the one it is brought to.
     """
 
     spec: TileSpec
     min_tissue_fraction: float
+    max_unreadable_fraction: float
     stain: StainProfile
     reference: StainProfile
 
     @classmethod
     def of(cls, tiles: Mapping[str, Any], stain_path: str, reference_path: str) -> "Extraction":
-        """From the config section ``tiles`` and two profile files."""
+        """From the config section ``tiles`` with ``max_unreadable_fraction``, and two profile files."""
         spec = TileSpec(tiles["region_px"], tiles["tile_px"], tiles["mpp"])
-        return cls(spec, tiles["min_tissue_fraction"], load_profile(stain_path), load_profile(reference_path))
+        limits = tiles["min_tissue_fraction"], tiles["max_unreadable_fraction"]
+        return cls(spec, *limits, load_profile(stain_path), load_profile(reference_path))
 
 
 def extract_tiles(
@@ -65,7 +69,7 @@ def extract_tiles(
     Raises
     ------
     SlideError
-        If a region cannot be read, or none has tissue.
+        If too many regions cannot be read, or none has tissue.
     """
     attributes = {
         "slide": info.slide,
@@ -76,10 +80,18 @@ def extract_tiles(
         "provenance": provenance,
     }
     stored = tiles = 0
+    unreadable: list[SlideError] = []
+    side_lv0 = settings.spec.region_side_lv0(info.mpp)
     with new_store(output, settings.spec, attributes) as store:
-        for region in cut_slide(info, TissueMask(tissue_path, info), Annotation(annotation_path), settings):
-            store.append(region)
-            stored, tiles = stored + 1, tiles + len(region.images)
+        for xy, region in cut_slide(info, TissueMask(tissue_path, info), Annotation(annotation_path), settings):
+            if isinstance(region, SlideError):
+                logging.warning("%s", region)
+                unreadable.append(region)
+                store.skip((*xy, side_lv0, side_lv0))
+            else:
+                store.append(region)
+                stored, tiles = stored + 1, tiles + len(region.images)
+        check_damage(info, "extract_tiles", unreadable, stored + len(unreadable), settings.max_unreadable_fraction)
         if not stored:
             raise SlideError(
                 slide=info.slide,
@@ -87,11 +99,13 @@ def extract_tiles(
                 finding=f"no region has {settings.min_tissue_fraction:.0%} tissue or an annotation",
                 remedy="look at the tissue mask, or lower tiles.min_tissue_fraction",
             )
-    logging.info("%s: %d regions, %d tiles", info.slide, stored, tiles)
+    logging.info("%s: %d regions, %d tiles, %d regions unreadable", info.slide, stored, tiles, len(unreadable))
 
 
-def cut_slide(info: SlideInfo, tissue: TissueMask, annotation: Annotation, settings: Extraction) -> Iterator[Region]:
-    """The regions of a slide that have tissue or an annotation, row by row.
+def cut_slide(
+    info: SlideInfo, tissue: TissueMask, annotation: Annotation, settings: Extraction
+) -> Iterator[tuple[tuple[float, float], Region | SlideError]]:
+    """Corner and content of the regions that have tissue or an annotation, row by row; the error of unreadable ones.
 
     Tiles without either are left out of a region.
     """
@@ -106,9 +120,13 @@ def cut_slide(info: SlideInfo, tissue: TissueMask, annotation: Annotation, setti
             if not mask.any() and covered.mean() < max(settings.min_tissue_fraction, 1e-9):
                 continue
             mask[~inside((x, y), spec.region_px, scale, info.size_lv0)] = IGNORE
-            image = apply_table(table, slide.read((x, y), side, spec.mpp))
+            try:
+                image = apply_table(table, slide.read((x, y), side, spec.mpp))
+            except SlideError as error:
+                yield (x, y), error
+                continue
             outlined = (mask != 0) & (mask != IGNORE)
-            yield _region((x, y), image, mask, (covered | outlined).view(np.uint8), spec)
+            yield (x, y), _region((x, y), image, mask, (covered | outlined).view(np.uint8), spec)
 
 
 def _region(

@@ -1,9 +1,10 @@
 """Whole files or none: everything is written beside its target and renamed."""
 
+import csv
 import json
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from glob import escape
 from pathlib import Path
@@ -50,6 +51,14 @@ def write_text(target: str | Path, text: str) -> None:
 def write_json(target: str | Path, content: object) -> None:
     """Write `content` as JSON that people can read; equal content gives equal bytes."""
     write_text(target, json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def write_table(target: str | Path, rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None:
+    """Write some columns of rows as TSV."""
+    with written_whole(target) as draft, open(draft, "w", encoding="utf-8", newline="") as stream:
+        writer = csv.DictWriter(stream, columns, dialect="excel-tab", lineterminator="\n", extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows(rows)
 
 
 def read_json(path: str | Path) -> Any:

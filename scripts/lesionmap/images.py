@@ -61,6 +61,13 @@ def pyramid_mpp(path: str) -> float:
     return 1e4 * float(denominator) / float(numerator)
 
 
+def pyramid_provenance(path: str) -> dict[str, Any]:
+    """The provenance that :func:`write_pyramid` was given."""
+    with tifffile.TiffFile(path) as tiff:
+        content: dict[str, Any] = json.loads(tiff.pages.first.description)
+    return content
+
+
 def write_png(path: str | Path, image: NDArray[np.uint8]) -> None:
     """Write a (H, W, 3) uint8 picture."""
     with written_whole(path) as draft:

@@ -10,11 +10,12 @@ import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from lesionmap.errors import SlideError
 from lesionmap.export import write_lesions, write_overlay
 from lesionmap.images import write_pyramid
 from lesionmap.metrics import as_levels, first_positive_level
 from lesionmap.model import LesionFPN, load_facts, load_model, mixed_precision, pick_device
-from lesionmap.slides import Slide, SlideInfo
+from lesionmap.slides import Slide, SlideInfo, check_damage
 from lesionmap.stain import StainProfile, apply_table, load_profile, profile_from, transform_table
 from lesionmap.tiling import grid_xy, map_size
 from lesionmap.tissue import TissueMask
@@ -26,12 +27,15 @@ PYRAMID_LEVELS = 8
 
 @dataclass(frozen=True)
 class InferenceSettings:
-    """The pass: at `mpp` µm/px, `batch_size` tiles at a time, lesion from probability `threshold`; `threads` cores."""
+    """The pass: at `mpp` µm/px, `batch_size` tiles at a time, lesion from probability `threshold`.
+
+    A slide of whose tiles more than `max_unreadable_fraction` cannot be read is refused.
+    """
 
     mpp: float
     batch_size: int
     threshold: float
-    threads: int
+    max_unreadable_fraction: float
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,8 @@ def infer_slide(
     files: LesionFiles,
     settings: InferenceSettings,
     provenance: dict[str, Any],
+    *,
+    threads: int,
 ) -> None:
     """Map the lesions of one slide.
 
@@ -65,10 +71,16 @@ def infer_slide(
     files : LesionFiles
     settings : InferenceSettings
     provenance : dict
+    threads : int
+        CPU cores to use; the maps do not depend on it.
+
+    Raises
+    ------
+    SlideError
+        If too many tiles cannot be read.
     """
     facts = load_facts(model_path)
-    provenance = provenance | {"model_training": facts["provenance"]}
-    levels = probability_map(
+    levels, unreadable = probability_map(
         info,
         TissueMask(tissue_path, info),
         load_profile(stain_path),
@@ -76,7 +88,9 @@ def infer_slide(
         load_model(model_path).to(pick_device(), memory_format=torch.channels_last),  # type: ignore[call-overload]
         tile_px=facts["tiles"]["tile_px"],
         settings=settings,
+        threads=threads,
     )
+    provenance = provenance | {"model_training": facts["provenance"], "unreadable": unreadable}
     lesions = levels >= first_positive_level(settings.threshold)
     scale = settings.mpp / info.mpp
     write_pyramid(files.probability, levels, mpp=settings.mpp, levels=PYRAMID_LEVELS, provenance=provenance)
@@ -97,8 +111,17 @@ def probability_map(
     *,
     tile_px: int,
     settings: InferenceSettings,
-) -> NDArray[np.uint8]:
-    """Lesion probability of the whole slide at `settings.mpp`; (H, W) uint8, levels of 1/255, 0 without tissue."""
+    threads: int,
+) -> tuple[NDArray[np.uint8], list[list[float]]]:
+    """Lesion probability of the whole slide at `settings.mpp`.
+
+    Returns
+    -------
+    levels : (H, W) uint8
+        Probability × 255; 0 without tissue and where the slide cannot be read.
+    unreadable : list of [x, y, width, height]
+        Tiles that cannot be read, level-0 pixels.
+    """
     scale = settings.mpp / info.mpp
     width, height = map_size(info.size_lv0, scale)
     result = np.zeros((height, width), dtype=np.uint8)
@@ -108,22 +131,38 @@ def probability_map(
     ]
     batches = [corners[first : first + settings.batch_size] for first in range(0, len(corners), settings.batch_size)]
 
-    def run(batch: list[NDArray[np.float64]]) -> NDArray[np.uint8]:
-        images = [apply_table(table, slide.read(tuple(xy), (tile_px, tile_px), settings.mpp)) for xy in batch]
-        return _probabilities(model, np.stack(images))
+    failed: list[SlideError] = []
+    unreadable: list[list[float]] = []
+
+    def read(xy: NDArray[np.float64]) -> NDArray[np.uint8] | SlideError:
+        try:
+            return apply_table(table, slide.read(tuple(xy), (tile_px, tile_px), settings.mpp))
+        except SlideError as error:
+            return error
+
+    def run(batch: list[NDArray[np.float64]]) -> list[NDArray[np.uint8] | SlideError]:
+        tiles = [read(xy) for xy in batch]
+        images = [tile for tile in tiles if not isinstance(tile, SlideError)]
+        maps = iter(_probabilities(model, np.stack(images)) if images else ())
+        return [tile if isinstance(tile, SlideError) else next(maps) for tile in tiles]
 
     with (
         Slide(info, "infer_slide") as slide,
-        Workers(settings.threads) as workers,
+        Workers(threads) as workers,
         tqdm(total=len(corners), desc=f"infer {info.slide}", unit="tile") as bar,
     ):
         for batch, tiles in zip(batches, workers.map(run, batches), strict=True):
             for xy, tile in zip(batch, tiles, strict=True):
+                if isinstance(tile, SlideError):
+                    failed.append(tile)
+                    unreadable.append([*map(float, xy), tile_px * scale, tile_px * scale])
+                    continue
                 left, top = (round(float(part) / scale) for part in xy)
                 place = result[top : top + tile_px, left : left + tile_px]
                 place[:] = tile[: place.shape[0], : place.shape[1]]
             bar.update(len(batch))
-    return result
+    check_damage(info, "infer_slide", failed, len(corners), settings.max_unreadable_fraction)
+    return result, unreadable
 
 
 @torch.no_grad()
@@ -142,5 +181,5 @@ def _draw_overlay(
     every = max(1, -(-max(levels.shape) // OVERLAY_SIDE_PX))
     small, outlined = levels[::every, ::every], lesions[::every, ::every]
     with Slide(info, "infer_slide") as slide:
-        overview = slide.read((0, 0), (small.shape[1], small.shape[0]), mpp * every)
+        overview, _ = slide.read_where_possible((0, 0), (small.shape[1], small.shape[0]), mpp * every)
     write_overlay(path, overview, small, outlined)

@@ -1,23 +1,33 @@
 """Before anything else: what each slide is, and whether it can be used."""
 
-import hashlib
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import openslide
+from PIL import ImageCms
 
 from lesionmap.errors import SlideError
 from lesionmap.files import write_json
-from lesionmap.slides import Slide, SlideInfo, open_slide
+from lesionmap.quarantine import as_record
+from lesionmap.slide_files import content_digest, tiff_damage
+from lesionmap.slides import Slide, SlideInfo, check_damage, open_slide
 from lesionmap.tiling import map_size
 
+STAGE = "inspect_slide"
 INSPECTED_BOX_PX = 512
 FEWEST_INSPECTED_BOXES = 64
 NEEDED_BY = {"train": "tiles", "val": "tiles", "test": "inference", "inference": "inference"}
+PLAUSIBLE_MPP = (0.1, 2.0)  # µm/px of level 0: finer than any objective resolves, coarser than any slide scanner
+LARGEST_ASPECT, LARGEST_USABLE_ASPECT = 1.05, 1.5  # µm/px along x over y: flagged beyond the first, refused the second
+LARGEST_SIDE_PX = 2**20  # of a level: twice that of the largest slides
+LARGEST_TILE_PX = 2**28  # of the file: OpenSlide decodes whole tiles, here to 1 GiB
+LARGEST_DISTORTION = 0.1  # of a level's proportions against those of level 0, beyond rounding
+LARGEST_CONTRADICTION = 1.2  # between µm/px and objective power
+MPP_TIMES_POWER = 10.0  # µm/px · objective power of slide scanners: 0.25 at 40×, 0.5 at 20×
 
 
 @dataclass(frozen=True)
@@ -36,93 +46,186 @@ class SlideRow:
         The annotation file; empty for inference.
     mpp : float or None
         µm/px of level 0 that overrides the file's own.
+    upsample : bool
+        Whether the slide may be used although it is coarser than its role needs.
+    mask_mpp : float or None
+        µm/px of an annotation that is a mask; None: it covers the whole slide, which says it.
+    patient : str
+        Whose slide it is; empty where not known.
     """
 
     slide: str
     path: str
     split: str
-    annotation: str
-    mpp: float | None
+    annotation: str = ""
+    mpp: float | None = None
+    upsample: bool = False
+    mask_mpp: float | None = None
+    patient: str = ""
 
 
-def inspect_slide(
-    row: SlideRow, output: str, *, read_share: float, mpp_tolerance: float, needed_mpp: dict[str, float]
-) -> None:
+@dataclass(frozen=True)
+class InspectionSettings:
+    """What is asked of a slide.
+
+    Parameters
+    ----------
+    read_share : float
+        Share of each level's area that is read to find damage, 0 to 1; at least 64 boxes of 512 px a level.
+    max_unreadable_fraction : float
+        Share of those boxes that may be unreadable.
+    mpp_tolerance : float
+        By how much a slide may be coarser than its role needs, e.g. 0.1 for 10 %.
+    mpp_from_objective : float or None
+        µm/px times objective power (10: 0.25 at 40×), assumed for slides that say only the latter; None: not assumed.
+    apply_icc : bool
+        Whether colours are brought to sRGB by the slide's own profile.
+    needed_mpp : mapping
+        ``{"tiles": µm/px of training, "inference": µm/px of the pass over the whole slide}``.
+    """
+
+    read_share: float
+    max_unreadable_fraction: float
+    mpp_tolerance: float
+    mpp_from_objective: float | None
+    apply_icc: bool
+    needed_mpp: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Resolution:
+    """µm/px of level 0, where it comes from, and the objective power that the file names (None: none)."""
+
+    mpp: float
+    source: str
+    objective_power: float | None
+
+
+def inspect_slide(row: SlideRow, output: str, settings: InspectionSettings) -> None:
     """Write the record of one slide: what it is, or why it is in quarantine.
 
     Parameters
     ----------
     row : SlideRow
     output : str
-        JSON with the keys ``slide``, ``split``, ``verdict`` (``ok`` or ``quarantined``), and either ``info`` or
-        ``stage``, ``finding`` and ``remedy``.
-    read_share : float
-        Share of each level's area that is read to find damage, 0 to 1; at least 64 boxes of 512 px a level.
-    mpp_tolerance : float
-        By how much a slide may be coarser than its role needs, e.g. 0.1 for 10 %.
-    needed_mpp : dict
-        ``{"tiles": µm/px of training, "inference": µm/px of the pass over the whole slide}``.
+        JSON with ``slide``, ``split``, ``verdict``. ``ok``: also ``flags`` (what is odd about it), ``resolution``,
+        ``icc_profile`` and ``info``. ``quarantined``: also ``stage``, ``finding`` and ``remedy``.
+    settings : InspectionSettings
     """
-    record: dict[str, Any] = {"slide": row.slide, "split": row.split}
     try:
-        info = describe(row)
-        _check_resolution(info, row.split, needed_mpp[NEEDED_BY[row.split]], mpp_tolerance)
-        _check_annotation(row)
-        _check_readable(info, read_share)
-        record |= {"verdict": "ok", "info": vars(info)}
+        facts = examine(row, settings)
+        info = SlideInfo(**facts["info"] | {"identity": content_digest(row.path)})
+        facts["flags"] += _check_readable(info, settings)
+        record = {"verdict": "ok", **facts, "info": vars(info)}
     except SlideError as error:
-        record |= {
-            "verdict": "quarantined",
-            "stage": error.stage,
-            "finding": error.finding,
-            "remedy": error.remedy,
-        }
-    write_json(output, record)
+        record = {"verdict": "quarantined"} | as_record(error)
+    write_json(output, {"slide": row.slide, "split": row.split} | record)
 
 
-def describe(row: SlideRow) -> SlideInfo:
-    """What the slide's file says of itself, with the sheet's µm/px taking precedence.
+def examine(row: SlideRow, settings: InspectionSettings) -> dict[str, Any]:
+    """All of the inspection that reads no pixels: facts of the file, checked against what its role needs.
+
+    Returns
+    -------
+    dict
+        ``flags``, ``resolution``, ``icc_profile``, ``info`` (the latter without identity).
 
     Raises
     ------
     SlideError
-        If it cannot be opened or its µm/px is unknown.
+        If the slide cannot be used.
     """
-    with open_slide(row.path, row.slide, "inspect_slide") as handle:
+    with open_slide(row.path, row.slide, STAGE) as handle:
+        _check_whole(row)
+        _check_annotation(row)
+        flags = _check_levels(row, handle)
         properties = handle.properties
-        size = handle.dimensions
-        return SlideInfo(
-            slide=row.slide,
-            path=row.path,
-            identity=content_digest(row.path),
-            vendor=properties.get(openslide.PROPERTY_NAME_VENDOR, "unknown"),
-            size_lv0=size,
-            mpp=row.mpp or _vendor_mpp(properties, row.slide),
-            downsamples=tuple(
-                _true_downsample(size, level, factor)
-                for level, factor in zip(handle.level_dimensions, handle.level_downsamples, strict=True)
-            ),
-            level_sizes=tuple(handle.level_dimensions),
-            bounds_xy_lv0=(
-                int(properties.get(openslide.PROPERTY_NAME_BOUNDS_X, 0)),
-                int(properties.get(openslide.PROPERTY_NAME_BOUNDS_Y, 0)),
-            ),
-        )
+        resolution = find_resolution(row, properties, settings.mpp_from_objective)
+        flags += [*resolution_flags(resolution, properties), *_check_role(row, resolution, settings)]
+        info = describe(row, handle, resolution.mpp, apply_icc=settings.apply_icc)
+        profile = handle.color_profile
+    return {
+        "flags": flags,
+        "resolution": vars(resolution),
+        "icc_profile": ImageCms.getProfileDescription(profile).strip() if profile else None,
+        "info": vars(info),
+    }
 
 
-def _vendor_mpp(properties: Any, slide: str) -> float:
+def describe(row: SlideRow, handle: openslide.OpenSlide, mpp: float, *, apply_icc: bool = False) -> SlideInfo:
+    """What is needed to read the slide; its identity is left empty, as it takes reading the whole file."""
+    properties, size = handle.properties, handle.dimensions
+    levels = zip(handle.level_dimensions, handle.level_downsamples, strict=True)
+    return SlideInfo(
+        slide=row.slide,
+        path=row.path,
+        identity="",
+        vendor=properties.get(openslide.PROPERTY_NAME_VENDOR, "unknown"),
+        size_lv0=size,
+        mpp=mpp,
+        downsamples=tuple(_true_downsample(size, level, factor) for level, factor in levels),
+        level_sizes=tuple(handle.level_dimensions),
+        bounds_xy_lv0=(
+            int(properties.get(openslide.PROPERTY_NAME_BOUNDS_X, 0)),
+            int(properties.get(openslide.PROPERTY_NAME_BOUNDS_Y, 0)),
+        ),
+        apply_icc=apply_icc,
+    )
+
+
+def find_resolution(row: SlideRow, properties: Mapping[str, str], mpp_from_objective: float | None) -> Resolution:
+    """µm/px by the sheet, else by the file, else (if allowed) from the objective power.
+
+    Raises
+    ------
+    SlideError
+        If nothing says it.
+    """
+    power = _positive(properties, openslide.PROPERTY_NAME_OBJECTIVE_POWER)
+    mpp_xy = _file_mpp(properties)
+    if row.mpp:
+        return Resolution(row.mpp, "slide sheet", power)
+    if mpp_xy and max(mpp_xy) / min(mpp_xy) <= LARGEST_USABLE_ASPECT:
+        return Resolution(sum(mpp_xy) / 2, "file", power)
+    if power and mpp_from_objective:
+        return Resolution(mpp_from_objective / power, f"objective power {power:g}, assumed", power)
+    hint = f"; it names a {power:g}× objective, see slides.mpp_from_objective" if power else ""
+    raise SlideError(
+        slide=row.slide,
+        stage=STAGE,
+        finding=f"the file says {mpp_xy[0]:.4g} µm/px along x and {mpp_xy[1]:.4g} along y, which cannot both be"
+        if mpp_xy
+        else "the file does not say its resolution (no µm/px)",
+        remedy=f"write the scanner's µm/px of level 0 into the column mpp of the slide sheet{hint}",
+    )
+
+
+def _file_mpp(properties: Mapping[str, str]) -> tuple[float, float] | None:
+    along_x = _positive(properties, openslide.PROPERTY_NAME_MPP_X)
+    along_y = _positive(properties, openslide.PROPERTY_NAME_MPP_Y)
+    return (along_x, along_y) if along_x and along_y else None
+
+
+def _positive(properties: Mapping[str, str], key: str) -> float | None:
     try:
-        mpp_x, mpp_y = float(properties["openslide.mpp-x"]), float(properties["openslide.mpp-y"])
+        value = float(properties[key])
     except (KeyError, ValueError):
-        mpp_x = mpp_y = math.nan
-    if not (mpp_x > 0 and mpp_y > 0 and math.isfinite(mpp_x + mpp_y)):
-        raise SlideError(
-            slide=slide,
-            stage="inspect_slide",
-            finding="the file does not say its resolution (no µm/px)",
-            remedy="write the scanner's µm/px of level 0 into the column mpp of the slide sheet",
-        )
-    return (mpp_x + mpp_y) / 2
+        return None
+    return value if math.isfinite(value) and value > 0 else None
+
+
+def resolution_flags(resolution: Resolution, properties: Mapping[str, str]) -> list[str]:
+    """What is implausible or contradictory about a slide's resolution, in words."""
+    mpp, power, along = resolution.mpp, resolution.objective_power, _file_mpp(properties)
+    flags = []
+    if not PLAUSIBLE_MPP[0] <= mpp <= PLAUSIBLE_MPP[1]:
+        flags.append(f"{mpp:.4g} µm/px ({resolution.source}) is implausible for level 0 of a slide")
+    if along and max(along) / min(along) > LARGEST_ASPECT and resolution.source == "file":
+        flags.append(f"µm/px differs between x ({along[0]:.4g}) and y ({along[1]:.4g}); their mean is used")
+    if power and not 1 / LARGEST_CONTRADICTION <= mpp * power / MPP_TIMES_POWER <= LARGEST_CONTRADICTION:
+        usual = MPP_TIMES_POWER / power
+        flags.append(f"{mpp:.4g} µm/px ({resolution.source}) contradicts its {power:g}× objective (about {usual:.3g})")
+    return flags
 
 
 def _true_downsample(size_lv0: tuple[int, int], size: tuple[int, int], reported: float) -> float:
@@ -134,34 +237,99 @@ def _true_downsample(size_lv0: tuple[int, int], size: tuple[int, int], reported:
     return float(whole) if rounded else float(reported)
 
 
-def _check_resolution(info: SlideInfo, split: str, needed_mpp: float, tolerance: float) -> None:
-    if info.mpp > needed_mpp * (1 + tolerance):
+def _check_whole(row: SlideRow) -> None:
+    if damage := tiff_damage(row.path):
+        finding, remedy = damage
+        raise SlideError(slide=row.slide, stage=STAGE, finding=finding, remedy=remedy)
+
+
+def _check_levels(row: SlideRow, handle: openslide.OpenSlide) -> list[str]:
+    """Refuse sizes that only a damaged file has; reading them could take all memory, or misplace what is found."""
+    flags = []
+    for level, size in enumerate(handle.level_dimensions):
+        distortion = _distortion(handle.dimensions, size)
+        said = f"level {level} of {size[0]}×{size[1]} px"
+        if max(size) > LARGEST_SIDE_PX:
+            finding = f"{said} is larger than any slide"
+        elif _tile_px(handle, level) > LARGEST_TILE_PX:
+            finding = f"{said} has tiles of {_tile_px(handle, level):.3g} px"
+        elif distortion > LARGEST_DISTORTION:
+            finding = "{} has other proportions than level 0 of {}×{} px".format(said, *handle.dimensions)
+        else:
+            if distortion > 0:
+                flags.append(f"{said} is not in proportion to level 0: {distortion:.1%} off")
+            continue
         raise SlideError(
-            slide=info.slide,
-            stage="inspect_slide",
-            finding=f"{info.mpp:.4g} µm/px is coarser than the {needed_mpp:g} µm/px that the split '{split}' needs",
-            remedy="use a finer scan, or split 'inference' if it is fine enough for that"
-            if split in ("train", "val")
-            else "use a finer scan",
+            slide=row.slide,
+            stage=STAGE,
+            finding=f"{row.path} is damaged: {finding}",
+            remedy="copy it again from the scanner or archive, or, if the original is the same, export it anew",
         )
+    return flags
+
+
+def _distortion(size_lv0: tuple[int, int], size: tuple[int, int]) -> float:
+    """By how much the downsample factors along x and y differ, beyond the rounding of sizes to whole pixels."""
+    along_x, along_y = (full / part for full, part in zip(size_lv0, size, strict=True))
+    return max(0.0, max(along_x, along_y) / min(along_x, along_y) - 1 - 2 / min(size))
+
+
+def _tile_px(handle: openslide.OpenSlide, level: int) -> int:
+    width, height = (
+        int(handle.properties.get(f"openslide.level[{level}].tile-{side}", 0)) for side in ("width", "height")
+    )
+    return width * height
+
+
+def _check_role(row: SlideRow, resolution: Resolution, settings: InspectionSettings) -> list[str]:
+    """Refuse a slide that is too coarse for its split; flag it where its row allows that."""
+    mpp, needed = resolution.mpp, settings.needed_mpp[NEEDED_BY[row.split]]
+    if mpp <= needed * (1 + settings.mpp_tolerance):
+        return []
+    if row.upsample:
+        return [f"upsampled {mpp / needed:.3g}-fold, from {mpp:.4g} to {needed:g} µm/px, as its row allows"]
+    options = [f"use a scan of {needed:g} µm/px or finer"]
+    if mpp <= settings.needed_mpp["inference"] * (1 + settings.mpp_tolerance):
+        options.append("give it the split 'inference' or 'test', for which it is fine enough")
+    if not PLAUSIBLE_MPP[0] <= mpp <= PLAUSIBLE_MPP[1]:
+        options.append("correct its implausible µm/px in the column mpp of the slide sheet")
+    options.append("write upsample: true into its row")
+    raise SlideError(
+        slide=row.slide,
+        stage=STAGE,
+        finding=f"{mpp:.4g} µm/px ({resolution.source}) is coarser than the {needed:g} µm/px that the split "
+        f"'{row.split}' needs",
+        remedy=", or ".join(options),
+    )
 
 
 def _check_annotation(row: SlideRow) -> None:
     if row.annotation and not Path(row.annotation).is_file():
         raise SlideError(
             slide=row.slide,
-            stage="inspect_slide",
+            stage=STAGE,
             finding=f"its annotation {row.annotation} does not exist",
             remedy="correct the path in the slide sheet",
         )
 
 
-def _check_readable(info: SlideInfo, read_share: float) -> None:
-    with Slide(info, "inspect_slide") as slide:
+def _check_readable(info: SlideInfo, settings: InspectionSettings) -> list[str]:
+    """Read samples of every level; flag damage, refuse the slide if there is too much of it on one level."""
+    flags = []
+    with Slide(info, STAGE) as slide:
         for level, (width, height) in enumerate(info.level_sizes):
-            for x, y in _sampled_boxes(width, height, read_share):
-                box = (min(INSPECTED_BOX_PX, width - x), min(INSPECTED_BOX_PX, height - y))
-                slide.read_level(level, (x, y), box)
+            unreadable, boxes = [], list(_sampled_boxes(width, height, settings.read_share))
+            for x, y in boxes:
+                try:
+                    slide.read_level(
+                        level, (x, y), (min(INSPECTED_BOX_PX, width - x), min(INSPECTED_BOX_PX, height - y))
+                    )
+                except SlideError as error:
+                    unreadable.append(error)
+                    check_damage(info, STAGE, unreadable, len(boxes), settings.max_unreadable_fraction)
+            if unreadable:
+                flags.append(f"{len(unreadable)} of {len(boxes)} sampled boxes of level {level} cannot be read")
+    return flags
 
 
 def _sampled_boxes(width: int, height: int, share: float) -> Iterator[tuple[int, int]]:
@@ -169,20 +337,3 @@ def _sampled_boxes(width: int, height: int, share: float) -> Iterator[tuple[int,
     wanted = min(columns * rows, max(FEWEST_INSPECTED_BOXES, math.ceil(share * columns * rows)))
     for index in np.unique(np.linspace(0, columns * rows - 1, wanted).round().astype(int)):
         yield int(index % columns) * INSPECTED_BOX_PX, int(index // columns) * INSPECTED_BOX_PX
-
-
-def content_digest(path: str | Path) -> str:
-    """SHA-256 of a slide's bytes; of all its files, by name, where the format spreads over several."""
-    digest = hashlib.sha256()
-    for part in _slide_files(Path(path)):
-        with open(part, "rb") as stream:
-            digest.update(hashlib.file_digest(stream, "sha256").digest())
-    return digest.hexdigest()
-
-
-def _slide_files(path: Path) -> list[Path]:
-    if path.suffix.lower() == ".dcm":
-        return sorted(path.parent.glob("*.dcm"))
-    companion = path.with_suffix("")
-    beside = sorted(part for part in companion.rglob("*") if part.is_file()) if companion.is_dir() else []
-    return [path, *(beside if path.suffix.lower() in (".mrxs", ".vms", ".vmu") else [])]

@@ -1,28 +1,28 @@
-"""The cohort after inspection: which slides go on, which are in quarantine and why."""
+"""The cohort: which slides go on, which are in quarantine and why, and what the run ends with."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from lesionmap.errors import LesionMapError, SettingsError
-from lesionmap.files import read_json, write_text, written_whole
+from lesionmap.files import read_json, write_table, write_text
 
-MANIFEST = ["slide", "split", "vendor", "mpp", "width", "height", "identity"]
-QUARANTINE = ["slide", "split", "stage", "finding", "remedy"]
+MANIFEST = ["slide", "split", "vendor", "mpp", "mpp_source", "width", "height", "flags", "identity"]
 
 
-def build_manifest(records: Sequence[str], manifest: str, quarantine: str, *, reference: str | None) -> None:
-    """Write the tables of readable and of quarantined slides.
+def build_manifest(records: Sequence[str], manifest: str, *, reference: str | None) -> None:
+    """Write the table of the slides that passed inspection.
 
     Parameters
     ----------
     records : sequence of str
         JSON files of :func:`lesionmap.inspection.inspect_slide`.
-    manifest, quarantine : str
-        TSV files.
+    manifest : str
+        TSV.
     reference : str or None
         The stain reference, where one is needed.
 
@@ -32,54 +32,73 @@ def build_manifest(records: Sequence[str], manifest: str, quarantine: str, *, re
         If the stain reference is in quarantine.
     """
     slides = [read_json(path) for path in records]
-    good = [_manifest_row(slide) for slide in slides if slide["verdict"] == "ok"]
-    bad = [{key: slide[key] for key in QUARANTINE} for slide in slides if slide["verdict"] != "ok"]
-    for row in bad:
-        if row["slide"] == reference:
+    for slide in slides:
+        if slide["slide"] == reference and slide["verdict"] != "ok":
             raise SettingsError(
                 stage="build_manifest",
-                finding=f"the stain reference '{reference}' is in quarantine: {row['finding']}",
-                remedy=f"choose another slide as stain.reference, or: {row['remedy']}",
+                finding=f"the stain reference '{reference}' is in quarantine: {slide['finding']}",
+                remedy=f"choose another slide as stain.reference, or: {slide['remedy']}",
             )
-    _write_table(manifest, good, MANIFEST)
-    _write_table(quarantine, bad, QUARANTINE)
+    write_table(manifest, [_manifest_row(slide) for slide in slides if slide["verdict"] == "ok"], MANIFEST)
 
 
 def _manifest_row(slide: dict[str, Any]) -> dict[str, Any]:
     info = slide["info"]
     width, height = info["size_lv0"]
     facts = {key: info[key] for key in ("vendor", "mpp", "identity")}
-    return {"slide": slide["slide"], "split": slide["split"], **facts, "width": width, "height": height}
-
-
-def _write_table(path: str, rows: list[dict[str, Any]], columns: list[str]) -> None:
-    with written_whole(path) as draft:
-        pd.DataFrame(rows, columns=columns).to_csv(draft, sep="\t", index=False)
+    oddities = {"mpp_source": slide["resolution"]["source"], "flags": "; ".join(slide["flags"])}
+    return {"slide": slide["slide"], "split": slide["split"], "width": width, "height": height} | facts | oddities
 
 
 def good_slides(manifest: str, splits: Sequence[str]) -> list[str]:
     """Ids of the readable slides of some splits, in the sheet's order."""
-    table = pd.read_csv(manifest, sep="\t", dtype=str, keep_default_na=False)
+    table = _read_table(manifest)
     return [str(slide) for slide in table.loc[table["split"].isin(splits), "slide"]]
 
 
-def conclude(headline: str, quarantine: str, output: str, *, fail: bool) -> None:
-    """Show the headline figures and the quarantine table at the end of a run, and fail if the policy says so.
+def _read_table(path: str) -> pd.DataFrame:
+    return pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False)
+
+
+@dataclass(frozen=True)
+class RunTables:
+    """What the conclusion is drawn from: paths of the headline figures (text) and of three tables (TSV)."""
+
+    headline: str
+    manifest: str
+    quarantine: str
+    unreadable: str
+
+
+def conclude(tables: RunTables, output: str, *, fail: bool) -> None:
+    """Show headline figures, quarantine and oddities at the end of a run, and fail if the policy says so.
 
     Raises
     ------
     LesionMapError
         If slides are in quarantine and `fail` is set.
     """
-    table = pd.read_csv(quarantine, sep="\t", dtype=str, keep_default_na=False)
-    lines = [f"  {row.slide} ({row.stage}): {row.finding}. Remedy: {row.remedy}." for row in table.itertuples()]
-    listing = "\n".join([f"{len(lines)} of the sheet's slides in quarantine", *lines])
-    text = Path(headline).read_text(encoding="utf-8") + listing + "\n"
+    listed = [
+        f"  {row.slide} ({row.stage}): {row.finding}. Remedy: {row.remedy}."
+        for row in _read_table(tables.quarantine).itertuples()
+    ]
+    lines = [*_oddities(tables), f"{len(listed)} of the sheet's slides in quarantine", *listed]
+    text = Path(tables.headline).read_text(encoding="utf-8") + "\n".join(lines) + "\n"
     sys.stderr.write(text)
-    if lines and fail:
+    if listed and fail:
         raise LesionMapError(
             stage="conclude",
-            finding=f"everything else is done, but {len(lines)} slides are in quarantine (listed above)",
+            finding=f"everything else is done, but {len(listed)} slides are in quarantine (listed above)",
             remedy="mend or remove those slides, or set on_quarantine: warn",
         )
     write_text(output, text)
+
+
+def _oddities(tables: RunTables) -> Iterator[str]:
+    manifest, unreadable = _read_table(tables.manifest), _read_table(tables.unreadable)
+    flagged = manifest[manifest["flags"] != ""]
+    if len(flagged):
+        yield f"{len(flagged)} slides are used although something is odd about them"
+        yield from (f"  {row.slide}: {row.flags}" for row in flagged.itertuples())
+    for (slide, stage), boxes in unreadable.groupby(["slide", "stage"], sort=False):
+        yield f"  {slide} ({stage}): {len(boxes)} parts cannot be read and are left out, see results/unreadable.tsv"

@@ -5,7 +5,8 @@ import os
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import compress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -20,6 +21,7 @@ from shapely.geometry import shape
 
 import lesionmap
 from lesionmap.files import read_json, write_text
+from lesionmap.quarantine import quarantined
 
 TEMPLATES = Path(__file__).parent / "templates"
 MISSING = "—"
@@ -45,12 +47,12 @@ CURVES = {
 
 @dataclass(frozen=True)
 class ReportInputs:
-    """The files that the report shows; sequences hold one file per readable slide, in the manifest's order.
+    """The files that the report shows; sequences hold one file per readable slide, in the sheet's order.
 
     Parameters
     ----------
-    manifest, quarantine : str
-        Tables of :func:`lesionmap.manifest.build_manifest`.
+    quarantine : str
+        Table of :func:`lesionmap.manifest.list_quarantine`.
     cohort, slide_table : str
         Files of :func:`lesionmap.evaluation.summarise`.
     history : str or None
@@ -63,7 +65,6 @@ class ReportInputs:
         Files of :func:`lesionmap.inference.infer_slide`.
     """
 
-    manifest: str
     quarantine: str
     cohort: str
     slide_table: str
@@ -92,12 +93,15 @@ class SlideReport:
 
     Parameters
     ----------
-    info, stain : dict
-        Its :class:`lesionmap.slides.SlideInfo` and :class:`lesionmap.stain.StainProfile` as JSON.
+    info, resolution, stain : dict
+        Its :class:`lesionmap.slides.SlideInfo`, :class:`lesionmap.inspection.Resolution` and
+        :class:`lesionmap.stain.StainProfile` as JSON.
     metrics : dict or None
         By the names of :func:`lesionmap.metrics.binary_metrics`; None where the slide was not evaluated.
     lesions : list of Lesion
         The largest, largest first; `n_lesions` and `lesion_area_mm2` are of all.
+    notes : list of str
+        What is odd about it.
     provenance : str
         Where its lesion map comes from, YAML.
     """
@@ -105,6 +109,8 @@ class SlideReport:
     slide: str
     split: str
     info: dict[str, Any]
+    resolution: dict[str, Any]
+    notes: list[str]
     stain: dict[str, Any]
     metrics: dict[str, Any] | None
     lesions: list[Lesion]
@@ -137,6 +143,7 @@ def render_report(
         Folder of Snakemake's benchmark files, which may be absent; their times differ from run to run.
     """
     templates = _templates()
+    inputs = _without_quarantined(inputs)
     slides = _load_slides(inputs)
     facts = _cohort_facts(inputs, slides) | {"stages": stage_times(benchmarks), "settings": _yaml(config)}
     text = templates.get_template("index.html.j2").render(facts, config=config)
@@ -196,16 +203,29 @@ def stain_colour(row: Sequence[float], concentration: float) -> str:
     return "rgb({}, {}, {})".format(*(round(255 * math.exp(-concentration * part)) for part in row))
 
 
+def _without_quarantined(inputs: ReportInputs) -> ReportInputs:
+    """The same without the slides that have no lesion map because a later stage than the inspection refused them."""
+    mapped = [not quarantined(path) for path in inputs.outlines]
+    return replace(
+        inputs,
+        records=list(compress(inputs.records, mapped)),
+        stains=list(compress(inputs.stains, mapped)),
+        stain_pictures=list(compress(inputs.stain_pictures, mapped)),
+        outlines=list(compress(inputs.outlines, mapped)),
+        overlays=list(compress(inputs.overlays, mapped)),
+    )
+
+
 def _load_slides(inputs: ReportInputs) -> list[SlideReport]:
-    names = pd.read_csv(inputs.manifest, sep="\t", dtype=str, keep_default_na=False)["slide"]
     table = pd.read_csv(inputs.slide_table, sep="\t", dtype={"slide": str})
     evaluated = {row["slide"]: row for row in _rows(table)}
     paths = zip(inputs.records, inputs.stains, inputs.outlines, strict=True)
-    return [_load_slide(*files, evaluated.get(name)) for name, files in zip(names, paths, strict=True)]
+    return [_load_slide(*files, evaluated) for files in paths]
 
 
-def _load_slide(record: str, stain: str, outlines: str, metrics: dict[str, Any] | None) -> SlideReport:
+def _load_slide(record: str, stain: str, outlines: str, evaluated: dict[str, dict[str, Any]]) -> SlideReport:
     slide, lesions = read_json(record), read_json(outlines)
+    lost = len(lesions["unreadable"])
     corner = slide["info"]["bounds_xy_lv0"]
     largest = sorted(lesions["features"], key=_area_mm2, reverse=True)[:MOST_LESIONS_LISTED]
     return SlideReport(
@@ -213,7 +233,9 @@ def _load_slide(record: str, stain: str, outlines: str, metrics: dict[str, Any] 
         split=slide["split"],
         info=slide["info"],
         stain=read_json(stain)["profile"],
-        metrics=metrics,
+        resolution=slide["resolution"],
+        notes=[*slide["flags"], *([f"{lost} tiles cannot be read and have no lesion map"] if lost else [])],
+        metrics=evaluated.get(slide["slide"]),
         lesions=[_lesion(feature, corner) for feature in largest],
         n_lesions=len(lesions["features"]),
         lesion_area_mm2=sum(map(_area_mm2, lesions["features"])),

@@ -1,7 +1,8 @@
 """The config and the slide sheet, checked once, with messages that say what to change."""
 
+import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ from lesionmap.errors import SettingsError
 from lesionmap.inspection import SlideRow
 from lesionmap.tiling import TileSpec
 
-COLUMNS = ["slide", "path", "split", "annotation", "mpp"]
+NEEDED_COLUMNS = ["slide", "path", "split"]
+OPTIONAL_COLUMNS = {"annotation": "", "mpp": "", "upsample": "", "mask_mpp": "", "patient": ""}
 
 
 def check_config(config: dict[str, Any], schema_path: str | Path) -> None:
@@ -33,8 +35,14 @@ def check_config(config: dict[str, Any], schema_path: str | Path) -> None:
     TileSpec(tiles["region_px"], tiles["tile_px"], tiles["mpp"])
 
 
-def read_sheet(path: str | Path, schema_path: str | Path) -> dict[str, SlideRow]:
+def read_sheet(path: str | Path, schema_path: str | Path, roots: Sequence[str] | None) -> dict[str, SlideRow]:
     """Read and check the slide sheet.
+
+    Parameters
+    ----------
+    path, schema_path : str or Path
+    roots : sequence of str or None
+        Folders in which slides and annotations must lie; None: anywhere.
 
     Returns
     -------
@@ -52,18 +60,29 @@ def read_sheet(path: str | Path, schema_path: str | Path) -> dict[str, SlideRow]
         raise SettingsError(
             stage="slide sheet", finding=f"{path} cannot be read ({error})", remedy="give a TSV file as `slides`"
         ) from error
-    if list(table.columns) != COLUMNS:
-        raise SettingsError(
-            stage="slide sheet",
-            finding=f"{path} has the columns {', '.join(map(repr, table.columns))}",
-            remedy=f"its tab-separated columns must be {', '.join(COLUMNS)}",
-        )
+    _check_columns(path, list(table.columns))
     table = table.apply(lambda column: column.str.strip())
-    rows = [{str(key): value for key, value in row.items()} for row in table.to_dict("records")]
-    problems = list(_row_problems(rows, _schema(schema_path)))
+    rows = [OPTIONAL_COLUMNS | {str(key): value for key, value in row.items()} for row in table.to_dict("records")]
+    problems = list(_row_problems(rows, _schema(schema_path), roots))
     if problems:
         raise SettingsError(stage="slide sheet", finding=f"{path}: {_listed(problems)}", remedy="correct those rows")
-    return {row["slide"]: SlideRow(**row | {"mpp": float(row["mpp"]) if row["mpp"] else None}) for row in rows}
+    return {row["slide"]: _parsed(row) for row in rows}
+
+
+def _check_columns(path: str | Path, columns: list[str]) -> None:
+    allowed = [*NEEDED_COLUMNS, *OPTIONAL_COLUMNS]
+    if set(NEEDED_COLUMNS) - set(columns) or set(columns) - set(allowed) or len(columns) != len(set(columns)):
+        raise SettingsError(
+            stage="slide sheet",
+            finding=f"{path} has the columns {', '.join(map(repr, columns))}",
+            remedy=f"its columns, separated by tabs, must be {', '.join(NEEDED_COLUMNS)} and any of "
+            f"{', '.join(OPTIONAL_COLUMNS)}",
+        )
+
+
+def _parsed(row: dict[str, str]) -> SlideRow:
+    numbers = {key: float(row[key]) if row[key] else None for key in ("mpp", "mask_mpp")}
+    return SlideRow(**row | numbers | {"upsample": row["upsample"].lower() == "true"})  # type: ignore[arg-type]
 
 
 def check_reference(rows: dict[str, SlideRow], reference: str) -> None:
@@ -76,15 +95,24 @@ def check_reference(rows: dict[str, SlideRow], reference: str) -> None:
         )
 
 
-def _row_problems(rows: list[dict[str, str]], schema: dict[str, Any]) -> Iterator[str]:
+def _row_problems(rows: list[dict[str, str]], schema: dict[str, Any], roots: Sequence[str] | None) -> Iterator[str]:
     if not rows:
         yield "it has no slides; add a row for each"
     for number, row in enumerate(rows, start=2):
         for problem in _problems(row, schema):
             yield f"line {number} ({row['slide'] or 'no id'}), {problem}"
+        for key in ("path", "annotation"):
+            if row[key] and roots is not None and not _lies_in(row[key], roots):
+                yield f"line {number} ({row['slide']}), {key}: {row[key]} is not in slides.roots ({', '.join(roots)})"
     for slide, count in Counter(row["slide"] for row in rows).items():
         if count > 1:
             yield f"slide '{slide}' has {count} rows; ids must be unique"
+
+
+def _lies_in(path: str, roots: Sequence[str]) -> bool:
+    # Links are not followed: whoever put one into a root meant it, whoever wrote the sheet may be someone else.
+    place = Path(os.path.normpath(Path.cwd() / path))
+    return any(place.is_relative_to(os.path.normpath(Path.cwd() / root)) for root in roots)
 
 
 def _problems(instance: Any, schema: dict[str, Any]) -> Iterator[str]:

@@ -1,7 +1,9 @@
 """Open a slide, say what it is, and read any box of it at any µm/px."""
 
+import logging
 import math
-from contextlib import AbstractContextManager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,13 +11,16 @@ from typing import Any
 import numpy as np
 import openslide
 from numpy.typing import NDArray
+from PIL import Image, ImageCms
 
 from lesionmap.errors import SlideError
 from lesionmap.files import read_json
 from lesionmap.resampling import area_resample
+from lesionmap.slide_files import check_file, tiff_damage, what_it_is
 
 WHITE = 255
 MOST_PIXELS_AT_ONCE = 2**25
+SMALLEST_RETRIED_BOX_PX = 128  # of the level read: finer ones mostly lie in the same tile of the file and fail like it
 
 
 @dataclass(frozen=True)
@@ -34,6 +39,8 @@ class SlideInfo:
         Width and height of each level.
     bounds_xy_lv0 : (int, int)
         Top-left corner of the scanned area (``openslide.bounds-x/y``), which some programs crop to.
+    apply_icc : bool
+        Whether colours are brought to sRGB by the slide's own profile.
     """
 
     slide: str
@@ -45,6 +52,7 @@ class SlideInfo:
     downsamples: tuple[float, ...]
     level_sizes: tuple[tuple[int, int], ...]
     bounds_xy_lv0: tuple[int, int]
+    apply_icc: bool = False
 
 
 def load_info(path: str | Path) -> SlideInfo:
@@ -71,6 +79,8 @@ class Slide(AbstractContextManager["Slide"]):
     def __init__(self, info: SlideInfo, stage: str) -> None:
         self.info, self.stage = info, stage
         self._handle = open_slide(info.path, info.slide, stage)
+        self._factors = self._handle.level_downsamples  # asked once: a handle that has failed no longer tells
+        self._to_srgb = _srgb_transform(self._handle) if info.apply_icc else None
 
     def __exit__(self, *_: object) -> None:
         self._handle.close()
@@ -127,7 +137,7 @@ class Slide(AbstractContextManager["Slide"]):
         """Read a box of one level; transparent pixels become white.
 
         OpenSlide takes whole level-0 coordinates and divides them by its own factor, so on a level of odd size the
-        box starts a fraction of a pixel beside `xy_level`.
+        box starts a fraction of a pixel beside `xy_level`; on a Leica slide up to a pixel.
 
         Returns
         -------
@@ -135,13 +145,11 @@ class Slide(AbstractContextManager["Slide"]):
         origin : (float, float)
             Where they start, in pixels of the level.
         """
-        factor = self._handle.level_downsamples[level]
+        factor = self._factors[level]
         location = (round(xy_level[0] * factor), round(xy_level[1] * factor))
         try:
-            rgba = np.asarray(self._handle.read_region(location, level, size_px))
+            region = self._read_region(location, level, size_px)
         except openslide.OpenSlideError as error:
-            self._handle.close()
-            self._handle = open_slide(self.info.path, self.info.slide, self.stage)  # errors are sticky
             raise SlideError(
                 slide=self.info.slide,
                 stage=self.stage,
@@ -149,7 +157,85 @@ class Slide(AbstractContextManager["Slide"]):
                 f"cannot be read ({error})",
                 remedy="copy the file again from the scanner or archive; it is damaged",
             ) from error
-        return _on_white(rgba), (location[0] / factor, location[1] / factor)
+        if self._to_srgb:
+            ImageCms.applyTransform(region, self._to_srgb, inPlace=True)
+        return _on_white(np.asarray(region)), self._origin(location, level)
+
+    def _origin(self, location: tuple[int, int], level: int) -> tuple[float, float]:
+        """Where a box that OpenSlide was asked for starts, in pixels of the level.
+
+        OpenSlide's Leica driver knows whole pixels of a level only, both for where the image lies on the slide and for
+        where a box lies in the image; the others keep fractions.
+        """
+        factor = self._factors[level]
+        if self.info.vendor != "leica":
+            return location[0] / factor, location[1] / factor
+        corner = [part / self.info.downsamples[level] for part in self.info.bounds_xy_lv0]
+        x, y = (
+            math.trunc(at / factor - math.floor(start + 1e-6)) + start
+            for at, start in zip(location, corner, strict=True)
+        )
+        return x, y
+
+    def _read_region(self, location: tuple[int, int], level: int, size_px: tuple[int, int]) -> Image.Image:
+        """Read; on a fresh handle if the one at hand fails.
+
+        OpenSlide's errors stick to a handle, and the one met here may be of another thread's box or an earlier one.
+        The fresh handle is shared once it has read. Failed ones are dropped, not closed: a thread may be reading from
+        them.
+        """
+        try:
+            return self._handle.read_region(location, level, size_px)
+        except openslide.OpenSlideError:
+            fresh = open_slide(self.info.path, self.info.slide, self.stage)
+        region = fresh.read_region(location, level, size_px)
+        self._handle = fresh
+        return region
+
+    def read_where_possible(
+        self, xy_lv0: tuple[float, float], size_px: tuple[int, int], mpp: float
+    ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+        """Like :meth:`read`, but damaged parts become white; for overviews.
+
+        Parts are boxes of at most 128 px of the level that is read.
+
+        Returns
+        -------
+        pixels : (height, width, 3) uint8
+        found : (height, width) bool
+            Where they could be read.
+        """
+        pixels, found = self._read_or_halve(xy_lv0, size_px, mpp)
+        if not found.all():
+            lost = 1 - found.mean()
+            logging.warning(
+                "slide %s, %s: %.1f %% of an overview cannot be read", self.info.slide, self.stage, 100 * lost
+            )
+        return pixels, found
+
+    def _read_or_halve(
+        self, xy_lv0: tuple[float, float], size_px: tuple[int, int], mpp: float
+    ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+        with suppress(SlideError):
+            return self.read(xy_lv0, size_px, mpp), np.ones(size_px[::-1], dtype=bool)
+        if max(size_px) <= max(1, SMALLEST_RETRIED_BOX_PX / self._step(mpp)):
+            return np.full((*size_px[::-1], 3), WHITE, dtype=np.uint8), np.zeros(size_px[::-1], dtype=bool)
+        axis = int(size_px[1] >= size_px[0])  # 0 cuts the width, 1 the height
+        half = size_px[axis] // 2
+        first, second, corner = list(size_px), list(size_px), list(xy_lv0)
+        first[axis], second[axis] = half, size_px[axis] - half
+        corner[axis] += half * mpp / self.info.mpp
+        parts = [
+            self._read_or_halve(xy_lv0, (first[0], first[1]), mpp),
+            self._read_or_halve((corner[0], corner[1]), (second[0], second[1]), mpp),
+        ]
+        pixels, found = (np.concatenate(part, axis=1 - axis) for part in zip(*parts, strict=True))
+        return pixels, found
+
+    def _step(self, mpp: float) -> float:
+        """Pixels of the level that is read at `mpp` per pixel of the result."""
+        scale = mpp / self.info.mpp
+        return scale / self.info.downsamples[self._best_level(scale)]
 
     def _best_level(self, scale: float) -> int:
         fine_enough = [i for i, factor in enumerate(self.info.downsamples) if factor <= scale * 1.001]
@@ -159,7 +245,8 @@ class Slide(AbstractContextManager["Slide"]):
         self, level: int, start: tuple[float, float], step: float, size_px: tuple[int, int]
     ) -> tuple[tuple[int, int], tuple[int, int]]:
         width, height = self.info.level_sizes[level]
-        margin = 0 if self._handle.level_downsamples[level].is_integer() else 1  # see read_level
+        exact = self._factors[level].is_integer() and self.info.vendor != "leica"
+        margin = 0 if exact else 1  # see read_level
         left, top = (math.floor(corner + 1e-6) - margin for corner in start)
         right, bottom = (
             math.ceil(corner + step * length - 1e-6) + margin for corner, length in zip(start, size_px, strict=True)
@@ -175,6 +262,14 @@ def _on_white(rgba: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return ((blended + 127) // 255).astype(np.uint8)
 
 
+def _srgb_transform(handle: openslide.OpenSlide) -> ImageCms.ImageCmsTransform | None:
+    profile = handle.color_profile
+    if profile is None:
+        return None
+    intent = ImageCms.Intent(ImageCms.getDefaultIntent(profile))
+    return ImageCms.buildTransform(profile, ImageCms.createProfile("sRGB"), "RGBA", "RGBA", intent)
+
+
 def open_slide(path: str, slide: str, stage: str) -> openslide.OpenSlide:
     """Open `path` with OpenSlide.
 
@@ -183,23 +278,41 @@ def open_slide(path: str, slide: str, stage: str) -> openslide.OpenSlide:
     SlideError
         If the file is missing, empty, of an unknown format or broken.
     """
-    if not Path(path).exists():
-        finding, remedy = f"the file {path} does not exist", "correct its path in the slide sheet"
-    elif Path(path).is_file() and Path(path).stat().st_size == 0:
-        finding, remedy = f"the file {path} is empty (0 bytes)", "copy it again from the scanner or archive"
-    else:
-        try:
-            return openslide.OpenSlide(path)
-        except openslide.OpenSlideUnsupportedFormatError:
-            finding = f"OpenSlide does not recognise {path} as a slide (first bytes: {_first_bytes(path)})"
-            remedy = "check that it is a whole-slide image and was copied to its end; else convert it to tiled TIFF"
-        except openslide.OpenSlideError as error:
-            finding, remedy = f"OpenSlide cannot open {path}: {error}", "copy the file again; it is damaged"
+    check_file(path, slide, stage)
+    try:
+        return openslide.OpenSlide(path)
+    except openslide.OpenSlideUnsupportedFormatError:
+        finding, remedy = what_it_is(path)
+    except openslide.OpenSlideError as error:
+        damaged = f"OpenSlide cannot open {path}: {error}", "copy it again from the scanner or archive; it is damaged"
+        finding, remedy = tiff_damage(path) or damaged
     raise SlideError(slide=slide, stage=stage, finding=finding, remedy=remedy)
 
 
-def _first_bytes(path: str) -> str:
-    if Path(path).is_dir():
-        return "a folder"
-    with open(path, "rb") as stream:
-        return repr(stream.read(12))[1:]
+def check_damage(info: SlideInfo, stage: str, unreadable: Sequence[SlideError], n_boxes: int, most: float) -> None:
+    """Refuse a slide of which too much cannot be read.
+
+    Parameters
+    ----------
+    info : SlideInfo
+    stage : str
+    unreadable : sequence of SlideError
+        One per box that could not be read.
+    n_boxes : int
+        Boxes that were tried.
+    most : float
+        Share of unreadable boxes that is put up with, 0–1.
+
+    Raises
+    ------
+    SlideError
+        Naming the share and the first such box.
+    """
+    if len(unreadable) > most * n_boxes:
+        raise SlideError(
+            slide=info.slide,
+            stage=stage,
+            finding=f"{len(unreadable)} of {n_boxes} boxes cannot be read, more than {most:.0%}; the first: "
+            f"{unreadable[0].finding}",
+            remedy=unreadable[0].remedy,
+        )

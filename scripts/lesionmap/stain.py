@@ -106,7 +106,7 @@ def fit_slide(
     with Slide(info, "fit_stain") as slide:
         pixels = _sample_pixels(slide, tissue, settings)
         profile = fit(pixels, settings.method, info.slide)
-        view = slide.read(_busiest_corner(tissue), (PICTURE_PX, PICTURE_PX), info.mpp)
+        view, _ = slide.read_where_possible(_busiest_corner(tissue), (PICTURE_PX, PICTURE_PX), info.mpp)
     table = transform_table(profile, profile)
     write_png(picture, np.concatenate([view, apply_table(table, view)], axis=1))
     write_json(output, {"slide": info.slide, "profile": asdict(profile), "provenance": provenance})
@@ -167,7 +167,7 @@ def _sample_pixels(slide: Slide, tissue: TissueMask, settings: StainSettings) ->
     quota = -(-settings.n_pixels // max(1, len(chosen)))
     drawn = []
     for xy in chosen:
-        box = slide.read(tuple(xy), (SAMPLED_BOX_PX, SAMPLED_BOX_PX), slide.info.mpp)
+        box, _ = slide.read_where_possible(tuple(xy), (SAMPLED_BOX_PX, SAMPLED_BOX_PX), slide.info.mpp)
         wanted = tissue.at(tuple(xy), (SAMPLED_BOX_PX, SAMPLED_BOX_PX), 1.0) & usable(box)
         pixels = box[wanted]
         drawn.append(pixels[generator.permutation(len(pixels))[:quota]])

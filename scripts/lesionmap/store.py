@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from lesionmap.files import written_whole
 from lesionmap.tiling import TileSpec
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,7 @@ class TileStoreWriter:
         self._file = file
         self._regions = 0
         self._add("regions/xy", (2,), "f8")
+        self._add("regions/unreadable", (4,), "f8")
         self._add("low/image", (side, side, 3), "u1")
         self._add("low/mask", (side, side), "u1")
         self._add("tiles/region", (), "u4")
@@ -75,6 +76,10 @@ class TileStoreWriter:
         self._extend("high/image", region.images)
         self._extend("high/mask", region.masks)
         self._regions += 1
+
+    def skip(self, box_lv0: tuple[float, float, float, float]) -> None:
+        """Note a region that cannot be read: x, y, width, height in level-0 pixels."""
+        self._extend("regions/unreadable", np.array([box_lv0]))
 
     def _extend(self, name: str, rows: NDArray[Any]) -> None:
         dataset = self._file[name]
@@ -137,6 +142,12 @@ class TileStore(AbstractContextManager["TileStore"]):
     def identity(self) -> str:
         """SHA-256 of the slide's bytes."""
         return str(self._file.attrs["identity"])
+
+    @property
+    def unreadable(self) -> list[list[float]]:
+        """Regions that could not be read: x, y, width, height in level-0 pixels."""
+        boxes: list[list[float]] = self._file["regions/unreadable"][:].tolist()
+        return boxes
 
     def region(self, index: int) -> Region:
         """Read region `index` with all its tiles."""

@@ -30,6 +30,8 @@ class TissueSettings:
 def find_tissue(info: SlideInfo, output: str, settings: TissueSettings) -> None:
     """Write the tissue mask of a slide: a TIFF, 255 tissue and 0 background, at `settings.mpp`.
 
+    What cannot be read counts as tissue.
+
     Raises
     ------
     SlideError
@@ -37,8 +39,8 @@ def find_tissue(info: SlideInfo, output: str, settings: TissueSettings) -> None:
     """
     scale = settings.mpp / info.mpp
     with Slide(info, "find_tissue") as slide:
-        overview = slide.read((0, 0), map_size(info.size_lv0, scale), settings.mpp)
-    mask = tissue_mask(overview, settings)
+        overview, found = slide.read_where_possible((0, 0), map_size(info.size_lv0, scale), settings.mpp)
+    mask = tissue_mask(overview, settings) | ~found  # so that later stages try to read there and count what they cannot
     if not mask.any():
         raise SlideError(
             slide=info.slide,

@@ -1,6 +1,10 @@
 """What `make real` leaves in results/; run by it."""
 
 import json
+import subprocess
+import sys
+import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,10 +12,13 @@ import openslide
 import pandas as pd
 import pytest
 import tifffile
-from lesionmap.annotations import Annotation
-from lesionmap.slides import load_info
+from lesionmap.annotations import Annotation, AnnotationSettings, import_annotation
+from lesionmap.export import write_lesions
+from lesionmap.images import write_pyramid
+from lesionmap.inspection import SlideRow, describe
+from lesionmap.slides import Slide, load_info, open_slide
 from lesionmap.store import TileStore
-from lesionmap.tiling import LESION
+from lesionmap.tiling import LESION, map_size
 from shapely.geometry import shape
 
 ROOT = Path(__file__).parents[2]
@@ -21,12 +28,12 @@ DATA = ROOT.parent / "shared/data"
 pytestmark = pytest.mark.skipif(not DATA.exists(), reason="the real slides of ../shared/data are absent")
 
 REASONS = {
-    "cmu_small_region": "0.499 µm/px is coarser than the 0.25 µm/px that the split 'train' needs",
-    "broken_empty": "is empty (0 bytes)",
-    "broken_text": "does not recognise",
-    "broken_header": "does not recognise",
-    "broken_truncated": "does not recognise",
-    "broken_tiles": "level 0, box x=",
+    "cmu_small_region": "0.499 µm/px (file) is coarser than the 0.25 µm/px that the split 'train' needs",
+    "broken_empty": "empty.tif is empty (0 bytes)",
+    "broken_text": "text.svs is text, not an image (it begins with 'not a slide')",
+    "broken_header": "broken.svs is base64 text, as made for mail, not the slide itself",
+    "broken_truncated": "truncated.tif is cut short: image 0 ends at byte 1738890, the file at 1500000",
+    "broken_tiles": "boxes cannot be read, more than 5%; the first: level 0, box x=",
 }
 
 
@@ -35,6 +42,8 @@ def test_the_quarantine_is_what_it_should_be():
     assert set(table.index) == set(REASONS)
     for slide, reason in REASONS.items():
         assert reason in table["finding"][slide]
+        assert table["stage"][slide] == "inspect_slide"
+        assert table["remedy"][slide]
     assert set(pd.read_csv(RESULTS / "manifest.tsv", sep="\t")["slide"]) == {
         "camelyon_1",
         "camelyon_2",
@@ -49,6 +58,61 @@ def test_annotations_of_every_kind_are_the_masks_to_the_pixel(slide):
     info = load_info(RESULTS / f"slides/{slide}.json")
     drawn = Annotation(RESULTS / f"annotations/{slide}.geojson").mask((0, 0), info.size_lv0, 1.0)
     np.testing.assert_array_equal(drawn == LESION, tifffile.imread(DATA / f"masks/{slide}.tif", level=0) == 1)
+
+
+@pytest.mark.parametrize("slide", [f"camelyon_{i}" for i in range(1, 5)])
+def test_canonical_areas_are_the_masks(slide):
+    content = json.loads((RESULTS / f"annotations/{slide}.geojson").read_text())
+    pixels = int((tifffile.imread(DATA / f"masks/{slide}.tif", level=0) == 1).sum())
+    assert content["classes"]["lesion"]["area_mm2"] == pytest.approx(pixels * 0.25**2 / 1e6, abs=1e-6)
+    assert (content["repaired"], content["ignored"], content["outside"]["polygons"]) == ({}, {}, 0)
+
+
+@pytest.mark.parametrize("bounds", [(0, 0), (37, 11)])
+@pytest.mark.parametrize("scale", [1.0, 10.0])
+@pytest.mark.parametrize("slide", [f"camelyon_{i}" for i in range(1, 5)])
+def test_annotation_mask_map_outlines_and_back(tmp_path, slide, scale, bounds):
+    info = replace(load_info(RESULTS / f"slides/{slide}.json"), bounds_xy_lv0=bounds)
+    size = map_size(info.size_lv0, scale)
+    mask = Annotation(RESULTS / f"annotations/{slide}.geojson").mask((0, 0), size, scale) == LESION
+    write_pyramid(tmp_path / "lesions.tif", mask.astype(np.uint8) * 255, mpp=info.mpp * scale, levels=8)
+    lesions = tifffile.imread(tmp_path / "lesions.tif", level=0)
+    write_lesions(tmp_path / "lesions.geojson", lesions > 0, lesions, scale=scale, info=info, provenance={})
+    settings = AnnotationSettings({"Lesion": "lesion"}, {}, "refuse")
+    import_annotation(str(tmp_path / "lesions.geojson"), info, str(tmp_path / "back.geojson"), settings)
+    back = Annotation(tmp_path / "back.geojson").mask((0, 0), size, scale) == LESION
+    assert mask.any()
+    assert (back & mask).sum() / (back | mask).sum() >= 0.995
+
+
+@pytest.mark.parametrize(("name", "most"), [("cmu_small_region.svs", 3), ("tcga_cr_7395.svs", 1)])
+def test_aperio_slides_are_read_to_the_pixel(name, most):
+    """JPEG and JPEG 2000, against another decoder."""
+    row = SlideRow("s", str(DATA / "slides" / name), "inference", mpp=0.5)
+    with open_slide(row.path, "s", "test") as handle:
+        info = describe(row, handle, 0.5)
+    expected = tifffile.imread(row.path, series=0, level=0)[1003:1203, 777:1077]
+    with Slide(info, "test") as slide:
+        found = slide.read((777, 1003), (300, 200), 0.5)
+    assert np.abs(found.astype(int) - expected).max() <= most
+
+
+def test_the_colour_profile_is_recorded():
+    assert json.loads((RESULTS / "slides/tcga_cr_7395.json").read_text())["icc_profile"]
+    assert json.loads((RESULTS / "slides/camelyon_1.json").read_text())["icc_profile"] is None
+
+
+def test_the_doctor_is_done_in_half_a_minute_and_fails():
+    started = time.monotonic()
+    command = [sys.executable, "-m", "snakemake", "doctor", "--cores", "2", "--configfile", "tests/real/config.yaml"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert "doctor: 5 errors" in done.stderr
+    assert time.monotonic() - started < 30
+    assert done.returncode == 1
+    table = pd.read_csv(RESULTS / "doctor.tsv", sep="\t", keep_default_na=False).set_index("slide")
+    assert set(table.index[table["verdict"] == "error"]) == set(REASONS) - {"broken_tiles"}
+    assert "of an overview cannot be read" in table["findings"]["broken_tiles"]  # too little to decide on that alone
+    assert {"camelyon_1", "camelyon_4", "tcga_cr_7395"} <= set(table.index[table["verdict"] == "ok"])
 
 
 @pytest.mark.parametrize("slide", ["camelyon_1", "camelyon_2", "camelyon_3"])

@@ -2,9 +2,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from lesionmap.inspection import describe
 from lesionmap.slides import SlideInfo
-from pyramids import row, write_tiff
+from pyramids import info_of, write_tiff
 
 
 @pytest.fixture
@@ -16,4 +15,4 @@ def noise() -> np.ndarray:
 @pytest.fixture
 def noise_info(tmp_path: Path, noise: np.ndarray) -> SlideInfo:
     """The same as a slide with three levels."""
-    return describe(row(write_tiff(tmp_path / "noise.tif", noise, factors=(1, 2, 4))))
+    return info_of(write_tiff(tmp_path / "noise.tif", noise, factors=(1, 2, 4)))

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import numpy as np
 import tifffile
-from lesionmap.inspection import SlideRow
+from lesionmap.inspection import InspectionSettings, SlideRow, examine
+from lesionmap.slides import SlideInfo
 
 
 def write_tiff(path: Path, image: np.ndarray, mpp: float | None = 0.25, factors: tuple[int, ...] = (1,)) -> Path:
@@ -28,5 +29,33 @@ def write_tiff(path: Path, image: np.ndarray, mpp: float | None = 0.25, factors:
     return path
 
 
-def row(path: Path | str, split: str = "inference", annotation: str = "", mpp: float | None = None) -> SlideRow:
-    return SlideRow("s1", str(path), split, annotation, mpp)
+def damage(path: Path, *spots: tuple[int, int]) -> Path:
+    """Make the level-0 tiles of :func:`write_tiff` that hold some pixels (x, y) unreadable."""
+    with tifffile.TiffFile(path) as tiff:
+        page = tiff.pages[0]
+        tiles = [y // 64 * page.chunked[1] + x // 64 for x, y in spots]
+        places = [(page.dataoffsets[tile], page.databytecounts[tile]) for tile in tiles]
+    content = bytearray(path.read_bytes())
+    for start, length in places:
+        content[start : start + length] = b"\xff" * length
+    path.write_bytes(content)
+    return path
+
+
+ANY = InspectionSettings(
+    read_share=1.0,
+    max_unreadable_fraction=0.0,
+    mpp_tolerance=0.1,
+    mpp_from_objective=None,
+    apply_icc=False,
+    needed_mpp={"tiles": 1000.0, "inference": 1000.0},
+)
+
+
+def info_of(path: Path | str, **changes) -> SlideInfo:
+    """What is known of a slide that suits any role."""
+    return SlideInfo(**examine(row(path, **changes), ANY)["info"])
+
+
+def row(path: Path | str, split: str = "inference", **changes) -> SlideRow:
+    return SlideRow("s1", str(path), split, **changes)

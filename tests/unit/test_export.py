@@ -4,19 +4,18 @@ import numpy as np
 import openslide
 import pytest
 import tifffile
-from lesionmap.annotations import import_annotation
+from lesionmap.annotations import AnnotationSettings, import_annotation
 from lesionmap.export import write_lesions, write_overlay
 from lesionmap.images import write_pyramid
-from lesionmap.inspection import describe
 from lesionmap.slides import SlideInfo
 from PIL import Image
-from pyramids import row, write_tiff
+from pyramids import info_of, write_tiff
 from shapely.geometry import shape
 
 
 @pytest.fixture
 def info(tmp_path) -> SlideInfo:
-    return describe(row(write_tiff(tmp_path / "s.tif", np.full((333, 517, 3), 255, dtype=np.uint8))))
+    return info_of(write_tiff(tmp_path / "s.tif", np.full((333, 517, 3), 255, dtype=np.uint8)))
 
 
 def test_a_pyramid_opens_everywhere_with_levels_and_resolution(tmp_path):
@@ -57,6 +56,8 @@ def test_outlines_areas_and_probabilities(tmp_path, info):
     count, content = exported(tmp_path, info, lesions, levels)
     assert count == len(content["features"]) == 2
     assert content["provenance"] == {"code": "abc"}
+    assert (content["slide"], content["unreadable"]) == ("s1", [])
+    assert content["frame"] == {"unit": "level-0 pixels", "origin_xy_lv0": [0, 0], "mpp": 0.25}
     ring, dot = (shape(feature["geometry"]) for feature in content["features"])
     assert ring.bounds == (50, 30, 150, 90)
     assert len(ring.interiors) == 1
@@ -88,9 +89,8 @@ def test_outlines_of_a_cropped_slide_come_back_to_their_place(tmp_path, info):
     _, content = exported(tmp_path, shifted, lesions, np.full((34, 52), 200, dtype=np.uint8))
     assert shape(content["features"][0]["geometry"]).bounds == (160, 93, 210, 113)
     output = tmp_path / "back.geojson"
-    import_annotation(
-        str(tmp_path / "lesions.geojson"), shifted, str(output), classes={"Lesion": "lesion"}, mask_values={}
-    )
+    settings = AnnotationSettings(classes={"Lesion": "lesion"}, mask_values={}, invalid="refuse")
+    import_annotation(str(tmp_path / "lesions.geojson"), shifted, str(output), settings)
     assert shape(json.loads(output.read_text())["features"][0]["geometry"]).bounds == (200, 100, 250, 120)
 
 

@@ -3,11 +3,10 @@ import pytest
 import tifffile
 import torch
 from lesionmap.inference import InferenceSettings, probability_map
-from lesionmap.inspection import describe
 from lesionmap.slides import Slide
 from lesionmap.stain import RUIFROK, StainProfile, apply_table, transform_table
 from lesionmap.tissue import TissueMask
-from pyramids import row, write_tiff
+from pyramids import info_of, write_tiff
 
 NORMED = tuple(tuple(value / sum(v * v for v in stain) ** 0.5 for value in stain) for stain in RUIFROK)
 STAIN = StainProfile(NORMED, (1.5, 1.0), 1, 0.0, "test")
@@ -31,18 +30,21 @@ def slide(tmp_path):
     y, x = np.mgrid[:703, :1117]
     red = 128 + 100 * np.sin(x / 90) * np.cos(y / 140 + x / 400)
     image = np.stack([red, red / 2, red / 3 + 90], axis=2).astype(np.uint8)
-    info = describe(row(write_tiff(tmp_path / "s.tif", image, mpp=0.26, factors=(1, 4))))
+    info = info_of(write_tiff(tmp_path / "s.tif", image, mpp=0.26, factors=(1, 4)))
     tifffile.imwrite(tmp_path / "tissue.tif", np.full((88, 140), 255, dtype=np.uint8))
     return info, TissueMask(tmp_path / "tissue.tif", info)
 
 
-def settings(batch_size=3, threads=2):
-    return InferenceSettings(mpp=2.5, batch_size=batch_size, threshold=0.5, threads=threads)
+def mapped_with_losses(slide, batch_size=3, threads=2, most=0.0):
+    info, tissue = slide
+    settings = InferenceSettings(mpp=2.5, batch_size=batch_size, threshold=0.5, max_unreadable_fraction=most)
+    return probability_map(info, tissue, STAIN, REFERENCE, Pointwise(), tile_px=32, settings=settings, threads=threads)
 
 
 def mapped(slide, **options):
-    info, tissue = slide
-    return probability_map(info, tissue, STAIN, REFERENCE, Pointwise(), tile_px=32, settings=settings(**options))
+    levels, unreadable = mapped_with_losses(slide, **options)
+    assert unreadable == []
+    return levels
 
 
 def test_the_stitched_map_is_that_of_the_whole_slide(slide):

@@ -1,49 +1,66 @@
 import json
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
+import tifffile
 from lesionmap.errors import SlideError
-from lesionmap.inspection import content_digest, describe, inspect_slide
+from lesionmap.inspection import InspectionSettings, Resolution, find_resolution, inspect_slide, resolution_flags
 from lesionmap.slides import Slide, load_info
-from pyramids import row, write_tiff
+from PIL import ImageCms
+from pyramids import damage, info_of, row, write_tiff
 
-NEEDED = {"tiles": 0.25, "inference": 2.5}
+SETTINGS = InspectionSettings(
+    read_share=1.0,
+    max_unreadable_fraction=0.05,
+    mpp_tolerance=0.1,
+    mpp_from_objective=None,
+    apply_icc=False,
+    needed_mpp={"tiles": 0.25, "inference": 2.5},
+)
 
 
 def inspected(tmp_path, slide_row, **changes):
-    options = {"read_share": 1.0, "mpp_tolerance": 0.1, "needed_mpp": NEEDED} | changes
-    inspect_slide(slide_row, str(tmp_path / "record.json"), **options)
+    inspect_slide(slide_row, str(tmp_path / "record.json"), replace(SETTINGS, **changes))
     return json.loads((tmp_path / "record.json").read_text())
 
 
-def test_the_sheets_mpp_overrides_the_files(tmp_path, noise):
-    path = write_tiff(tmp_path / "s.tif", noise)
-    assert describe(row(path)).mpp == pytest.approx(0.25)
-    assert describe(row(path, mpp=0.31)).mpp == 0.31
+def properties(mpp_x=None, mpp_y=None, power=None):
+    values = {"openslide.mpp-x": mpp_x, "openslide.mpp-y": mpp_y, "openslide.objective-power": power}
+    return {key: str(value) for key, value in values.items() if value is not None}
 
 
 def test_a_good_slide_is_recorded_and_read_back(tmp_path, noise):
     path = write_tiff(tmp_path / "s.tif", noise, factors=(1, 2))
     record = inspected(tmp_path, row(path))
-    assert record["verdict"] == "ok"
+    assert (record["verdict"], record["flags"], record["icc_profile"]) == ("ok", [], None)
+    assert record["resolution"] == {"mpp": 0.25, "source": "file", "objective_power": None}
     info = load_info(tmp_path / "record.json")
-    assert info == describe(row(path))
-    assert info.identity == content_digest(path)
+    assert info == replace(info_of(path), identity=info.identity)
+    assert re.fullmatch("[0-9a-f]{64}", info.identity)
 
 
 @pytest.mark.parametrize(
-    ("content", "finding"),
-    [(None, "does not exist"), (b"", r"empty \(0 bytes\)"), (b"not a slide", "does not recognise .* 'not a slide'")],
+    ("sheet", "file", "assumed", "expected"),
+    [
+        (0.31, properties(0.25, 0.25, 40), 10.0, Resolution(0.31, "slide sheet", 40)),
+        (None, properties(0.25, 0.26, 40), 10.0, Resolution(0.255, "file", 40)),
+        (None, properties(power=40), 10.0, Resolution(0.25, "objective power 40, assumed", 40)),
+        (None, properties(mpp_x=0.25, power=20), 9.9, Resolution(0.495, "objective power 20, assumed", 20)),
+    ],
 )
-def test_files_that_are_no_slides_are_quarantined(tmp_path, content, finding):
-    path = tmp_path / "bad.svs"
-    if content is not None:
-        path.write_bytes(content)
-    record = inspected(tmp_path, row(path))
-    assert record["verdict"] == "quarantined"
-    assert record["remedy"]
-    assert re.search(finding, record["finding"])
+def test_resolution_of_slides_is_the_sheets_then_the_files_then_the_objectives(sheet, file, assumed, expected):
+    assert find_resolution(row("s.tif", mpp=sheet), file, assumed) == expected
+
+
+@pytest.mark.parametrize("power", [None, "40", "abc", "-1"])
+@pytest.mark.parametrize("mpp", [None, "0", "nan", "inf", "-0.25", "unknown"])
+def test_slides_without_resolution_are_refused(mpp, power):
+    with pytest.raises(SlideError, match="no µm/px") as caught:
+        find_resolution(row("s.tif"), properties(mpp, mpp, power), None)
+    assert "column mpp" in caught.value.remedy
+    assert ("40× objective" in caught.value.remedy) == (power == "40")
 
 
 def test_no_resolution_is_quarantined_and_the_sheet_mends_it(tmp_path, noise):
@@ -56,13 +73,105 @@ def test_no_resolution_is_quarantined_and_the_sheet_mends_it(tmp_path, noise):
     assert inspected(tmp_path, row(path, mpp=0.5))["verdict"] == "ok"
 
 
+@pytest.mark.parametrize(
+    ("resolution", "file", "expected"),
+    [
+        (Resolution(0.25, "file", 40), properties(0.25, 0.25), []),
+        (Resolution(0.1, "file", None), {}, []),
+        (Resolution(2.0, "file", None), {}, []),
+        (Resolution(0.099, "file", None), {}, ["0.099 µm/px (file) is implausible"]),
+        (Resolution(2.01, "slide sheet", None), {}, ["2.01 µm/px (slide sheet) is implausible"]),
+        (Resolution(0.256, "file", None), properties(0.25, 0.262), []),  # 4.8 % apart
+        (Resolution(0.2565, "file", None), properties(0.25, 0.263), ["differs between x (0.25) and y (0.263)"]),
+        (Resolution(0.3, "slide sheet", None), properties(0.25, 0.5), []),  # the sheet has decided
+        (Resolution(0.3, "file", 40), {}, []),  # 0.3 · 40 = 12, 20 % above 10
+        (Resolution(0.301, "file", 40), {}, ["0.301 µm/px (file) contradicts its 40× objective (about 0.25)"]),
+        (Resolution(0.2, "file", 40), {}, ["contradicts its 40× objective"]),
+        (Resolution(0.25, "slide sheet", 20), {}, ["0.25 µm/px (slide sheet) contradicts its 20× objective"]),
+    ],
+)
+def test_implausible_and_contradictory_resolution_of_slides_is_flagged(resolution, file, expected):
+    flags = resolution_flags(resolution, file)
+    assert len(flags) == len(expected)
+    assert all(part in flag for part, flag in zip(expected, flags, strict=True))
+
+
+def test_flagged_slides_are_used(tmp_path, noise):
+    path = write_tiff(tmp_path / "s.tif", noise, mpp=0.05)
+    record = inspected(tmp_path, row(path))
+    assert record["verdict"] == "ok"
+    assert record["flags"] == ["0.05 µm/px (file) is implausible for level 0 of a slide"]
+
+
+@pytest.mark.parametrize(
+    ("content", "finding", "remedy"),
+    [
+        (None, "does not exist", "correct its path"),
+        (b"", r"is empty \(0 bytes\)", "copy it again"),
+        (b"not a slide\n", r"is text, not an image \(it begins with 'not a slide'\)", "own file"),
+        (b"QUJD" * 100, "is base64 text", "decode"),
+        (b"<!DOCTYPE html><title>Sign in</title>", "is a web page", "download"),
+        (b"\x1f\x8b\x08" + bytes(40), "is a gzip archive", "unpack"),
+        (b"PK\x03\x04" + bytes(40), "is a zip archive", "unpack"),
+        (b"\xff\xd8\xff\xe0" + bytes(40), "is a single JPEG picture", "export"),
+        (bytes(5000), "begins with zeros", "copy it again"),
+        (b"\x01\x02\x03\x04\x05\x06\x07\x08\x09", "known slide format .*01 02 03 04 05 06 07 08", "convert"),
+    ],
+)
+def test_files_that_are_no_slides_are_quarantined_with_what_they_are(tmp_path, content, finding, remedy):
+    path = tmp_path / "bad.svs"
+    if content is not None:
+        path.write_bytes(content)
+    record = inspected(tmp_path, row(path))
+    assert (record["verdict"], record["stage"]) == ("quarantined", "inspect_slide")
+    assert re.search(finding, record["finding"])
+    assert remedy in record["remedy"]
+
+
+def test_a_folder_and_a_plain_picture_are_said_to_be_none_of_our_slides(tmp_path, noise):
+    (tmp_path / "folder.tif").mkdir()
+    assert "is a folder" in inspected(tmp_path, row(tmp_path / "folder.tif"))["finding"]
+    tifffile.imwrite(tmp_path / "plain.tif", noise[..., 0])  # in strips, not tiles
+    assert (
+        "is a TIFF of a kind that OpenSlide does not read"
+        in inspected(tmp_path, row(tmp_path / "plain.tif"))["finding"]
+    )
+
+
+@pytest.mark.parametrize("share", [0.3, 0.6, 0.97])
+def test_slides_that_are_cut_short_are_quarantined(tmp_path, noise, share):
+    whole = write_tiff(tmp_path / "whole.tif", noise, factors=(1, 2, 4)).read_bytes()
+    cut = tmp_path / "cut.tif"
+    cut.write_bytes(whole[: int(share * len(whole))])
+    record = inspected(tmp_path, row(cut))
+    assert record["verdict"] == "quarantined"
+    assert re.search(r"is cut short: (image|directory) \d+ .* at byte \d+, the file", record["finding"])
+
+
 @pytest.mark.parametrize(("split", "verdict"), [("train", "quarantined"), ("val", "quarantined"), ("test", "ok")])
 def test_resolution_is_judged_by_the_role(tmp_path, noise, split, verdict):
     path = write_tiff(tmp_path / "s.tif", noise, mpp=0.499)
     record = inspected(tmp_path, row(path, split))
     assert record["verdict"] == verdict
     if verdict == "quarantined":
-        assert "0.499 µm/px is coarser than the 0.25 µm/px" in record["finding"]
+        assert "0.499 µm/px (file) is coarser than the 0.25 µm/px" in record["finding"]
+        assert "give it the split 'inference' or 'test'" in record["remedy"]
+        assert "write upsample: true into its row" in record["remedy"]
+
+
+def test_slides_too_coarse_for_any_role_and_implausible_are_told_so(tmp_path, noise):
+    path = write_tiff(tmp_path / "s.tif", noise, mpp=352.8)  # 72 dpi
+    record = inspected(tmp_path, row(path, "test"))
+    assert "352.8 µm/px (file) is coarser than the 2.5 µm/px" in record["finding"]
+    assert "correct its implausible µm/px in the column mpp" in record["remedy"]
+    assert "split 'inference'" not in record["remedy"]
+
+
+def test_a_row_may_allow_upsampling(tmp_path, noise):
+    path = write_tiff(tmp_path / "s.tif", noise, mpp=0.5)
+    record = inspected(tmp_path, row(path, "train", upsample=True))
+    assert record["verdict"] == "ok"
+    assert record["flags"] == ["upsampled 2-fold, from 0.5 to 0.25 µm/px, as its row allows"]
 
 
 def test_tolerance_admits_a_scanner_sold_as_40x(tmp_path, noise):
@@ -77,36 +186,62 @@ def test_a_missing_annotation_is_quarantined(tmp_path, noise):
     assert "none.xml does not exist" in record["finding"]
 
 
-def test_damage_names_level_and_box_and_the_handle_survives(tmp_path, noise):
-    path = write_tiff(tmp_path / "s.tif", noise)
-    content = bytearray(path.read_bytes())
-    middle = len(content) // 2
-    content[middle : middle + 2000] = b"\xff" * 2000
-    path.write_bytes(content)
+@pytest.fixture
+def damaged(tmp_path):
+    """A slide of 2048 × 2048 px, four inspected boxes a side, of which one cannot be read."""
+    image = np.random.default_rng(1).integers(0, 255, (2048, 2048, 3), dtype=np.uint8)
+    return damage(write_tiff(tmp_path / "damaged.tif", image), (1100, 700)), image
+
+
+def test_damage_names_level_and_box_of_slides_and_the_handle_survives(damaged):
+    path, image = damaged
+    with Slide(info_of(path), "test") as slide:
+        with pytest.raises(SlideError, match=r"slide s1, test: level 0, box x=1088 y=600 of 64×110 px cannot be read"):
+            slide.read((1088, 600), (64, 110), 0.25)
+        np.testing.assert_array_equal(slide.read((0, 0), (20, 20), 0.25), image[:20, :20])
+
+
+def test_damage_is_flagged_up_to_the_limit_and_quarantined_beyond(tmp_path, damaged):
+    path, _ = damaged
+    flagged = inspected(tmp_path, row(path), max_unreadable_fraction=1 / 16)
+    assert flagged["verdict"] == "ok"
+    assert flagged["flags"] == ["1 of 16 sampled boxes of level 0 cannot be read"]
+    refused = inspected(tmp_path, row(path), max_unreadable_fraction=0.06)
+    assert refused["verdict"] == "quarantined"
+    assert refused["finding"].startswith(
+        "1 of 16 boxes cannot be read, more than 6%; the first: level 0, box x=1024 y=512"
+    )
+
+
+def test_overviews_of_damaged_slides_lack_the_damaged_part_alone(damaged):
+    path, image = damaged
+    with Slide(info_of(path), "test") as slide:
+        pixels, found = slide.read_where_possible((0, 0), (2048, 1024), 0.25)
+    assert not found[640:704, 1088:1152].any()  # the damaged tile
+    assert found.mean() > 0.99
+    np.testing.assert_array_equal(pixels[found], image[:1024][found])
+    assert (pixels[~found] == 255).all()
+
+
+def swapped_profile() -> bytes:
+    """An sRGB profile whose red and blue primaries have changed places."""
+    content = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    return content.replace(b"rXYZ", b"????").replace(b"bXYZ", b"rXYZ").replace(b"????", b"bXYZ")
+
+
+def test_colour_profiles_of_slides_are_recorded_and_applied_if_asked(tmp_path):
+    image = np.zeros((80, 80, 3), dtype=np.uint8)
+    image[..., 0] = 200
+    path = tmp_path / "icc.svs"
+    described = {"description": "Aperio Image Library v1|MPP = 0.25|AppMag = 40", "iccprofile": swapped_profile()}
+    tifffile.imwrite(path, image, tile=(64, 64), photometric="rgb", compression="zlib", metadata=None, **described)
     record = inspected(tmp_path, row(path))
-    assert record["verdict"] == "quarantined"
-    assert record["finding"].startswith("level 0, box x=")
-    info = describe(row(path))
-    with Slide(info, "test") as slide:
-        with pytest.raises(SlideError, match="slide s1, test: level 0, box"):
-            slide.read((0, 0), info.size_lv0, 0.25)
-        np.testing.assert_array_equal(slide.read((0, 0), (20, 20), 0.25), noise[:20, :20])
-
-
-def test_identity_is_content(tmp_path, noise):
-    path = write_tiff(tmp_path / "s.tif", noise)
-    copy = tmp_path / "copy.tif"
-    copy.write_bytes(path.read_bytes())
-    before = content_digest(path)
-    assert content_digest(copy) == before
-    copy.write_bytes(path.read_bytes()[:-1] + b"\x01")
-    assert content_digest(copy) != before
-
-
-def test_identity_of_a_mirax_slide_covers_its_folder(tmp_path):
-    (tmp_path / "s.mrxs").write_bytes(b"index")
-    (tmp_path / "s").mkdir()
-    (tmp_path / "s" / "Data0001.dat").write_bytes(b"pixels")
-    before = content_digest(tmp_path / "s.mrxs")
-    (tmp_path / "s" / "Data0001.dat").write_bytes(b"pixelz")
-    assert content_digest(tmp_path / "s.mrxs") != before
+    assert record["icc_profile"].startswith("sRGB")
+    with Slide(info_of(path), "test") as slide:
+        assert slide.read((0, 0), (1, 1), 0.25)[0, 0].tolist() == [200, 0, 0]
+    assert inspected(tmp_path, row(path), apply_icc=True)["verdict"] == "ok"
+    with Slide(load_info(tmp_path / "record.json"), "test") as slide:
+        red, green, blue = slide.read((0, 0), (1, 1), 0.25)[0, 0].astype(int)
+    assert blue > 190
+    assert red < 30
+    assert green < 30

@@ -1,45 +1,105 @@
+import numpy as np
+import pandas as pd
 import pytest
-from lesionmap.errors import LesionMapError, SettingsError
+from lesionmap.errors import LesionMapError, SettingsError, SlideError
 from lesionmap.files import write_json
-from lesionmap.manifest import build_manifest, conclude, good_slides
+from lesionmap.losses import list_quarantine
+from lesionmap.manifest import RunTables, build_manifest, conclude, good_slides
+from lesionmap.quarantine import write_quarantined
+from lesionmap.store import Region, new_store
+from lesionmap.tiling import TileSpec
 
 INFO = {"vendor": "aperio", "mpp": 0.25, "identity": "f" * 64, "size_lv0": [30, 20]}
+GOOD = {"verdict": "ok", "flags": [], "resolution": {"source": "file"}, "info": INFO}
+BAD = {"verdict": "quarantined", "stage": "inspect_slide", "finding": "it is empty", "remedy": "copy it again"}
 
 
 @pytest.fixture
 def records(tmp_path):
-    good = {"verdict": "ok", "info": INFO}
-    bad = {"verdict": "quarantined", "stage": "inspect_slide", "finding": "it is empty", "remedy": "copy it again"}
-    slides = {"NA": {"split": "train"} | good, "b": {"split": "test"} | good, "c": {"split": "train"} | bad}
+    odd = GOOD | {"flags": ["it is pale", 'it is "small"']}
+    slides = {"NA": {"split": "train"} | GOOD, "b": {"split": "test"} | odd, "c": {"split": "train"} | BAD}
     for slide, record in slides.items():
         write_json(tmp_path / f"{slide}.json", {"slide": slide} | record)
     return [str(tmp_path / f"{slide}.json") for slide in slides]
 
 
-def test_the_cohort_is_parted(tmp_path, records):
-    manifest, quarantine = tmp_path / "m.tsv", tmp_path / "q.tsv"
-    build_manifest(records, str(manifest), str(quarantine), reference="b")
-    assert good_slides(str(manifest), ["train", "val"]) == ["NA"]
-    assert good_slides(str(manifest), ["test"]) == ["b"]
-    assert quarantine.read_text().splitlines()[1] == "c\ttrain\tinspect_slide\tit is empty\tcopy it again"
+@pytest.fixture
+def tables(tmp_path, records):
+    """All tables of a cohort whose slide c is in quarantine since its inspection."""
+    names = ("headline.txt", "manifest.tsv", "quarantine.tsv", "unreadable.tsv")
+    made = RunTables(*(str(tmp_path / name) for name in names))
+    (tmp_path / "headline.txt").write_text("Dice 0.9\n")
+    build_manifest(records, made.manifest, reference=None)
+    list_quarantine(records, [], [], made.quarantine, made.unreadable)
+    return made
+
+
+def test_the_manifest_holds_the_slides_that_passed(tables):
+    assert good_slides(tables.manifest, ["train", "val"]) == ["NA"]
+    assert good_slides(tables.manifest, ["test"]) == ["b"]
+    table = pd.read_csv(tables.manifest, sep="\t", keep_default_na=False).set_index("slide")
+    assert table["flags"].to_dict() == {"NA": "", "b": 'it is pale; it is "small"'}
+    assert table["mpp_source"].to_list() == ["file", "file"]
 
 
 def test_a_reference_in_quarantine_is_refused(tmp_path, records):
     with pytest.raises(SettingsError, match="the stain reference 'c' is in quarantine: it is empty"):
-        build_manifest(records, str(tmp_path / "m.tsv"), str(tmp_path / "q.tsv"), reference="c")
+        build_manifest(records, str(tmp_path / "m.tsv"), reference="c")
+
+
+def test_one_table_has_what_every_stage_found(tmp_path, records, tables):
+    reason = SlideError(slide="NA", stage="extract_tiles", finding="2 of 3 boxes cannot be read", remedy="copy it")
+    other = SlideError(slide="b", stage="import_annotation", finding="classes", remedy="map them")
+    paths = [str(tmp_path / name) for name in ("NA.h5", "NA.geojson", "metrics.json")]
+    write_quarantined(paths[:1], reason)
+    write_json(paths[1], {"slide": "NA", "unreadable": []})
+    write_quarantined(paths[2:], other)
+    list_quarantine(records, paths[:1], paths[1:], tables.quarantine, tables.unreadable)
+    table = pd.read_csv(tables.quarantine, sep="\t", keep_default_na=False)
+    assert table.to_numpy().tolist() == [
+        ["c", "train", "inspect_slide", "it is empty", "copy it again"],
+        ["NA", "train", "extract_tiles", "2 of 3 boxes cannot be read", "copy it"],
+        ["b", "test", "import_annotation", "classes", "map them"],
+    ]
+
+
+def test_a_reason_that_is_handed_on_is_listed_once(tmp_path, records, tables):
+    reason = SlideError(slide="b", stage="find_tissue", finding="no tissue", remedy="remove it")
+    paths = [str(tmp_path / name) for name in ("b.geojson", "metrics.json")]
+    write_quarantined(paths, reason)
+    list_quarantine(records, [], paths, tables.quarantine, tables.unreadable)
+    assert list(pd.read_csv(tables.quarantine, sep="\t", keep_default_na=False)["slide"]) == ["c", "b"]
+
+
+def test_parts_that_were_left_out_are_listed_with_their_place(tmp_path, records, tables, capsys):
+    store = str(tmp_path / "NA.h5")
+    pixels = np.zeros((1, 32, 32, 3), dtype=np.uint8)
+    region = Region((0.0, 0.0), pixels[0], pixels[0, ..., 0], np.zeros((1, 2), np.uint8), pixels, pixels[..., 0])
+    with new_store(store, TileSpec(64, 32, 0.25), {"slide": "NA"}) as writer:
+        writer.append(region)
+        writer.skip((64.0, 128.5, 64.0, 64.0))
+        writer.skip((0.0, 64.0, 64.0, 64.0))
+    write_json(tmp_path / "b.geojson", {"slide": "b", "unreadable": [[0, 10, 20, 30]]})
+    results = [str(tmp_path / "b.geojson")]
+    list_quarantine(records, [store], results, tables.quarantine, tables.unreadable)
+    assert pd.read_csv(tables.unreadable, sep="\t", keep_default_na=False).to_numpy().tolist() == [
+        ["NA", "extract_tiles", 64.0, 128.5, 64.0, 64.0],
+        ["NA", "extract_tiles", 0.0, 64.0, 64.0, 64.0],
+        ["b", "infer_slide", 0.0, 10.0, 20.0, 30.0],
+    ]
+    conclude(tables, str(tmp_path / "end.txt"), fail=False)
+    assert "NA (extract_tiles): 2 parts cannot be read and are left out" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("fail", [False, True])
-def test_the_end_follows_the_policy(tmp_path, records, fail, capsys):
-    build_manifest(records, str(tmp_path / "m.tsv"), str(tmp_path / "q.tsv"), reference=None)
-    (tmp_path / "headline.txt").write_text("Dice 0.9\n")
-    arguments = (str(tmp_path / "headline.txt"), str(tmp_path / "q.tsv"), str(tmp_path / "end.txt"))
+def test_the_end_follows_the_policy(tmp_path, tables, fail, capsys):
     if fail:
         with pytest.raises(LesionMapError, match="everything else is done, but 1 slides are in quarantine"):
-            conclude(*arguments, fail=True)
+            conclude(tables, str(tmp_path / "end.txt"), fail=True)
     else:
-        conclude(*arguments, fail=False)
+        conclude(tables, str(tmp_path / "end.txt"), fail=False)
     assert (tmp_path / "end.txt").exists() is not fail
     printed = capsys.readouterr().err
     assert "Dice 0.9" in printed
     assert "c (inspect_slide): it is empty. Remedy: copy it again." in printed
+    assert 'b: it is pale; it is "small"' in printed

@@ -15,7 +15,7 @@ from lesionmap.evaluation import summarise
 from lesionmap.export import write_lesions, write_overlay
 from lesionmap.files import write_json
 from lesionmap.images import write_png
-from lesionmap.manifest import build_manifest
+from lesionmap.losses import list_quarantine
 from lesionmap.metrics import Histograms, binary_metrics
 from lesionmap.report import ReportInputs, duration, fixed, published_epoch, render_report, stage_times
 from lesionmap.slides import SlideInfo
@@ -83,7 +83,10 @@ def make_slide(folder: Path, slide: str, split: str, lesions: np.ndarray[Any, An
         ((4000, 3000),),
         BOUNDS_XY_LV0,
     )
-    record = {"slide": slide, "split": split, "verdict": "ok", "info": vars(info)}
+    flags = ["0.05 µm/px (file) is <implausible>"] if slide == "train_1" else []
+    resolution = {"mpp": 0.25, "source": "slide sheet", "objective_power": None}
+    record = {"slide": slide, "split": split, "verdict": "ok", "flags": flags, "resolution": resolution}
+    record["info"] = vars(info)
     write_json(folder / f"{slide}.json", record)
     profile = {
         "basis": [[0.6, 0.8, 0.0], [0.0, 1.0, 0.0]],
@@ -124,9 +127,9 @@ def inputs(tmp_path: Path) -> ReportInputs:
     advice = {"finding": "<script>alert(1)</script>", "remedy": "copy & try again"}
     write_json(folder / "bad_1.json", bad | advice)
     records = [str(folder / f"{slide}.json") for slide in [*SPLITS, "bad_1"]]
-    tables = [str(folder / name) for name in ("manifest.tsv", "quarantine.tsv", "cohort.json", "slides.tsv")]
-    build_manifest(records, tables[0], tables[1], reference=None)
-    summarise([make_metrics(folder, "Präparat 7%")], tables[3], tables[2], str(folder / "headline.txt"), threshold=0.5)
+    tables = [str(folder / name) for name in ("quarantine.tsv", "cohort.json", "slides.tsv")]
+    list_quarantine(records, [], [], tables[0], str(folder / "unreadable.tsv"))
+    summarise([make_metrics(folder, "Präparat 7%")], tables[2], tables[1], str(folder / "headline.txt"), threshold=0.5)
     HISTORY.to_csv(folder / "history.csv", index=False)
     kinds = ("json", "stain.json", "stain.png", "geojson", "overlay.png")
     per_slide = [[str(folder / f"{slide}.{kind}") for slide in SPLITS] for kind in kinds]
@@ -195,7 +198,7 @@ def test_quarantine_is_listed_and_escaped(report: Path) -> None:
 
 
 def test_without_quarantine_there_is_no_such_section(inputs: ReportInputs, tmp_path: Path) -> None:
-    build_manifest(inputs.records, inputs.manifest, inputs.quarantine, reference=None)
+    list_quarantine(inputs.records, [], [], inputs.quarantine, str(tmp_path / "unreadable.tsv"))
     assert 'id="quarantine"' not in Page(render(inputs, tmp_path) / "index.html").source
 
 
@@ -273,7 +276,7 @@ def test_the_stain_method_in_use_is_cited(inputs: ReportInputs, tmp_path: Path, 
 def test_no_page_of_a_former_slide_is_left(report: Path, inputs: ReportInputs, tmp_path: Path) -> None:
     names = ("records", "stains", "stain_pictures", "outlines", "overlays")
     fewer = {name: getattr(inputs, name)[1:] for name in names}
-    build_manifest(inputs.records[1:], inputs.manifest, inputs.quarantine, reference=None)
+    list_quarantine(inputs.records[1:], [], [], inputs.quarantine, str(tmp_path / "unreadable.tsv"))
     render(replace(inputs, **fewer), tmp_path)
     assert not (report / "slides" / "train_1.html").exists()
     assert not list((report / "figures").glob("train_1*"))

@@ -24,14 +24,15 @@ def check(root, config):
     check_config(config, root / "workflow/schemas/config.schema.yaml")
 
 
-def sheet(root, tmp_path, text, encoding="utf-8"):
+def sheet(root, tmp_path, text, encoding="utf-8", roots=None):
     (tmp_path / "slides.tsv").write_text(text, encoding=encoding, newline="")
-    return read_sheet(tmp_path / "slides.tsv", root / "workflow/schemas/slides.schema.yaml")
+    return read_sheet(tmp_path / "slides.tsv", root / "workflow/schemas/slides.schema.yaml", roots)
 
 
 def test_the_shipped_config_and_sheet_are_valid(root, config):
     check(root, config)
-    rows = read_sheet(root / "config/slides.tsv", root / "workflow/schemas/slides.schema.yaml")
+    sheet, roots = config["slides"]["sheet"], config["slides"]["roots"]
+    rows = read_sheet(root / sheet, root / "workflow/schemas/slides.schema.yaml", roots)
     check_reference(rows, config["stain"]["reference"])
 
 
@@ -69,9 +70,39 @@ def test_a_sheet_is_read_with_windows_line_ends_bom_and_spaces(root, tmp_path):
     text = HEAD + "a\t x.svs \ttrain\tx.xml\t0.25\n" + "b\ty.svs\tinference\t\t\n"
     rows = sheet(root, tmp_path, text.replace("\n", "\r\n"), encoding="utf-8-sig")
     assert list(rows.values()) == [
-        SlideRow("a", "x.svs", "train", "x.xml", 0.25),
-        SlideRow("b", "y.svs", "inference", "", None),
+        SlideRow("a", "x.svs", "train", "x.xml", mpp=0.25),
+        SlideRow("b", "y.svs", "inference"),
     ]
+
+
+def test_optional_columns_of_slides_may_come_in_any_order_or_not_at_all(root, tmp_path):
+    text = "patient\tslide\tsplit\tupsample\tmask_mpp\tpath\tannotation\n"
+    rows = sheet(root, tmp_path, text + "p1\ta\ttest\tTrue\t4.5\tx.svs\tm.png\np1\tb\tinference\tfalse\t\ty.svs\t\n")
+    assert rows["a"] == SlideRow("a", "x.svs", "test", "m.png", upsample=True, mask_mpp=4.5, patient="p1")
+    assert rows["b"] == SlideRow("b", "y.svs", "inference", patient="p1")
+    assert sheet(root, tmp_path, "slide\tpath\tsplit\na\tx.svs\tinference\n") == {
+        "a": SlideRow("a", "x.svs", "inference")
+    }
+
+
+@pytest.mark.parametrize("path", ["../x.svs", "/etc/passwd", "slides/../../x.svs", "slides_2/x.svs"])
+@pytest.mark.parametrize("column", ["path", "annotation"])
+def test_slides_and_annotations_stay_within_the_declared_roots(root, tmp_path, monkeypatch, path, column):
+    monkeypatch.chdir(tmp_path)
+    row = {"slide": "a", "path": "slides/x.svs", "split": "test", "annotation": "slides/x.xml"} | {column: path}
+    text = "\t".join(row) + "\n" + "\t".join(row.values()) + "\n"
+    with pytest.raises(SettingsError, match=rf"line 2 \(a\), {column}: {path} is not in slides.roots \(slides, data\)"):
+        sheet(root, tmp_path, text, roots=["slides", "data"])
+    assert getattr(sheet(root, tmp_path, text, roots=None)["a"], column) == path
+
+
+@pytest.mark.parametrize("path", ["slides/x.svs", "slides/deep/../x.svs", "./slides/x.svs", "{cwd}/slides/x.svs"])
+def test_any_way_of_writing_a_path_within_a_root_is_fine_for_slides(root, tmp_path, monkeypatch, path):
+    monkeypatch.chdir(tmp_path)
+    text = f"slide\tpath\tsplit\na\t{path.format(cwd=tmp_path)}\tinference\n"
+    assert len(sheet(root, tmp_path, text, roots=["slides"])) == 1
+    assert len(sheet(root, tmp_path, text, roots=["."])) == 1
+    assert len(sheet(root, tmp_path, text, roots=[str(tmp_path)])) == 1
 
 
 @pytest.mark.parametrize(
@@ -83,6 +114,9 @@ def test_a_sheet_is_read_with_windows_line_ends_bom_and_spaces(root, tmp_path):
         (HEAD + "a b\tx.svs\tinference\t\t\n", r"line 2 \(a b\), slide: 'a b' does not match"),
         (HEAD + "../a\tx.svs\tinference\t\t\n", r"slide: '\.\./a' does not match"),
         (HEAD + "a\tx.svs\tinference\t\thalf\n", r"mpp: 'half' does not match .*µm/px of level 0"),
+        (HEAD + "a\tx.svs\tinference\t\t0.0\n", r"mpp: '0.0' does not match .*µm/px of level 0"),
+        ("slide\tpath\tsplit\tupsample\na\tx.svs\tinference\tyes\n", r"upsample: 'yes' does not match .*true if"),
+        ("slide\tpath\tsplit\tmmp\na\tx.svs\tinference\t\n", r"has the columns .*'mmp'"),
         (HEAD + "a\tx.svs\tinference\t\t\na\ty.svs\tinference\t\t\n", "slide 'a' has 2 rows"),
         ("slide\tpath\n", "has the columns 'slide', 'path'"),
         ("", "cannot be read"),

@@ -1,9 +1,8 @@
 import numpy as np
 import pytest
-from lesionmap.inspection import describe
 from lesionmap.slides import Slide
 from lesionmap.tiling import area_mean
-from pyramids import row, write_tiff
+from pyramids import info_of, write_tiff
 
 
 def test_level_0_is_read_to_the_pixel_at_odd_offsets(noise_info, noise):
@@ -24,7 +23,7 @@ def test_beyond_the_edges_is_white(noise_info, noise):
 @pytest.mark.parametrize("factor", [2, 4, 8])
 def test_coarser_reads_are_area_means(tmp_path, noise, factor):
     even = noise[:320, :512]
-    info = describe(row(write_tiff(tmp_path / "even.tif", even, factors=(1, 2, 4))))
+    info = info_of(write_tiff(tmp_path / "even.tif", even, factors=(1, 2, 4)))
     with Slide(info, "test") as slide:
         box = slide.read((16, 32), (20, 10), 0.25 * factor)
     expected = area_mean(even[32 : 32 + 10 * factor, 16 : 16 + 20 * factor], factor)
@@ -33,7 +32,7 @@ def test_coarser_reads_are_area_means(tmp_path, noise, factor):
 
 def test_a_non_whole_factor_is_an_area_mean_too(tmp_path):
     ramp = np.broadcast_to(np.arange(240, dtype=np.uint8)[None, :, None], (120, 240, 3))
-    info = describe(row(write_tiff(tmp_path / "ramp.tif", ramp)))
+    info = info_of(write_tiff(tmp_path / "ramp.tif", ramp))
     with Slide(info, "test") as slide:
         box = slide.read((0.5, 0), (40, 10), 0.25 * 2.5)
     centres = 0.5 + (np.arange(40) + 0.5) * 2.5 - 0.5
@@ -46,7 +45,7 @@ def test_levels_of_odd_size_are_right_to_half_a_pixel(tmp_path, mpp, spot):
     y, x = np.mgrid[:335, :519] + 0.5
     blob = 255 - 255 * np.exp(-((x - spot[0]) ** 2 + (y - spot[1]) ** 2) / (2 * 12.0**2))
     image = np.rint(blob)[..., None].repeat(3, axis=2).astype(np.uint8)
-    info = describe(row(write_tiff(tmp_path / "odd.tif", image, factors=(1, 2, 4))))
+    info = info_of(write_tiff(tmp_path / "odd.tif", image, factors=(1, 2, 4)))
     scale = mpp / info.mpp
     corner = (spot[0] - 35.3, spot[1] - 28.7)
     with Slide(info, "test") as slide:
@@ -61,7 +60,7 @@ def test_levels_of_odd_size_are_right_to_half_a_pixel(tmp_path, mpp, spot):
 
 def test_levels_of_odd_size_leave_no_white_seam(tmp_path):
     image = np.full((335, 519, 3), 100, dtype=np.uint8)
-    info = describe(row(write_tiff(tmp_path / "odd.tif", image, factors=(1, 2, 4))))
+    info = info_of(write_tiff(tmp_path / "odd.tif", image, factors=(1, 2, 4)))
     with Slide(info, "test") as slide:
         for x in range(0, 400, 7):
             box = slide.read((x, x / 2), (30, 20), 0.55)
@@ -69,7 +68,7 @@ def test_levels_of_odd_size_leave_no_white_seam(tmp_path):
 
 
 def test_a_tall_read_in_strips_equals_one_read(tmp_path, noise, monkeypatch):
-    info = describe(row(write_tiff(tmp_path / "even.tif", noise[:320, :512], factors=(1, 2, 4))))
+    info = info_of(write_tiff(tmp_path / "even.tif", noise[:320, :512], factors=(1, 2, 4)))
     with Slide(info, "test") as slide:
         whole = slide.read((3, 5), (120, 70), 0.7)
         monkeypatch.setattr("lesionmap.slides.MOST_PIXELS_AT_ONCE", 5000)

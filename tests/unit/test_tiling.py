@@ -5,11 +5,10 @@ from lesionmap.annotations import Annotation
 from lesionmap.errors import SettingsError
 from lesionmap.extraction import Extraction, cut_slide
 from lesionmap.files import write_json
-from lesionmap.inspection import describe
 from lesionmap.stain import RUIFROK, StainProfile
 from lesionmap.tiling import IGNORE, TileSpec, area_majority, area_mean, cut, grid_xy, inside, map_size
 from lesionmap.tissue import TissueMask
-from pyramids import row, write_tiff
+from pyramids import info_of, write_tiff
 
 SPEC = TileSpec(region_px=128, tile_px=32, mpp=0.25)
 
@@ -73,16 +72,15 @@ def regions_with_marker(tmp_path, xy_lv0, size=(333, 301)):
     x, y = xy_lv0
     image = np.full((height, width, 3), 255, dtype=np.uint8)
     image[y, x] = 0
-    info = describe(row(write_tiff(tmp_path / "marker.tif", image)))
+    info = info_of(write_tiff(tmp_path / "marker.tif", image))
     ring = [[x, y], [x + 1, y], [x + 1, y + 1], [x, y + 1], [x, y]]
     geometry = {"type": "Polygon", "coordinates": [ring]}
     feature = {"type": "Feature", "properties": {"class": "lesion"}, "geometry": geometry}
     write_json(tmp_path / "a.geojson", {"type": "FeatureCollection", "features": [feature]})
     tifffile.imwrite(tmp_path / "tissue.tif", np.full((height // 8 + 1, width // 8 + 1), 255, dtype=np.uint8))
-    settings = Extraction(SPEC, 0.0, identity_stain(), identity_stain())
-    return list(
-        cut_slide(info, TissueMask(tmp_path / "tissue.tif", info), Annotation(tmp_path / "a.geojson"), settings)
-    )
+    settings = Extraction(SPEC, 0.0, 0.0, identity_stain(), identity_stain())
+    tissue, annotation = TissueMask(tmp_path / "tissue.tif", info), Annotation(tmp_path / "a.geojson")
+    return [region for _, region in cut_slide(info, tissue, annotation, settings)]
 
 
 @pytest.mark.parametrize(

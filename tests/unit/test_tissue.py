@@ -2,9 +2,8 @@ import numpy as np
 import pytest
 import tifffile
 from lesionmap.errors import SlideError
-from lesionmap.inspection import describe
 from lesionmap.tissue import TissueMask, TissueSettings, find_tissue, tissue_mask
-from pyramids import row, write_tiff
+from pyramids import info_of, write_tiff
 
 SETTINGS = TissueSettings(mpp=2.0, min_area_um2=400, min_hole_um2=400)  # 100 px of 2 µm
 PINK, WHITE = (200, 120, 180), (245, 243, 246)
@@ -46,7 +45,7 @@ def test_pale_tissue_is_found():
 def test_blank_slides_have_no_tissue_and_say_so(tmp_path, colour):
     image = np.empty((400, 400, 3), dtype=np.uint8)
     image[:] = colour
-    info = describe(row(write_tiff(tmp_path / "s.tif", image)))
+    info = info_of(write_tiff(tmp_path / "s.tif", image))
     with pytest.raises(SlideError, match=r"slide s1, find_tissue: no tissue was found\. Remedy: look at the slide"):
         find_tissue(info, str(tmp_path / "t.tif"), SETTINGS)
     assert not (tmp_path / "t.tif").exists()
@@ -56,7 +55,7 @@ def test_the_mask_is_looked_up_at_its_place(tmp_path):
     image = np.empty((333, 517, 3), dtype=np.uint8)
     image[:] = WHITE
     image[80:240, 160:400] = PINK
-    info = describe(row(write_tiff(tmp_path / "s.tif", image)))
+    info = info_of(write_tiff(tmp_path / "s.tif", image))
     find_tissue(info, str(tmp_path / "t.tif"), SETTINGS)
     assert tifffile.imread(tmp_path / "t.tif").shape == (42, 65)  # ceil(333 / 8), ceil(517 / 8)
     mask = TissueMask(tmp_path / "t.tif", info)

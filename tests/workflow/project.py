@@ -12,7 +12,7 @@ from lesionmap.demo import DemoSlide
 
 ROOT = Path(__file__).parents[2]
 TINY = {
-    "slides": "slides.tsv",
+    "slides": {"sheet": "slides.tsv"},
     "on_quarantine": "warn",
     "tissue": {"mpp": 4.0, "min_area_um2": 500, "min_hole_um2": 500},
     "stain": {"reference": "train_1", "n_pixels": 20000},

@@ -4,12 +4,15 @@ import json
 import subprocess
 import sys
 
+import h5py
 import numpy as np
 import openslide
 import pandas as pd
 import pytest
 import tifffile
+from lesionmap.model import load_facts
 from project import ROOT
+from pyramids import damage, write_tiff
 from shapely.geometry import shape
 
 ARTEFACTS = [
@@ -29,6 +32,7 @@ ARTEFACTS = [
     "lesions/test_1/lesions.geojson",
     "lesions/test_1/overlay.png",
     "metrics/test_1.json",
+    "unreadable.tsv",
     "metrics/slides.tsv",
     "metrics/cohort.json",
     "report/index.html",
@@ -42,6 +46,11 @@ def results(finished):
     return finished.folder / "results"
 
 
+def quarantine(project):
+    table = pd.read_csv(project.folder / "results/quarantine.tsv", sep="\t", keep_default_na=False)
+    return table.set_index("slide")
+
+
 @pytest.mark.parametrize("artefact", ARTEFACTS)
 def test_every_artefact_is_there(results, artefact):
     assert (results / artefact).stat().st_size > 0
@@ -50,7 +59,7 @@ def test_every_artefact_is_there(results, artefact):
 def test_the_bad_slide_is_in_quarantine_with_its_reason(results):
     table = pd.read_csv(results / "quarantine.tsv", sep="\t")
     assert list(table["slide"]) == ["unreadable"]
-    assert "does not recognise" in table["finding"][0]
+    assert "is cut short" in table["finding"][0]
     assert "unreadable" not in set(pd.read_csv(results / "manifest.tsv", sep="\t")["slide"])
     assert "1 of the sheet's slides in quarantine" in (results / "conclusion.txt").read_text()
 
@@ -106,14 +115,84 @@ def test_an_existing_model_replaces_training(project):
     assert "infer_slide:test_1" in planned
 
 
-def test_a_bad_annotation_names_slide_and_remedy_and_spares_the_others(project):
-    path = project.folder / "annotations/test_1.geojson"
-    path.write_text(path.read_text().replace('"Lesion"', '"Lesionn"'))
-    printed = project.run(ok=False)
-    assert "slide test_1, import_annotation: classes that the config does not map: 'Lesionn'. Remedy: map" in printed
-    assert "Traceback" not in (project.folder / "logs/import_annotation/test_1.log").read_text()
-    assert not (project.folder / "results/annotations/test_1.geojson").exists()
-    assert (project.folder / "results/lesions/train_1/overlay.png").exists()
+def test_a_bad_annotation_goes_into_quarantine_and_spares_the_others(project):
+    path = project.folder / "annotations/train_2.xml"
+    whole = path.read_text()
+    path.write_text(whole.replace('"Lesion"', '"Lesionn"'))
+    printed = project.run()
+    assert "slide train_2, import_annotation: classes that the config does not map: 'Lesionn'; the file has" in printed
+    assert "Traceback" not in (project.folder / "logs/import_annotation/train_2.log").read_text()
+    rows = quarantine(project).loc[["train_2"], ["stage", "split"]].to_numpy().tolist()
+    assert rows == [["import_annotation", "train"]]
+    for name in ("annotations/train_2.geojson", "tiles/train_2.h5"):  # no store, no outlines: the reason instead
+        content = json.loads((project.folder / "results" / name).read_text())
+        assert content["quarantined"]["stage"] == "import_annotation"
+    model = load_facts(project.folder / "results/model/lesionmap.safetensors")
+    assert set(model["training_slides"]) == {"train_1"}
+    assert "train_2 (import_annotation): classes" in (project.folder / "results/conclusion.txt").read_text()
+    path.write_text(whole)
+    project.run()
+    assert list(quarantine(project).index) == ["unreadable"]
+    model = load_facts(project.folder / "results/model/lesionmap.safetensors")
+    assert set(model["training_slides"]) == {"train_1", "train_2"}
+
+
+def test_damage_found_by_a_later_stage_spares_the_cohort(project):
+    """Of 12 × 12 boxes of 512 px an inspection reads 64; twelve of the others are damaged."""
+    slide = project.folder / "slides/train_1.tif"
+    image = tifffile.imread(slide, level=0)
+    write_tiff(slide, np.tile(image, (8, 7, 1))[:6144, :6144])
+    inspected = set(np.linspace(0, 143, 64).round().astype(int))
+    others = sorted(set(range(144)) - inspected)[:12]
+    damage(slide, *[(box % 12 * 512 + 100, box // 12 * 512 + 100) for box in others])
+    printed = project.run()
+    assert "slide train_1, extract_tiles: " in printed
+    table = quarantine(project).loc[["train_1"]]
+    assert table["stage"].tolist() == ["extract_tiles", "infer_slide"]
+    assert table["finding"].str.contains("boxes cannot be read, more than 5%").all()
+    model = load_facts(project.folder / "results/model/lesionmap.safetensors")
+    assert set(model["training_slides"]) == {"train_2"}
+
+
+def test_a_blank_slide_goes_into_quarantine_with_all_that_follows(project):
+    slide = project.folder / "slides/test_1.tif"
+    write_tiff(slide, np.full_like(tifffile.imread(slide, level=0), 245))
+    project.run()
+    assert quarantine(project).loc[["test_1"], "stage"].tolist() == ["find_tissue"]
+    page = (project.folder / "results/report/index.html").read_text()
+    assert "no tissue was found" in page
+    assert not (project.folder / "results/report/slides/test_1.html").exists()
+    for name in ("stain/test_1.png", "lesions/test_1/probability.tif", "metrics/test_1.json"):
+        assert "find_tissue" in (project.folder / "results" / name).read_text()
+
+
+def test_the_doctor_lists_problems_writes_tables_and_fails(project):
+    printed = project.run("doctor", ok=False)
+    assert "unreadable" in printed
+    assert "is cut short" in printed
+    assert "doctor: 1 errors (listed above and in results/doctor.tsv)" in printed
+    table = pd.read_csv(project.folder / "results/doctor.tsv", sep="\t", keep_default_na=False).set_index("slide")
+    assert table["verdict"].to_dict() == {"train_1": "ok", "train_2": "ok", "test_1": "ok", "unreadable": "error"}
+    costs = json.loads((project.folder / "results/doctor.json").read_text())["costs"]
+    stores = project.folder / "results/tiles"
+    with h5py.File(stores / "train_1.h5") as one, h5py.File(stores / "train_2.h5") as other:
+        regions, tiles = (len(one[key]) + len(other[key]) for key in ("regions/xy", "tiles/region"))
+    assert costs["regions"] == pytest.approx(regions, rel=0.2)
+    assert costs["tiles"] == pytest.approx(tiles, rel=0.2)
+
+
+def test_the_doctor_passes_a_sound_sheet(project):
+    sheet = project.folder / "slides.tsv"
+    sheet.write_text("".join(line for line in sheet.open() if not line.startswith("unreadable")))
+    assert "3 usable slides" in project.run("doctor")
+
+
+def test_a_path_outside_the_roots_is_refused_before_anything_runs(project):
+    sheet = project.folder / "slides.tsv"
+    sheet.write_text(sheet.read_text() + "leak\t../elsewhere.tif\tinference\t\t\n")
+    assert "(leak), path: ../elsewhere.tif is not in slides.roots (.)" in project.run(ok=False)
+    project.config["slides"]["roots"] = None
+    assert "leak" in project.run("--dry-run")
 
 
 def test_a_missing_slide_is_quarantined_and_comes_back(project):

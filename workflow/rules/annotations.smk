@@ -1,4 +1,4 @@
-# Reads   one slide's annotation: ASAP XML, QuPath GeoJSON or class mask TIFF
+# Reads   one slide's annotation: ASAP, ImageScope, HALO, QuPath or a class mask
 # Writes  results/annotations/{slide}.geojson   the one canonical form, level-0 pixels
 
 
@@ -20,8 +20,8 @@ rule import_annotation:
         mem_mb=2000,
         runtime=20,
     params:
-        classes=config["annotations"]["classes"],
-        mask_values=config["annotations"]["mask_values"],
+        annotations=config["annotations"],
+        mask_mpp=mask_mpp,
         code=code_digest("import_annotation"),
     script:
         "../../scripts/import_annotation.py"

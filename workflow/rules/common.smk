@@ -13,7 +13,8 @@ from lesionmap.settings import check_config, check_reference, read_sheet
 
 try:
     check_config(config, f"{workflow.basedir}/workflow/schemas/config.schema.yaml")
-    SLIDES = read_sheet(config["slides"], f"{workflow.basedir}/workflow/schemas/slides.schema.yaml")
+    sheet, roots = config["slides"]["sheet"], config["slides"]["roots"]
+    SLIDES = read_sheet(sheet, f"{workflow.basedir}/workflow/schemas/slides.schema.yaml", roots)
     if config["model"]["path"] is None:
         check_reference(SLIDES, config["stain"]["reference"])
 except SettingsError as error:
@@ -36,8 +37,19 @@ def annotation_file(wildcards):
 
 
 def slide_row(wildcards):
-    """The slide's row of the sheet."""
-    return vars(SLIDES[wildcards.slide])
+    """The slide's row of the sheet, as far as its inspection needs it."""
+    row = vars(SLIDES[wildcards.slide])
+    return {key: value for key, value in row.items() if key not in ("mask_mpp", "patient")}
+
+
+def mask_mpp(wildcards):
+    """µm/px of the slide's annotation, if that is a mask and its row says it."""
+    return SLIDES[wildcards.slide].mask_mpp
+
+
+def sheet_rows(wildcards):
+    """The whole sheet."""
+    return [vars(row) for row in SLIDES.values()]
 
 
 def slide_split(wildcards):
@@ -53,7 +65,7 @@ def files_exist(wildcards):
 
 def good(*splits):
     """Readable slides of some splits; known once the manifest is built."""
-    return good_slides(checkpoints.build_manifest.get().output.manifest, splits)
+    return good_slides(checkpoints.build_manifest.get().output[0], splits)
 
 
 def readable_slides(wildcards):
@@ -76,10 +88,15 @@ def train_slides(wildcards):
     slides = good("train")
     if not slides:
         raise WorkflowError(
-            "LesionMap: train: no readable slide has the split 'train'. Remedy: see results/quarantine.tsv, "
+            "LesionMap: train: no readable slide has the split 'train'. Remedy: see the verdicts in results/slides/, "
             "add training slides, or set model.path to an existing model."
         )
     return slides
+
+
+def tiled_slides(wildcards):
+    """Readable slides that are cut into tiles: those that a model is trained on."""
+    return [] if config["model"]["path"] else good("train", "val")
 
 
 def reference_stain(wildcards):

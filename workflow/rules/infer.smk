@@ -29,6 +29,7 @@ rule infer_slide:
         mem_mb=8000,
         runtime=120,
     params:
+        max_unreadable_fraction=config["slides"]["max_unreadable_fraction"],
         inference=config["inference"],
         code=code_digest("infer_slide"),
     script:

@@ -2,13 +2,40 @@
 # Writes  results/report/index.html    the cohort
 #         results/report/slides/       a page per slide
 #         results/report/figures/      the pictures of all pages
-#         results/conclusion.txt       slides in quarantine
+#         results/quarantine.tsv       slides that some stage could not use: stage, finding, remedy
+#         results/unreadable.tsv       parts of the other slides that could not be read
+#         results/conclusion.txt       headline figures, quarantine, what is odd
+
+
+rule list_quarantine:
+    """List the slides that some stage could not use, and the parts of the others that could not be read."""
+    input:
+        records=collect("results/slides/{slide}.json", slide=SLIDES),
+        stores=collect("results/tiles/{slide}.h5", slide=tiled_slides),
+        outlines=collect("results/lesions/{slide}/lesions.geojson", slide=readable_slides),
+        metrics=collect("results/metrics/{slide}.json", slide=evaluated_slides),
+    output:
+        quarantine="results/quarantine.tsv",
+        unreadable="results/unreadable.tsv",
+    log:
+        "logs/list_quarantine.log",
+    benchmark:
+        "results/benchmarks/list_quarantine.tsv"
+    conda:
+        "../../envs/lesionmap.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=20,
+    params:
+        code=code_digest("list_quarantine"),
+    script:
+        "../../scripts/list_quarantine.py"
 
 
 rule render_report:
     """Write the cohort's page and one per slide."""
     input:
-        manifest="results/manifest.tsv",
         quarantine="results/quarantine.tsv",
         cohort="results/metrics/cohort.json",
         slide_table="results/metrics/slides.tsv",
@@ -44,7 +71,9 @@ rule conclude:
     """Show which slides are in quarantine, and end the run as on_quarantine says."""
     input:
         headline="results/metrics/headline.txt",
+        manifest="results/manifest.tsv",
         quarantine="results/quarantine.tsv",
+        unreadable="results/unreadable.tsv",
         report="results/report/index.html",
     output:
         "results/conclusion.txt",

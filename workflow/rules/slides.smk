@@ -1,7 +1,6 @@
 # Reads   the slide sheet and the slides
 # Writes  results/slides/{slide}.json   what a slide is, or why it is in quarantine
-#         results/manifest.tsv          readable slides
-#         results/quarantine.tsv        the others: stage, finding, remedy
+#         results/manifest.tsv          readable slides, and what is odd about them
 
 
 rule inspect_slide:
@@ -23,7 +22,7 @@ rule inspect_slide:
     params:
         row=slide_row,
         present=files_exist,
-        inspect=config["inspect"],
+        slides={key: value for key, value in config["slides"].items() if key not in ("sheet", "roots")},
         needed_mpp={"tiles": config["tiles"]["mpp"], "inference": config["inference"]["mpp"]},
         code=code_digest("inspect_slide"),
     script:
@@ -31,12 +30,11 @@ rule inspect_slide:
 
 
 checkpoint build_manifest:
-    """Part the cohort into readable slides and quarantine."""
+    """List the slides that can be used."""
     input:
         collect("results/slides/{slide}.json", slide=SLIDES),
     output:
-        manifest="results/manifest.tsv",
-        quarantine="results/quarantine.tsv",
+        "results/manifest.tsv",
     log:
         "logs/build_manifest.log",
     benchmark:

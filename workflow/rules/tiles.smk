@@ -24,6 +24,7 @@ rule extract_tiles:
         mem_mb=3000,
         runtime=120,
     params:
+        max_unreadable_fraction=config["slides"]["max_unreadable_fraction"],
         tiles=config["tiles"],
         code=code_digest("extract_tiles"),
     script:

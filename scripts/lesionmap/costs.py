@@ -1,0 +1,196 @@
+"""What a run will cost in regions, tiles, disk, memory and hours, and on what that estimate rests."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lesionmap.errors import SlideError
+from lesionmap.resampling import area_resample
+from lesionmap.slides import Slide, SlideInfo
+from lesionmap.tiling import TileSpec, map_size
+from lesionmap.tissue import TissueSettings, tissue_mask
+
+OVERVIEW_MPP = 32.0
+MOST_OVERVIEW_PX = 2**26  # pixels of a level that are decoded for an overview
+
+# Measured on one core of a 2026 server (AVX-512, no AMX), one thread, real H&E.
+EXTRACTED_MPX_PER_S = 10  # JPEG decoded, normalised, cut, compressed
+INFERRED_MPX_PER_S = 7  # decoded at a finer level, resampled, normalised
+HASHED_MB_PER_S = 500
+START_S_PER_SLIDE = 25  # the jobs of one slide start Python eight times; stain and tissue are fitted
+STORE_BYTES_PER_PX = 2.5  # Zstandard, of 3
+CPU_FLOPS = 80e9  # sustained by the network in fp32, forward and backward
+FORWARD_FLOPS = {"resnet18": 22.8e9, "resnet34": 42.1e9, "resnet50": 103.9e9, "resnet101": 142.7e9}  # per 512² image
+TRAINING_GB_PER_TILE = 1.2  # activations of a 512² image in resnet50
+GPU_FLOPS = 20e12  # assumed, not measured: a recent data-centre card in mixed precision
+
+
+@dataclass(frozen=True)
+class Work:
+    """What will be computed on one slide.
+
+    Parameters
+    ----------
+    regions, tiles : int
+        Cut for training; 0 for slides that are not trained on.
+    inference_tiles : int
+        Tiles of the pass over the whole slide.
+    tissue_basis : str
+        What the tissue that they are counted on was estimated from.
+    lost_share : float
+        Share of that overview that cannot be read.
+    store_gb : float
+        Disk of its tile store.
+    cpu_hours : float
+        On one core, without the network.
+    """
+
+    regions: int
+    tiles: int
+    inference_tiles: int
+    tissue_basis: str
+    lost_share: float
+    store_gb: float
+    cpu_hours: float
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What a run will cost: by stage in hours of one CPU core, of which `gpu_hours` could be a GPU's instead.
+
+    Parameters
+    ----------
+    slides, regions, tiles, inference_tiles : int
+    disk_gb, training_memory_gb : float
+    cpu_hours, gpu_hours : dict
+        By stage; a stage that a GPU does not speed up is in `cpu_hours` alone.
+    basis : list of str
+        What the figures rest on.
+    """
+
+    slides: int
+    regions: int
+    tiles: int
+    inference_tiles: int
+    disk_gb: float
+    training_memory_gb: float
+    cpu_hours: dict[str, float]
+    gpu_hours: dict[str, float]
+    basis: list[str] = field(default_factory=list)
+
+    def lines(self) -> Iterator[str]:
+        """The same in words."""
+        yield f"{self.slides} usable slides: {self.regions} regions and {self.tiles} tiles for training"
+        yield f"{self.inference_tiles} tiles for inference"
+        yield f"disk {self.disk_gb:.2f} GB, memory of training {self.training_memory_gb:.1f} GB a CPU thread or GPU"
+        for stage, hours in self.cpu_hours.items():
+            gpu = f", or {self.gpu_hours[stage]:.2f} GPU hours" if stage in self.gpu_hours else ""
+            yield f"{stage}: {hours:.2f} hours of one CPU core{gpu}"
+        yield from (f"basis: {line}" for line in self.basis)
+
+
+def predict_work(info: SlideInfo, settings: TissueSettings, config: Mapping[str, Any], *, trained: bool) -> Work:
+    """Count the regions and tiles of one slide on an overview of its tissue.
+
+    Parameters
+    ----------
+    info : SlideInfo
+    settings : TissueSettings
+    config : mapping
+        The run's settings.
+    trained : bool
+        Whether the slide is cut for training.
+    """
+    tissue, basis, lost = _overview_tissue(info, settings)
+    tiles, inference = config["tiles"], config["inference"]
+    spec = TileSpec(tiles["region_px"], tiles["tile_px"], tiles["mpp"])
+    shares = _tile_shares(info, tissue, spec.tile_px * spec.mpp)
+    n_regions, n_tiles = _kept(shares, spec, tiles["min_tissue_fraction"]) if trained else (0, 0)
+    n_inference = int((_tile_shares(info, tissue, spec.tile_px * inference["mpp"]) > 0).sum())
+    tile_mpx = spec.tile_px**2 / 1e6
+    seconds = START_S_PER_SLIDE + Path(info.path).stat().st_size / 1e6 / HASHED_MB_PER_S
+    seconds += n_regions * spec.region_px**2 / 1e6 / EXTRACTED_MPX_PER_S + n_inference * tile_mpx / INFERRED_MPX_PER_S
+    store_gb = (n_tiles + n_regions) * tile_mpx * STORE_BYTES_PER_PX / 1e3
+    return Work(n_regions, n_tiles, n_inference, basis, lost, round(store_gb, 3), round(seconds / 3600, 4))
+
+
+def _overview_tissue(info: SlideInfo, settings: TissueSettings) -> tuple[NDArray[np.uint8], str, float]:
+    """255 where there is tissue on a small map of the slide; what that was found from, and the share that is lost."""
+    mpp = max(OVERVIEW_MPP, settings.mpp)
+    size = map_size(info.size_lv0, mpp / info.mpp)
+    level = max(i for i, factor in enumerate(info.downsamples) if factor <= max(1.0, mpp / info.mpp))
+    if np.prod(info.level_sizes[level], dtype=float) > MOST_OVERVIEW_PX:
+        return np.full(size[::-1], 255, dtype=np.uint8), "all of the slide: it has no small level to look at", 0.0
+    coarse = TissueSettings(mpp, settings.min_area_um2, settings.min_hole_um2)
+    with Slide(info, "doctor") as slide:
+        overview, found = slide.read_where_possible((0, 0), size, mpp)
+    mask = tissue_mask(overview, coarse) | ~found
+    if not mask.any():
+        finding, remedy = f"no tissue was found at {mpp:g} µm/px", "look at the slide; remove it if it is blank"
+        raise SlideError(slide=info.slide, stage="doctor", finding=finding, remedy=remedy)
+    return mask.astype(np.uint8) * 255, f"tissue found at {mpp:g} µm/px", 1 - float(found.mean())
+
+
+def _tile_shares(info: SlideInfo, tissue: NDArray[np.uint8], side_um: float) -> NDArray[np.uint8]:
+    """Share of tissue, × 255, of each tile of a grid over the slide; (rows, columns)."""
+    columns, rows = map_size(info.size_lv0, side_um / info.mpp)
+    side_px = side_um / info.mpp * tissue.shape[1] / info.size_lv0[0]
+    return area_resample(tissue[..., None], (0, 0), side_px, (columns, rows), fill=0)[..., 0]
+
+
+def _kept(shares: NDArray[np.uint8], spec: TileSpec, min_tissue_fraction: float) -> tuple[int, int]:
+    """Regions with enough tissue, and their tiles with any."""
+    n = spec.tiles_per_side
+    padded = np.pad(shares, [(0, -length % n) for length in shares.shape])
+    blocks = padded.reshape(padded.shape[0] // n, n, padded.shape[1] // n, n).swapaxes(1, 2)
+    kept = blocks[blocks.mean(axis=(2, 3)) / 255 >= max(min_tissue_fraction, 1e-9)]
+    return len(kept), int((kept > 0).sum())
+
+
+def costs_of(work: Sequence[tuple[str, Work]], config: Mapping[str, Any]) -> Costs:
+    """Add up the work of all slides and what the network does on it.
+
+    Parameters
+    ----------
+    work : sequence of (split, Work)
+    config : mapping
+    """
+    model, train, tile_px = config["model"], config["train"], config["tiles"]["tile_px"]
+    flops = FORWARD_FLOPS[model["backbone"]] * (tile_px / 512) ** 2
+    total = {key: sum(getattr(one, key) for _, one in work) for key in ("regions", "tiles", "inference_tiles")}
+    network = {"infer": total["inference_tiles"] * flops}
+    if model["path"] is None:
+        network["train"] = train["epochs"] * sum(_images_per_epoch(split, one) for split, one in work) * flops
+    share = (tile_px / 512) ** 2 * FORWARD_FLOPS[model["backbone"]] / FORWARD_FLOPS["resnet50"]
+    return Costs(
+        slides=len(work),
+        **total,
+        disk_gb=round(sum(one.store_gb for _, one in work), 3),
+        training_memory_gb=round(2 + train["tile_batch"] * TRAINING_GB_PER_TILE * share, 2),
+        cpu_hours={"read, normalise, cut": round(sum(one.cpu_hours for _, one in work), 3)}
+        | {stage: round(count / CPU_FLOPS / 3600, 3) for stage, count in network.items()},
+        gpu_hours={stage: round(count / GPU_FLOPS / 3600, 4) for stage, count in network.items()},
+        basis=_basis(flops),
+    )
+
+
+def _images_per_epoch(split: str, work: Work) -> int:
+    """Forward passes that one epoch is worth; a backward pass counts as two."""
+    if split == "train":
+        return 3 * (2 * work.regions + work.tiles)  # the low view twice, the tiles once
+    return work.regions + work.tiles
+
+
+def _basis(flops: float) -> list[str]:
+    return [
+        "tissue as found on an overview of each slide; its threshold is that of the run",
+        f"a core extracts {EXTRACTED_MPX_PER_S} Mpx/s, reads {INFERRED_MPX_PER_S} Mpx/s for inference and does "
+        f"{CPU_FLOPS / 1e9:.0f} GFLOP/s (measured on one core of a 2026 server)",
+        f"the network takes {flops / 1e9:.1f} GFLOP a tile forward, three times that in training (counted)",
+        f"a GPU does {GPU_FLOPS / 1e12:.0f} TFLOP/s (assumed, not measured)",
+        f"tile stores take {STORE_BYTES_PER_PX} bytes a pixel (measured on H&E)",
+    ]

@@ -1,0 +1,206 @@
+"""The pre-flight: what is wrong with a sheet and what a run of it will cost, before anything is computed."""
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from typing import Any
+
+from lesionmap.annotation_files import read_annotation
+from lesionmap.annotations import AnnotationSettings, canonical
+from lesionmap.costs import Costs, Work, costs_of, predict_work
+from lesionmap.errors import LesionMapError
+from lesionmap.files import write_json, write_table
+from lesionmap.inspection import InspectionSettings, SlideRow, examine
+from lesionmap.slide_files import quick_digest
+from lesionmap.slides import SlideInfo
+from lesionmap.tissue import TissueSettings
+
+LEARNT_FROM = ("train", "val")
+JUDGED = ("train", "val", "test")
+MOST_ROWS_PRINTED = 100
+COLUMNS = ["slide", "split", "verdict", "width", "height", "mpp", "regions", "tiles", "inference_tiles", "tissue_basis"]
+COLUMNS += ["store_gb", "cpu_hours", "findings", "remedies"]
+
+
+@dataclass
+class Diagnosis:
+    """What is known of one slide of the sheet.
+
+    Parameters
+    ----------
+    row : SlideRow
+    info : dict or None
+        Its :class:`lesionmap.slides.SlideInfo` as JSON; None if it cannot be used.
+    digest : str or None
+        Equal for slides of equal content.
+    lesions : int or None
+        Lesion polygons of its annotation; None if it has none that can be read.
+    work : Work or None
+        What will be computed on it.
+    errors, warnings : list of (finding, remedy)
+    """
+
+    row: SlideRow
+    info: dict[str, Any] | None = None
+    digest: str | None = None
+    lesions: int | None = None
+    work: Work | None = None
+    errors: list[tuple[str, str]] = field(default_factory=list)
+    warnings: list[tuple[str, str]] = field(default_factory=list)
+
+    @property
+    def verdict(self) -> str:
+        """``error``, ``warning`` or ``ok``."""
+        return "error" if self.errors else "warning" if self.warnings else "ok"
+
+
+def examine_sheet(
+    rows: Sequence[SlideRow], config: Mapping[str, Any], table: str, report: str, *, threads: int
+) -> None:
+    """Print a table of the sheet's slides and of the costs of a run, and write it as TSV and JSON.
+
+    Parameters
+    ----------
+    rows : sequence of SlideRow
+    config : mapping
+        The run's settings.
+    table, report : str
+        TSV with one row per slide; JSON with the same, the problems of the sheet as a whole, and the costs.
+    threads : int
+        Slides that are looked at side by side.
+
+    Raises
+    ------
+    LesionMapError
+        If there is an error; everything is written and printed before.
+    """
+    with ThreadPoolExecutor(threads) as pool:
+        found = list(pool.map(partial(diagnose, config=config), rows))
+    _compare(found, config)
+    sheet_errors = list(_sheet_errors(found, config))
+    costs = costs_of([(one.row.split, one.work) for one in found if one.work], config)
+    _write(found, sheet_errors, costs, table, report)
+    print("\n".join(_printed(found, sheet_errors, costs)))
+    n_errors = len(sheet_errors) + sum(bool(one.errors) for one in found)
+    if n_errors:
+        raise LesionMapError(
+            stage="doctor",
+            finding=f"{n_errors} errors (listed above and in {table})",
+            remedy="mend them; a run would leave those slides in quarantine, or stop",
+        )
+
+
+def diagnose(row: SlideRow, config: Mapping[str, Any]) -> Diagnosis:
+    """All that can be said of one slide without reading much of it."""
+    found = Diagnosis(row)
+    slides = {key: value for key, value in config["slides"].items() if key not in ("sheet", "roots")}
+    needed = {"tiles": config["tiles"]["mpp"], "inference": config["inference"]["mpp"]}
+    try:
+        facts = examine(row, InspectionSettings(**slides, needed_mpp=needed))
+        found.info, found.digest = facts["info"], quick_digest(row.path)
+        found.warnings += [(flag, "see that this is meant") for flag in facts["flags"]]
+        info = SlideInfo(**facts["info"])
+        if row.annotation:
+            found.lesions = _count_lesions(row, info, config, found)
+        trained = row.split in LEARNT_FROM and config["model"]["path"] is None
+        found.work = predict_work(info, TissueSettings(**config["tissue"]), config, trained=trained)
+        if lost := found.work.lost_share:
+            problems = found.errors if lost > config["slides"]["max_unreadable_fraction"] else found.warnings
+            problems.append((f"{lost:.1%} of an overview cannot be read", "copy the file again; it is damaged"))
+    except LesionMapError as error:
+        found.errors.append((error.finding, error.remedy))
+    return found
+
+
+def _count_lesions(row: SlideRow, info: SlideInfo, config: Mapping[str, Any], found: Diagnosis) -> int:
+    outlines = read_annotation(row.annotation, info, row.mask_mpp)
+    content = canonical(outlines, info, AnnotationSettings(**config["annotations"]))
+    count = int(content["classes"]["lesion"]["polygons"])
+    if not count and row.split in LEARNT_FROM:
+        found.warnings.append(
+            ("its annotation has no lesion", "see that this is meant, and that its classes are mapped")
+        )
+    for what in ("repaired", "ignored"):
+        if content[what]:
+            listed = ", ".join(f"{number} {kind}" for kind, number in content[what].items())
+            found.warnings.append((f"outlines {what}: {listed}", "look at them in the program that made them"))
+    if content["outside"]["polygons"]:
+        lost = (
+            f"{content['outside']['polygons']} outlines reach beyond the slide by {content['outside']['area_mm2']} mm²"
+        )
+        found.warnings.append((lost, "check that the annotation belongs to this slide and is in level-0 pixels"))
+    return count
+
+
+def _compare(found: Sequence[Diagnosis], config: Mapping[str, Any]) -> None:
+    """Problems that show only beside other slides: equal content, patients in two splits, the stain reference."""
+    by_digest, by_patient = defaultdict(list), defaultdict(list)
+    for one in found:
+        if one.digest:
+            by_digest[one.digest].append(one)
+        if one.row.patient and one.row.split in JUDGED:
+            by_patient[one.row.patient].append(one)
+    for same in by_digest.values():
+        for one in same if len(same) > 1 else []:
+            others = ", ".join(f"{other.row.slide} ({other.row.split})" for other in same if other is not one)
+            leak = len({other.row.split for other in same} & set(JUDGED)) > 1
+            problem = (f"the same slide as {others}", "keep one of them")
+            (one.errors if leak else one.warnings).append(problem)
+    for patient, theirs in by_patient.items():
+        splits = sorted({one.row.split for one in theirs}, key=JUDGED.index)
+        for one in theirs if len(splits) > 1 else []:
+            finding = f"patient {patient} is in the splits {' and '.join(splits)}"
+            one.errors.append((finding, "give all slides of a patient one split; else the figures are too good"))
+    if config["model"]["path"] is None:
+        reference = next(one for one in found if one.row.slide == config["stain"]["reference"])
+        if reference.row.split == "test":
+            finding = "the stain reference is in the test split"
+            reference.errors.append((finding, "choose a training slide as stain.reference"))
+
+
+def _sheet_errors(found: Sequence[Diagnosis], config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    if config["model"]["path"] is not None:
+        return
+    training = [one for one in found if one.row.split == "train" and one.info]
+    if not training:
+        yield "no usable slide has the split train", "add training slides, or set model.path to an existing model"
+    elif not any(one.lesions for one in training):
+        yield "no training slide has a lesion", "check annotations.classes, and that annotations belong to their slides"
+    reference = config["stain"]["reference"]
+    if not next(one for one in found if one.row.slide == reference).info:
+        yield f"the stain reference {reference} cannot be used", "choose another slide as stain.reference"
+
+
+def _write(
+    found: Sequence[Diagnosis], sheet_errors: Sequence[tuple[str, str]], costs: Costs, table: str, report: str
+) -> None:
+    rows = [_row(one) for one in found]
+    write_table(table, rows, COLUMNS)
+    problems = [{"finding": finding, "remedy": remedy} for finding, remedy in sheet_errors]
+    write_json(report, {"slides": rows, "sheet_errors": problems, "costs": asdict(costs)})
+
+
+def _row(one: Diagnosis) -> dict[str, Any]:
+    problems = [*one.errors, *one.warnings]
+    size = one.info["size_lv0"] if one.info else (None, None)
+    facts = {"width": size[0], "height": size[1], "mpp": one.info["mpp"] if one.info else None}
+    work = asdict(one.work) if one.work else {}
+    found = {"findings": "; ".join(dict(problems)), "remedies": "; ".join(dict.fromkeys(dict(problems).values()))}
+    return {"slide": one.row.slide, "split": one.row.split, "verdict": one.verdict} | facts | work | found
+
+
+def _printed(found: Sequence[Diagnosis], sheet_errors: Sequence[tuple[str, str]], costs: Costs) -> Iterator[str]:
+    shown = found if len(found) <= MOST_ROWS_PRINTED else [one for one in found if one.verdict != "ok"]
+    width = max([5, *(len(one.row.slide) for one in shown)])
+    yield f"{'slide':{width}}  split      verdict  regions   tiles  findings"
+    for one in shown:
+        regions, tiles = (one.work.regions, one.work.tiles) if one.work else ("", "")
+        told = "; ".join(f"{finding}. Remedy: {remedy}" for finding, remedy in [*one.errors, *one.warnings])
+        yield f"{one.row.slide:{width}}  {one.row.split:9}  {one.verdict:7}  {regions:>7}  {tiles:>6}  {told}".rstrip()
+    if len(shown) < len(found):
+        yield f"… and {len(found) - len(shown)} slides without a finding"
+    yield from (f"error: {finding}. Remedy: {remedy}" for finding, remedy in sheet_errors)
+    yield ""
+    yield from costs.lines()

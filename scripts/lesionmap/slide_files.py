@@ -1,0 +1,155 @@
+"""The file behind a slide: all its parts, its digest, whether it is whole, and what it is if it is no slide."""
+
+import hashlib
+import math
+import re
+import struct
+from pathlib import Path
+
+import tifffile
+
+from lesionmap.errors import SlideError
+
+TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+OTHER_STARTS = {
+    b"\x1f\x8b": ("is a gzip archive", "unpack it"),
+    b"PK\x03\x04": ("is a zip archive", "unpack it"),
+    b"7z\xbc\xaf": ("is a 7-Zip archive", "unpack it"),
+    b"\xff\xd8\xff": (
+        "is a single JPEG picture, not a slide",
+        "export a whole-slide format, or make a tiled TIFF of it",
+    ),
+    b"\x89PNG": ("is a PNG picture, not a slide", "export a whole-slide format, or make a tiled TIFF of it"),
+    b"\0" * 16: ("begins with zeros, as interrupted copies do", "copy it again from the scanner or archive"),
+}
+QUICK_DIGEST_BYTES = 2**20
+CONVERT = "convert it to a tiled, pyramidal TIFF, or, if no other program reads it either, copy it again"
+COPY_AGAIN = "copy it again from the scanner or archive, to its end"
+
+
+def slide_parts(path: Path) -> list[Path]:
+    """All files of a slide: the one that is opened, and those of its format beside it."""
+    if path.suffix.lower() == ".dcm":
+        return sorted(path.parent.glob("*.dcm"))
+    companion = path.with_suffix("")
+    beside = sorted(part for part in companion.rglob("*") if part.is_file()) if companion.is_dir() else []
+    return [path, *(beside if path.suffix.lower() in (".mrxs", ".vms", ".vmu") else [])]
+
+
+def content_digest(path: str | Path) -> str:
+    """SHA-256 of a slide's bytes; of all its files, by name, where the format spreads over several."""
+    digest = hashlib.sha256()
+    for part in slide_parts(Path(path)):
+        with open(part, "rb") as stream:
+            digest.update(hashlib.file_digest(stream, "sha256").digest())
+    return digest.hexdigest()
+
+
+def quick_digest(path: str | Path) -> str:
+    """SHA-256 of the sizes, first and last MiB of a slide's files: equal for equal slides, cheap for large ones."""
+    digest = hashlib.sha256()
+    for part in slide_parts(Path(path)):
+        size = part.stat().st_size
+        digest.update(struct.pack("<Q", size))
+        with open(part, "rb") as stream:
+            digest.update(stream.read(QUICK_DIGEST_BYTES))
+            stream.seek(max(0, size - QUICK_DIGEST_BYTES))
+            digest.update(stream.read())
+    return digest.hexdigest()
+
+
+def check_file(path: str, slide: str, stage: str) -> None:
+    """Refuse a file that is missing or empty.
+
+    Raises
+    ------
+    SlideError
+    """
+    if not Path(path).exists():
+        finding, remedy = f"the file {path} does not exist", "correct its path in the slide sheet"
+    elif Path(path).is_file() and Path(path).stat().st_size == 0:
+        finding, remedy = f"the file {path} is empty (0 bytes)", "copy it again from the scanner or archive"
+    else:
+        return
+    raise SlideError(slide=slide, stage=stage, finding=finding, remedy=remedy)
+
+
+def what_it_is(path: str) -> tuple[str, str]:
+    """Finding and remedy for a file that no reader takes for a slide."""
+    if Path(path).is_dir():
+        return f"{path} is a folder", "give the file that the scanner's viewer opens, e.g. the .mrxs or one .dcm"
+    with open(path, "rb") as stream:
+        head = stream.read(1000)
+    if head.startswith(TIFF_STARTS):
+        return tiff_damage(path) or _what_tiff_it_is(path)
+    for start, (kind, remedy) in OTHER_STARTS.items():
+        if head.startswith(start):
+            return f"{path} {kind}", remedy
+    return _what_text_it_is(path, head)
+
+
+def _what_tiff_it_is(path: str) -> tuple[str, str]:
+    try:
+        with tifffile.TiffFile(path) as tiff:
+            page = tiff.pages.first
+    except Exception:  # a damaged file can raise anything
+        page = None
+    if page is None or not page.imagewidth:
+        return f"{path} is a TIFF whose first directory cannot be read", COPY_AGAIN
+    layout = f"{page.imagewidth}×{page.imagelength} px, in {'tiles' if page.is_tiled else 'strips'}"
+    return f"{path} is a TIFF of a kind that OpenSlide does not read ({layout})", CONVERT
+
+
+def _what_text_it_is(path: str, head: bytes) -> tuple[str, str]:
+    text = head.decode("latin-1").strip()
+    if re.match(r"(?i)<!doctype html|<html", text):
+        return f"{path} is a web page, probably a login or error page", "download the slide again"
+    if len(text) > 100 and re.fullmatch(r"[A-Za-z0-9+/=\s]+", text):
+        return f"{path} is base64 text, as made for mail, not the slide itself", "decode it"
+    if re.fullmatch(r"[ -~\s]*", text):
+        return f"{path} is text, not an image (it begins with {text[:20]!r})", "give the slide's own file"
+    return f"{path} is of no known slide format (it begins with {head[:8].hex(' ')})", CONVERT
+
+
+def tiff_damage(path: str) -> tuple[str, str] | None:
+    """Finding and remedy for a TIFF-based slide (also SVS, NDPI, SCN, BIF, QPTIFF) that lacks a part; else None.
+
+    OpenSlide opens such files as long as their directories are there, and fails in the middle, or shows white there.
+    """
+    size = Path(path).stat().st_size
+    try:
+        with tifffile.TiffFile(path) as tiff:
+            finding = _directory_damage(tiff, size)
+    except Exception:  # a damaged or exotic file can raise anything; what cannot be parsed is not known to be short
+        return None
+    return (f"{path} {finding}", COPY_AGAIN) if finding else None
+
+
+def _directory_damage(tiff: tifffile.TiffFile, size: int) -> str | None:
+    # Not every NDPI holds the upper halves of its offsets; below 4 GiB they are zero.
+    mask = 2**32 - 1 if tiff.is_ndpi and size < 2**32 else -1
+    seen: set[int] = set()
+    for number, page in enumerate(tiff.pages):
+        if page.offset in seen:
+            return f"is damaged: directory {number} is one of those before it"
+        seen.add(page.offset)
+        pieces = zip(page.dataoffsets, page.databytecounts, strict=False)
+        end = max(((at & mask) + (length & mask) for at, length in pieces), default=0)
+        if end > size:
+            return f"is cut short: image {number} ends at byte {end}, the file at {size}"
+        listed, needed = len(page.dataoffsets), math.prod(page.chunked)
+        if isinstance(page, tifffile.TiffPage) and page.is_tiled and listed < needed:
+            return f"is damaged: image {number} lists {listed} of the {needed} tiles that its size asks for"
+    following = _next_directory(tiff) & mask
+    if following < size:
+        return None
+    return f"is cut short: directory {len(seen)} is at byte {following}, the file ends at {size}"
+
+
+def _next_directory(tiff: tifffile.TiffFile) -> int:
+    """Offset that the last directory found names as the next one; 0 ends the chain, beyond the file it is broken."""
+    layout, stream = tiff.tiff, tiff.filehandle
+    stream.seek(tiff.pages[-1].offset)
+    tags = struct.unpack(layout.tagnoformat, stream.read(layout.tagnosize))[0]
+    stream.seek(tiff.pages[-1].offset + layout.tagnosize + tags * layout.tagsize)
+    return int(struct.unpack(layout.offsetformat, stream.read(layout.offsetsize))[0])

@@ -1,0 +1,27 @@
+# Reads   the slide sheet, the head of every slide, and the annotations
+# Writes  results/doctor.tsv    a row per slide: verdict, findings, predicted regions and tiles
+#         results/doctor.json   the same, the sheet's own problems, and the costs of a run
+
+
+localrules:
+    doctor,
+
+
+rule doctor:
+    """Say what is wrong with the sheet and what a run will cost; run it by `snakemake doctor`, before the first run."""
+    log:
+        "logs/doctor.log",
+    conda:
+        "../../envs/lesionmap.yaml"
+    threads: 8
+    resources:
+        mem_mb=4000,
+        runtime=60,
+    params:
+        # No outputs: those of a failed job are removed, and this one is to leave its tables and fail.
+        table="results/doctor.tsv",
+        report="results/doctor.json",
+        rows=sheet_rows,
+        config=config,
+    script:
+        "../../scripts/doctor.py"
