@@ -39,6 +39,8 @@ MASK_REMEDY = (
 MASK_SUFFIXES = (".tif", ".tiff", ".png")
 UNTOUCHED_ATTRIBUTE = "Description"  # ImageScope gives every new layer one of this name
 
+OBJECTS_BEFORE_0_4 = {"PathDetectionObject": "detection", "PathCellObject": "cell", "PathTileObject": "tile"}
+
 Points = Sequence[tuple[float, float]]
 
 
@@ -123,7 +125,8 @@ def read_annotation(source: str, info: SlideInfo, mask_mpp: float | None = None)
     try:
         return readers[suffix]()
     except Exception as error:  # a damaged file can make its parser raise anything
-        finding = f"{source} cannot be read as an annotation ({type(error).__name__}: {str(error)[:200]})"
+        reason = f"it lacks {error}" if isinstance(error, KeyError) else f"{type(error).__name__}: {error}"
+        finding = f"{source} cannot be read as an annotation ({reason[:200]})"
         raise refusal(info.slide, finding, MASK_REMEDY if suffix in MASK_SUFFIXES else REMEDY) from error
 
 
@@ -133,9 +136,9 @@ def refusal(slide: str, finding: str, remedy: str) -> AnnotationError:
 
 
 def _coordinate(value: str | float) -> float:
-    number = float(value)
+    number = float(str(value).replace(",", "."))  # some programs write the decimal comma of their user's country
     if not abs(number) <= LARGEST_COORDINATE:  # nor is NaN
-        raise ValueError(f"the coordinate {value} is no number between ±{LARGEST_COORDINATE:g}")
+        raise ValueError(f"the coordinate {number:g} is no number between ±{LARGEST_COORDINATE:g}")
     return number
 
 
@@ -216,7 +219,8 @@ def _read_qupath(source: str, bounds_xy_lv0: tuple[int, int]) -> AnnotationFile:
     content = AnnotationFile("GeoJSON")
     for feature in _features(json.loads(Path(source).read_text(encoding="utf-8-sig"))):
         properties = feature.get("properties") or {}
-        kind, geometry = properties.get("objectType", "annotation"), feature["geometry"]
+        kind = properties.get("objectType") or OBJECTS_BEFORE_0_4.get(feature.get("id", ""), "annotation")
+        geometry = feature["geometry"]
         if properties.get("isIgnored"):
             content.ignored["marked as ignored"] += 1
         elif kind != "annotation":

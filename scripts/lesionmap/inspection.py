@@ -14,7 +14,7 @@ from lesionmap.errors import SlideError
 from lesionmap.files import write_json
 from lesionmap.quarantine import as_record
 from lesionmap.slide_files import content_digest, tiff_damage
-from lesionmap.slides import Slide, SlideInfo, check_damage, open_slide
+from lesionmap.slides import Slide, SlideInfo, check_damage, open_slide, srgb_transform
 from lesionmap.tiling import map_size
 
 STAGE = "inspect_slide"
@@ -143,13 +143,27 @@ def examine(row: SlideRow, settings: InspectionSettings) -> dict[str, Any]:
         resolution = find_resolution(row, properties, settings.mpp_from_objective)
         flags += [*resolution_flags(resolution, properties), *_check_role(row, resolution, settings)]
         info = describe(row, handle, resolution.mpp, apply_icc=settings.apply_icc)
+        profile = _colour_profile(row, handle, flags, apply_icc=settings.apply_icc)
+    return {"flags": flags, "resolution": vars(resolution), "icc_profile": profile, "info": vars(info)}
+
+
+def _colour_profile(row: SlideRow, handle: openslide.OpenSlide, flags: list[str], *, apply_icc: bool) -> str | None:
+    """Name of the slide's colour profile; one that is broken is flagged, or refused if it is to be applied."""
+    try:
         profile = handle.color_profile
-    return {
-        "flags": flags,
-        "resolution": vars(resolution),
-        "icc_profile": ImageCms.getProfileDescription(profile).strip() if profile else None,
-        "info": vars(info),
-    }
+        if apply_icc:
+            srgb_transform(handle)
+        return ImageCms.getProfileDescription(profile).strip() if profile else None
+    except (OSError, ImageCms.PyCMSError) as error:
+        if not apply_icc:
+            flags.append(f"its colour profile cannot be read ({error})")
+            return None
+        raise SlideError(
+            slide=row.slide,
+            stage=STAGE,
+            finding=f"its colour profile cannot be applied ({error})",
+            remedy="set slides.apply_icc to false, for all slides, or export the slide with a valid RGB profile",
+        ) from error
 
 
 def describe(row: SlideRow, handle: openslide.OpenSlide, mpp: float, *, apply_icc: bool = False) -> SlideInfo:

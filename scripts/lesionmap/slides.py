@@ -80,7 +80,7 @@ class Slide(AbstractContextManager["Slide"]):
         self.info, self.stage = info, stage
         self._handle = open_slide(info.path, info.slide, stage)
         self._factors = self._handle.level_downsamples  # asked once: a handle that has failed no longer tells
-        self._to_srgb = _srgb_transform(self._handle) if info.apply_icc else None
+        self._to_srgb = srgb_transform(self._handle) if info.apply_icc else None
 
     def __exit__(self, *_: object) -> None:
         self._handle.close()
@@ -262,7 +262,8 @@ def _on_white(rgba: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return ((blended + 127) // 255).astype(np.uint8)
 
 
-def _srgb_transform(handle: openslide.OpenSlide) -> ImageCms.ImageCmsTransform | None:
+def srgb_transform(handle: openslide.OpenSlide) -> ImageCms.ImageCmsTransform | None:
+    """What brings a slide's RGBA to sRGB by its own colour profile; None if it has none."""
     profile = handle.color_profile
     if profile is None:
         return None

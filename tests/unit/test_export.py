@@ -12,6 +12,8 @@ from PIL import Image
 from pyramids import info_of, write_tiff
 from shapely.geometry import shape
 
+pytestmark = pytest.mark.annotations
+
 
 @pytest.fixture
 def info(tmp_path) -> SlideInfo:

@@ -1,5 +1,6 @@
 import json
 import re
+import struct
 from dataclasses import replace
 
 import numpy as np
@@ -19,6 +20,8 @@ SETTINGS = InspectionSettings(
     apply_icc=False,
     needed_mpp={"tiles": 0.25, "inference": 2.5},
 )
+
+pytestmark = pytest.mark.slides
 
 
 def inspected(tmp_path, slide_row, **changes):
@@ -148,6 +151,40 @@ def test_slides_that_are_cut_short_are_quarantined(tmp_path, noise, share):
     assert re.search(r"is cut short: (image|directory) \d+ .* at byte \d+, the file", record["finding"])
 
 
+def patched(path, page, tag, value):
+    """Overwrite one 32-bit value of a directory; tag None is the link to the next directory."""
+    with tifffile.TiffFile(path) as tiff:
+        directory = tiff.pages[page]
+        where = directory.tags[tag].valueoffset if tag else directory.offset + 2 + 12 * len(directory.tags)
+    content = bytearray(path.read_bytes())
+    content[where : where + 4] = struct.pack("<I", value)
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("page", "tag", "value", "finding"),
+    [
+        (1, None, 8, "directory 2 is one of those before it"),
+        (0, "ImageLength", 5000, r"image 0 lists 54 of the 711 tiles that its size asks for"),
+        (0, "TileWidth", 2**24, r"has tiles of 1.07e\+09 px"),
+        (1, "ImageWidth", 64, r"level 1 of 64×166 px has other proportions than level 0 of 517×333 px"),
+    ],
+)
+def test_directories_of_slides_that_cannot_be_are_refused(tmp_path, noise, page, tag, value, finding):
+    path = write_tiff(tmp_path / "s.tif", noise, factors=(1, 2))
+    patched(path, page, tag, value)
+    record = inspected(tmp_path, row(path))
+    assert record["verdict"] == "quarantined"
+    assert re.search(finding, record["finding"])
+    assert "copy it again" in record["remedy"]
+
+
+def test_pixels_of_slides_that_are_half_as_wide_as_high_are_refused():
+    with pytest.raises(SlideError, match=r"0.25 µm/px along x and 0.5 along y, which cannot both be"):
+        find_resolution(row("s.tif"), properties(0.25, 0.5), None)
+    assert find_resolution(row("s.tif", mpp=0.25), properties(0.25, 0.5), None).mpp == 0.25
+
+
 @pytest.mark.parametrize(("split", "verdict"), [("train", "quarantined"), ("val", "quarantined"), ("test", "ok")])
 def test_resolution_is_judged_by_the_role(tmp_path, noise, split, verdict):
     path = write_tiff(tmp_path / "s.tif", noise, mpp=0.499)
@@ -229,12 +266,26 @@ def swapped_profile() -> bytes:
     return content.replace(b"rXYZ", b"????").replace(b"bXYZ", b"rXYZ").replace(b"????", b"bXYZ")
 
 
+def write_with_profile(path, image, profile):
+    described = {"description": "Aperio Image Library v1|MPP = 0.25|AppMag = 40", "iccprofile": profile}
+    tifffile.imwrite(path, image, tile=(64, 64), photometric="rgb", compression="zlib", metadata=None, **described)
+    return path
+
+
+def test_broken_colour_profiles_of_slides_are_flagged_and_refused_if_they_are_to_be_applied(tmp_path):
+    path = write_with_profile(tmp_path / "icc.svs", np.zeros((80, 80, 3), dtype=np.uint8), b"no profile" * 20)
+    record = inspected(tmp_path, row(path))
+    assert record["verdict"] == "ok"
+    assert "its colour profile cannot be read" in record["flags"][0]
+    record = inspected(tmp_path, row(path), apply_icc=True)
+    assert record["verdict"] == "quarantined"
+    assert "its colour profile cannot be applied" in record["finding"]
+
+
 def test_colour_profiles_of_slides_are_recorded_and_applied_if_asked(tmp_path):
     image = np.zeros((80, 80, 3), dtype=np.uint8)
     image[..., 0] = 200
-    path = tmp_path / "icc.svs"
-    described = {"description": "Aperio Image Library v1|MPP = 0.25|AppMag = 40", "iccprofile": swapped_profile()}
-    tifffile.imwrite(path, image, tile=(64, 64), photometric="rgb", compression="zlib", metadata=None, **described)
+    path = write_with_profile(tmp_path / "icc.svs", image, swapped_profile())
     record = inspected(tmp_path, row(path))
     assert record["icc_profile"].startswith("sRGB")
     with Slide(info_of(path), "test") as slide:

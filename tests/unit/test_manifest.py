@@ -9,6 +9,8 @@ from lesionmap.quarantine import write_quarantined
 from lesionmap.store import Region, new_store
 from lesionmap.tiling import TileSpec
 
+pytestmark = pytest.mark.slides
+
 INFO = {"vendor": "aperio", "mpp": 0.25, "identity": "f" * 64, "size_lv0": [30, 20]}
 GOOD = {"verdict": "ok", "flags": [], "resolution": {"source": "file"}, "info": INFO}
 BAD = {"verdict": "quarantined", "stage": "inspect_slide", "finding": "it is empty", "remedy": "copy it again"}

@@ -5,6 +5,8 @@ from lesionmap.errors import AnnotationError, SettingsError, SlideError
 from lesionmap.files import write_json
 from lesionmap.quarantine import quarantined, slide_job, usable, write_quarantined
 
+pytestmark = pytest.mark.slides
+
 REASON = SlideError(slide="s1", stage="find_tissue", finding="no tissue was found", remedy="remove it")
 
 

@@ -7,6 +7,8 @@ from lesionmap.inspection import SlideRow
 from lesionmap.settings import check_config, check_reference, read_sheet
 from pyramids import row
 
+pytestmark = pytest.mark.slides
+
 HEAD = "slide\tpath\tsplit\tannotation\tmpp\n"
 
 

@@ -33,6 +33,8 @@ from shapely import Polygon, box
 from shapely.affinity import scale, translate
 from shapely.geometry import shape
 
+pytestmark = pytest.mark.annotations
+
 
 def read(tmp_path, name, content, **how):
     """What the reader makes of a file with this content."""
@@ -105,6 +107,11 @@ def test_asap_groups_are_classes_and_no_group_is_none(tmp_path):
         asap(("Polygon", "Fat & vessel", TRIANGLE), ("Polygon", "None", TRIANGLE)).replace("&", "&amp;"),
     )
     assert [outline.name for outline in content.outlines] == ["Fat & vessel", "None"]
+
+
+def test_decimal_commas_are_read(tmp_path):
+    content = read(tmp_path, "a.xml", asap(("Polygon", "Tumor", [("10,5", 20), ("30,5", 20), ("30,5", 50)])))
+    assert outlines_of(content) == [("Tumor", 300, (10.5, 20, 30.5, 50), False)]
 
 
 def test_asap_points_are_taken_in_their_order_not_the_files(tmp_path):
@@ -316,6 +323,16 @@ def test_qupath_what_is_no_area_is_ignored_and_counted(tmp_path):
     assert content.ignored == {"marked as ignored": 1, "cell": 2, "Point": 1, "MultiPoint": 1, "LineString": 1}
 
 
+def test_qupath_objects_of_versions_before_0_4_are_told_by_their_id(tmp_path):
+    old = json.loads(qupath(*[feature([SQUARE])] * 3))
+    features = old["features"] if isinstance(old, dict) else old
+    for item, kind in zip(features, ("PathAnnotationObject", "PathDetectionObject", "PathCellObject"), strict=True):
+        item["id"] = kind
+        item["properties"].pop("objectType", None)
+    content = read(tmp_path, "a.geojson", json.dumps(old))
+    assert (len(content.outlines), content.ignored) == (1, {"detection": 1, "cell": 1})
+
+
 def test_qupath_coordinates_start_at_the_bounds(tmp_path):
     content = read(tmp_path, "a.geojson", qupath(feature([SQUARE])), bounds_xy_lv0=(37, 11))
     assert outlines_of(content) == [("", 16, (47, 31, 51, 35), False)]
@@ -520,14 +537,14 @@ def corners(x):
         (
             "a.xml",
             asap(("Polygon", "Lesion", TRIANGLE)).replace(' PartOfGroup="Lesion"', ""),
-            "KeyError: 'PartOfGroup'",
+            "it lacks 'PartOfGroup'",
         ),
-        ("a.xml", asap(("Polygon", "Lesion", TRIANGLE)).replace('X="10"', ""), "KeyError: 'X'"),
+        ("a.xml", asap(("Polygon", "Lesion", TRIANGLE)).replace('X="10"', ""), "it lacks 'X'"),
         ("a.xml", corners("ten"), "could not convert string to float: 'ten'"),
-        ("a.xml", corners("1,5"), "could not convert string to float: '1,5'"),
+        ("a.xml", corners("1,234.5"), "could not convert string to float: '1.234.5'"),
         ("a.xml", corners("nan"), "the coordinate nan is no number between ±1e"),
         ("a.xml", corners("-inf"), "the coordinate -inf is no number between ±1e"),
-        ("a.xml", corners("2e9"), "the coordinate 2e9 is no number between ±1e"),
+        ("a.xml", corners("2e9"), "the coordinate 2e.09 is no number between ±1e"),
         (
             "a.xml",
             layers(layer('Name="Lesion"', region([("nan", 2), (40, 30)], 'Type="2"'))),
@@ -541,12 +558,12 @@ def corners(x):
         ("a.geojson", "[1, 2]", "AttributeError"),
         ("a.geojson", "7", "TypeError"),
         ("a.geojson", "null", "TypeError"),
-        ("a.geojson", "{}", "KeyError: 'type'"),
-        ("a.geojson", '{"type": "FeatureCollection"}', "KeyError: 'features'"),
+        ("a.geojson", "{}", "it lacks 'type'"),
+        ("a.geojson", '{"type": "FeatureCollection"}', "it lacks 'features'"),
         ("a.geojson", '{"type": "FeatureCollection", "features": null}', "TypeError"),
         ("a.geojson", '{"type": "Polygon", "coordinates": []}', "it is a GeoJSON Polygon, not a Feature"),
         ("a.geojson", '[{"properties": {}, "geometry": null}]', "TypeError"),
-        ("a.geojson", '[{"properties": {}}]', "KeyError: 'geometry'"),
+        ("a.geojson", '[{"properties": {}}]', "it lacks 'geometry'"),
         ("a.geojson", qupath(feature([SQUARE]) | {"properties": "x"}), "AttributeError"),
         ("a.geojson", qupath(feature([], "GeometryCollection")), "the geometry type 'GeometryCollection' is unknown"),
         ("a.geojson", qupath(feature(SQUARE)), "TypeError"),  # a ring too few
@@ -554,7 +571,7 @@ def corners(x):
         ("a.geojson", qupath(feature([[["a", "b"], [2, 3], [4, 5]]])), "could not convert string to float: 'a'"),
         ("a.geojson", qupath(feature([[[math.nan, 1], [2, 3], [4, 5]]])), "the coordinate nan is no number"),
         ("a.geojson", qupath(feature([[[1, math.inf], [2, 3], [4, 5]]])), "the coordinate inf is no number"),
-        ("a.geojson", qupath(feature([[[10**400, 1], [2, 3], [4, 5]]])), "OverflowError: int too large"),
+        ("a.geojson", qupath(feature([[[10**400, 1], [2, 3], [4, 5]]])), "inf is no number"),
         ("a.geojson", qupath(feature([SQUARE], classification={"name": "\ud800"})), "UnicodeEncodeError"),
         ("a.tif", "", "TiffFileError"),
         ("a.tif", "no tiff", "TiffFileError"),

@@ -12,6 +12,8 @@ from lesionmap.inspection import SlideRow
 from lesionmap.tissue import TissueSettings
 from pyramids import damage, info_of, write_tiff
 
+pytestmark = pytest.mark.slides
+
 TUMOR = {"objectType": "annotation", "classification": {"name": "Tumor"}}
 
 
