@@ -11,7 +11,7 @@ import pytest
 from lesionmap.demo import DemoSlide, write_slide
 from project import Project
 
-PER_COHORT = {"summarise", "render_report", "conclude"}
+PER_COHORT = {"summarise", "list_quarantine", "render_report", "conclude"}
 ALL_SLIDES = ("train_1", "train_2", "test_1")
 
 
