@@ -136,7 +136,7 @@ def refusal(slide: str, finding: str, remedy: str) -> AnnotationError:
 
 
 def _coordinate(value: str | float) -> float:
-    number = float(str(value).replace(",", "."))  # some programs write the decimal comma of their user's country
+    number = float(value)
     if not abs(number) <= LARGEST_COORDINATE:  # nor is NaN
         raise ValueError(f"the coordinate {number:g} is no number between ±{LARGEST_COORDINATE:g}")
     return number
@@ -220,7 +220,7 @@ def _read_qupath(source: str, bounds_xy_lv0: tuple[int, int]) -> AnnotationFile:
     for feature in _features(json.loads(Path(source).read_text(encoding="utf-8-sig"))):
         properties = feature.get("properties") or {}
         kind = properties.get("objectType") or OBJECTS_BEFORE_0_4.get(feature.get("id", ""), "annotation")
-        geometry = feature["geometry"]
+        geometry = feature["geometry"] or {"type": "null"}
         if properties.get("isIgnored"):
             content.ignored["marked as ignored"] += 1
         elif kind != "annotation":

@@ -15,6 +15,7 @@ from lesionmap.tiling import TileSpec, map_size
 from lesionmap.tissue import TissueSettings, tissue_mask
 
 OVERVIEW_MPP = 32.0
+OVERVIEW_PX_PER_TILE = 4  # at least, along a side: finer tiles want a finer overview
 MOST_OVERVIEW_PX = 2**26  # pixels of a level that are decoded for an overview
 
 # Measured on one core of a 2026 server (AVX-512, no AMX), one thread, real H&E.
@@ -105,9 +106,10 @@ def predict_work(info: SlideInfo, settings: TissueSettings, config: Mapping[str,
     trained : bool
         Whether the slide is cut for training.
     """
-    tissue, basis, lost = _overview_tissue(info, settings)
     tiles, inference = config["tiles"], config["inference"]
     spec = TileSpec(tiles["region_px"], tiles["tile_px"], tiles["mpp"])
+    overview_mpp = max(settings.mpp, min(OVERVIEW_MPP, spec.tile_px * spec.mpp / OVERVIEW_PX_PER_TILE))
+    tissue, basis, lost = _overview_tissue(info, settings, overview_mpp)
     shares = _tile_shares(info, tissue, spec.tile_px * spec.mpp)
     n_regions, n_tiles = _kept(shares, spec, tiles["min_tissue_fraction"]) if trained else (0, 0)
     n_inference = int((_tile_shares(info, tissue, spec.tile_px * inference["mpp"]) > 0).sum())
@@ -118,9 +120,8 @@ def predict_work(info: SlideInfo, settings: TissueSettings, config: Mapping[str,
     return Work(n_regions, n_tiles, n_inference, basis, lost, round(store_gb, 3), round(seconds / 3600, 4))
 
 
-def _overview_tissue(info: SlideInfo, settings: TissueSettings) -> tuple[NDArray[np.uint8], str, float]:
+def _overview_tissue(info: SlideInfo, settings: TissueSettings, mpp: float) -> tuple[NDArray[np.uint8], str, float]:
     """255 where there is tissue on a small map of the slide; what that was found from, and the share that is lost."""
-    mpp = max(OVERVIEW_MPP, settings.mpp)
     size = map_size(info.size_lv0, mpp / info.mpp)
     level = max(i for i, factor in enumerate(info.downsamples) if factor <= max(1.0, mpp / info.mpp))
     if np.prod(info.level_sizes[level], dtype=float) > MOST_OVERVIEW_PX:

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from lesionmap.annotation_files import read_annotation
@@ -12,14 +13,15 @@ from lesionmap.annotations import AnnotationSettings, canonical
 from lesionmap.costs import Costs, Work, costs_of, predict_work
 from lesionmap.errors import LesionMapError
 from lesionmap.files import write_json, write_table
-from lesionmap.inspection import InspectionSettings, SlideRow, examine
-from lesionmap.slide_files import quick_digest
+from lesionmap.inspection import InspectionSettings, SlideRow, digest_of, examine
+from lesionmap.slide_files import content_digest, quick_digest
 from lesionmap.slides import SlideInfo
 from lesionmap.tissue import TissueSettings
 
 LEARNT_FROM = ("train", "val")
 JUDGED = ("train", "val", "test")
 MOST_ROWS_PRINTED = 100
+MOST_NAMED = 5
 COLUMNS = ["slide", "split", "verdict", "width", "height", "mpp", "regions", "tiles", "inference_tiles", "tissue_basis"]
 COLUMNS += ["store_gb", "cpu_hours", "findings", "remedies"]
 
@@ -78,7 +80,9 @@ def examine_sheet(
     """
     with ThreadPoolExecutor(threads) as pool:
         found = list(pool.map(partial(diagnose, config=config), rows))
-    _compare(found, config)
+    _compare_content(found)
+    _compare_patients(found)
+    _check_reference(found, config)
     sheet_errors = list(_sheet_errors(found, config))
     costs = costs_of([(one.row.split, one.work) for one in found if one.work], config)
     _write(found, sheet_errors, costs, table, report)
@@ -99,7 +103,7 @@ def diagnose(row: SlideRow, config: Mapping[str, Any]) -> Diagnosis:
     needed = {"tiles": config["tiles"]["mpp"], "inference": config["inference"]["mpp"]}
     try:
         facts = examine(row, InspectionSettings(**slides, needed_mpp=needed))
-        found.info, found.digest = facts["info"], quick_digest(row.path)
+        found.info, found.digest = facts["info"], digest_of(row, quick_digest)
         found.warnings += [(flag, "see that this is meant") for flag in facts["flags"]]
         info = SlideInfo(**facts["info"])
         if row.annotation:
@@ -134,34 +138,49 @@ def _count_lesions(row: SlideRow, info: SlideInfo, config: Mapping[str, Any], fo
     return count
 
 
-def _compare(found: Sequence[Diagnosis], config: Mapping[str, Any]) -> None:
-    """Problems that show only beside other slides: equal content, patients in two splits, the stain reference."""
-    by_digest, by_patient = defaultdict(list), defaultdict(list)
-    for one in found:
-        if one.digest:
-            by_digest[one.digest].append(one)
-        if one.row.patient and one.row.split in JUDGED:
-            by_patient[one.row.patient].append(one)
-    for same in by_digest.values():
-        for one in same if len(same) > 1 else []:
-            others = ", ".join(f"{other.row.slide} ({other.row.split})" for other in same if other is not one)
-            leak = len({other.row.split for other in same} & set(JUDGED)) > 1
-            problem = (f"the same slide as {others}", "keep one of them")
-            (one.errors if leak else one.warnings).append(problem)
-    for patient, theirs in by_patient.items():
+def _compare_content(found: Sequence[Diagnosis]) -> None:
+    """Equal slides: an error if figures would be too good by it, i.e. across splits."""
+    for alike in _grouped(found, [one.digest for one in found]):
+        for same in _grouped(alike, [content_digest(one.row.path) for one in alike]):  # all of it, of these few
+            leak = len({one.row.split for one in same} & set(JUDGED)) > 1
+            for one in same:
+                others = [f"{other.row.slide} ({other.row.split})" for other in same if other is not one]
+                more = f" and {len(others) - MOST_NAMED} more" if len(others) > MOST_NAMED else ""
+                finding = f"the same slide as {', '.join(others[:MOST_NAMED])}{more}"
+                (one.errors if leak else one.warnings).append((finding, "keep one of them"))
+
+
+def _grouped(found: Sequence[Diagnosis], keys: Sequence[str | None]) -> list[list[Diagnosis]]:
+    """Those that share a key with another; None is no key."""
+    groups = defaultdict(list)
+    for one, key in zip(found, keys, strict=True):
+        if key:
+            groups[key].append(one)
+    return [group for group in groups.values() if len(group) > 1]
+
+
+def _compare_patients(found: Sequence[Diagnosis]) -> None:
+    judged = [one for one in found if one.row.split in JUDGED]
+    for theirs in _grouped(judged, [one.row.patient for one in judged]):
         splits = sorted({one.row.split for one in theirs}, key=JUDGED.index)
         for one in theirs if len(splits) > 1 else []:
-            finding = f"patient {patient} is in the splits {' and '.join(splits)}"
+            finding = f"patient {one.row.patient} is in the splits {' and '.join(splits)}"
             one.errors.append((finding, "give all slides of a patient one split; else the figures are too good"))
-    if config["model"]["path"] is None:
-        reference = next(one for one in found if one.row.slide == config["stain"]["reference"])
-        if reference.row.split == "test":
+
+
+def _check_reference(found: Sequence[Diagnosis], config: Mapping[str, Any]) -> None:
+    for one in found if config["model"]["path"] is None else []:
+        if one.row.slide == config["stain"]["reference"] and one.row.split == "test":
             finding = "the stain reference is in the test split"
-            reference.errors.append((finding, "choose a training slide as stain.reference"))
+            one.errors.append((finding, "choose a training slide as stain.reference"))
 
 
 def _sheet_errors(found: Sequence[Diagnosis], config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    if config["model"]["path"] is not None:
+    model, weights = config["model"]["path"], config["model"]["weights"]
+    needed = model or (weights if weights not in ("imagenet", "none") else None)
+    if needed and not Path(needed).is_file():
+        yield f"the model file {needed} does not exist", "correct model.path or model.weights"
+    if model is not None:
         return
     training = [one for one in found if one.row.split == "train" and one.info]
     if not training:

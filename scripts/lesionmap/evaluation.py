@@ -7,9 +7,9 @@ import numpy as np
 import pandas as pd
 import tifffile
 
-from lesionmap.annotations import Annotation
 from lesionmap.files import read_json, write_json, write_text, written_whole
 from lesionmap.images import pyramid_mpp, pyramid_provenance
+from lesionmap.masks import Annotation
 from lesionmap.metrics import Histograms, binary_metrics
 from lesionmap.slides import SlideInfo
 from lesionmap.tiling import IGNORE

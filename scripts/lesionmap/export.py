@@ -27,7 +27,7 @@ def write_lesions(
     *,
     scale: float,
     info: SlideInfo,
-    provenance: dict[str, Any],
+    facts: dict[str, Any],
 ) -> int:
     """Write the lesions' outlines as GeoJSON for QuPath (0.4 or later); return how many there are.
 
@@ -40,6 +40,8 @@ def write_lesions(
         Level-0 pixels per map pixel.
     info : SlideInfo
         Level-0 coordinates are written relative to its bounds' corner, to which QuPath crops.
+    facts : dict
+        Written beside the features: ``unreadable`` (x, y, width, height in level-0 pixels) and ``provenance``.
     """
     um2 = (scale * info.mpp) ** 2
     features = []
@@ -68,8 +70,7 @@ def write_lesions(
         "type": "FeatureCollection",
         "slide": info.slide,
         "frame": {"unit": "level-0 pixels", "origin_xy_lv0": info.bounds_xy_lv0, "mpp": info.mpp},
-        "unreadable": provenance.get("unreadable", []),
-        "provenance": provenance,
+        **facts,
         "features": features,
     }
     write_text(path, json.dumps(content) + "\n")

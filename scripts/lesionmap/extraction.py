@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lesionmap.annotations import Annotation
 from lesionmap.errors import SlideError
+from lesionmap.masks import Annotation
 from lesionmap.slides import Slide, SlideInfo, check_damage
 from lesionmap.stain import StainProfile, apply_table, load_profile, transform_table
 from lesionmap.store import Region, new_store

@@ -90,14 +90,16 @@ def infer_slide(
         settings=settings,
         threads=threads,
     )
-    provenance = provenance | {"model_training": facts["provenance"], "unreadable": unreadable}
+    provenance = provenance | {"model_training": facts["provenance"]}
+    map_facts = provenance | {"unreadable": unreadable}
     lesions = levels >= first_positive_level(settings.threshold)
     scale = settings.mpp / info.mpp
-    write_pyramid(files.probability, levels, mpp=settings.mpp, levels=PYRAMID_LEVELS, provenance=provenance)
+    write_pyramid(files.probability, levels, mpp=settings.mpp, levels=PYRAMID_LEVELS, provenance=map_facts)
     write_pyramid(
-        files.lesions, lesions.astype(np.uint8) * 255, mpp=settings.mpp, levels=PYRAMID_LEVELS, provenance=provenance
+        files.lesions, lesions.astype(np.uint8) * 255, mpp=settings.mpp, levels=PYRAMID_LEVELS, provenance=map_facts
     )
-    count = write_lesions(files.outlines, lesions, levels, scale=scale, info=info, provenance=provenance)
+    facts_beside = {"unreadable": unreadable, "provenance": provenance}
+    count = write_lesions(files.outlines, lesions, levels, scale=scale, info=info, facts=facts_beside)
     _draw_overlay(info, levels, lesions, settings.mpp, files.overlay)
     logging.info("%s: %d lesions, %.3f mm²", info.slide, count, lesions.sum() * settings.mpp**2 / 1e6)
 

@@ -1,7 +1,7 @@
 """Before anything else: what each slide is, and whether it can be used."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from PIL import ImageCms
 from lesionmap.errors import SlideError
 from lesionmap.files import write_json
 from lesionmap.quarantine import as_record
-from lesionmap.slide_files import content_digest, tiff_damage
+from lesionmap.slide_files import cannot_be_read, content_digest, tiff_damage, why_unopened
 from lesionmap.slides import Slide, SlideInfo, check_damage, open_slide, srgb_transform
 from lesionmap.tiling import map_size
 
@@ -114,12 +114,27 @@ def inspect_slide(row: SlideRow, output: str, settings: InspectionSettings) -> N
     """
     try:
         facts = examine(row, settings)
-        info = SlideInfo(**facts["info"] | {"identity": content_digest(row.path)})
+        info = SlideInfo(**facts["info"] | {"identity": digest_of(row, content_digest)})
         facts["flags"] += _check_readable(info, settings)
         record = {"verdict": "ok", **facts, "info": vars(info)}
     except SlideError as error:
         record = {"verdict": "quarantined"} | as_record(error)
     write_json(output, {"slide": row.slide, "split": row.split} | record)
+
+
+def digest_of(row: SlideRow, digest: Callable[[str], str]) -> str:
+    """A digest of the slide's files.
+
+    Raises
+    ------
+    SlideError
+        If the system does not let us read them.
+    """
+    try:
+        return digest(row.path)
+    except OSError as error:
+        finding, remedy = cannot_be_read(row.path, error)
+        raise SlideError(slide=row.slide, stage=STAGE, finding=finding, remedy=remedy) from error
 
 
 def examine(row: SlideRow, settings: InspectionSettings) -> dict[str, Any]:
@@ -135,7 +150,7 @@ def examine(row: SlideRow, settings: InspectionSettings) -> dict[str, Any]:
     SlideError
         If the slide cannot be used.
     """
-    with open_slide(row.path, row.slide, STAGE) as handle:
+    with _opened(row) as handle:
         _check_whole(row)
         _check_annotation(row)
         flags = _check_levels(row, handle)
@@ -145,6 +160,14 @@ def examine(row: SlideRow, settings: InspectionSettings) -> dict[str, Any]:
         info = describe(row, handle, resolution.mpp, apply_icc=settings.apply_icc)
         profile = _colour_profile(row, handle, flags, apply_icc=settings.apply_icc)
     return {"flags": flags, "resolution": vars(resolution), "icc_profile": profile, "info": vars(info)}
+
+
+def _opened(row: SlideRow) -> openslide.OpenSlide:
+    try:
+        return open_slide(row.path, row.slide, STAGE)
+    except SlideError as error:
+        finding, remedy = why_unopened(row.path) or (error.finding, error.remedy)
+        raise SlideError(slide=row.slide, stage=STAGE, finding=finding, remedy=remedy) from error
 
 
 def _colour_profile(row: SlideRow, handle: openslide.OpenSlide, flags: list[str], *, apply_icc: bool) -> str | None:
@@ -340,7 +363,7 @@ def _check_readable(info: SlideInfo, settings: InspectionSettings) -> list[str]:
                     )
                 except SlideError as error:
                     unreadable.append(error)
-                    check_damage(info, STAGE, unreadable, len(boxes), settings.max_unreadable_fraction)
+            check_damage(info, STAGE, unreadable, len(boxes), settings.max_unreadable_fraction)
             if unreadable:
                 flags.append(f"{len(unreadable)} of {len(boxes)} sampled boxes of level {level} cannot be read")
     return flags

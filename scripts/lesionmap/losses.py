@@ -1,9 +1,11 @@
 """What a run lost: the slides that some stage could not use, and the parts of the others that could not be read."""
 
+import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from lesionmap.files import read_json, write_table
+from lesionmap.manifest import quarantine_lines
 from lesionmap.quarantine import as_record, quarantined, usable
 from lesionmap.store import TileStore
 
@@ -23,18 +25,29 @@ def list_quarantine(
     stores : sequence of str
         Tile stores.
     results : sequence of str
-        Files of later stages: lesion outlines and metrics. An earlier stage's reason is handed on to all of them.
+        Files of other stages, of which lesion outlines say what could not be read. A stage's reason is handed on to
+        all that follow from it.
     quarantine, unreadable : str
         TSV files.
     """
     slides = {slide["slide"]: slide for slide in map(read_json, records)}
     rows = {(name, slide["stage"]): slide for name, slide in slides.items() if slide["verdict"] != "ok"}
     for reason in filter(None, map(quarantined, [*stores, *results])):
-        if reason.slide:
+        if reason.slide in slides:
             named = {key: slides[reason.slide][key] for key in ("slide", "split")}
             rows[reason.slide, reason.stage] = named | as_record(reason)
     write_table(quarantine, list(rows.values()), QUARANTINE)
     write_table(unreadable, [*_unreadable_regions(usable(stores)), *_unreadable_tiles(usable(results))], UNREADABLE)
+
+
+def show_quarantine(
+    records: Sequence[str], stores: Sequence[str], results: Sequence[str], quarantine: str, unreadable: str
+) -> None:
+    """Write the tables of :func:`list_quarantine` for a run that stopped, and show the first."""
+    list_quarantine(records, stores, results, quarantine, unreadable)
+    count, *listed = quarantine_lines(quarantine)
+    if listed:
+        sys.stderr.write("\n".join(["LesionMap, so far: " + count, *listed]) + "\n")
 
 
 def _unreadable_regions(stores: Sequence[str]) -> Iterator[dict[str, Any]]:
@@ -45,7 +58,7 @@ def _unreadable_regions(stores: Sequence[str]) -> Iterator[dict[str, Any]]:
 
 
 def _unreadable_tiles(results: Sequence[str]) -> Iterator[dict[str, Any]]:
-    for content in map(read_json, results):
+    for content in map(read_json, (path for path in results if path.endswith("lesions.geojson"))):
         for box in content.get("unreadable", []):
             yield _box_row(content["slide"], "infer_slide", box)
 

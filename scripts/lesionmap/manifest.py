@@ -78,27 +78,33 @@ def conclude(tables: RunTables, output: str, *, fail: bool) -> None:
     LesionMapError
         If slides are in quarantine and `fail` is set.
     """
-    listed = [
-        f"  {row.slide} ({row.stage}): {row.finding}. Remedy: {row.remedy}."
-        for row in _read_table(tables.quarantine).itertuples()
-    ]
-    lines = [*_oddities(tables), f"{len(listed)} of the sheet's slides in quarantine", *listed]
+    lines = [*_oddities(tables), *quarantine_lines(tables.quarantine)]
     text = Path(tables.headline).read_text(encoding="utf-8") + "\n".join(lines) + "\n"
     sys.stderr.write(text)
-    if listed and fail:
+    count = _read_table(tables.quarantine)["slide"].nunique()
+    if count and fail:
         raise LesionMapError(
             stage="conclude",
-            finding=f"everything else is done, but {len(listed)} slides are in quarantine (listed above)",
+            finding=f"everything else is done, but {count} slides are in quarantine (listed above)",
             remedy="mend or remove those slides, or set on_quarantine: warn",
         )
     write_text(output, text)
 
 
+def quarantine_lines(quarantine: str) -> Iterator[str]:
+    """The quarantine table in words."""
+    table = _read_table(quarantine)
+    yield f"{table['slide'].nunique()} of the sheet's slides in quarantine"
+    for row in table.itertuples():
+        yield f"  {row.slide} ({row.stage}): {row.finding}. Remedy: {row.remedy}."
+
+
 def _oddities(tables: RunTables) -> Iterator[str]:
     manifest, unreadable = _read_table(tables.manifest), _read_table(tables.unreadable)
-    flagged = manifest[manifest["flags"] != ""]
-    if len(flagged):
-        yield f"{len(flagged)} slides are used although something is odd about them"
-        yield from (f"  {row.slide}: {row.flags}" for row in flagged.itertuples())
+    refused = set(_read_table(tables.quarantine)["slide"])
+    flagged = manifest[(manifest["flags"] != "") & ~manifest["slide"].isin(refused)]
+    odd = [f"  {row.slide}: {row.flags}" for row in flagged.itertuples()]
     for (slide, stage), boxes in unreadable.groupby(["slide", "stage"], sort=False):
-        yield f"  {slide} ({stage}): {len(boxes)} parts cannot be read and are left out, see results/unreadable.tsv"
+        odd.append(f"  {slide}, {stage}: {len(boxes)} parts cannot be read and are left out (results/unreadable.tsv)")
+    if odd:
+        yield from ["used although something is odd:", *odd]

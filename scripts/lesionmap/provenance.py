@@ -11,11 +11,16 @@ import lesionmap
 
 PACKAGE = Path(__file__).parent
 SCRIPTS = PACKAGE.parent
+NO_RESULTS = (
+    "lesionmap/errors.py",
+    "lesionmap/logs.py",
+    "lesionmap/quarantine.py",
+)  # how a job ends and what it says, not what it makes
 RECORDED_LIBRARIES = ("numpy", "openslide-python", "openslide-bin", "torch", "torchvision", "h5py", "tifffile")
 
 
 def code_digest(script: str) -> str:
-    """Digest of the logic that one rule runs: its adapter and every library module that it reaches.
+    """Digest of the logic that one rule runs: its adapter and every library module that its results depend on.
 
     Comments, docstrings and formatting do not count, so that editing them reruns nothing.
 
@@ -33,9 +38,10 @@ def code_digest(script: str) -> str:
     waiting = [SCRIPTS / f"{script}.py"]
     while waiting:
         path = waiting.pop()
-        if path.name not in reached:
+        name = path.relative_to(SCRIPTS).as_posix()
+        if name not in (*reached, *NO_RESULTS):
             tree = _logic(path)
-            reached[path.name] = ast.dump(tree)
+            reached[name] = ast.dump(tree)
             waiting.extend(_imported_modules(tree))
             waiting.extend(PACKAGE.glob("templates/*") if path.name == "report.py" else ())
     listing = "".join(f"{name}:{logic}\n" for name, logic in sorted(reached.items()))

@@ -52,7 +52,7 @@ class ReportInputs:
     Parameters
     ----------
     quarantine : str
-        Table of :func:`lesionmap.manifest.list_quarantine`.
+        Table of :func:`lesionmap.losses.list_quarantine`.
     cohort, slide_table : str
         Files of :func:`lesionmap.evaluation.summarise`.
     history : str or None
@@ -219,23 +219,43 @@ def _without_quarantined(inputs: ReportInputs) -> ReportInputs:
 def _load_slides(inputs: ReportInputs) -> list[SlideReport]:
     table = pd.read_csv(inputs.slide_table, sep="\t", dtype={"slide": str})
     evaluated = {row["slide"]: row for row in _rows(table)}
+    refusals = _refusals(inputs.quarantine)
     paths = zip(inputs.records, inputs.stains, inputs.outlines, strict=True)
-    return [_load_slide(*files, evaluated) for files in paths]
+    return [_load_slide(*files, evaluated, refusals) for files in paths]
 
 
-def _load_slide(record: str, stain: str, outlines: str, evaluated: dict[str, dict[str, Any]]) -> SlideReport:
+def _refusals(quarantine: str) -> dict[str, list[str]]:
+    """What the stages said that could not use a slide, by slide."""
+    refusals: dict[str, list[str]] = {}
+    for row in _rows(pd.read_csv(quarantine, sep="\t", dtype=str, keep_default_na=False)):
+        refusals.setdefault(row["slide"], []).append(f"in quarantine since {row['stage']}: {row['finding']}")
+    return refusals
+
+
+def _load_slide(
+    record: str,
+    stain: str,
+    outlines: str,
+    evaluated: dict[str, dict[str, Any]],
+    refusals: dict[str, list[str]],
+) -> SlideReport:
     slide, lesions = read_json(record), read_json(outlines)
+    name = slide["slide"]
     lost = len(lesions["unreadable"])
     corner = slide["info"]["bounds_xy_lv0"]
     largest = sorted(lesions["features"], key=_area_mm2, reverse=True)[:MOST_LESIONS_LISTED]
     return SlideReport(
-        slide=slide["slide"],
+        slide=name,
         split=slide["split"],
         info=slide["info"],
         stain=read_json(stain)["profile"],
         resolution=slide["resolution"],
-        notes=[*slide["flags"], *([f"{lost} tiles cannot be read and have no lesion map"] if lost else [])],
-        metrics=evaluated.get(slide["slide"]),
+        notes=[
+            *refusals.get(name, []),
+            *slide["flags"],
+            *([f"{lost} tiles cannot be read and have no lesion map"] if lost else []),
+        ],
+        metrics=evaluated.get(name),
         lesions=[_lesion(feature, corner) for feature in largest],
         n_lesions=len(lesions["features"]),
         lesion_area_mm2=sum(map(_area_mm2, lesions["features"])),

@@ -1,5 +1,6 @@
 """The config and the slide sheet, checked once, with messages that say what to change."""
 
+import csv
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -7,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import jsonschema
-import pandas as pd
 import yaml
 
 from lesionmap.errors import SettingsError
@@ -54,19 +54,33 @@ def read_sheet(path: str | Path, schema_path: str | Path, roots: Sequence[str] |
     SettingsError
         Naming every row and column that is wrong.
     """
-    try:
-        table = pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False, encoding="utf-8-sig")
-    except (OSError, ValueError) as error:
-        raise SettingsError(
-            stage="slide sheet", finding=f"{path} cannot be read ({error})", remedy="give a TSV file as `slides`"
-        ) from error
-    _check_columns(path, list(table.columns))
-    table = table.apply(lambda column: column.str.strip())
-    rows = [OPTIONAL_COLUMNS | {str(key): value for key, value in row.items()} for row in table.to_dict("records")]
-    problems = list(_row_problems(rows, _schema(schema_path), roots))
+    columns, lines = _fields(path)
+    _check_columns(path, columns)
+    rows = {number: OPTIONAL_COLUMNS | dict(zip(columns, fields, strict=False)) for number, fields in lines.items()}
+    problems = [
+        f"line {number} has {len(fields)} fields" for number, fields in lines.items() if len(fields) > len(columns)
+    ]
+    problems += _row_problems(rows, _schema(schema_path), roots)
     if problems:
         raise SettingsError(stage="slide sheet", finding=f"{path}: {_listed(problems)}", remedy="correct those rows")
-    return {row["slide"]: _parsed(row) for row in rows}
+    return {row["slide"]: _parsed(row) for row in rows.values()}
+
+
+def _fields(path: str | Path) -> tuple[list[str], dict[int, list[str]]]:
+    """Columns and, by line number, the fields of a tab-separated table; quotes mean themselves."""
+    try:
+        with open(path, encoding="utf-8-sig", newline="") as stream:
+            table = list(csv.reader(stream, delimiter="\t", quoting=csv.QUOTE_NONE))
+    except (OSError, ValueError, csv.Error) as error:
+        raise SettingsError(
+            stage="slide sheet",
+            finding=f"{path} cannot be read ({error})",
+            remedy="give a tab-separated table in UTF-8 as slides.sheet",
+        ) from error
+    lines = {number: [field.strip() for field in fields] for number, fields in enumerate(table, start=1)}
+    filled = {number: fields for number, fields in lines.items() if any(fields)}
+    first = min(filled, default=0)
+    return filled.pop(first, []), filled
 
 
 def _check_columns(path: str | Path, columns: list[str]) -> None:
@@ -95,16 +109,18 @@ def check_reference(rows: dict[str, SlideRow], reference: str) -> None:
         )
 
 
-def _row_problems(rows: list[dict[str, str]], schema: dict[str, Any], roots: Sequence[str] | None) -> Iterator[str]:
+def _row_problems(
+    rows: dict[int, dict[str, str]], schema: dict[str, Any], roots: Sequence[str] | None
+) -> Iterator[str]:
     if not rows:
         yield "it has no slides; add a row for each"
-    for number, row in enumerate(rows, start=2):
+    for number, row in rows.items():
         for problem in _problems(row, schema):
             yield f"line {number} ({row['slide'] or 'no id'}), {problem}"
         for key in ("path", "annotation"):
             if row[key] and roots is not None and not _lies_in(row[key], roots):
                 yield f"line {number} ({row['slide']}), {key}: {row[key]} is not in slides.roots ({', '.join(roots)})"
-    for slide, count in Counter(row["slide"] for row in rows).items():
+    for slide, count in Counter(row["slide"] for row in rows.values()).items():
         if count > 1:
             yield f"slide '{slide}' has {count} rows; ids must be unique"
 
@@ -112,7 +128,8 @@ def _row_problems(rows: list[dict[str, str]], schema: dict[str, Any], roots: Seq
 def _lies_in(path: str, roots: Sequence[str]) -> bool:
     # Links are not followed: whoever put one into a root meant it, whoever wrote the sheet may be someone else.
     place = Path(os.path.normpath(Path.cwd() / path))
-    return any(place.is_relative_to(os.path.normpath(Path.cwd() / root)) for root in roots)
+    beside_a_link = place.resolve() != (Path.cwd() / path).resolve()  # ".." after a link leads elsewhere
+    return not beside_a_link and any(place.is_relative_to(os.path.normpath(Path.cwd() / root)) for root in roots)
 
 
 def _problems(instance: Any, schema: dict[str, Any]) -> Iterator[str]:

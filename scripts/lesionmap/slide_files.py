@@ -6,9 +6,8 @@ import re
 import struct
 from pathlib import Path
 
+import openslide
 import tifffile
-
-from lesionmap.errors import SlideError
 
 TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 OTHER_STARTS = {
@@ -23,6 +22,7 @@ OTHER_STARTS = {
     b"\0" * 16: ("begins with zeros, as interrupted copies do", "copy it again from the scanner or archive"),
 }
 QUICK_DIGEST_BYTES = 2**20
+DICOM_HEADER_BYTES = 2**18
 CONVERT = "convert it to a tiled, pyramidal TIFF, or, if no other program reads it either, copy it again"
 COPY_AGAIN = "copy it again from the scanner or archive, to its end"
 
@@ -30,10 +30,24 @@ COPY_AGAIN = "copy it again from the scanner or archive, to its end"
 def slide_parts(path: Path) -> list[Path]:
     """All files of a slide: the one that is opened, and those of its format beside it."""
     if path.suffix.lower() == ".dcm":
-        return sorted(path.parent.glob("*.dcm"))
+        return _same_series(path)
     companion = path.with_suffix("")
     beside = sorted(part for part in companion.rglob("*") if part.is_file()) if companion.is_dir() else []
     return [path, *(beside if path.suffix.lower() in (".mrxs", ".vms", ".vmu") else [])]
+
+
+def _same_series(path: Path) -> list[Path]:
+    """The DICOM files of a slide's series, which may share its folder with other slides."""
+    with openslide.OpenSlide(path) as handle:
+        series = handle.properties["dicom.SeriesInstanceUID"].encode()
+    whole_value = re.compile(rb"(?<![\d.])" + re.escape(series) + rb"(?![\d.])")
+    files = sorted(path.parent.glob("*.dcm"))
+    return [file for file in files if whole_value.search(_head(file, DICOM_HEADER_BYTES))]
+
+
+def _head(path: Path, n_bytes: int) -> bytes:
+    with open(path, "rb") as stream:
+        return stream.read(n_bytes)
 
 
 def content_digest(path: str | Path) -> str:
@@ -58,20 +72,24 @@ def quick_digest(path: str | Path) -> str:
     return digest.hexdigest()
 
 
-def check_file(path: str, slide: str, stage: str) -> None:
-    """Refuse a file that is missing or empty.
+def why_unopened(path: str) -> tuple[str, str] | None:
+    """Finding and remedy for a file that is not there, not to be read, no slide, or not whole; None if unknown."""
+    try:
+        if not Path(path).exists():
+            return f"the file {path} does not exist", "correct its path in the slide sheet"
+        if Path(path).is_file() and Path(path).stat().st_size == 0:
+            return f"the file {path} is empty (0 bytes)", "copy it again from the scanner or archive"
+        if openslide.OpenSlide.detect_format(path) is None:
+            return what_it_is(path)
+        return tiff_damage(path)
+    except OSError as error:
+        return cannot_be_read(path, error)
 
-    Raises
-    ------
-    SlideError
-    """
-    if not Path(path).exists():
-        finding, remedy = f"the file {path} does not exist", "correct its path in the slide sheet"
-    elif Path(path).is_file() and Path(path).stat().st_size == 0:
-        finding, remedy = f"the file {path} is empty (0 bytes)", "copy it again from the scanner or archive"
-    else:
-        return
-    raise SlideError(slide=slide, stage=stage, finding=finding, remedy=remedy)
+
+def cannot_be_read(path: str, error: OSError) -> tuple[str, str]:
+    """Finding and remedy for a file that the system does not let us read."""
+    finding = f"the file {path} cannot be read ({error.strerror or error})"
+    return finding, "check its permissions, and that its disk is there, and run again"
 
 
 def what_it_is(path: str) -> tuple[str, str]:

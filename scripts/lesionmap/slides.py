@@ -16,7 +16,6 @@ from PIL import Image, ImageCms
 from lesionmap.errors import SlideError
 from lesionmap.files import read_json
 from lesionmap.resampling import area_resample
-from lesionmap.slide_files import check_file, tiff_damage, what_it_is
 
 WHITE = 255
 MOST_PIXELS_AT_ONCE = 2**25
@@ -56,9 +55,17 @@ class SlideInfo:
 
 
 def load_info(path: str | Path) -> SlideInfo:
-    """Read the record that :func:`lesionmap.inspection.inspect_slide` wrote for a readable slide."""
-    record = read_json(path)["info"]
-    tupled = {key: _as_tuple(value) for key, value in record.items()}
+    """Read the record that :func:`lesionmap.inspection.inspect_slide` wrote.
+
+    Raises
+    ------
+    SlideError
+        The inspection's own, if it refused the slide.
+    """
+    record = read_json(path)
+    if record["verdict"] != "ok":
+        raise SlideError(**{key: record[key] for key in ("slide", "stage", "finding", "remedy")})
+    tupled = {key: _as_tuple(value) for key, value in record["info"].items()}
     return SlideInfo(**tupled)
 
 
@@ -277,17 +284,17 @@ def open_slide(path: str, slide: str, stage: str) -> openslide.OpenSlide:
     Raises
     ------
     SlideError
-        If the file is missing, empty, of an unknown format or broken.
+        If OpenSlide does not open it; :func:`lesionmap.slide_files.why_unopened` says more.
     """
-    check_file(path, slide, stage)
     try:
         return openslide.OpenSlide(path)
-    except openslide.OpenSlideUnsupportedFormatError:
-        finding, remedy = what_it_is(path)
-    except openslide.OpenSlideError as error:
-        damaged = f"OpenSlide cannot open {path}: {error}", "copy it again from the scanner or archive; it is damaged"
-        finding, remedy = tiff_damage(path) or damaged
-    raise SlideError(slide=slide, stage=stage, finding=finding, remedy=remedy)
+    except (openslide.OpenSlideError, OSError) as error:
+        raise SlideError(
+            slide=slide,
+            stage=stage,
+            finding=f"OpenSlide cannot open {path}: {error}",
+            remedy="copy it again from the scanner or archive; it is damaged",
+        ) from error
 
 
 def check_damage(info: SlideInfo, stage: str, unreadable: Sequence[SlideError], n_boxes: int, most: float) -> None:
@@ -313,7 +320,7 @@ def check_damage(info: SlideInfo, stage: str, unreadable: Sequence[SlideError], 
         raise SlideError(
             slide=info.slide,
             stage=stage,
-            finding=f"{len(unreadable)} of {n_boxes} boxes cannot be read, more than {most:.0%}; the first: "
+            finding=f"{len(unreadable)} of {n_boxes} boxes cannot be read, more than {100 * most:.3g} %; the first: "
             f"{unreadable[0].finding}",
             remedy=unreadable[0].remedy,
         )

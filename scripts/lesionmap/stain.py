@@ -66,13 +66,7 @@ class StainProfile:
 
 def load_profile(path: str | Path) -> StainProfile:
     """Read a profile written by :func:`fit_slide`."""
-    return profile_from(load_record(path))
-
-
-def load_record(path: str | Path) -> dict[str, Any]:
-    """The same as plain JSON."""
-    record: dict[str, Any] = read_json(path)["profile"]
-    return record
+    return profile_from(read_json(path)["profile"])
 
 
 def profile_from(record: dict[str, Any]) -> StainProfile:

@@ -157,6 +157,12 @@ def _write_history(path: str, rows: list[Row]) -> None:
 
 
 def _check_lesions(stores: Sequence[TileStore]) -> None:
+    if not stores:
+        raise TrainingError(
+            stage="train",
+            finding="every training slide is in quarantine",
+            remedy="see results/quarantine.tsv for the reasons",
+        )
     lesion_pixels = {store.slide: store.lesion_pixels() for store in stores}
     for slide in (slide for slide, pixels in lesion_pixels.items() if not pixels):
         logging.warning("training slide %s has no lesion", slide)

@@ -12,10 +12,11 @@ import openslide
 import pandas as pd
 import pytest
 import tifffile
-from lesionmap.annotations import Annotation, AnnotationSettings, import_annotation
+from lesionmap.annotations import AnnotationSettings, import_annotation
 from lesionmap.export import write_lesions
 from lesionmap.images import write_pyramid
 from lesionmap.inspection import SlideRow, describe
+from lesionmap.masks import Annotation
 from lesionmap.slides import Slide, load_info, open_slide
 from lesionmap.store import TileStore
 from lesionmap.tiling import LESION, map_size
@@ -33,7 +34,7 @@ REASONS = {
     "broken_text": "text.svs is text, not an image (it begins with 'not a slide')",
     "broken_header": "broken.svs is base64 text, as made for mail, not the slide itself",
     "broken_truncated": "truncated.tif is cut short: image 0 ends at byte 1738890, the file at 1500000",
-    "broken_tiles": "boxes cannot be read, more than 5%; the first: level 0, box x=",
+    "broken_tiles": "boxes cannot be read, more than 5 %; the first: level 0, box x=",
 }
 
 
@@ -77,7 +78,7 @@ def test_annotation_mask_map_outlines_and_back(tmp_path, slide, scale, bounds):
     mask = Annotation(RESULTS / f"annotations/{slide}.geojson").mask((0, 0), size, scale) == LESION
     write_pyramid(tmp_path / "lesions.tif", mask.astype(np.uint8) * 255, mpp=info.mpp * scale, levels=8)
     lesions = tifffile.imread(tmp_path / "lesions.tif", level=0)
-    write_lesions(tmp_path / "lesions.geojson", lesions > 0, lesions, scale=scale, info=info, provenance={})
+    write_lesions(tmp_path / "lesions.geojson", lesions > 0, lesions, scale=scale, info=info, facts={})
     settings = AnnotationSettings({"Lesion": "lesion"}, {}, "refuse")
     import_annotation(str(tmp_path / "lesions.geojson"), info, str(tmp_path / "back.geojson"), settings)
     back = Annotation(tmp_path / "back.geojson").mask((0, 0), size, scale) == LESION

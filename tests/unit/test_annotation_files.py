@@ -25,9 +25,10 @@ from hypothesis import assume, given
 from hypothesis import settings as budget
 from hypothesis import strategies as st
 from lesionmap.annotation_files import mask_scale, read_annotation
-from lesionmap.annotations import PRIORITY, Annotation, import_annotation
+from lesionmap.annotations import PRIORITY, import_annotation
 from lesionmap.errors import AnnotationError
 from lesionmap.export import write_lesions
+from lesionmap.masks import Annotation
 from PIL import Image
 from shapely import Polygon, box
 from shapely.affinity import scale, translate
@@ -107,11 +108,6 @@ def test_asap_groups_are_classes_and_no_group_is_none(tmp_path):
         asap(("Polygon", "Fat & vessel", TRIANGLE), ("Polygon", "None", TRIANGLE)).replace("&", "&amp;"),
     )
     assert [outline.name for outline in content.outlines] == ["Fat & vessel", "None"]
-
-
-def test_decimal_commas_are_read(tmp_path):
-    content = read(tmp_path, "a.xml", asap(("Polygon", "Tumor", [("10,5", 20), ("30,5", 20), ("30,5", 50)])))
-    assert outlines_of(content) == [("Tumor", 300, (10.5, 20, 30.5, 50), False)]
 
 
 def test_asap_points_are_taken_in_their_order_not_the_files(tmp_path):
@@ -541,7 +537,7 @@ def corners(x):
         ),
         ("a.xml", asap(("Polygon", "Lesion", TRIANGLE)).replace('X="10"', ""), "it lacks 'X'"),
         ("a.xml", corners("ten"), "could not convert string to float: 'ten'"),
-        ("a.xml", corners("1,234.5"), "could not convert string to float: '1.234.5'"),
+        ("a.xml", corners("1,234"), "could not convert string to float: '1,234'"),
         ("a.xml", corners("nan"), "the coordinate nan is no number between ±1e"),
         ("a.xml", corners("-inf"), "the coordinate -inf is no number between ±1e"),
         ("a.xml", corners("2e9"), "the coordinate 2e.09 is no number between ±1e"),
@@ -562,7 +558,7 @@ def corners(x):
         ("a.geojson", '{"type": "FeatureCollection"}', "it lacks 'features'"),
         ("a.geojson", '{"type": "FeatureCollection", "features": null}', "TypeError"),
         ("a.geojson", '{"type": "Polygon", "coordinates": []}', "it is a GeoJSON Polygon, not a Feature"),
-        ("a.geojson", '[{"properties": {}, "geometry": null}]', "TypeError"),
+        ("a.geojson", '[{"properties": {}, "geometry": null}]', "the geometry type 'null' is unknown"),
         ("a.geojson", '[{"properties": {}}]', "it lacks 'geometry'"),
         ("a.geojson", qupath(feature([SQUARE]) | {"properties": "x"}), "AttributeError"),
         ("a.geojson", qupath(feature([], "GeometryCollection")), "the geometry type 'GeometryCollection' is unknown"),
@@ -571,7 +567,7 @@ def corners(x):
         ("a.geojson", qupath(feature([[["a", "b"], [2, 3], [4, 5]]])), "could not convert string to float: 'a'"),
         ("a.geojson", qupath(feature([[[math.nan, 1], [2, 3], [4, 5]]])), "the coordinate nan is no number"),
         ("a.geojson", qupath(feature([[[1, math.inf], [2, 3], [4, 5]]])), "the coordinate inf is no number"),
-        ("a.geojson", qupath(feature([[[10**400, 1], [2, 3], [4, 5]]])), "inf is no number"),
+        ("a.geojson", qupath(feature([[[10**400, 1], [2, 3], [4, 5]]])), "int too large"),
         ("a.geojson", qupath(feature([SQUARE], classification={"name": "\ud800"})), "UnicodeEncodeError"),
         ("a.tif", "", "TiffFileError"),
         ("a.tif", "no tiff", "TiffFileError"),
@@ -775,7 +771,7 @@ def test_written_lesions_come_back_exactly_on_a_slide_with_bounds(polygon, facto
     info = info_at(bounds_xy_lv0=bounds)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "lesions.geojson"
-        write_lesions(path, lesions, lesions.astype(np.uint8), scale=factor, info=info, provenance={})
+        write_lesions(path, lesions, lesions.astype(np.uint8), scale=factor, info=info, facts={})
         annotation = Annotation(canonical_of(folder, path, info))
     columns, rows = (((np.arange(length) + 0.5) // factor).astype(int) for length in SIZE)
     np.testing.assert_array_equal(annotation.mask((0, 0), mask_size(factor), factor), lesions)

@@ -5,10 +5,11 @@ import numpy as np
 import pytest
 import tifffile
 from annotation_writers import info_at, mask_size, settings
-from lesionmap.annotations import FRAME, Annotation, import_annotation, meaning
+from lesionmap.annotations import FRAME, import_annotation, meaning
 from lesionmap.errors import AnnotationError
 from lesionmap.export import write_lesions
 from lesionmap.images import write_pyramid
+from lesionmap.masks import Annotation
 from lesionmap.slides import SlideInfo
 from shapely.geometry import shape
 
@@ -394,7 +395,7 @@ def round_trip(tmp_path: Path, info: SlideInfo) -> tuple[Annotation, Annotation]
     lesions = annotation.mask((0, 0), mask_size(MAP_SCALE, info.size_lv0), MAP_SCALE) == 1
     write_pyramid(tmp_path / "map.tif", np.where(lesions, 230, 12).astype(np.uint8), mpp=2.5, levels=2)
     found = tifffile.imread(tmp_path / "map.tif")
-    write_lesions(tmp_path / "lesions.geojson", found > 127, found, scale=MAP_SCALE, info=info, provenance={})
+    write_lesions(tmp_path / "lesions.geojson", found > 127, found, scale=MAP_SCALE, info=info, facts={})
     import_annotation(str(tmp_path / "lesions.geojson"), info, str(tmp_path / "back.geojson"), settings())
     return annotation, Annotation(tmp_path / "back.geojson")
 
@@ -415,3 +416,11 @@ def test_a_round_trip_loses_no_pixel_at_the_maps_own_resolution(tmp_path):
     info = info_at(0.5, (37, 11), size=(5003, 4001))
     first, back = (annotation.mask((0, 0), (1001, 801), MAP_SCALE) for annotation in round_trip(tmp_path, info))
     np.testing.assert_array_equal(back, first)
+
+
+def test_outlines_without_area_are_dropped_and_counted(tmp_path):
+    content = imported(
+        tmp_path, [feature("Lesion", [(1, 1), (5, 5), (9, 9), (1, 1)]), feature("Lesion", rectangle(10, 10, 5, 4))]
+    )
+    assert content["repaired"] == {"without area, dropped": 1}
+    assert content["classes"]["lesion"]["polygons"] == 1

@@ -44,7 +44,9 @@ def test_the_same_map_gives_the_same_bytes(tmp_path):
 
 def exported(tmp_path, info, lesions, levels, scale=10.0):
     path = tmp_path / "lesions.geojson"
-    count = write_lesions(path, lesions, levels, scale=scale, info=info, provenance={"code": "abc"})
+    count = write_lesions(
+        path, lesions, levels, scale=scale, info=info, facts={"unreadable": [], "provenance": {"code": "abc"}}
+    )
     return count, json.loads(path.read_text())
 
 

@@ -131,6 +131,26 @@ def test_files_that_are_no_slides_are_quarantined_with_what_they_are(tmp_path, c
     assert remedy in record["remedy"]
 
 
+def test_slides_that_the_system_does_not_let_us_read_are_quarantined(tmp_path, noise, monkeypatch):
+    record = inspected(tmp_path, row(tmp_path / ("x" * 300)))
+    assert "cannot be read (File name too long)" in record["finding"]
+    assert "check its permissions" in record["remedy"]
+
+    def broken(path):
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr("lesionmap.inspection.content_digest", broken)
+    record = inspected(tmp_path, row(write_tiff(tmp_path / "s.tif", noise)))
+    assert record["verdict"] == "quarantined"
+    assert "s.tif cannot be read (Input/output error)" in record["finding"]
+
+
+def test_the_record_of_refused_slides_hands_their_reason_on(tmp_path):
+    inspected(tmp_path, row(tmp_path / "absent.svs"))
+    with pytest.raises(SlideError, match=r"slide s1, inspect_slide: the file .*absent.svs does not exist"):
+        load_info(tmp_path / "record.json")
+
+
 def test_a_folder_and_a_plain_picture_are_said_to_be_none_of_our_slides(tmp_path, noise):
     (tmp_path / "folder.tif").mkdir()
     assert "is a folder" in inspected(tmp_path, row(tmp_path / "folder.tif"))["finding"]
@@ -246,7 +266,7 @@ def test_damage_is_flagged_up_to_the_limit_and_quarantined_beyond(tmp_path, dama
     refused = inspected(tmp_path, row(path), max_unreadable_fraction=0.06)
     assert refused["verdict"] == "quarantined"
     assert refused["finding"].startswith(
-        "1 of 16 boxes cannot be read, more than 6%; the first: level 0, box x=1024 y=512"
+        "1 of 16 boxes cannot be read, more than 6 %; the first: level 0, box x=1024 y=512"
     )
 
 

@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 from lesionmap.errors import LesionMapError, SettingsError, SlideError
 from lesionmap.files import write_json
-from lesionmap.losses import list_quarantine
+from lesionmap.losses import list_quarantine, show_quarantine
 from lesionmap.manifest import RunTables, build_manifest, conclude, good_slides
 from lesionmap.quarantine import write_quarantined
 from lesionmap.store import Region, new_store
@@ -81,8 +81,8 @@ def test_parts_that_were_left_out_are_listed_with_their_place(tmp_path, records,
         writer.append(region)
         writer.skip((64.0, 128.5, 64.0, 64.0))
         writer.skip((0.0, 64.0, 64.0, 64.0))
-    write_json(tmp_path / "b.geojson", {"slide": "b", "unreadable": [[0, 10, 20, 30]]})
-    results = [str(tmp_path / "b.geojson")]
+    write_json(tmp_path / "lesions.geojson", {"slide": "b", "unreadable": [[0, 10, 20, 30]]})
+    results = [str(tmp_path / "lesions.geojson")]
     list_quarantine(records, [store], results, tables.quarantine, tables.unreadable)
     assert pd.read_csv(tables.unreadable, sep="\t", keep_default_na=False).to_numpy().tolist() == [
         ["NA", "extract_tiles", 64.0, 128.5, 64.0, 64.0],
@@ -90,7 +90,29 @@ def test_parts_that_were_left_out_are_listed_with_their_place(tmp_path, records,
         ["b", "infer_slide", 0.0, 10.0, 20.0, 30.0],
     ]
     conclude(tables, str(tmp_path / "end.txt"), fail=False)
-    assert "NA (extract_tiles): 2 parts cannot be read and are left out" in capsys.readouterr().err
+    assert "NA, extract_tiles: 2 parts cannot be read and are left out" in capsys.readouterr().err
+
+
+def test_a_slide_that_two_stages_refuse_counts_once_and_is_not_called_used(tmp_path, records, tables, capsys):
+    paths = [str(tmp_path / name) for name in ("b.h5", "b.geojson")]
+    for path, stage in zip(paths, ("extract_tiles", "infer_slide"), strict=True):
+        write_quarantined([path], SlideError(slide="b", stage=stage, finding="damaged", remedy="copy it"))
+    list_quarantine(records, paths[:1], paths[1:], tables.quarantine, tables.unreadable)
+    conclude(tables, str(tmp_path / "end.txt"), fail=False)
+    printed = capsys.readouterr().err
+    assert "2 of the sheet's slides in quarantine" in printed  # b and c
+    assert "used although something is odd" not in printed
+
+
+def test_a_run_that_stops_shows_what_is_in_quarantine_so_far(tmp_path, records, tables, capsys):
+    reason = SlideError(slide="NA", stage="find_tissue", finding="no tissue", remedy="remove it")
+    write_quarantined([str(tmp_path / "NA.tif")], reason)
+    show_quarantine(records, [], [str(tmp_path / "NA.tif")], tables.quarantine, tables.unreadable)
+    printed = capsys.readouterr().err
+    assert "LesionMap, so far: 2 of the sheet's slides in quarantine" in printed
+    assert "NA (find_tissue): no tissue" in printed
+    show_quarantine(records[:2], [], [], tables.quarantine, tables.unreadable)
+    assert capsys.readouterr().err == ""
 
 
 @pytest.mark.parametrize("fail", [False, True])

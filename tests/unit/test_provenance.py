@@ -38,7 +38,21 @@ def test_comments_docstrings_and_format_do_not_count(copy_of_scripts):
 
 def test_logic_counts_for_the_rules_that_reach_it(copy_of_scripts):
     found = changed_rules(copy_of_scripts, "lesionmap/stain.py", "I0 = 255.0", "I0 = 250.0")
-    assert found == {"fit_stain", "extract_tiles", "infer_slide", "train"}
+    assert found == {"fit_stain", "extract_tiles", "infer_slide"}  # training sees stain in the stores alone
+
+
+def test_how_annotations_are_read_counts_for_their_import_alone(copy_of_scripts):
+    found = changed_rules(copy_of_scripts, "lesionmap/annotation_files.py", "FEWEST_POINTS = 3", "FEWEST_POINTS = 4")
+    assert found == {"import_annotation", "doctor"}
+
+
+def test_what_files_are_said_to_be_counts_for_the_inspection_alone(copy_of_scripts):
+    found = changed_rules(copy_of_scripts, "lesionmap/slide_files.py", '"unpack it"', '"unzip it"')
+    assert found == {"inspect_slide", "doctor"}
+
+
+def test_how_jobs_end_reruns_nothing(copy_of_scripts):
+    assert not changed_rules(copy_of_scripts, "lesionmap/quarantine.py", "into quarantine.", "to quarantine.")
 
 
 def test_geometry_counts_for_all_that_measure(copy_of_scripts):

@@ -11,12 +11,14 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from lesionmap.errors import SlideError
 from lesionmap.evaluation import summarise
 from lesionmap.export import write_lesions, write_overlay
 from lesionmap.files import write_json
 from lesionmap.images import write_png
 from lesionmap.losses import list_quarantine
 from lesionmap.metrics import Histograms, binary_metrics
+from lesionmap.quarantine import write_quarantined
 from lesionmap.report import ReportInputs, duration, fixed, published_epoch, render_report, stage_times
 from lesionmap.slides import SlideInfo
 from PIL import UnidentifiedImageError
@@ -99,7 +101,14 @@ def make_slide(folder: Path, slide: str, split: str, lesions: np.ndarray[Any, An
     write_png(folder / f"{slide}.stain.png", view)
     levels = lesions.astype(np.uint8) * 204
     origin = {"software": "LesionMap 9", "code": "c0de"}
-    write_lesions(folder / f"{slide}.geojson", lesions, levels, scale=10, info=info, provenance=origin)
+    write_lesions(
+        folder / f"{slide}.geojson",
+        lesions,
+        levels,
+        scale=10,
+        info=info,
+        facts={"unreadable": [], "provenance": origin},
+    )
     no_lesion = np.zeros((30, 40), dtype=np.uint8)
     write_overlay(folder / f"{slide}.overlay.png", view, no_lesion, no_lesion > 0)
 
@@ -193,7 +202,7 @@ def test_quarantine_is_listed_and_escaped(report: Path) -> None:
     expected = ["bad_1", "train", "inspect_slide", "<script>alert(1)</script>", "copy & try again"]
     assert page.row("bad_1") == expected
     assert page.scripts == 1
-    assert "3 slides read" in page.source
+    assert "3 slides mapped" in page.source
     assert "1 in quarantine" in page.source
 
 
@@ -211,12 +220,36 @@ def test_cohort_figures_and_gaps(report: Path) -> None:
     assert page.row("False-positive rate on vessel")[1] == "—"
 
 
+def test_a_slide_that_a_later_stage_refused_says_so_on_its_page(inputs: ReportInputs, tmp_path: Path) -> None:
+    reason = SlideError(slide="train_1", stage="extract_tiles", finding="2 of 3 boxes", remedy="copy it again")
+    write_quarantined([str(tmp_path / "train_1.h5")], reason)
+    unreadable = str(tmp_path / "unreadable.tsv")
+    list_quarantine(inputs.records, [str(tmp_path / "train_1.h5")], [], inputs.quarantine, unreadable)
+    report = render(inputs, tmp_path)
+    page = (report / "slides" / "train_1.html").read_text()
+    assert "in quarantine since extract_tiles: 2 of 3 boxes" in page
+    assert "0.05 µm/px (file) is &lt;implausible&gt;" in page
+    assert "train_1</a>: in quarantine since extract_tiles" in (report / "index.html").read_text()
+
+
+def test_a_slide_without_a_map_has_no_page(inputs: ReportInputs, tmp_path: Path) -> None:
+    reason = SlideError(slide="train_1", stage="infer_slide", finding="2 of 3 boxes", remedy="copy it again")
+    lost = inputs.outlines[list(SPLITS).index("train_1")]
+    write_quarantined([lost], reason)
+    report = render(inputs, tmp_path)
+    assert not (report / "slides" / "train_1.html").exists()
+    assert "2 slides mapped" in (report / "index.html").read_text()
+
+
 def test_without_evaluated_slides_the_report_says_so(inputs: ReportInputs, tmp_path: Path) -> None:
     summarise([], inputs.slide_table, inputs.cohort, f"{inputs.cohort}.txt", threshold=0.5)
     report = render(inputs, tmp_path)
     assert "No slide was evaluated" in (report / "index.html").read_text()
     assert Page(report / "index.html").rows[3][7:9] == ["—", "—"]
-    assert "Not evaluated: its split is test" in (report / "slides" / "Präparat 7%.html").read_text()
+    assert (
+        "Not evaluated: its annotation or its map could not be used"
+        in (report / "slides" / "Präparat 7%.html").read_text()
+    )
 
 
 def test_slide_table_is_in_the_order_of_the_sheet(report: Path) -> None:

@@ -77,6 +77,26 @@ def test_a_sheet_is_read_with_windows_line_ends_bom_and_spaces(root, tmp_path):
     ]
 
 
+def test_class_names_and_mask_values_must_be_text(root, config):
+    config["annotations"]["classes"][1] = "fat"
+    config["annotations"]["mask_values"][4] = "fat"
+    with pytest.raises(
+        SettingsError, match=r"annotations.classes: 1 is not of type 'string'(.|\n)*mask_values: 4 is not"
+    ):
+        check(root, config)
+
+
+def test_a_way_out_of_a_root_behind_a_link_is_refused_for_slides(root, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "elsewhere/deep").mkdir(parents=True)
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/link").symlink_to(tmp_path / "elsewhere/deep")
+    text = "slide\tpath\tsplit\na\t{}\tinference\n"
+    assert len(sheet(root, tmp_path, text.format("data/link/x.svs"), roots=["data"])) == 1
+    with pytest.raises(SettingsError, match=r"is not in slides.roots"):
+        sheet(root, tmp_path, text.format("data/link/../x.svs"), roots=["data"])
+
+
 def test_optional_columns_of_slides_may_come_in_any_order_or_not_at_all(root, tmp_path):
     text = "patient\tslide\tsplit\tupsample\tmask_mpp\tpath\tannotation\n"
     rows = sheet(root, tmp_path, text + "p1\ta\ttest\tTrue\t4.5\tx.svs\tm.png\np1\tb\tinference\tfalse\t\ty.svs\t\n")
@@ -120,8 +140,14 @@ def test_any_way_of_writing_a_path_within_a_root_is_fine_for_slides(root, tmp_pa
         ("slide\tpath\tsplit\tupsample\na\tx.svs\tinference\tyes\n", r"upsample: 'yes' does not match .*true if"),
         ("slide\tpath\tsplit\tmmp\na\tx.svs\tinference\t\n", r"has the columns .*'mmp'"),
         (HEAD + "a\tx.svs\tinference\t\t\na\ty.svs\tinference\t\t\n", "slide 'a' has 2 rows"),
+        (HEAD + "cohort\tx.svs\tinference\t\t\n", r"line 2 \(cohort\), slide: .*not \"cohort\""),
+        (HEAD + "x" * 101 + "\tx.svs\tinference\t\t\n", "slide: .* is too long"),
+        (HEAD + "a\tx{b}.svs\tinference\t\t\n", r"path: 'x\{b\}.svs' does not match .*without braces"),
+        (HEAD + 'a\t"x.svs\tinference\t\t\nb\ty.svs\tdev\t\t\n', r"line 3 \(b\), split: 'dev'"),
+        (HEAD + "a\tx.svs\tinference\t\t\t\tmore\n", "line 2 has 7 fields"),
         ("slide\tpath\n", "has the columns 'slide', 'path'"),
-        ("", "cannot be read"),
+        ("", "has the columns "),
+        (HEAD + "\n \t\t\t\t\na b\tx.svs\tinference\n", r"line 4 \(a b\), slide: 'a b' does not match"),
     ],
 )
 def test_sheet_mistakes_name_line_and_column(root, tmp_path, text, finding):
@@ -136,3 +162,11 @@ def test_ids_that_pandas_takes_for_missing_are_kept(root, tmp_path):
 def test_a_reference_must_be_in_the_sheet():
     with pytest.raises(SettingsError, match="'b', which is no slide of the sheet"):
         check_reference({"s1": row("x.svs")}, "b")
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfes\x00l\x00", b"slide\tpath\tsplit\na\t\xe4.svs\ttrain\n", None])
+def test_a_sheet_of_slides_that_is_absent_or_not_utf_8_is_refused(root, tmp_path, content):
+    if content:
+        (tmp_path / "slides.tsv").write_bytes(content)
+    with pytest.raises(SettingsError, match=r"slides.tsv cannot be read .*UTF-8 as slides\.sheet"):
+        read_sheet(tmp_path / "slides.tsv", root / "workflow/schemas/slides.schema.yaml", None)

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import tifffile
 import torch
-from lesionmap.annotations import Annotation
 from lesionmap.errors import SlideError
 from lesionmap.evaluation import evaluate_slide
 from lesionmap.extraction import Extraction, extract_tiles
 from lesionmap.files import read_json, write_json
 from lesionmap.images import write_pyramid
 from lesionmap.inference import InferenceSettings, probability_map
+from lesionmap.masks import Annotation
 from lesionmap.stain import RUIFROK, StainProfile, StainSettings, fit_slide
 from lesionmap.store import TileStore
 from lesionmap.tiling import TileSpec
@@ -65,7 +65,7 @@ def test_an_unreadable_region_is_skipped_counted_and_listed(tmp_path, slide, cap
 
 
 def test_too_many_unreadable_regions_refuse_the_slide_and_leave_no_store(tmp_path, slide):
-    with pytest.raises(SlideError, match=r"1 of 12 boxes cannot be read, more than 8%; the first: level 0, box x=256"):
+    with pytest.raises(SlideError, match=r"1 of 12 boxes cannot be read, more than 8 %; the first: level 0, box x=256"):
         extracted(tmp_path, slide, 0.08)
     assert not list(tmp_path.glob("*.h5"))
     assert not list(tmp_path.glob(".s*"))
@@ -86,7 +86,7 @@ def test_unreadable_tiles_of_slides_have_no_probability_and_are_listed(tmp_path,
 
 
 def test_too_many_unreadable_tiles_refuse_the_slide(tmp_path, slide):
-    with pytest.raises(SlideError, match=r"slide s1, infer_slide: 1 of 48 boxes cannot be read, more than 2%"):
+    with pytest.raises(SlideError, match=r"slide s1, infer_slide: 1 of 48 boxes cannot be read, more than 2 %"):
         mapped(tmp_path, slide, 0.02, 16)
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from lesionmap.slide_files import content_digest
 from lesionmap.slides import Slide, SlideInfo
 from pyramids import info_of
 from vendor_slides import write_aperio, write_dicom, write_mirax, write_ndpi, write_scn
@@ -156,6 +157,18 @@ def test_the_whole_plane_is_white_outside_the_image(tmp_path, made, scale):
     # a coarse pixel may lie partly beyond the edge, and levels leave out what does not fill a pixel
     np.testing.assert_allclose(inked.min(axis=0), (top, left), atol=scale - 1)
     np.testing.assert_allclose(inked.max(axis=0), bottom_right, atol=2 * (scale - 1))
+
+
+def test_dicom_slides_in_one_folder_have_their_own_identity(tmp_path):
+    for name, image in (("one", blobs_on_gradients()), ("two", blobs_on_gradients()[::-1])):
+        (tmp_path / name).mkdir()
+        write_dicom(tmp_path / name / f"{name}.dcm", image, 0.25)
+    alone = content_digest(tmp_path / "one/one.dcm")
+    for file in sorted((tmp_path / "two").glob("*.dcm")):
+        file.rename(tmp_path / "one" / file.name)
+    assert len(list((tmp_path / "one").glob("*.dcm"))) == 4  # two levels each
+    assert content_digest(tmp_path / "one/one.dcm") == alone
+    assert content_digest(tmp_path / "one/two.dcm") != alone
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 import tifffile
-from lesionmap.annotations import Annotation
 from lesionmap.errors import SettingsError
 from lesionmap.extraction import Extraction, cut_slide
 from lesionmap.files import write_json
+from lesionmap.masks import Annotation
 from lesionmap.stain import RUIFROK, StainProfile
 from lesionmap.tiling import IGNORE, TileSpec, area_majority, area_mean, cut, grid_xy, inside, map_size
 from lesionmap.tissue import TissueMask

@@ -149,7 +149,7 @@ def test_damage_found_by_a_later_stage_spares_the_cohort(project):
     assert "slide train_1, extract_tiles: " in printed
     table = quarantine(project).loc[["train_1"]]
     assert table["stage"].tolist() == ["extract_tiles", "infer_slide"]
-    assert table["finding"].str.contains("boxes cannot be read, more than 5%").all()
+    assert table["finding"].str.contains("boxes cannot be read, more than 5 %").all()
     model = load_facts(project.folder / "results/model/lesionmap.safetensors")
     assert set(model["training_slides"]) == {"train_2"}
 
@@ -164,6 +164,24 @@ def test_a_blank_slide_goes_into_quarantine_with_all_that_follows(project):
     assert not (project.folder / "results/report/slides/test_1.html").exists()
     for name in ("stain/test_1.png", "lesions/test_1/probability.tif", "metrics/test_1.json"):
         assert "find_tissue" in (project.folder / "results" / name).read_text()
+
+
+def test_a_run_that_cannot_go_on_still_says_what_is_in_quarantine(project):
+    for name in ("train_1.geojson", "train_2.xml"):
+        path = project.folder / "annotations" / name
+        path.write_text(path.read_text().replace('"Lesion"', '"Lesionn"'))
+    printed = project.run(ok=False)
+    assert "train: every training slide is in quarantine. Remedy: see results/quarantine.tsv" in printed
+    assert "LesionMap, so far: 3 of the sheet's slides in quarantine" in printed
+    assert set(quarantine(project).index) == {"unreadable", "train_1", "train_2"}
+
+
+def test_a_blank_stain_reference_stops_the_run_and_is_named(project):
+    slide = project.folder / "slides/train_1.tif"
+    write_tiff(slide, np.full_like(tifffile.imread(slide, level=0), 245))
+    printed = project.run(ok=False)
+    assert "the stain reference 'train_1' is in quarantine: no tissue was found. Remedy: choose another" in printed
+    assert quarantine(project).loc["train_1", "stage"] == "find_tissue"
 
 
 def test_the_doctor_lists_problems_writes_tables_and_fails(project):

@@ -7,6 +7,7 @@ sys.path.insert(0, f"{workflow.basedir}/scripts")
 from pathlib import Path
 
 from lesionmap.errors import SettingsError
+from lesionmap.losses import show_quarantine
 from lesionmap.manifest import good_slides
 from lesionmap.provenance import code_digest
 from lesionmap.settings import check_config, check_reference, read_sheet
@@ -115,6 +116,11 @@ def backbone_file(wildcards):
 def model_file(wildcards):
     """The model to infer with: the config's, else the one that is trained."""
     return config["model"]["path"] or "results/model/lesionmap.safetensors"
+
+
+def existing(pattern):
+    """Those files of all slides that are there, finished or not."""
+    return [path for path in expand(pattern, slide=SLIDES) if Path(path).exists()]
 
 
 def training_history(wildcards):

@@ -1,0 +1,62 @@
+"""Class masks of any box of a slide, drawn from its canonical annotation.
+
+Coordinates are continuous level-0 pixels: pixel i covers [i, i + 1), so its centre is i + 0.5.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rasterio.features
+import shapely
+from affine import Affine
+from numpy.typing import NDArray
+from shapely.geometry import box, shape
+
+from lesionmap.files import read_json
+from lesionmap.tiling import CLASS_NAMES
+
+
+class Annotation:
+    """A slide's canonical annotation, ready to be drawn into masks.
+
+    Parameters
+    ----------
+    path : str or Path or None
+        The GeoJSON that :func:`lesionmap.annotations.import_annotation` wrote; None is a slide without annotation.
+    """
+
+    def __init__(self, path: str | Path | None) -> None:
+        features: list[dict[str, Any]] = read_json(path)["features"] if path else []
+        self._classes = [feature["properties"]["class"] for feature in features]
+        self._polygons = [shape(feature["geometry"]) for feature in features]
+        self._tree = shapely.STRtree(self._polygons)
+
+    def mask(self, xy_lv0: tuple[float, float], size_px: tuple[int, int], scale: float) -> NDArray[np.uint8]:
+        """Draw the classes of one box; a pixel belongs to the outline that its centre lies in.
+
+        Parameters
+        ----------
+        xy_lv0 : (float, float)
+            Top-left corner of the box in level-0 pixels.
+        size_px : (int, int)
+            Width and height of the mask.
+        scale : float
+            Level-0 pixels per mask pixel.
+
+        Returns
+        -------
+        (height, width) uint8
+            0 background, 1 lesion, 2 vessel, 3 fat.
+        """
+        area = box(*xy_lv0, xy_lv0[0] + size_px[0] * scale, xy_lv0[1] + size_px[1] * scale)
+        hits = sorted(self._tree.query(area, predicate="intersects"), reverse=True)  # the first class is drawn last
+        if not hits:
+            return np.zeros((size_px[1], size_px[0]), dtype=np.uint8)
+        mask: NDArray[np.uint8] = rasterio.features.rasterize(
+            ((self._polygons[hit], CLASS_NAMES[self._classes[hit]]) for hit in hits),
+            out_shape=(size_px[1], size_px[0]),
+            transform=Affine.translation(*xy_lv0) @ Affine.scale(scale),
+            dtype="uint8",
+        )
+        return mask
