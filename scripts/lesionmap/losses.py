@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from lesionmap.files import read_json, write_table
@@ -43,10 +44,11 @@ def list_quarantine(
 def show_quarantine(
     records: Sequence[str], stores: Sequence[str], results: Sequence[str], quarantine: str, unreadable: str
 ) -> None:
-    """Write the tables of :func:`list_quarantine` for a run that stopped, and show the first."""
+    """Write the tables of :func:`list_quarantine` for a run that stopped; show the first where it has news."""
+    before = Path(quarantine).read_bytes() if Path(quarantine).exists() else None
     list_quarantine(records, stores, results, quarantine, unreadable)
     count, *listed = quarantine_lines(quarantine)
-    if listed:
+    if listed and Path(quarantine).read_bytes() != before:
         sys.stderr.write("\n".join(["LesionMap, so far: " + count, *listed]) + "\n")
 
 

@@ -111,6 +111,8 @@ def test_a_run_that_stops_shows_what_is_in_quarantine_so_far(tmp_path, records, 
     printed = capsys.readouterr().err
     assert "LesionMap, so far: 2 of the sheet's slides in quarantine" in printed
     assert "NA (find_tissue): no tissue" in printed
+    show_quarantine(records, [], [str(tmp_path / "NA.tif")], tables.quarantine, tables.unreadable)
+    assert capsys.readouterr().err == ""  # nothing new
     show_quarantine(records[:2], [], [], tables.quarantine, tables.unreadable)
     assert capsys.readouterr().err == ""
 
