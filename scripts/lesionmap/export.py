@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import binary_erosion, label, maximum, mean
 from shapely import transform
 from shapely.geometry import mapping, shape
+from shapely.geometry.base import BaseGeometry
 
 from lesionmap.files import write_text
 from lesionmap.images import write_png
@@ -43,38 +44,33 @@ def write_lesions(
     facts : dict
         Written beside the features: ``unreadable`` (x, y, width, height in level-0 pixels) and ``provenance``.
     """
-    um2 = (scale * info.mpp) ** 2
-    features = []
     labels, areas, means, peaks = _components(lesions, probability)
+    mm2 = (scale * info.mpp) ** 2 / 1e6
+    features = []
     for geometry, value in rasterio.features.shapes(labels, mask=lesions, transform=Affine.scale(scale)):
         index = int(value) - 1
         outline = transform(shape(geometry), lambda xy: np.clip(xy, 0, info.size_lv0) - info.bounds_xy_lv0)
         measurements = {
-            "Area mm^2": round(areas[index] * um2 / 1e6, 6),
+            "Area mm^2": round(areas[index] * mm2, 6),
             "Mean probability": round(means[index] / 255, 4),
             "Max probability": round(peaks[index] / 255, 4),
         }
-        features.append(
-            {
-                "type": "Feature",
-                "geometry": mapping(outline),
-                "properties": {
-                    "objectType": "annotation",
-                    "name": f"Lesion {index + 1}",
-                    "classification": {"name": "Lesion", "color": list(LESION_COLOUR)},
-                    "measurements": measurements,
-                },
-            }
-        )
-    content = {
-        "type": "FeatureCollection",
-        "slide": info.slide,
-        "frame": {"unit": "level-0 pixels", "origin_xy_lv0": info.bounds_xy_lv0, "mpp": info.mpp},
-        **facts,
-        "features": features,
-    }
+        features.append(_feature(f"Lesion {index + 1}", outline, measurements))
+    frame = {"unit": "level-0 pixels", "origin_xy_lv0": info.bounds_xy_lv0, "mpp": info.mpp}
+    content = {"type": "FeatureCollection", "slide": info.slide, "frame": frame, **facts, "features": features}
     write_text(path, json.dumps(content) + "\n")
     return len(features)
+
+
+def _feature(name: str, outline: BaseGeometry, measurements: dict[str, float]) -> dict[str, Any]:
+    """One lesion as QuPath's annotation object."""
+    properties = {
+        "objectType": "annotation",
+        "name": name,
+        "classification": {"name": "Lesion", "color": list(LESION_COLOUR)},
+        "measurements": measurements,
+    }
+    return {"type": "Feature", "geometry": mapping(outline), "properties": properties}
 
 
 def _components(

@@ -12,7 +12,7 @@ from lesionmap.errors import SlideError
 from lesionmap.masks import Annotation
 from lesionmap.slides import Slide, SlideInfo, check_damage
 from lesionmap.stain import StainProfile, apply_table, load_profile, transform_table
-from lesionmap.store import Region, new_store
+from lesionmap.store import Region, TileStoreWriter, new_store
 from lesionmap.tiling import IGNORE, TileSpec, area_majority, area_mean, cut, grid_xy, inside
 from lesionmap.tissue import TissueMask
 
@@ -79,18 +79,9 @@ def extract_tiles(
         "stain_reference": asdict(settings.reference),
         "provenance": provenance,
     }
-    stored = tiles = 0
-    unreadable: list[SlideError] = []
-    side_lv0 = settings.spec.region_side_lv0(info.mpp)
+    regions = cut_slide(info, TissueMask(tissue_path, info), Annotation(annotation_path), settings)
     with new_store(output, settings.spec, attributes) as store:
-        for xy, region in cut_slide(info, TissueMask(tissue_path, info), Annotation(annotation_path), settings):
-            if isinstance(region, SlideError):
-                logging.warning("%s", region)
-                unreadable.append(region)
-                store.skip((*xy, side_lv0, side_lv0))
-            else:
-                store.append(region)
-                stored, tiles = stored + 1, tiles + len(region.images)
+        stored, unreadable = _fill(store, regions, settings.spec.region_side_lv0(info.mpp))
         check_damage(info, "extract_tiles", unreadable, stored + len(unreadable), settings.max_unreadable_fraction)
         if not stored:
             raise SlideError(
@@ -99,7 +90,23 @@ def extract_tiles(
                 finding=f"no region has {settings.min_tissue_fraction:.0%} tissue or an annotation",
                 remedy="look at the tissue mask, or lower tiles.min_tissue_fraction",
             )
-    logging.info("%s: %d regions, %d tiles, %d regions unreadable", info.slide, stored, tiles, len(unreadable))
+    logging.info("%s: %d regions stored, %d unreadable", info.slide, stored, len(unreadable))
+
+
+def _fill(
+    store: TileStoreWriter, regions: Iterator[tuple[tuple[float, float], Region | SlideError]], side_lv0: float
+) -> tuple[int, list[SlideError]]:
+    """Store regions; how many there are, and the errors of those that cannot be read."""
+    stored, unreadable = 0, []
+    for xy, region in regions:
+        if isinstance(region, SlideError):
+            logging.warning("%s", region)
+            unreadable.append(region)
+            store.skip((*xy, side_lv0, side_lv0))
+        else:
+            store.append(region)
+            stored += 1
+    return stored, unreadable
 
 
 def cut_slide(

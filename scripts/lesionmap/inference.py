@@ -1,6 +1,7 @@
 """The pass over a whole slide and what is written of it (METHOD.md §5)."""
 
 import logging
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -127,44 +128,59 @@ def probability_map(
     scale = settings.mpp / info.mpp
     width, height = map_size(info.size_lv0, scale)
     result = np.zeros((height, width), dtype=np.uint8)
-    table = transform_table(stain, reference)
     corners = [
         xy for xy in grid_xy(info.size_lv0, tile_px * scale) if tissue.at(tuple(xy), (tile_px, tile_px), scale).any()
     ]
-    batches = [corners[first : first + settings.batch_size] for first in range(0, len(corners), settings.batch_size)]
-
     failed: list[SlideError] = []
     unreadable: list[list[float]] = []
+    with Slide(info, "infer_slide") as slide, Workers(threads) as workers:
+        reader = TileReader(slide, transform_table(stain, reference), tile_px, settings)
+        tiles = _map_tiles(reader, model, corners, workers)
+        for xy, tile in tqdm(tiles, total=len(corners), desc=f"infer {info.slide}", unit="tile"):
+            if isinstance(tile, SlideError):
+                failed.append(tile)
+                unreadable.append([*map(float, xy), tile_px * scale, tile_px * scale])
+                continue
+            left, top = (round(float(part) / scale) for part in xy)
+            place = result[top : top + tile_px, left : left + tile_px]
+            place[:] = tile[: place.shape[0], : place.shape[1]]
+    check_damage(info, "infer_slide", failed, len(corners), settings.max_unreadable_fraction)
+    return result, unreadable
 
-    def read(xy: NDArray[np.float64]) -> NDArray[np.uint8] | SlideError:
+
+@dataclass(frozen=True)
+class TileReader:
+    """Reads the tiles of one pass from `slide`, `tile_px` wide, through the colours of `table`."""
+
+    slide: Slide
+    table: NDArray[np.uint8]
+    tile_px: int
+    settings: InferenceSettings
+
+    def read(self, xy_lv0: NDArray[np.float64]) -> NDArray[np.uint8] | SlideError:
+        """The normalised tile with its top-left corner at `xy_lv0`; the error if it cannot be read."""
         try:
-            return apply_table(table, slide.read(tuple(xy), (tile_px, tile_px), settings.mpp))
+            image = self.slide.read(tuple(xy_lv0), (self.tile_px, self.tile_px), self.settings.mpp)
         except SlideError as error:
             return error
+        return apply_table(self.table, image)
+
+
+def _map_tiles(
+    reader: TileReader, model: LesionFPN, corners: list[NDArray[np.float64]], workers: Workers
+) -> Iterator[tuple[NDArray[np.float64], NDArray[np.uint8] | SlideError]]:
+    """Corner and probability × 255 of each tile, in order; the error of those that cannot be read."""
 
     def run(batch: list[NDArray[np.float64]]) -> list[NDArray[np.uint8] | SlideError]:
-        tiles = [read(xy) for xy in batch]
+        tiles = [reader.read(xy) for xy in batch]
         images = [tile for tile in tiles if not isinstance(tile, SlideError)]
         maps = iter(_probabilities(model, np.stack(images)) if images else ())
         return [tile if isinstance(tile, SlideError) else next(maps) for tile in tiles]
 
-    with (
-        Slide(info, "infer_slide") as slide,
-        Workers(threads) as workers,
-        tqdm(total=len(corners), desc=f"infer {info.slide}", unit="tile") as bar,
-    ):
-        for batch, tiles in zip(batches, workers.map(run, batches), strict=True):
-            for xy, tile in zip(batch, tiles, strict=True):
-                if isinstance(tile, SlideError):
-                    failed.append(tile)
-                    unreadable.append([*map(float, xy), tile_px * scale, tile_px * scale])
-                    continue
-                left, top = (round(float(part) / scale) for part in xy)
-                place = result[top : top + tile_px, left : left + tile_px]
-                place[:] = tile[: place.shape[0], : place.shape[1]]
-            bar.update(len(batch))
-    check_damage(info, "infer_slide", failed, len(corners), settings.max_unreadable_fraction)
-    return result, unreadable
+    step = reader.settings.batch_size
+    batches = [corners[first : first + step] for first in range(0, len(corners), step)]
+    for batch, tiles in zip(batches, workers.map(run, batches), strict=True):
+        yield from zip(batch, tiles, strict=True)
 
 
 @torch.no_grad()

@@ -60,7 +60,7 @@ def test_an_unreadable_region_is_skipped_counted_and_listed(tmp_path, slide, cap
         assert len(store) == 11
         assert (256, 128) not in [store.region(index).xy_lv0 for index in range(11)]
         assert store.unreadable == [[256, 128, 128, 128]]
-    assert "11 regions, 176 tiles, 1 regions unreadable" in caplog.text
+    assert "11 regions stored, 1 unreadable" in caplog.text
     assert "slide s1, extract_tiles: level 0, box x=256 y=128" in caplog.text
 
 
