@@ -22,19 +22,7 @@ include: "workflow/rules/report.smk"
 
 
 onerror:
-    # The table of a run that cannot reach its end would otherwise be that of an earlier one, or none.
-    show_quarantine(
-        existing("results/slides/{slide}.json"),
-        existing("results/tiles/{slide}.h5"),
-        [
-            *existing("results/tissue/{slide}.tif"),
-            *existing("results/annotations/{slide}.geojson"),
-            *existing("results/stain/{slide}.json"),
-            *existing("results/lesions/{slide}/lesions.geojson"),
-        ],
-        "results/quarantine.tsv",
-        "results/unreadable.tsv",
-    )
+    show_losses()
 
 
 rule all:

@@ -118,9 +118,25 @@ def model_file(wildcards):
     return config["model"]["path"] or "results/model/lesionmap.safetensors"
 
 
-def existing(pattern):
-    """Those files of all slides that are there, finished or not."""
-    return [path for path in expand(pattern, slide=SLIDES) if Path(path).exists()]
+def existing(*patterns):
+    """Those files of all slides that are there."""
+    return [path for path in expand(patterns, slide=SLIDES) if Path(path).exists()]
+
+
+def show_losses():
+    """Say what is in quarantine when a run cannot reach its end; the tables would be those of an earlier run, or none."""
+    show_quarantine(
+        existing("results/slides/{slide}.json"),
+        existing("results/tiles/{slide}.h5"),
+        existing(
+            "results/tissue/{slide}.tif",
+            "results/annotations/{slide}.geojson",
+            "results/stain/{slide}.json",
+            "results/lesions/{slide}/lesions.geojson",
+        ),
+        "results/quarantine.tsv",
+        "results/unreadable.tsv",
+    )
 
 
 def training_history(wildcards):
