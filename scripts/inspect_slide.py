@@ -4,5 +4,5 @@ from lesionmap.inspection import InspectionSettings, SlideRow, inspect_slide
 from lesionmap.logs import job_log
 
 with job_log(snakemake.log[0]):
-    settings = InspectionSettings(**snakemake.params.slides, needed_mpp=snakemake.params.needed_mpp)
-    inspect_slide(SlideRow(**snakemake.params.row), snakemake.output[0], settings)
+    row, settings = SlideRow(**snakemake.params.row), InspectionSettings(**snakemake.params.settings)
+    inspect_slide(row, snakemake.output[0], settings)

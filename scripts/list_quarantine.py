@@ -1,8 +1,8 @@
 """Adapter of rule list_quarantine."""
 
 from lesionmap.logs import job_log
-from lesionmap.losses import list_quarantine
+from lesionmap.losses import RunFiles, list_quarantine
 
 with job_log(snakemake.log[0]):
     paths = snakemake.input
-    list_quarantine(paths.records, paths.stores, [*paths.outlines, *paths.metrics], *snakemake.output)
+    list_quarantine(RunFiles(paths.records, paths.stores, paths.outlines, paths.metrics), *snakemake.output)

@@ -20,7 +20,7 @@ from lesionmap.slides import SlideInfo
 from lesionmap.tiling import CLASS_NAMES
 
 HOLE = "hole"
-PRIORITY = ("lesion", "vessel", "fat")  # where outlines overlap, the first wins
+PRIORITY = tuple(CLASS_NAMES)  # lesion, vessel, fat: where outlines overlap, the first wins
 FRAME = "level-0 pixels of the slide file, x to the right and y down from its top-left corner"
 
 

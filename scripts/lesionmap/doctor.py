@@ -14,6 +14,7 @@ from lesionmap.costs import Costs, Work, costs_of, predict_work
 from lesionmap.errors import LesionMapError
 from lesionmap.files import write_json, write_table
 from lesionmap.inspection import InspectionSettings, SlideRow, digest_of, examine
+from lesionmap.settings import inspection_settings
 from lesionmap.slide_files import content_digest, quick_digest
 from lesionmap.slides import SlideInfo
 from lesionmap.tissue import TissueSettings
@@ -33,8 +34,8 @@ class Diagnosis:
     Parameters
     ----------
     row : SlideRow
-    info : dict or None
-        Its :class:`lesionmap.slides.SlideInfo` as JSON; None if it cannot be used.
+    info : SlideInfo or None
+        None if it cannot be used.
     digest : str or None
         Equal for slides of equal content.
     lesions : int or None
@@ -45,7 +46,7 @@ class Diagnosis:
     """
 
     row: SlideRow
-    info: dict[str, Any] | None = None
+    info: SlideInfo | None = None
     digest: str | None = None
     lesions: int | None = None
     work: Work | None = None
@@ -99,17 +100,14 @@ def examine_sheet(
 def diagnose(row: SlideRow, config: Mapping[str, Any]) -> Diagnosis:
     """All that can be said of one slide without reading much of it."""
     found = Diagnosis(row)
-    slides = {key: value for key, value in config["slides"].items() if key not in ("sheet", "roots")}
-    needed = {"tiles": config["tiles"]["mpp"], "inference": config["inference"]["mpp"]}
     try:
-        facts = examine(row, InspectionSettings(**slides, needed_mpp=needed))
+        facts = examine(row, InspectionSettings(**inspection_settings(config)))
         found.info, found.digest = facts["info"], digest_of(row, quick_digest)
         found.warnings += [(flag, "see that this is meant") for flag in facts["flags"]]
-        info = SlideInfo(**facts["info"])
         if row.annotation:
-            found.lesions = _count_lesions(row, info, config, found)
+            found.lesions = _count_lesions(row, facts["info"], config, found)
         trained = row.split in LEARNT_FROM and config["model"]["path"] is None
-        found.work = predict_work(info, TissueSettings(**config["tissue"]), config, trained=trained)
+        found.work = predict_work(facts["info"], TissueSettings(**config["tissue"]), config, trained=trained)
         if lost := found.work.lost_share:
             problems = found.errors if lost > config["slides"]["max_unreadable_fraction"] else found.warnings
             problems.append((f"{lost:.1%} of an overview cannot be read", "copy the file again; it is damaged"))
@@ -141,7 +139,7 @@ def _count_lesions(row: SlideRow, info: SlideInfo, config: Mapping[str, Any], fo
 def _compare_content(found: Sequence[Diagnosis]) -> None:
     """Equal slides: an error if figures would be too good by it, i.e. across splits."""
     for alike in _grouped(found, [one.digest for one in found]):
-        for same in _grouped(alike, [content_digest(one.row.path) for one in alike]):  # all of it, of these few
+        for same in _grouped(alike, [digest_of(one.row, content_digest) for one in alike]):  # all of it, of these few
             leak = len({one.row.split for one in same} & set(JUDGED)) > 1
             for one in same:
                 others = [f"{other.row.slide} ({other.row.split})" for other in same if other is not one]
@@ -203,8 +201,8 @@ def _write(
 
 def _row(one: Diagnosis) -> dict[str, Any]:
     problems = [*one.errors, *one.warnings]
-    size = one.info["size_lv0"] if one.info else (None, None)
-    facts = {"width": size[0], "height": size[1], "mpp": one.info["mpp"] if one.info else None}
+    size = one.info.size_lv0 if one.info else (None, None)
+    facts = {"width": size[0], "height": size[1], "mpp": one.info.mpp if one.info else None}
     work = asdict(one.work) if one.work else {}
     found = {"findings": "; ".join(dict(problems)), "remedies": "; ".join(dict.fromkeys(dict(problems).values()))}
     return {"slide": one.row.slide, "split": one.row.split, "verdict": one.verdict} | facts | work | found

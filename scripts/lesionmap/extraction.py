@@ -39,10 +39,12 @@ class Extraction:
     reference: StainProfile
 
     @classmethod
-    def of(cls, tiles: Mapping[str, Any], stain_path: str, reference_path: str) -> "Extraction":
-        """From the config section ``tiles`` with ``max_unreadable_fraction``, and two profile files."""
+    def of(
+        cls, tiles: Mapping[str, Any], max_unreadable_fraction: float, stain_path: str, reference_path: str
+    ) -> "Extraction":
+        """From the config section ``tiles``, a limit of ``slides``, and two profile files."""
         spec = TileSpec(tiles["region_px"], tiles["tile_px"], tiles["mpp"])
-        limits = tiles["min_tissue_fraction"], tiles["max_unreadable_fraction"]
+        limits = tiles["min_tissue_fraction"], max_unreadable_fraction
         return cls(spec, *limits, load_profile(stain_path), load_profile(reference_path))
 
 

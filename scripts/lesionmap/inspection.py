@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -114,9 +114,9 @@ def inspect_slide(row: SlideRow, output: str, settings: InspectionSettings) -> N
     """
     try:
         facts = examine(row, settings)
-        info = SlideInfo(**facts["info"] | {"identity": digest_of(row, content_digest)})
+        info = replace(facts["info"], identity=digest_of(row, content_digest))
         facts["flags"] += _check_readable(info, settings)
-        record = {"verdict": "ok", **facts, "info": vars(info)}
+        record = {"verdict": "ok", **facts, "resolution": vars(facts["resolution"]), "info": vars(info)}
     except SlideError as error:
         record = {"verdict": "quarantined"} | as_record(error)
     write_json(output, {"slide": row.slide, "split": row.split} | record)
@@ -143,7 +143,8 @@ def examine(row: SlideRow, settings: InspectionSettings) -> dict[str, Any]:
     Returns
     -------
     dict
-        ``flags``, ``resolution``, ``icc_profile``, ``info`` (the latter without identity).
+        ``flags``, ``resolution`` (a :class:`Resolution`), ``icc_profile``, ``info`` (a
+        :class:`lesionmap.slides.SlideInfo` without identity).
 
     Raises
     ------
@@ -159,7 +160,7 @@ def examine(row: SlideRow, settings: InspectionSettings) -> dict[str, Any]:
         flags += [*resolution_flags(resolution, properties), *_check_role(row, resolution, settings)]
         info = describe(row, handle, resolution.mpp, apply_icc=settings.apply_icc)
         profile = _colour_profile(row, handle, flags, apply_icc=settings.apply_icc)
-    return {"flags": flags, "resolution": vars(resolution), "icc_profile": profile, "info": vars(info)}
+    return {"flags": flags, "resolution": resolution, "icc_profile": profile, "info": info}
 
 
 def _opened(row: SlideRow) -> openslide.OpenSlide:

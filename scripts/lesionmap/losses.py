@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,39 +15,50 @@ QUARANTINE = ["slide", "split", "stage", "finding", "remedy"]
 UNREADABLE = ["slide", "stage", "x_lv0", "y_lv0", "width_lv0", "height_lv0"]
 
 
-def list_quarantine(
-    records: Sequence[str], stores: Sequence[str], results: Sequence[str], quarantine: str, unreadable: str
-) -> None:
-    """Write the tables of all slides that some stage could not use, and of the parts that were left out of the others.
+@dataclass(frozen=True)
+class RunFiles:
+    """The files of a run that say what was lost. A stage's reason is handed on to all files that follow from it.
 
     Parameters
     ----------
     records : sequence of str
         JSON files of :func:`lesionmap.inspection.inspect_slide`, of the whole sheet.
-    stores : sequence of str
-        Tile stores.
-    results : sequence of str
-        Files of other stages, of which lesion outlines say what could not be read. A stage's reason is handed on to
-        all that follow from it.
+    stores, outlines : sequence of str
+        Tile stores and ``lesions.geojson``: they also list what could not be read.
+    others : sequence of str
+        Any results of slides.
+    """
+
+    records: Sequence[str]
+    stores: Sequence[str] = ()
+    outlines: Sequence[str] = ()
+    others: Sequence[str] = ()
+
+
+def list_quarantine(files: RunFiles, quarantine: str, unreadable: str) -> None:
+    """Write the tables of all slides that some stage could not use, and of the parts that were left out of the others.
+
+    Parameters
+    ----------
+    files : RunFiles
     quarantine, unreadable : str
         TSV files.
     """
-    slides = {slide["slide"]: slide for slide in map(read_json, records)}
+    slides = {slide["slide"]: slide for slide in map(read_json, files.records)}
     rows = {(name, slide["stage"]): slide for name, slide in slides.items() if slide["verdict"] != "ok"}
-    for reason in filter(None, map(quarantined, [*stores, *results])):
+    for reason in filter(None, map(quarantined, [*files.stores, *files.outlines, *files.others])):
         if reason.slide in slides:
             named = {key: slides[reason.slide][key] for key in ("slide", "split")}
             rows[reason.slide, reason.stage] = named | as_record(reason)
     write_table(quarantine, list(rows.values()), QUARANTINE)
-    write_table(unreadable, [*_unreadable_regions(usable(stores)), *_unreadable_tiles(usable(results))], UNREADABLE)
+    boxes = [*_unreadable_regions(usable(files.stores)), *_unreadable_tiles(usable(files.outlines))]
+    write_table(unreadable, boxes, UNREADABLE)
 
 
-def show_quarantine(
-    records: Sequence[str], stores: Sequence[str], results: Sequence[str], quarantine: str, unreadable: str
-) -> None:
+def show_quarantine(files: RunFiles, quarantine: str, unreadable: str) -> None:
     """Write the tables of :func:`list_quarantine` for a run that stopped; show the first where it has news."""
     before = Path(quarantine).read_bytes() if Path(quarantine).exists() else None
-    list_quarantine(records, stores, results, quarantine, unreadable)
+    list_quarantine(files, quarantine, unreadable)
     count, *listed = quarantine_lines(quarantine)
     if listed and Path(quarantine).read_bytes() != before:
         sys.stderr.write("\n".join(["LesionMap, so far: " + count, *listed]) + "\n")
@@ -59,9 +71,9 @@ def _unreadable_regions(stores: Sequence[str]) -> Iterator[dict[str, Any]]:
                 yield _box_row(store.slide, "extract_tiles", box)
 
 
-def _unreadable_tiles(results: Sequence[str]) -> Iterator[dict[str, Any]]:
-    for content in map(read_json, (path for path in results if path.endswith("lesions.geojson"))):
-        for box in content.get("unreadable", []):
+def _unreadable_tiles(outlines: Sequence[str]) -> Iterator[dict[str, Any]]:
+    for content in map(read_json, outlines):
+        for box in content["unreadable"]:
             yield _box_row(content["slide"], "infer_slide", box)
 
 

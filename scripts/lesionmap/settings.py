@@ -3,7 +3,7 @@
 import csv
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,12 @@ def check_config(config: dict[str, Any], schema_path: str | Path) -> None:
         raise SettingsError(stage="config", finding=_listed(problems), remedy="correct the keys named above")
     tiles = config["tiles"]
     TileSpec(tiles["region_px"], tiles["tile_px"], tiles["mpp"])
+
+
+def inspection_settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What the config asks of a slide: the fields of :class:`lesionmap.inspection.InspectionSettings`."""
+    asked = {key: value for key, value in config["slides"].items() if key not in ("sheet", "roots")}
+    return asked | {"needed_mpp": {"tiles": config["tiles"]["mpp"], "inference": config["inference"]["mpp"]}}
 
 
 def read_sheet(path: str | Path, schema_path: str | Path, roots: Sequence[str] | None) -> dict[str, SlideRow]:

@@ -16,10 +16,11 @@ from pathlib import Path
 import pytest
 import tifffile
 from lesionmap.annotations import AnnotationSettings, import_annotation
-from lesionmap.inspection import InspectionSettings, SlideRow, inspect_slide
+from lesionmap.inspection import SlideRow, inspect_slide
 from lesionmap.quarantine import quarantined, slide_job
 from lesionmap.slides import SlideInfo, load_info
 from lesionmap.tissue import TissueSettings, find_tissue
+from pyramids import INSPECTION
 from shapely.geometry import shape
 
 DATA = Path(__file__).parents[3] / "shared/data"
@@ -240,14 +241,6 @@ def _collect(running: dict[int, tuple], ended: Counter[str], failures: list[str]
             ended[(copy.folder / "outcome").read_text()] += 1
 
 
-INSPECTION = InspectionSettings(
-    read_share=0.02,
-    max_unreadable_fraction=0.05,
-    mpp_tolerance=0.1,
-    mpp_from_objective=None,
-    apply_icc=False,
-    needed_mpp={"tiles": 0.25, "inference": 2.5},
-)
 TISSUE = TissueSettings(mpp=4.0, min_area_um2=2000, min_hole_um2=2000)
 
 

@@ -1,5 +1,6 @@
 """Tiny pyramids with known pixels."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -42,19 +43,19 @@ def damage(path: Path, *spots: tuple[int, int]) -> Path:
     return path
 
 
-ANY = InspectionSettings(
+INSPECTION = InspectionSettings(
     read_share=1.0,
-    max_unreadable_fraction=0.0,
+    max_unreadable_fraction=0.05,
     mpp_tolerance=0.1,
     mpp_from_objective=None,
     apply_icc=False,
-    needed_mpp={"tiles": 1000.0, "inference": 1000.0},
+    needed_mpp={"tiles": 0.25, "inference": 2.5},
 )
 
 
 def info_of(path: Path | str, **changes) -> SlideInfo:
     """What is known of a slide that suits any role."""
-    return SlideInfo(**examine(row(path, **changes), ANY)["info"])
+    return examine(row(path, **changes), replace(INSPECTION, needed_mpp={"tiles": 1000.0, "inference": 1000.0}))["info"]
 
 
 def row(path: Path | str, split: str = "inference", **changes) -> SlideRow:

@@ -3,14 +3,17 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 import yaml
 from lesionmap.costs import FORWARD_FLOPS, Work, costs_of, predict_work
 from lesionmap.doctor import examine_sheet
 from lesionmap.errors import LesionMapError, SlideError
 from lesionmap.files import write_json
 from lesionmap.inspection import SlideRow
+from lesionmap.model import LesionFPN, ModelSettings
 from lesionmap.tissue import TissueSettings
 from pyramids import damage, info_of, write_tiff
+from torch.utils.flop_counter import FlopCounterMode
 
 pytestmark = pytest.mark.slides
 
@@ -197,6 +200,15 @@ def test_damage_that_an_overview_of_slides_shows_is_a_warning(tmp_path, rows, co
     assert failed is None
     assert table["verdict"]["e"] == "warning"
     assert "of an overview cannot be read" in table["findings"]["e"]
+
+
+@pytest.mark.parametrize("backbone", FORWARD_FLOPS)
+def test_the_networks_operations_are_what_torch_counts(backbone):
+    with torch.device("meta"):
+        model, images = LesionFPN(ModelSettings(backbone, "group")), torch.empty(1, 3, 512, 512, dtype=torch.uint8)
+    with FlopCounterMode(display=False) as counter:
+        model(images)
+    assert FORWARD_FLOPS[backbone] == pytest.approx(counter.get_total_flops(), rel=0.01)
 
 
 def test_costs_are_the_sums_that_arithmetic_gives(config):

@@ -7,25 +7,16 @@ import numpy as np
 import pytest
 import tifffile
 from lesionmap.errors import SlideError
-from lesionmap.inspection import InspectionSettings, Resolution, find_resolution, inspect_slide, resolution_flags
+from lesionmap.inspection import Resolution, find_resolution, inspect_slide, resolution_flags
 from lesionmap.slides import Slide, load_info
 from PIL import ImageCms
-from pyramids import damage, info_of, row, write_tiff
-
-SETTINGS = InspectionSettings(
-    read_share=1.0,
-    max_unreadable_fraction=0.05,
-    mpp_tolerance=0.1,
-    mpp_from_objective=None,
-    apply_icc=False,
-    needed_mpp={"tiles": 0.25, "inference": 2.5},
-)
+from pyramids import INSPECTION, damage, info_of, row, write_tiff
 
 pytestmark = pytest.mark.slides
 
 
 def inspected(tmp_path, slide_row, **changes):
-    inspect_slide(slide_row, str(tmp_path / "record.json"), replace(SETTINGS, **changes))
+    inspect_slide(slide_row, str(tmp_path / "record.json"), replace(INSPECTION, **changes))
     return json.loads((tmp_path / "record.json").read_text())
 
 

@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 from lesionmap.errors import LesionMapError, SettingsError, SlideError
 from lesionmap.files import write_json
-from lesionmap.losses import list_quarantine, show_quarantine
+from lesionmap.losses import RunFiles, list_quarantine, show_quarantine
 from lesionmap.manifest import RunTables, build_manifest, conclude, good_slides
 from lesionmap.quarantine import write_quarantined
 from lesionmap.store import Region, new_store
@@ -32,7 +32,7 @@ def tables(tmp_path, records):
     made = RunTables(*(str(tmp_path / name) for name in names))
     (tmp_path / "headline.txt").write_text("Dice 0.9\n")
     build_manifest(records, made.manifest, reference=None)
-    list_quarantine(records, [], [], made.quarantine, made.unreadable)
+    list_quarantine(RunFiles(records), made.quarantine, made.unreadable)
     return made
 
 
@@ -56,7 +56,7 @@ def test_one_table_has_what_every_stage_found(tmp_path, records, tables):
     write_quarantined(paths[:1], reason)
     write_json(paths[1], {"slide": "NA", "unreadable": []})
     write_quarantined(paths[2:], other)
-    list_quarantine(records, paths[:1], paths[1:], tables.quarantine, tables.unreadable)
+    list_quarantine(RunFiles(records, paths[:1], paths[1:2], paths[2:]), tables.quarantine, tables.unreadable)
     table = pd.read_csv(tables.quarantine, sep="\t", keep_default_na=False)
     assert table.to_numpy().tolist() == [
         ["c", "train", "inspect_slide", "it is empty", "copy it again"],
@@ -69,7 +69,7 @@ def test_a_reason_that_is_handed_on_is_listed_once(tmp_path, records, tables):
     reason = SlideError(slide="b", stage="find_tissue", finding="no tissue", remedy="remove it")
     paths = [str(tmp_path / name) for name in ("b.geojson", "metrics.json")]
     write_quarantined(paths, reason)
-    list_quarantine(records, [], paths, tables.quarantine, tables.unreadable)
+    list_quarantine(RunFiles(records, others=paths), tables.quarantine, tables.unreadable)
     assert list(pd.read_csv(tables.quarantine, sep="\t", keep_default_na=False)["slide"]) == ["c", "b"]
 
 
@@ -83,7 +83,7 @@ def test_parts_that_were_left_out_are_listed_with_their_place(tmp_path, records,
         writer.skip((0.0, 64.0, 64.0, 64.0))
     write_json(tmp_path / "lesions.geojson", {"slide": "b", "unreadable": [[0, 10, 20, 30]]})
     results = [str(tmp_path / "lesions.geojson")]
-    list_quarantine(records, [store], results, tables.quarantine, tables.unreadable)
+    list_quarantine(RunFiles(records, [store], results), tables.quarantine, tables.unreadable)
     assert pd.read_csv(tables.unreadable, sep="\t", keep_default_na=False).to_numpy().tolist() == [
         ["NA", "extract_tiles", 64.0, 128.5, 64.0, 64.0],
         ["NA", "extract_tiles", 0.0, 64.0, 64.0, 64.0],
@@ -97,7 +97,7 @@ def test_a_slide_that_two_stages_refuse_counts_once_and_is_not_called_used(tmp_p
     paths = [str(tmp_path / name) for name in ("b.h5", "b.geojson")]
     for path, stage in zip(paths, ("extract_tiles", "infer_slide"), strict=True):
         write_quarantined([path], SlideError(slide="b", stage=stage, finding="damaged", remedy="copy it"))
-    list_quarantine(records, paths[:1], paths[1:], tables.quarantine, tables.unreadable)
+    list_quarantine(RunFiles(records, paths[:1], paths[1:]), tables.quarantine, tables.unreadable)
     conclude(tables, str(tmp_path / "end.txt"), fail=False)
     printed = capsys.readouterr().err
     assert "2 of the sheet's slides in quarantine" in printed  # b and c
@@ -107,13 +107,13 @@ def test_a_slide_that_two_stages_refuse_counts_once_and_is_not_called_used(tmp_p
 def test_a_run_that_stops_shows_what_is_in_quarantine_so_far(tmp_path, records, tables, capsys):
     reason = SlideError(slide="NA", stage="find_tissue", finding="no tissue", remedy="remove it")
     write_quarantined([str(tmp_path / "NA.tif")], reason)
-    show_quarantine(records, [], [str(tmp_path / "NA.tif")], tables.quarantine, tables.unreadable)
+    show_quarantine(RunFiles(records, others=[str(tmp_path / "NA.tif")]), tables.quarantine, tables.unreadable)
     printed = capsys.readouterr().err
     assert "LesionMap, so far: 2 of the sheet's slides in quarantine" in printed
     assert "NA (find_tissue): no tissue" in printed
-    show_quarantine(records, [], [str(tmp_path / "NA.tif")], tables.quarantine, tables.unreadable)
+    show_quarantine(RunFiles(records, others=[str(tmp_path / "NA.tif")]), tables.quarantine, tables.unreadable)
     assert capsys.readouterr().err == ""  # nothing new
-    show_quarantine(records[:2], [], [], tables.quarantine, tables.unreadable)
+    show_quarantine(RunFiles(records[:2]), tables.quarantine, tables.unreadable)
     assert capsys.readouterr().err == ""
 
 

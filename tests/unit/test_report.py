@@ -16,7 +16,7 @@ from lesionmap.evaluation import summarise
 from lesionmap.export import write_lesions, write_overlay
 from lesionmap.files import write_json
 from lesionmap.images import write_png
-from lesionmap.losses import list_quarantine
+from lesionmap.losses import RunFiles, list_quarantine
 from lesionmap.metrics import Histograms, binary_metrics
 from lesionmap.quarantine import write_quarantined
 from lesionmap.report import ReportInputs, duration, fixed, published_epoch, render_report, stage_times
@@ -137,7 +137,7 @@ def inputs(tmp_path: Path) -> ReportInputs:
     write_json(folder / "bad_1.json", bad | advice)
     records = [str(folder / f"{slide}.json") for slide in [*SPLITS, "bad_1"]]
     tables = [str(folder / name) for name in ("quarantine.tsv", "cohort.json", "slides.tsv")]
-    list_quarantine(records, [], [], tables[0], str(folder / "unreadable.tsv"))
+    list_quarantine(RunFiles(records), tables[0], str(folder / "unreadable.tsv"))
     summarise([make_metrics(folder, "Präparat 7%")], tables[2], tables[1], str(folder / "headline.txt"), threshold=0.5)
     HISTORY.to_csv(folder / "history.csv", index=False)
     kinds = ("json", "stain.json", "stain.png", "geojson", "overlay.png")
@@ -207,7 +207,7 @@ def test_quarantine_is_listed_and_escaped(report: Path) -> None:
 
 
 def test_without_quarantine_there_is_no_such_section(inputs: ReportInputs, tmp_path: Path) -> None:
-    list_quarantine(inputs.records, [], [], inputs.quarantine, str(tmp_path / "unreadable.tsv"))
+    list_quarantine(RunFiles(inputs.records), inputs.quarantine, str(tmp_path / "unreadable.tsv"))
     assert 'id="quarantine"' not in Page(render(inputs, tmp_path) / "index.html").source
 
 
@@ -224,7 +224,7 @@ def test_a_slide_that_a_later_stage_refused_says_so_on_its_page(inputs: ReportIn
     reason = SlideError(slide="train_1", stage="extract_tiles", finding="2 of 3 boxes", remedy="copy it again")
     write_quarantined([str(tmp_path / "train_1.h5")], reason)
     unreadable = str(tmp_path / "unreadable.tsv")
-    list_quarantine(inputs.records, [str(tmp_path / "train_1.h5")], [], inputs.quarantine, unreadable)
+    list_quarantine(RunFiles(inputs.records, stores=[str(tmp_path / "train_1.h5")]), inputs.quarantine, unreadable)
     report = render(inputs, tmp_path)
     page = (report / "slides" / "train_1.html").read_text()
     assert "in quarantine since extract_tiles: 2 of 3 boxes" in page
@@ -309,7 +309,7 @@ def test_the_stain_method_in_use_is_cited(inputs: ReportInputs, tmp_path: Path, 
 def test_no_page_of_a_former_slide_is_left(report: Path, inputs: ReportInputs, tmp_path: Path) -> None:
     names = ("records", "stains", "stain_pictures", "outlines", "overlays")
     fewer = {name: getattr(inputs, name)[1:] for name in names}
-    list_quarantine(inputs.records[1:], [], [], inputs.quarantine, str(tmp_path / "unreadable.tsv"))
+    list_quarantine(RunFiles(inputs.records[1:]), inputs.quarantine, str(tmp_path / "unreadable.tsv"))
     render(replace(inputs, **fewer), tmp_path)
     assert not (report / "slides" / "train_1.html").exists()
     assert not list((report / "figures").glob("train_1*"))

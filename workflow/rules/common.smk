@@ -7,10 +7,10 @@ sys.path.insert(0, f"{workflow.basedir}/scripts")
 from pathlib import Path
 
 from lesionmap.errors import SettingsError
-from lesionmap.losses import show_quarantine
+from lesionmap.losses import RunFiles, show_quarantine
 from lesionmap.manifest import good_slides
 from lesionmap.provenance import code_digest
-from lesionmap.settings import check_config, check_reference, read_sheet
+from lesionmap.settings import check_config, check_reference, inspection_settings, read_sheet
 
 try:
     check_config(config, f"{workflow.basedir}/workflow/schemas/config.schema.yaml")
@@ -125,18 +125,15 @@ def existing(*patterns):
 
 def show_losses():
     """Say what is in quarantine when a run cannot reach its end; the tables would be those of an earlier run, or none."""
-    show_quarantine(
-        existing("results/slides/{slide}.json"),
-        existing("results/tiles/{slide}.h5"),
-        existing(
-            "results/tissue/{slide}.tif",
-            "results/annotations/{slide}.geojson",
-            "results/stain/{slide}.json",
-            "results/lesions/{slide}/lesions.geojson",
+    files = RunFiles(
+        records=existing("results/slides/{slide}.json"),
+        stores=existing("results/tiles/{slide}.h5"),
+        outlines=existing("results/lesions/{slide}/lesions.geojson"),
+        others=existing(
+            "results/tissue/{slide}.tif", "results/annotations/{slide}.geojson", "results/stain/{slide}.json"
         ),
-        "results/quarantine.tsv",
-        "results/unreadable.tsv",
     )
+    show_quarantine(files, "results/quarantine.tsv", "results/unreadable.tsv")
 
 
 def training_history(wildcards):

@@ -22,8 +22,7 @@ rule inspect_slide:
     params:
         row=slide_row,
         present=files_exist,
-        slides={key: value for key, value in config["slides"].items() if key not in ("sheet", "roots")},
-        needed_mpp={"tiles": config["tiles"]["mpp"], "inference": config["inference"]["mpp"]},
+        settings=inspection_settings(config),
         code=code_digest("inspect_slide"),
     script:
         "../../scripts/inspect_slide.py"
