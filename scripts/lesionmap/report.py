@@ -100,8 +100,8 @@ class SlideReport:
         By the names of :func:`lesionmap.metrics.binary_metrics`; None where the slide was not evaluated.
     lesions : list of Lesion
         The largest, largest first; `n_lesions` and `lesion_area_mm2` are of all.
-    notes : list of str
-        What is odd about it.
+    refusals, notes : list of str
+        By which stages it was refused, and what is odd about it.
     provenance : str
         Where its lesion map comes from, YAML.
     """
@@ -110,6 +110,7 @@ class SlideReport:
     split: str
     info: dict[str, Any]
     resolution: dict[str, Any]
+    refusals: list[str]
     notes: list[str]
     stain: dict[str, Any]
     metrics: dict[str, Any] | None
@@ -250,8 +251,8 @@ def _load_slide(
         info=slide["info"],
         stain=read_json(stain)["profile"],
         resolution=slide["resolution"],
+        refusals=refusals.get(name, []),
         notes=[
-            *refusals.get(name, []),
             *slide["flags"],
             *([f"{lost} tiles cannot be read and have no lesion map"] if lost else []),
         ],

@@ -229,7 +229,13 @@ def test_a_slide_that_a_later_stage_refused_says_so_on_its_page(inputs: ReportIn
     page = (report / "slides" / "train_1.html").read_text()
     assert "in quarantine since extract_tiles: 2 of 3 boxes" in page
     assert "0.05 µm/px (file) is &lt;implausible&gt;" in page
-    assert "train_1</a>: in quarantine since extract_tiles" in (report / "index.html").read_text()
+    assert 'id="oddities"' not in (report / "index.html").read_text()  # it stands in the quarantine
+
+
+def test_a_slide_that_is_odd_is_listed_with_what_is_odd(inputs: ReportInputs, tmp_path: Path) -> None:
+    page = (render(inputs, tmp_path) / "index.html").read_text()
+    assert 'id="oddities"' in page
+    assert "train_1</a>: 0.05 µm/px (file) is &lt;implausible&gt;" in page
 
 
 def test_a_slide_without_a_map_has_no_page(inputs: ReportInputs, tmp_path: Path) -> None:
