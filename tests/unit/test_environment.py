@@ -1,5 +1,10 @@
+import importlib.metadata
 import importlib.util
 import re
+import subprocess
+from pathlib import Path
+
+import pytest
 
 
 def test_the_conda_environment_mirrors_the_lock(request):
@@ -14,3 +19,14 @@ def test_the_lock_names_no_address(request):
     lock = (request.config.rootpath / "envs/requirements.lock").read_text()
     assert "://" not in lock
     assert not re.search(r"^\s*-", lock.replace("    --hash", ""), flags=re.MULTILINE)
+
+
+def test_the_opencv_installed_is_the_one_without_libgl(request):
+    lock = (request.config.rootpath / "envs/requirements.lock").read_text()
+    assert re.findall(r"^opencv[a-z-]*", lock, flags=re.MULTILINE) == ["opencv-python-headless"]
+    with pytest.raises(importlib.metadata.PackageNotFoundError):
+        importlib.metadata.distribution("opencv-python")
+    (build,) = Path(importlib.util.find_spec("cv2").origin).parent.glob("cv2*.so")
+    linked = subprocess.run(["ldd", build], capture_output=True, text=True, check=True).stdout
+    assert "libc.so" in linked
+    assert "libGL" not in linked
