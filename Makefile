@@ -4,8 +4,11 @@ PYTHON ?= python3
 LOCK := envs/requirements.lock
 VENV := .venv
 BIN := $(VENV)/bin
+BENCH_VENV := .venv-bench
+BENCH_PIP := $(BIN)/pip --python $(BENCH_VENV)/bin/python install --quiet --no-deps --no-build-isolation
 DEMO_DIR ?= demo
 CORES ?= 2
+BENCH_SLIDES := $(if $(wildcard ../shared/data/slides),,$(DEMO_DIR)/slides.tsv)
 
 SNAKEMAKE := $(BIN)/snakemake --cores $(CORES)
 
@@ -48,6 +51,17 @@ real: $(VENV)/installed ## run the workflow on the real slides of ../shared/data
 	@cat results/conclusion.txt
 	$(BIN)/pytest -n 0 tests/real
 
+$(BENCH_VENV)/installed: envs/bench.txt $(VENV)/installed
+	$(BIN)/python -m venv --clear --without-pip $(BENCH_VENV)
+	$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' \
+		> "$$($(BENCH_VENV)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/lesionmap.pth"
+	$(BENCH_PIP) --requirement envs/bench.txt || sed 's/#.*//' envs/bench.txt | xargs -n 1 $(BENCH_PIP) || true
+	touch $@ # what could not be installed the benchmark reports
+
+.PHONY: bench-stain
+bench-stain: $(BENCH_VENV)/installed $(BENCH_SLIDES) ## time stain normalisation against other packages, in about 5 minutes
+	PYTHONPATH=scripts $(BENCH_VENV)/bin/python benchmarks/stain.py
+
 .PHONY: format
 format: $(VENV)/installed ## format Python and Snakemake files
 	$(BIN)/ruff check --fix .
@@ -56,8 +70,8 @@ format: $(VENV)/installed ## format Python and Snakemake files
 
 .PHONY: lock
 lock: ## resolve the dependencies of pyproject.toml anew (needs uv)
-	uv pip compile --quiet --extra dev --python-version 3.11 --python-platform x86_64-manylinux_2_28 --generate-hashes \
-		--no-header --output-file $(LOCK) pyproject.toml
+	uv pip compile --quiet --extra dev --extra staintools --python-version 3.11 \
+		--python-platform x86_64-manylinux_2_28 --generate-hashes --no-header --output-file $(LOCK) pyproject.toml
 	$(PYTHON) envs/mirror.py
 
 .PHONY: clean
