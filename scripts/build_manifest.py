@@ -4,4 +4,4 @@ from lesionmap.logs import job_log
 from lesionmap.manifest import build_manifest
 
 with job_log(snakemake.log[0]):
-    build_manifest(snakemake.input, snakemake.output[0], reference=snakemake.params.reference)
+    build_manifest(snakemake.input, snakemake.output[0])

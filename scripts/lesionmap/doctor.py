@@ -186,7 +186,7 @@ def _sheet_errors(found: Sequence[Diagnosis], config: Mapping[str, Any]) -> Iter
     elif not any(one.lesions for one in training):
         yield "no training slide has a lesion", "check annotations.classes, and that annotations belong to their slides"
     reference = config["stain"]["reference"]
-    if not next(one for one in found if one.row.slide == reference).info:
+    if any(one.row.slide == reference and not one.info for one in found):
         yield f"the stain reference {reference} cannot be used", "choose another slide as stain.reference"
 
 

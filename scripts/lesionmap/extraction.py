@@ -2,16 +2,17 @@
 
 import logging
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lesionmap.errors import SlideError
+from lesionmap.files import read_json
 from lesionmap.masks import Annotation
 from lesionmap.slides import Slide, SlideInfo, check_damage
-from lesionmap.stain import StainProfile, apply_table, load_profile, transform_table
+from lesionmap.stain import StainMatch, apply_table
 from lesionmap.store import Region, TileStoreWriter, new_store
 from lesionmap.tiling import IGNORE, TileSpec, area_majority, area_mean, cut, grid_xy, inside
 from lesionmap.tissue import TissueMask
@@ -28,24 +29,21 @@ class Extraction:
         Regions with less tissue than this are left out, unless they carry an annotation.
     max_unreadable_fraction : float
         Share of those regions that may be unreadable and is left out.
-    stain, reference : StainProfile
-        The slide's own stain and the one it is brought to.
+    stain : StainMatch
+        How the slide is normalised.
     """
 
     spec: TileSpec
     min_tissue_fraction: float
     max_unreadable_fraction: float
-    stain: StainProfile
-    reference: StainProfile
+    stain: StainMatch
 
     @classmethod
-    def of(
-        cls, tiles: Mapping[str, Any], max_unreadable_fraction: float, stain_path: str, reference_path: str
-    ) -> "Extraction":
-        """From the config section ``tiles``, a limit of ``slides``, and two profile files."""
+    def of(cls, tiles: Mapping[str, Any], max_unreadable_fraction: float, stain_path: str) -> "Extraction":
+        """From the config section ``tiles``, a limit of ``slides``, and the slide's match."""
         spec = TileSpec(tiles["region_px"], tiles["tile_px"], tiles["mpp"])
         limits = tiles["min_tissue_fraction"], max_unreadable_fraction
-        return cls(spec, *limits, load_profile(stain_path), load_profile(reference_path))
+        return cls(spec, *limits, StainMatch.of(read_json(stain_path)))
 
 
 def extract_tiles(
@@ -77,8 +75,7 @@ def extract_tiles(
         "slide": info.slide,
         "identity": info.identity,
         "mpp_lv0": info.mpp,
-        "stain": asdict(settings.stain),
-        "stain_reference": asdict(settings.reference),
+        "stain": settings.stain.as_record(),
         "provenance": provenance,
     }
     regions = cut_slide(info, TissueMask(tissue_path, info), Annotation(annotation_path), settings)
@@ -119,7 +116,7 @@ def cut_slide(
     Tiles without either are left out of a region.
     """
     spec = settings.spec
-    table = transform_table(settings.stain, settings.reference)
+    table = settings.stain.table()
     scale = spec.mpp / info.mpp
     side = (spec.region_px, spec.region_px)
     with Slide(info, "extract_tiles") as slide:

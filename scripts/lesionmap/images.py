@@ -72,3 +72,9 @@ def write_png(path: str | Path, image: NDArray[np.uint8]) -> None:
     """Write a (H, W, 3) uint8 picture."""
     with written_whole(path) as draft:
         Image.fromarray(image).save(draft, format="PNG")
+
+
+def read_png(path: str | Path) -> NDArray[np.uint8]:
+    """Read a picture written by :func:`write_png`."""
+    with Image.open(path) as image:
+        return np.array(image)

@@ -11,13 +11,16 @@ import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from lesionmap.errors import SlideError
+from lesionmap.errors import ModelError, SlideError
 from lesionmap.export import write_lesions, write_overlay
+from lesionmap.files import read_json
 from lesionmap.images import write_pyramid
 from lesionmap.metrics import as_levels, first_positive_level
-from lesionmap.model import LesionFPN, load_facts, load_model, mixed_precision, pick_device
+from lesionmap.model import LesionFPN, load_model, mixed_precision, pick_device
+from lesionmap.model_facts import load_facts
 from lesionmap.slides import Slide, SlideInfo, check_damage
-from lesionmap.stain import StainProfile, apply_table, load_profile, profile_from, transform_table
+from lesionmap.stain import StainMatch, StainProfile
+from lesionmap.stain_torch import TableOnDevice
 from lesionmap.tiling import grid_xy, map_size
 from lesionmap.tissue import TissueMask
 from lesionmap.workers import Workers
@@ -66,7 +69,7 @@ def infer_slide(
     ----------
     info : SlideInfo
     tissue_path, stain_path : str
-        The slide's tissue mask and stain profile.
+        The slide's tissue mask and how it is brought to the reference's stain.
     model_path : str
         Model file; it carries the tile side and the stain reference it was trained with.
     files : LesionFiles
@@ -84,8 +87,7 @@ def infer_slide(
     levels, unreadable = probability_map(
         info,
         TissueMask(tissue_path, info),
-        load_profile(stain_path),
-        profile_from(facts["stain_reference"]),
+        stain_of(info.slide, stain_path, facts),
         load_model(model_path).to(pick_device(), memory_format=torch.channels_last),  # type: ignore[call-overload]
         tile_px=facts["tiles"]["tile_px"],
         settings=settings,
@@ -108,8 +110,7 @@ def infer_slide(
 def probability_map(
     info: SlideInfo,
     tissue: TissueMask,
-    stain: StainProfile,
-    reference: StainProfile,
+    stain: StainMatch,
     model: LesionFPN,
     *,
     tile_px: int,
@@ -134,8 +135,8 @@ def probability_map(
     failed: list[SlideError] = []
     unreadable: list[list[float]] = []
     with Slide(info, "infer_slide") as slide, Workers(threads) as workers:
-        reader = TileReader(slide, transform_table(stain, reference), tile_px, settings)
-        tiles = _map_tiles(reader, model, corners, workers)
+        reader = TileReader(slide, tile_px, settings)
+        tiles = _map_tiles(reader, TableOnDevice(stain.table(), model.mean.device), model, corners, workers)
         for xy, tile in tqdm(tiles, total=len(corners), desc=f"infer {info.slide}", unit="tile"):
             if isinstance(tile, SlideError):
                 failed.append(tile)
@@ -148,33 +149,53 @@ def probability_map(
     return result, unreadable
 
 
+def stain_of(slide: str, path: str, facts: dict[str, Any]) -> StainMatch:
+    """How a slide is brought to the stain that the model with these facts was trained on.
+
+    Raises
+    ------
+    ModelError
+        If the slide was matched to another stain.
+    """
+    match = StainMatch.of(read_json(path))
+    if match.reference != StainProfile.of(facts["stain_reference"]):
+        raise ModelError(
+            stage="infer_slide",
+            finding=f"{slide} is matched to another stain than the model was trained on ({path})",
+            remedy="run the workflow again from its start with this model as model.path",
+        )
+    return match
+
+
 @dataclass(frozen=True)
 class TileReader:
-    """Reads the tiles of one pass from `slide`, `tile_px` wide, through the colours of `table`."""
+    """Reads the tiles of one pass from `slide`, `tile_px` wide."""
 
     slide: Slide
-    table: NDArray[np.uint8]
     tile_px: int
     settings: InferenceSettings
 
     def read(self, xy_lv0: NDArray[np.float64]) -> NDArray[np.uint8] | SlideError:
-        """The normalised tile with its top-left corner at `xy_lv0`; the error if it cannot be read."""
+        """The tile with its top-left corner at `xy_lv0`; the error if it cannot be read."""
         try:
-            image = self.slide.read(tuple(xy_lv0), (self.tile_px, self.tile_px), self.settings.mpp)
+            return self.slide.read(tuple(xy_lv0), (self.tile_px, self.tile_px), self.settings.mpp)
         except SlideError as error:
             return error
-        return apply_table(self.table, image)
 
 
 def _map_tiles(
-    reader: TileReader, model: LesionFPN, corners: list[NDArray[np.float64]], workers: Workers
+    reader: TileReader,
+    table: TableOnDevice,
+    model: LesionFPN,
+    corners: list[NDArray[np.float64]],
+    workers: Workers,
 ) -> Iterator[tuple[NDArray[np.float64], NDArray[np.uint8] | SlideError]]:
     """Corner and probability × 255 of each tile, in order; the error of those that cannot be read."""
 
     def run(batch: list[NDArray[np.float64]]) -> list[NDArray[np.uint8] | SlideError]:
         tiles = [reader.read(xy) for xy in batch]
         images = [tile for tile in tiles if not isinstance(tile, SlideError)]
-        maps = iter(_probabilities(model, np.stack(images)) if images else ())
+        maps = iter(_probabilities(model, table.normalised(np.stack(images))) if images else ())
         return [tile if isinstance(tile, SlideError) else next(maps) for tile in tiles]
 
     step = reader.settings.batch_size
@@ -184,9 +205,9 @@ def _map_tiles(
 
 
 @torch.no_grad()
-def _probabilities(model: LesionFPN, images: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def _probabilities(model: LesionFPN, images: torch.Tensor) -> NDArray[np.uint8]:
     """(N, H, W, 3) uint8 → (N, H, W) uint8 levels; tile by tile on a CPU, where a batch only takes memory."""
-    batch = torch.from_numpy(images).permute(0, 3, 1, 2).to(model.mean.device)  # (N, 3, H, W)
+    batch = images.permute(0, 3, 1, 2)  # (N, 3, H, W)
     step = 1 if batch.device.type == "cpu" else len(batch)
     with mixed_precision(batch.device):
         logits = torch.cat([model(batch[first : first + step]) for first in range(0, len(batch), step)])

@@ -8,13 +8,13 @@ from typing import Any
 
 import pandas as pd
 
-from lesionmap.errors import LesionMapError, SettingsError
+from lesionmap.errors import LesionMapError
 from lesionmap.files import read_json, write_table, write_text
 
 MANIFEST = ["slide", "split", "vendor", "mpp", "mpp_source", "width", "height", "flags", "identity"]
 
 
-def build_manifest(records: Sequence[str], manifest: str, *, reference: str | None) -> None:
+def build_manifest(records: Sequence[str], manifest: str) -> None:
     """Write the table of the slides that passed inspection.
 
     Parameters
@@ -23,22 +23,8 @@ def build_manifest(records: Sequence[str], manifest: str, *, reference: str | No
         JSON files of :func:`lesionmap.inspection.inspect_slide`.
     manifest : str
         TSV.
-    reference : str or None
-        The stain reference, where one is needed.
-
-    Raises
-    ------
-    SettingsError
-        If the stain reference is in quarantine.
     """
-    slides = [read_json(path) for path in records]
-    for slide in slides:
-        if slide["slide"] == reference and slide["verdict"] != "ok":
-            raise SettingsError(
-                stage="build_manifest",
-                finding=f"the stain reference '{reference}' is in quarantine: {slide['finding']}",
-                remedy=f"choose another slide as stain.reference, or: {slide['remedy']}",
-            )
+    slides = map(read_json, records)
     write_table(manifest, [_manifest_row(slide) for slide in slides if slide["verdict"] == "ok"], MANIFEST)
 
 

@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 import torchvision
-from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
@@ -16,6 +15,7 @@ from torchvision.ops import FrozenBatchNorm2d
 
 from lesionmap.errors import ModelError
 from lesionmap.files import written_whole
+from lesionmap.model_facts import load_facts
 
 STAGE_CHANNELS = {
     "resnet18": (64, 128, 256, 512),
@@ -192,26 +192,6 @@ def save_model(path: str | Path, model: LesionFPN, settings: ModelSettings, fact
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     with written_whole(path) as draft:
         save_file(tensors, draft, metadata=metadata)
-
-
-def load_facts(path: str | Path) -> dict[str, Any]:
-    """The facts that :func:`save_model` wrote, with ``architecture``.
-
-    Raises
-    ------
-    ModelError
-        If the file is no LesionMap model.
-    """
-    try:
-        with safe_open(path, framework="pt") as file:
-            facts: dict[str, Any] = json.loads((file.metadata() or {})["lesionmap"])
-            return facts
-    except Exception as error:
-        raise ModelError(
-            stage="infer_slide",
-            finding=f"{path} is not a LesionMap model ({type(error).__name__}: {error})",
-            remedy="give the lesionmap.safetensors of a training run as model.path",
-        ) from error
 
 
 def load_model(path: str | Path) -> LesionFPN:

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from lesionmap.errors import LesionMapError, SettingsError, SlideError
+from lesionmap.errors import LesionMapError, SlideError
 from lesionmap.files import read_json, write_json
 from lesionmap.logs import job_log
 
@@ -46,20 +46,9 @@ def slide_job(slide: str, log: str, inputs: Sequence[str], outputs: Sequence[str
 
     A :class:`LesionMapError` about the slide, or one that an earlier stage left in `inputs`, becomes its `outputs`,
     and the job ends well. Every other error ends it as in :func:`lesionmap.logs.job_log`.
-
-    Raises
-    ------
-    SettingsError
-        If the slide that is in quarantine is another one, on which this one depends: the stain reference.
     """
     with job_log(log):
         for reason in filter(None, map(quarantined, inputs)):
-            if reason.slide != slide:
-                raise SettingsError(
-                    stage=reason.stage,
-                    finding=f"the stain reference '{reason.slide}' is in quarantine: {reason.finding}",
-                    remedy=f"choose another slide as stain.reference, or: {reason.remedy}",
-                )
             write_quarantined(outputs, reason)
             sys.exit(0)
         try:

@@ -1,4 +1,4 @@
-"""The report: a page for the cohort and one per slide, which open from disk without network or JavaScript."""
+"""The report: pages for the cohort and one per slide, which open from disk without network or JavaScript."""
 
 import math
 import os
@@ -12,26 +12,37 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import matplotlib as mpl
+import numpy as np
 import pandas as pd
 import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
+from numpy.typing import NDArray
 from PIL import Image
 from shapely.geometry import shape
 
 import lesionmap
 from lesionmap.files import read_json, write_text
 from lesionmap.quarantine import quarantined
+from lesionmap.stain import StainProfile
+from lesionmap.stain_pictures import BLUE, VERMILION, directions, draw_stains
 
 TEMPLATES = Path(__file__).parent / "templates"
 MISSING = "—"
 MOST_LESIONS_LISTED = 100
 THUMBNAIL_PX = (200, 150)
-STAIN_PICTURE_PX = (1400, 700)
+STAIN_PICTURE_PX = (1700, 460)
+STAIN_THUMBNAILS_PX = (400, 200)
+MOST_ODD_STAINS_LISTED = 100
+MOST_STAINS_LABELLED = 20
+MOST_VECTORS = 1000  # that an SVG holds as shapes; more become pixels, or it would open slowly
+FARTHEST_DIRECTION = (1.6, 1.2)  # of a stain that is drawn where it lies
 LEARNING_CURVES = "learning_curves.svg"
+STAIN_VECTORS = "stain_vectors.svg"
 SPLITS = ("train", "val", "test", "inference")
 LATER_STAGES = ("render_report", "conclude")  # what an earlier run left of them is no part of this report
-BLUE, VERMILION = "#0072B2", "#D55E00"  # Okabe & Ito 2008: told apart by colour-blind readers
 CURVES = {
     "Focal loss": {
         "train_low_loss": ("train, low", BLUE, "o-"),
@@ -55,12 +66,14 @@ class ReportInputs:
         Table of :func:`lesionmap.losses.list_quarantine`.
     cohort, slide_table : str
         Files of :func:`lesionmap.evaluation.summarise`.
+    stain_table, stain_spread : str
+        Files of :func:`lesionmap.stain_cohort.compare_stains`.
     history : str or None
         Training history; None where an existing model was used.
     records : sequence of str
         Files of :func:`lesionmap.inspection.inspect_slide`.
-    stains, stain_pictures : sequence of str
-        Files of :func:`lesionmap.stain.fit_slide`.
+    stains, stain_pictures, stain_thumbnails : sequence of str
+        Files of :func:`lesionmap.stain_match.match_slide`.
     outlines, overlays : sequence of str
         Files of :func:`lesionmap.inference.infer_slide`.
     """
@@ -68,10 +81,13 @@ class ReportInputs:
     quarantine: str
     cohort: str
     slide_table: str
+    stain_table: str
+    stain_spread: str
     history: str | None
     records: Sequence[str]
     stains: Sequence[str]
     stain_pictures: Sequence[str]
+    stain_thumbnails: Sequence[str]
     outlines: Sequence[str]
     overlays: Sequence[str]
 
@@ -94,8 +110,10 @@ class SlideReport:
     Parameters
     ----------
     info, resolution, stain : dict
-        Its :class:`lesionmap.slides.SlideInfo`, :class:`lesionmap.inspection.Resolution` and
-        :class:`lesionmap.stain.StainProfile` as JSON.
+        Its :class:`lesionmap.slides.SlideInfo`, :class:`lesionmap.inspection.Resolution` and what
+        :func:`lesionmap.stain_match.match_slide` wrote, as JSON.
+    stain_outlier : str
+        In what its stain is unlike the other slides'; empty if in nothing.
     metrics : dict or None
         By the names of :func:`lesionmap.metrics.binary_metrics`; None where the slide was not evaluated.
     lesions : list of Lesion
@@ -113,6 +131,7 @@ class SlideReport:
     refusals: list[str]
     notes: list[str]
     stain: dict[str, Any]
+    stain_outlier: str
     metrics: dict[str, Any] | None
     lesions: list[Lesion]
     n_lesions: int
@@ -125,9 +144,29 @@ class SlideReport:
         width, height = self.info["size_lv0"]
         return width * self.info["mpp"] / 1000, height * self.info["mpp"] / 1000
 
+    @property
+    def stain_oddities(self) -> list[str]:
+        """What is odd about its stain; a fit whose verdict is not ``ok`` has a flag."""
+        unlike = [f"unlike the other slides: {self.stain_outlier}"] if self.stain_outlier else []
+        return [*self.stain["flags"], *unlike]
+
+    @property
+    def stain_oddness(self) -> tuple[bool, float]:
+        """The larger, the odder: slides that do not show two stains, then by the larger angle to the reference."""
+        return self.stain["fitted"]["verdict"] != "ok", max(self.stain["angle_to_reference"])
+
+
+@dataclass(frozen=True)
+class CohortTables:
+    """What the tables of the cohort say of its slides, by id: row of metrics, refusals, in what the stain is unlike."""
+
+    metrics: dict[str, dict[str, Any]]
+    refusals: dict[str, list[str]]
+    stain_outliers: dict[str, str]
+
 
 def render_report(
-    inputs: ReportInputs, index: str, pages: str, figures: str, *, config: dict[str, Any], benchmarks: str
+    inputs: ReportInputs, index: str, stain: str, pages: str, figures: str, *, config: dict[str, Any], benchmarks: str
 ) -> None:
     """Write the report, whole or not at all.
 
@@ -136,8 +175,10 @@ def render_report(
     inputs : ReportInputs
     index : str
         The cohort's page, written last.
+    stain : str
+        The page of all slides' stains.
     pages, figures : str
-        Folders beside it for the slides' pages and for all pictures; what they held is replaced.
+        Folders beside them for the slides' pages and for all pictures; what they held is replaced.
     config : dict
         The run's settings, which the report repeats.
     benchmarks : str
@@ -148,9 +189,11 @@ def render_report(
     slides = _load_slides(inputs)
     facts = _cohort_facts(inputs, slides) | {"stages": stage_times(benchmarks), "settings": _yaml(config)}
     text = templates.get_template("index.html.j2").render(facts, config=config)
+    stain_text = templates.get_template("stain.html.j2").render(_stain_facts(inputs, slides), config=config)
     with _replaced(pages) as new_pages, _replaced(figures) as new_figures:
         _write_pages(new_pages, slides, templates.get_template("slide.html.j2"), config)
         _write_pictures(new_figures, slides, inputs)
+    write_text(stain, stain_text)
     write_text(index, text)
 
 
@@ -162,8 +205,7 @@ def _templates() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    templates.filters |= {"fixed": fixed, "duration": duration}
-    templates.filters |= {"angle": angle_degrees, "colour": stain_colour}
+    templates.filters |= {"fixed": fixed, "duration": duration, "colour": stain_colour}
     return templates
 
 
@@ -193,12 +235,6 @@ def duration(seconds: float) -> str:
     return f"{minutes // 60}:{minutes % 60:02}:{rest:02} h"
 
 
-def angle_degrees(basis: Sequence[Sequence[float]]) -> float:
-    """Angle between the two unit vectors of a stain basis."""
-    cosine = sum(part * other for part, other in zip(*basis, strict=True))
-    return math.degrees(math.acos(min(1.0, cosine)))
-
-
 def stain_colour(row: Sequence[float], concentration: float) -> str:
     """CSS colour of one stain alone at a concentration; `row` is its optical density in R, G, B."""
     return "rgb({}, {}, {})".format(*(round(255 * math.exp(-concentration * part)) for part in row))
@@ -212,35 +248,33 @@ def _without_quarantined(inputs: ReportInputs) -> ReportInputs:
         records=list(compress(inputs.records, mapped)),
         stains=list(compress(inputs.stains, mapped)),
         stain_pictures=list(compress(inputs.stain_pictures, mapped)),
+        stain_thumbnails=list(compress(inputs.stain_thumbnails, mapped)),
         outlines=list(compress(inputs.outlines, mapped)),
         overlays=list(compress(inputs.overlays, mapped)),
     )
 
 
 def _load_slides(inputs: ReportInputs) -> list[SlideReport]:
-    table = pd.read_csv(inputs.slide_table, sep="\t", dtype={"slide": str})
-    evaluated = {row["slide"]: row for row in _rows(table)}
-    refusals = _refusals(inputs.quarantine)
+    table = pd.read_csv(inputs.slide_table, sep="\t", converters={"slide": str})  # so that NA stays an id
+    tables = CohortTables(
+        metrics={row["slide"]: row for row in _rows(table)},
+        refusals=_refusals(inputs.quarantine),
+        stain_outliers={row["slide"]: row["outlier"].replace("_", " ") for row in _text_rows(inputs.stain_table)},
+    )
     paths = zip(inputs.records, inputs.stains, inputs.outlines, strict=True)
-    return [_load_slide(*files, evaluated, refusals) for files in paths]
+    return [_load_slide(*files, tables) for files in paths]
 
 
 def _refusals(quarantine: str) -> dict[str, list[str]]:
     """What the stages said that could not use a slide, by slide."""
     refusals: dict[str, list[str]] = {}
-    for row in _rows(pd.read_csv(quarantine, sep="\t", dtype=str, keep_default_na=False)):
+    for row in _text_rows(quarantine):
         refusals.setdefault(row["slide"], []).append(f"in quarantine since {row['stage']}: {row['finding']}")
     return refusals
 
 
-def _load_slide(
-    record: str,
-    stain: str,
-    outlines: str,
-    evaluated: dict[str, dict[str, Any]],
-    refusals: dict[str, list[str]],
-) -> SlideReport:
-    slide, lesions = read_json(record), read_json(outlines)
+def _load_slide(record: str, stain: str, outlines: str, tables: CohortTables) -> SlideReport:
+    slide, match, lesions = read_json(record), read_json(stain), read_json(outlines)
     name = slide["slide"]
     lost = len(lesions["unreadable"])
     corner = slide["info"]["bounds_xy_lv0"]
@@ -249,14 +283,16 @@ def _load_slide(
         slide=name,
         split=slide["split"],
         info=slide["info"],
-        stain=read_json(stain)["profile"],
+        stain=match,
+        stain_outlier=tables.stain_outliers[name],
         resolution=slide["resolution"],
-        refusals=refusals.get(name, []),
+        refusals=tables.refusals.get(name, []),
         notes=[
             *slide["flags"],
+            *match["flags"],
             *([f"{lost} tiles cannot be read and have no lesion map"] if lost else []),
         ],
-        metrics=evaluated.get(name),
+        metrics=tables.metrics.get(name),
         lesions=[_lesion(feature, corner) for feature in largest],
         n_lesions=len(lesions["features"]),
         lesion_area_mm2=sum(map(_area_mm2, lesions["features"])),
@@ -285,16 +321,20 @@ def _yaml(content: Any) -> str:
 
 
 def _write_pages(folder: Path, slides: list[SlideReport], template: Template, config: dict[str, Any]) -> None:
-    for before, slide, after in zip([None, *slides[:-1]], slides, [*slides[1:], None], strict=True):
+    for before, slide, after in zip([None, *slides], slides, [*slides[1:], None], strict=False):
         page = template.render(slide=slide, before=before, after=after, config=config)
         write_text(folder / f"{slide.slide}.html", page)
 
 
 def _write_pictures(folder: Path, slides: list[SlideReport], inputs: ReportInputs) -> None:
-    for slide, overlay, stain in zip(slides, inputs.overlays, inputs.stain_pictures, strict=True):
+    pictures = (inputs.overlays, inputs.stain_pictures, inputs.stain_thumbnails)
+    for slide, overlay, stain, stain_thumbnails in zip(slides, *pictures, strict=True):
         shutil.copyfile(overlay, folder / f"{slide.slide}_overlay.png")
         _shrink(overlay, folder / f"{slide.slide}_thumbnail.png", THUMBNAIL_PX)
         _shrink(stain, folder / f"{slide.slide}_stain.jpg", STAIN_PICTURE_PX)
+        _shrink(stain_thumbnails, folder / f"{slide.slide}_stain_thumbnails.png", STAIN_THUMBNAILS_PX)
+    if slides:
+        draw_stain_vectors(slides, folder / STAIN_VECTORS)
     if inputs.history:
         draw_learning_curves(pd.read_csv(inputs.history), folder / LEARNING_CURVES)
 
@@ -302,7 +342,7 @@ def _write_pictures(folder: Path, slides: list[SlideReport], inputs: ReportInput
 def _shrink(picture: str, target: Path, most_px: tuple[int, int]) -> None:
     with Image.open(picture) as image:
         image.thumbnail(most_px)
-        image.save(target)
+        image.convert("RGB").save(target)
 
 
 def draw_learning_curves(history: pd.DataFrame, path: Path) -> None:
@@ -325,8 +365,58 @@ def draw_learning_curves(history: pd.DataFrame, path: Path) -> None:
         axes.set(title=title, xlabel="epoch", ylim=(0, None))
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.legend(frameon=False)
+    _save_svg(figure, path)
+
+
+def _save_svg(figure: Figure, path: Path) -> None:
+    """Save so that equal figures give equal bytes."""
     with mpl.rc_context({"svg.hashsalt": "lesionmap"}):
         figure.savefig(path, metadata={"Date": None, "Creator": None})
+
+
+def draw_stain_vectors(slides: Sequence[SlideReport], path: Path) -> None:
+    """Draw the fitted stain vectors of all slides, and the reference's, as SVG; equal slides give equal bytes.
+
+    Parameters
+    ----------
+    slides : sequence of SlideReport
+        At least one. The oddest are labelled, and their two stains joined.
+    path : Path
+    """
+    figure = Figure(figsize=(9, 5.5), layout="constrained")
+    axes = figure.subplots()
+    fitted = np.array([_fitted_directions(slide) for slide in slides])  # (slides, 2 stains, 2)
+    for points, stain, colour in zip(fitted.swapaxes(0, 1), ("haematoxylin", "eosin"), (BLUE, VERMILION), strict=True):
+        x, y = points.T
+        dots = axes.scatter(x, y, s=18, color=colour, alpha=0.7, linewidths=0, label=f"{stain}, slides")
+        dots.set_rasterized(len(slides) > MOST_VECTORS)
+    for slide in _odd_stains(slides)[:MOST_STAINS_LABELLED]:
+        _label_stains(axes, slide)
+    reference = StainProfile.of(slides[0].stain["reference"])
+    draw_stains(axes, reference, "reference", marker="s", hollow=True)
+    for square in axes.lines[-2:]:
+        square.set_path_effects([withStroke(linewidth=2.5, foreground="white")])  # seen among thousands of dots
+    figure.legend(frameon=False, loc="outside upper center", ncols=4)
+    _save_svg(figure, path)
+
+
+def _label_stains(axes: Axes, slide: SlideReport) -> None:
+    haematoxylin, eosin = _fitted_directions(slide)
+    axes.plot(*zip(haematoxylin, eosin, strict=True), color="0.7", linewidth=0.8, zorder=1)
+    label = axes.annotate(slide.slide, haematoxylin, (4, 4), textcoords="offset points", fontsize="x-small")
+    label.set_parse_math(False)
+
+
+def _fitted_directions(slide: SlideReport) -> NDArray[np.float64]:
+    """Where the slide's own stains point, (2, 2); stains of no tissue lie at the edge of the picture."""
+    own = "profile" if slide.stain["fitted"]["verdict"] == "ok" else "fitted"  # a usable profile is in the right order
+    return np.minimum(directions(np.array(slide.stain[own]["basis"])), FARTHEST_DIRECTION)
+
+
+def _odd_stains(slides: Sequence[SlideReport]) -> list[SlideReport]:
+    """The slides whose stain is odd, the oddest first."""
+    odd = [slide for slide in slides if slide.stain_oddities]
+    return sorted(odd, key=lambda slide: slide.stain_oddness, reverse=True)
 
 
 def published_epoch(history: pd.DataFrame) -> int:
@@ -343,10 +433,22 @@ def _cohort_facts(inputs: ReportInputs, slides: list[SlideReport]) -> dict[str, 
         "version": lesionmap.__version__,
         "slides": slides,
         "split_counts": {split: sum(slide.split == split for slide in slides) for split in SPLITS},
-        "quarantine": _rows(pd.read_csv(inputs.quarantine, sep="\t", dtype=str, keep_default_na=False)),
+        "quarantine": _text_rows(inputs.quarantine),
         "cohort": read_json(inputs.cohort),
         "epochs": 0 if history is None else len(history),
         "published": None if history is None else published_epoch(history),
+    }
+
+
+def _stain_facts(inputs: ReportInputs, slides: list[SlideReport]) -> dict[str, Any]:
+    odd = _odd_stains(slides)
+    return {
+        "slides": slides,
+        "reference": slides[0].stain["reference_slide"] if slides else MISSING,
+        "spread": read_json(inputs.stain_spread),
+        "odd": odd[:MOST_ODD_STAINS_LISTED],
+        "odd_left_out": len(odd[MOST_ODD_STAINS_LISTED:]),
+        "labelled": min(len(odd), MOST_STAINS_LABELLED),
     }
 
 
@@ -367,3 +469,8 @@ def stage_times(benchmarks: str) -> list[dict[str, Any]]:
 
 def _rows(table: pd.DataFrame) -> list[dict[str, Any]]:
     return [{str(key): value for key, value in row.items()} for row in table.to_dict("records")]
+
+
+def _text_rows(path: str) -> list[dict[str, str]]:
+    """Rows of a TSV whose fields are taken as they stand."""
+    return _rows(pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False))

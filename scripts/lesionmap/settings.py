@@ -26,13 +26,19 @@ def check_config(config: dict[str, Any], schema_path: str | Path) -> None:
     SettingsError
         Naming every key that is wrong, what it is, and what it may be.
     """
-    problems = list(_problems(config, _schema(schema_path)))
-    if not problems and config["model"]["norm"] == "frozen" and config["model"]["weights"] == "none":
-        problems = ["model.norm: frozen statistics need pretrained weights; take group or batch with weights: none"]
+    problems = list(_problems(config, _schema(schema_path))) or list(_contradictions(config))
     if problems:
         raise SettingsError(stage="config", finding=_listed(problems), remedy="correct the keys named above")
     tiles = config["tiles"]
     TileSpec(tiles["region_px"], tiles["tile_px"], tiles["mpp"])
+
+
+def _contradictions(config: Mapping[str, Any]) -> Iterator[str]:
+    if config["model"]["norm"] == "frozen" and config["model"]["weights"] == "none":
+        yield "model.norm: frozen statistics need pretrained weights; take group or batch with weights: none"
+    least, most = config["stain"]["ratio_limits"]
+    if least > most:
+        yield f"stain.ratio_limits: the least, {least}, is above the largest, {most}; take [{most}, {least}]"
 
 
 def inspection_settings(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -105,14 +111,24 @@ def _parsed(row: dict[str, str]) -> SlideRow:
     return SlideRow(**row | numbers | {"upsample": row["upsample"].lower() == "true"})  # type: ignore[arg-type]
 
 
-def check_reference(rows: dict[str, SlideRow], reference: str) -> None:
-    """Refuse a stain reference that is not in the sheet."""
-    if reference not in rows:
-        raise SettingsError(
-            stage="config",
-            finding=f"stain.reference is '{reference}', which is no slide of the sheet",
-            remedy=f"name one of its slides, e.g. {', '.join(list(rows)[:3])}",
-        )
+def reference_file(config: Mapping[str, Any], rows: Mapping[str, SlideRow]) -> str | None:
+    """The file that holds the stain reference: the model, or a profile; None if it is a slide or chosen among them.
+
+    Raises
+    ------
+    SettingsError
+        If `stain.reference` is neither a slide of the sheet, nor ``auto``, nor a file.
+    """
+    named, model = config["stain"]["reference"], config["model"]["path"]
+    if model or named in rows or named == "auto":
+        return str(model) if model else None
+    if named.endswith(".json") and Path(named).is_file():
+        return str(named)
+    raise SettingsError(
+        stage="config",
+        finding=f"stain.reference is '{named}', which is neither a slide of the sheet nor a profile (.json)",
+        remedy=f"name one of its slides, e.g. {', '.join(list(rows)[:3])}, or set auto",
+    )
 
 
 def _row_problems(

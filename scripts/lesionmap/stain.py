@@ -1,43 +1,25 @@
-"""Stain normalisation (METHOD.md §1.2): one basis and one pair of concentrations per slide, one table per pair.
+"""Stain normalisation (METHOD.md §1.2): a slide's own stains, and the table that brings every colour to other ones.
 
-Optical density OD = −ln(I / 255) = H · W, with W the (2, 3) basis of unit rows, haematoxylin first.
+Optical density OD = −ln(I / 255) = H · W, with W the (2, 3) basis of unit rows, haematoxylin first, and H ≥ 0 the
+concentrations of a pixel.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from lesionmap.errors import StainError
-from lesionmap.files import read_json, write_json
-from lesionmap.images import write_png
-from lesionmap.slides import Slide, SlideInfo
-from lesionmap.tissue import TissueMask
-
 I0 = 255.0
 OD_FLOOR = 1e-6
-FIT_SPARSITY = 0.1  # λ of the dictionary, as in StainTools
 CONCENTRATION_SPARSITY = 0.01  # λ of the concentrations, as in StainTools
-FIT_ITERATIONS = 100
-FEWEST_PIXELS = 1000
-SAMPLED_BOX_PX = 256
-MOST_SAMPLED_BOXES = 100
-PICTURE_PX = 1024
-DARKEST, BRIGHTEST = 15, 240  # outside this mean grey level a pixel is ink, dust or glass
-RUIFROK = ((0.65, 0.70, 0.29), (0.07, 0.99, 0.11))  # Ruifrok & Johnston 2001, haematoxylin and eosin
+SMALLEST_PART = 2**18  # pixels: less is done before another thread has started
+WHITE = 250  # colours with no channel below are glass
 
-
-@dataclass(frozen=True)
-class StainSettings:
-    """How a basis is fitted: `method` (vahadane, macenko or none) on `n_pixels` drawn with `seed`."""
-
-    method: str
-    n_pixels: int
-    seed: int
+Basis = tuple[tuple[float, float, float], tuple[float, float, float]]
 
 
 @dataclass(frozen=True)
@@ -55,97 +37,54 @@ class StainProfile:
     reconstruction_error : float
         Root mean square of OD − H·W over those pixels.
     method : str
+        How the basis was found.
+    verdict : str
+        ``ok``, or what keeps the pixels from showing two stains; see :func:`lesionmap.stain_fit.verdict`.
     """
 
-    basis: tuple[tuple[float, ...], ...]
-    p99: tuple[float, ...]
+    basis: Basis
+    p99: tuple[float, float]
     n_pixels: int
     reconstruction_error: float
     method: str
+    verdict: str
+
+    @classmethod
+    def of(cls, record: dict[str, Any]) -> "StainProfile":
+        """From its JSON form."""
+        return cls(**record | {"basis": tuple(map(tuple, record["basis"])), "p99": tuple(record["p99"])})
 
 
-def load_profile(path: str | Path) -> StainProfile:
-    """Read a profile written by :func:`fit_slide`."""
-    return profile_from(read_json(path)["profile"])
-
-
-def profile_from(record: dict[str, Any]) -> StainProfile:
-    """Rebuild a profile from its JSON form."""
-    return StainProfile(**record | {"basis": tuple(map(tuple, record["basis"])), "p99": tuple(record["p99"])})
-
-
-def fit_slide(
-    info: SlideInfo, tissue_path: str, output: str, picture: str, settings: StainSettings, provenance: dict[str, Any]
-) -> None:
-    """Fit a slide's stain profile on tissue pixels spread over the whole slide.
+@dataclass(frozen=True)
+class StainMatch:
+    """How one slide is brought to the reference.
 
     Parameters
     ----------
-    info : SlideInfo
-    tissue_path : str
-        The slide's tissue mask.
-    output : str
-        JSON: the profile and where it comes from.
-    picture : str
-        PNG: a piece of tissue beside its own reconstruction from the two stains.
-    settings : StainSettings
-    provenance : dict
-
-    Raises
-    ------
-    StainError
-        If there is too little tissue or it does not show two stains.
+    profile : StainProfile
+        What the slide's colours are taken apart by.
+    reference : StainProfile
+    ratio : (float, float)
+        What its concentrations are multiplied by, P99(reference) / P99(slide) within the configured limits.
     """
-    tissue = TissueMask(tissue_path, info)
-    with Slide(info, "fit_stain") as slide:
-        pixels = _sample_pixels(slide, tissue, settings)
-        profile = fit(pixels, settings.method, info.slide)
-        view, _ = slide.read_where_possible(_busiest_corner(tissue), (PICTURE_PX, PICTURE_PX), info.mpp)
-    table = transform_table(profile, profile)
-    write_png(picture, np.concatenate([view, apply_table(table, view)], axis=1))
-    write_json(output, {"slide": info.slide, "profile": asdict(profile), "provenance": provenance})
 
+    profile: StainProfile
+    reference: StainProfile
+    ratio: tuple[float, float]
 
-def fit(pixels: NDArray[np.uint8], method: str, slide: str) -> StainProfile:
-    """Fit basis and P99 to tissue pixels.
+    @classmethod
+    def of(cls, record: dict[str, Any]) -> "StainMatch":
+        """From the JSON that :func:`lesionmap.stain_match.match_slide` writes."""
+        profile, reference = (StainProfile.of(record[key]) for key in ("profile", "reference"))
+        return cls(profile, reference, tuple(record["ratio"]))
 
-    Parameters
-    ----------
-    pixels : (N, 3) uint8
-    method : str
-        ``vahadane`` (Vahadane et al., IEEE TMI 2016: sparse non-negative dictionary), ``macenko`` (Macenko et al.,
-        ISBI 2009) or ``none`` (the published average basis, so that nothing is fitted).
-    slide : str
-        Id, for error messages.
-    """
-    if len(pixels) < FEWEST_PIXELS:
-        raise StainError(
-            slide=slide,
-            stage="fit_stain",
-            finding=f"{len(pixels)} usable tissue pixels; {FEWEST_PIXELS} are needed",
-            remedy="check the tissue mask; remove the slide if it is blank, black or covered in ink",
-        )
-    od = optical_density(pixels)
-    fitters: dict[str, Callable[[NDArray[np.float64]], NDArray[np.float64]]]
-    fitters = {"vahadane": _fit_vahadane, "macenko": _fit_macenko, "none": lambda _: np.array(RUIFROK)}
-    basis = _ordered(fitters[method](od))
-    concentrations = _concentrations(od, basis, CONCENTRATION_SPARSITY)
-    p99 = np.percentile(concentrations, 99, axis=0)
-    if not np.isfinite(basis).all() or p99.min() < 0.05:
-        raise StainError(
-            slide=slide,
-            stage="fit_stain",
-            finding=f"the tissue does not show two stains (P99 {p99[0]:.3f} and {p99[1]:.3f})",
-            remedy="check that the slide is H&E; else remove it or set stain.method to none",
-        )
-    residual = od - np.einsum("nk,kc->nc", concentrations, basis)
-    return StainProfile(
-        basis=tuple(tuple(float(value) for value in row) for row in basis),
-        p99=(float(p99[0]), float(p99[1])),
-        n_pixels=len(pixels),
-        reconstruction_error=float(np.sqrt(np.mean(residual**2))),
-        method=method,
-    )
+    def as_record(self) -> dict[str, Any]:
+        """Its JSON form."""
+        return asdict(self)
+
+    def table(self) -> NDArray[np.uint8]:
+        """The :func:`stain_table` of this slide."""
+        return stain_table(self.profile.basis, np.array(self.reference.basis) * np.array(self.ratio)[:, None])
 
 
 def optical_density(pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
@@ -153,176 +92,137 @@ def optical_density(pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
     return np.maximum(-np.log(np.maximum(pixels, 1) / I0), OD_FLOOR)
 
 
-def _sample_pixels(slide: Slide, tissue: TissueMask, settings: StainSettings) -> NDArray[np.uint8]:
-    """Equally many tissue pixels from each of up to 100 boxes spread over the slide; (N, 3) uint8."""
-    generator = np.random.default_rng(settings.seed)
-    boxes = _tissue_boxes(tissue)
-    chosen = boxes[np.sort(generator.permutation(len(boxes))[:MOST_SAMPLED_BOXES])]
-    quota = -(-settings.n_pixels // max(1, len(chosen)))
-    drawn = []
-    for xy in chosen:
-        box, _ = slide.read_where_possible(tuple(xy), (SAMPLED_BOX_PX, SAMPLED_BOX_PX), slide.info.mpp)
-        wanted = tissue.at(tuple(xy), (SAMPLED_BOX_PX, SAMPLED_BOX_PX), 1.0) & usable(box)
-        pixels = box[wanted]
-        drawn.append(pixels[generator.permutation(len(pixels))[:quota]])
-    return np.concatenate(drawn) if drawn else np.empty((0, 3), np.uint8)
+def stain_table(
+    basis: Sequence[Sequence[float]] | NDArray[np.float64],
+    target: Sequence[Sequence[float]] | NDArray[np.float64],
+    sparsity: float = CONCENTRATION_SPARSITY,
+) -> NDArray[np.uint8]:
+    """Tabulate the normalisation of all 2²⁴ colours.
 
-
-def usable(image: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """Pixels that can show stain: neither glass, nor black, nor the blue, green or black of a pen; (H, W) bool."""
-    grey = image.mean(axis=-1)
-    red, green, blue = (image[..., channel].astype(np.int16) for channel in range(3))
-    pen = (green > red + 10) | (blue > red + 90)
-    stained: NDArray[np.bool_] = (grey > DARKEST) & (grey < BRIGHTEST) & ~pen
-    return stained
-
-
-def _tissue_boxes(tissue: TissueMask) -> NDArray[np.float64]:
-    """Top-left corners of the 256-px boxes that are at least half tissue (any tissue, if there are none)."""
-    shares = np.array([(x, y, share) for x, y, share in _box_shares(tissue)]).reshape(-1, 3)
-    enough = 0.5 if (shares[:, 2] >= 0.5).any() else 1e-9
-    return shares[shares[:, 2] >= enough, :2]
-
-
-def _box_shares(tissue: TissueMask) -> Iterator[tuple[float, float, float]]:
-    side = max(1, round(SAMPLED_BOX_PX / tissue.scale[0]))
-    height, width = tissue.mask.shape
-    for row in range(0, height, side):
-        for column in range(0, width, side):
-            share = float(tissue.mask[row : row + side, column : column + side].mean())
-            yield column * tissue.scale[0], row * tissue.scale[1], share
-
-
-def _busiest_corner(tissue: TissueMask) -> tuple[float, float]:
-    x, y, _ = max(_box_shares(tissue), key=lambda box: box[2])
-    return x, y
-
-
-def _ordered(basis: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Unit rows, haematoxylin (the one that absorbs more red) first."""
-    rows = basis / np.linalg.norm(basis, axis=1, keepdims=True)
-    ordered: NDArray[np.float64] = rows[np.argsort(-rows[:, 0], stable=True)]
-    return ordered
-
-
-def _fit_macenko(od: NDArray[np.float64]) -> NDArray[np.float64]:
-    stained = od[(od > 0.15).any(axis=1)]
-    stained = stained if len(stained) >= FEWEST_PIXELS else od
-    centred = stained - stained.mean(axis=0)
-    plane = np.linalg.eigh(np.einsum("ni,nj->ij", centred, centred))[1][:, [2, 1]]
-    plane *= np.where(plane.sum(axis=0) < 0, -1, 1)
-    projected = np.einsum("ni,ij->nj", stained, plane)
-    low, high = np.percentile(np.arctan2(projected[:, 1], projected[:, 0]), [1, 99])
-    basis = np.array([plane @ (np.cos(angle), np.sin(angle)) for angle in (low, high)])
-    upright: NDArray[np.float64] = np.maximum(basis * np.where(basis.sum(axis=1, keepdims=True) < 0, -1, 1), OD_FLOOR)
-    return upright
-
-
-def _fit_vahadane(od: NDArray[np.float64]) -> NDArray[np.float64]:
-    start = np.array(RUIFROK) / np.linalg.norm(RUIFROK, axis=1, keepdims=True)
-    basis: NDArray[np.float64] = _dictionary(od, start, FIT_SPARSITY, FIT_ITERATIONS)
-    return basis
-
-
-@numba.njit(cache=True)
-def _dictionary(od, start, sparsity, iterations):  # type: ignore[no-untyped-def]  # numba types it
-    """Alternate exact non-negative lasso for H with block coordinate descent for W, ‖row‖ ≤ 1 (Mairal 2010)."""
-    basis = start.copy()
-    for _ in range(iterations):
-        gram = np.zeros((2, 2))
-        cross = np.zeros((2, 3))
-        for n in range(od.shape[0]):
-            h0, h1 = _solve(od[n, 0], od[n, 1], od[n, 2], basis, sparsity)
-            gram[0, 0] += h0 * h0
-            gram[0, 1] += h0 * h1
-            gram[1, 1] += h1 * h1
-            for c in range(3):
-                cross[0, c] += h0 * od[n, c]
-                cross[1, c] += h1 * od[n, c]
-        gram[1, 0] = gram[0, 1]
-        for _ in range(5):
-            for k in range(2):
-                if gram[k, k] > 0.0:
-                    row = basis[k] + (cross[k] - gram[k, 0] * basis[0] - gram[k, 1] * basis[1]) / gram[k, k]
-                    row = np.maximum(row, 0.0)
-                    basis[k] = row / max(1.0, np.sqrt((row * row).sum()))
-    return basis
-
-
-@numba.njit(cache=True, inline="always")
-def _solve(r, g, b, basis, sparsity):  # type: ignore[no-untyped-def]  # numba types it
-    """Exact minimum of ½‖od − h·W‖² + λ(h₀ + h₁) over h ≥ 0."""
-    w = basis
-    b0 = r * w[0, 0] + g * w[0, 1] + b * w[0, 2] - sparsity
-    b1 = r * w[1, 0] + g * w[1, 1] + b * w[1, 2] - sparsity
-    g00 = w[0, 0] * w[0, 0] + w[0, 1] * w[0, 1] + w[0, 2] * w[0, 2]
-    g11 = w[1, 0] * w[1, 0] + w[1, 1] * w[1, 1] + w[1, 2] * w[1, 2]
-    g01 = w[0, 0] * w[1, 0] + w[0, 1] * w[1, 1] + w[0, 2] * w[1, 2]
-    determinant = g00 * g11 - g01 * g01
-    if determinant > 1e-12:
-        h0 = (b0 * g11 - b1 * g01) / determinant
-        h1 = (b1 * g00 - b0 * g01) / determinant
-        if h0 >= 0.0 and h1 >= 0.0:
-            return h0, h1
-    only0 = max(b0, 0.0) / max(g00, 1e-12)
-    if b1 - g01 * only0 <= 0.0:
-        return only0, 0.0
-    return 0.0, max(b1, 0.0) / max(g11, 1e-12)
-
-
-@numba.njit(cache=True)
-def _concentrations(od, basis, sparsity):  # type: ignore[no-untyped-def]  # numba types it
-    result = np.empty((od.shape[0], 2))
-    for n in range(od.shape[0]):
-        result[n, 0], result[n, 1] = _solve(od[n, 0], od[n, 1], od[n, 2], basis, sparsity)
-    return result
-
-
-def transform_table(slide: StainProfile, reference: StainProfile) -> NDArray[np.uint8]:
-    """Tabulate the normalisation of every colour.
+    The concentrations of a colour are the exact minimum of ½‖OD − h·W‖² + λ(h₀ + h₁) over h ≥ 0; with λ = 0 that is
+    non-negative least squares. It is linear in OD as long as the same stains are present, so the new colour is a
+    product of three factors, one per channel, and no logarithm or exponential is left in the loop.
 
     Parameters
     ----------
-    slide, reference : StainProfile
+    basis : (2, 3) float
+        W of the slide, unit rows.
+    target : (2, 3) float
+        W of the reference, its rows multiplied by the ratios of P99.
+    sparsity : float
+        λ ≥ 0.
 
     Returns
     -------
     (2**24, 3) uint8
-        Normalised colour at index R·65536 + G·256 + B. White stays white: it has no concentration of either stain.
+        Normalised colour at index R·65536 + G·256 + B: 255 · exp(−h · target), rounded. White stays white: colours
+        from (250, 250, 250) on become no darker than that (which takes ratios above 1.25 to matter at all).
+
+    Raises
+    ------
+    ValueError
+        If the two stains of `basis` are so alike that concentrations cannot be told.
     """
-    ratio = np.array(reference.p99) / np.array(slide.p99)
-    target = np.array(reference.basis) * ratio[:, None]
+    source, goal = np.asarray(basis, dtype=np.float64), np.asarray(target, dtype=np.float64)
     od = optical_density(np.arange(256, dtype=np.uint8))
-    table: NDArray[np.uint8] = _tabulate(od, np.array(slide.basis), target)
+    gram = source @ source.T
+    with np.errstate(all="ignore"):
+        solvers = np.stack(
+            [np.linalg.inv(gram) if np.linalg.det(gram) > 1e-9 else np.full((2, 2), np.nan)]
+            + [np.diag(np.arange(2) == only) / gram[only, only] for only in range(2)]
+        )  # both stains, the first alone, the second alone: concentrations = solver · (W · OD − λ)
+        slopes = np.einsum("rkj,jc,kt->rtc", solvers, source, goal)  # (3 cases, 3 new channels, 3 channels)
+        factors = np.exp(-slopes[..., None] * od)  # (3, 3, 3, 256)
+        factors[:, :, 0] *= I0 * np.exp(sparsity * np.einsum("rkj,kt->rt", solvers, goal))[..., None]
+    if not np.isfinite(factors).all():
+        raise ValueError(f"the stains {source.tolist()} are too alike to be told apart")
+    table: NDArray[np.uint8] = _tabulate(factors, source[:, :, None] * od, gram, sparsity)
+    glass = table.reshape(256, 256, 256, 3)[WHITE:, WHITE:, WHITE:]
+    np.maximum(glass, WHITE, out=glass)
     return table
 
 
-@numba.njit(cache=True)
-def _tabulate(od, basis, target):  # type: ignore[no-untyped-def]  # numba types it
+@numba.njit(cache=True, nogil=True)
+def _tabulate(factors, absorbed, gram, sparsity):  # type: ignore[no-untyped-def]  # numba types it
+    """`absorbed` (2, 3, 256): what each level of each channel adds to W · OD."""
     table = np.empty((1 << 24, 3), dtype=np.uint8)
+    part = np.empty((3, 3))
     for r in range(256):
         for g in range(256):
-            for b in range(256):
-                h0, h1 = _solve(od[r], od[g], od[b], basis, CONCENTRATION_SPARSITY)
-                index = (r << 16) | (g << 8) | b
+            first = absorbed[0, 0, r] + absorbed[0, 1, g] - sparsity
+            second = absorbed[1, 0, r] + absorbed[1, 1, g] - sparsity
+            for case in range(3):
                 for c in range(3):
-                    density = h0 * target[0, c] + h1 * target[1, c]
-                    table[index, c] = np.uint8(np.floor(I0 * np.exp(-density) + 0.5))
+                    part[case, c] = factors[case, c, 0, r] * factors[case, c, 1, g]
+            for b in range(256):
+                along0, along1 = first + absorbed[0, 2, b], second + absorbed[1, 2, b]
+                index = (r << 16) | (g << 8) | b
+                case = _case(along0, along1, gram)
+                for c in range(3):
+                    level = 255.0 if case < 0 else part[case, c] * factors[case, c, 2, b]
+                    table[index, c] = np.uint8(level + 0.5)
     return table
 
 
-def apply_table(table: NDArray[np.uint8], image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Normalise a (H, W, 3) uint8 image by :func:`transform_table`'s table."""
-    result: NDArray[np.uint8] = _gather(table, np.ascontiguousarray(image).reshape(-1, 3)).reshape(image.shape)
-    return result
+@numba.njit(cache=True, nogil=True, inline="always")
+def _case(along0, along1, gram):  # type: ignore[no-untyped-def]  # numba types it
+    """Which stains are present, given W · OD − λ: 0 both, 1 the first, 2 the second, −1 none."""
+    if along0 * gram[1, 1] >= along1 * gram[0, 1] and along1 * gram[0, 0] >= along0 * gram[0, 1]:
+        return 0
+    if along0 > 0.0 and along1 * gram[0, 0] <= along0 * gram[0, 1]:
+        return 1
+    return 2 if along1 > 0.0 else -1
 
 
-@numba.njit(cache=True)
-def _gather(table, pixels):  # type: ignore[no-untyped-def]  # numba types it
-    result = np.empty_like(pixels)
+def apply_table(
+    table: NDArray[np.uint8], image: NDArray[np.uint8], out: NDArray[np.uint8] | None = None, threads: int = 1
+) -> NDArray[np.uint8]:
+    """Normalise an image by :func:`stain_table`'s table; other Python threads go on meanwhile.
+
+    Parameters
+    ----------
+    table : (2**24, 3) uint8
+    image : (..., 3) uint8
+        Any shape and any strides.
+    out : (..., 3) uint8, optional
+        Where the result goes, of the same shape; may be `image` itself.
+    threads : int
+        At most so many; small images are not worth the start of a thread.
+
+    Returns
+    -------
+    (..., 3) uint8
+        `out` if it was given.
+
+    Raises
+    ------
+    ValueError
+        If an array has another type or shape.
+    """
+    if table.dtype != np.uint8 or table.shape != (1 << 24, 3):
+        raise ValueError(f"table must be uint8 of shape (2**24, 3), found {table.dtype} {table.shape}")
+    out = np.empty(image.shape, np.uint8) if out is None else out
+    for name, array in (("image", image), ("out", out)):
+        if array.dtype != np.uint8 or array.shape[-1:] != (3,) or array.shape != image.shape:
+            raise ValueError(f"{name} must be uint8 of shape (..., 3), found {array.dtype} {array.shape}")
+    pixels = np.ascontiguousarray(image).reshape(-1, 3)
+    result = out.reshape(-1, 3) if out.flags.c_contiguous else np.empty_like(pixels)
+    n_parts = max(1, min(threads, len(pixels) // SMALLEST_PART))
+    if n_parts == 1:
+        _gather(table, pixels, result)
+    else:
+        parts = zip(np.array_split(pixels, n_parts), np.array_split(result, n_parts), strict=True)
+        with ThreadPoolExecutor(n_parts) as pool:
+            list(pool.map(lambda part: _gather(table, *part), parts))
+    if not out.flags.c_contiguous:
+        out[...] = result.reshape(out.shape)
+    return out
+
+
+@numba.njit(cache=True, nogil=True)
+def _gather(table, pixels, result):  # type: ignore[no-untyped-def]  # numba types it
     for n in range(pixels.shape[0]):
         index = (np.int64(pixels[n, 0]) << 16) | (np.int64(pixels[n, 1]) << 8) | np.int64(pixels[n, 2])
         result[n, 0] = table[index, 0]
         result[n, 1] = table[index, 1]
         result[n, 2] = table[index, 2]
-    return result

@@ -46,7 +46,7 @@ def find_tissue(info: SlideInfo, output: str, settings: TissueSettings) -> None:
             slide=info.slide,
             stage="find_tissue",
             finding="no tissue was found",
-            remedy="look at the slide; remove it from the sheet if it is blank or hardly stained",
+            remedy="look at the slide; remove it from the sheet if it is blank, grey or hardly stained",
         )
     write_pyramid(output, mask.astype(np.uint8) * 255, mpp=settings.mpp, levels=1)
 

@@ -4,13 +4,12 @@ import tifffile
 import torch
 from lesionmap.inference import InferenceSettings, probability_map
 from lesionmap.slides import Slide
-from lesionmap.stain import RUIFROK, StainProfile, apply_table, transform_table
+from lesionmap.stain import StainMatch, apply_table
 from lesionmap.tissue import TissueMask
 from pyramids import info_of, write_tiff
+from stained import OTHER_HE, PROFILE, profile
 
-NORMED = tuple(tuple(value / sum(v * v for v in stain) ** 0.5 for value in stain) for stain in RUIFROK)
-STAIN = StainProfile(NORMED, (1.5, 1.0), 1, 0.0, "test")
-REFERENCE = StainProfile(NORMED, (1.2, 1.1), 1, 0.0, "test")
+STAIN = StainMatch(PROFILE, profile(OTHER_HE), (0.8, 1.1))
 
 
 class Pointwise(torch.nn.Module):
@@ -38,7 +37,7 @@ def slide(tmp_path):
 def mapped_with_losses(slide, batch_size=3, threads=2, most=0.0):
     info, tissue = slide
     settings = InferenceSettings(mpp=2.5, batch_size=batch_size, threshold=0.5, max_unreadable_fraction=most)
-    return probability_map(info, tissue, STAIN, REFERENCE, Pointwise(), tile_px=32, settings=settings, threads=threads)
+    return probability_map(info, tissue, STAIN, Pointwise(), tile_px=32, settings=settings, threads=threads)
 
 
 def mapped(slide, **options):
@@ -53,7 +52,7 @@ def test_the_stitched_map_is_that_of_the_whole_slide(slide):
     width, height = (int(np.ceil(length * 0.26 / 2.5)) for length in info.size_lv0)
     assert found.shape == (height, width)
     with Slide(info, "test") as opened:
-        whole = apply_table(transform_table(STAIN, REFERENCE), opened.read((0, 0), (width, height), 2.5))
+        whole = apply_table(STAIN.table(), opened.read((0, 0), (width, height), 2.5))
     expected = 255 / (1 + np.exp((whole[..., 0] - 128.0) / 40))
     difference = np.abs(found - expected)
     assert np.percentile(difference, 99) <= 3  # reading in other boxes rounds a grey level differently

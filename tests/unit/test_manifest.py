@@ -1,7 +1,7 @@
 import numpy as np
 import pandas as pd
 import pytest
-from lesionmap.errors import LesionMapError, SettingsError, SlideError
+from lesionmap.errors import LesionMapError, SlideError
 from lesionmap.files import write_json
 from lesionmap.losses import RunFiles, list_quarantine, show_quarantine
 from lesionmap.manifest import RunTables, build_manifest, conclude, good_slides
@@ -31,7 +31,7 @@ def tables(tmp_path, records):
     names = ("headline.txt", "manifest.tsv", "quarantine.tsv", "unreadable.tsv")
     made = RunTables(*(str(tmp_path / name) for name in names))
     (tmp_path / "headline.txt").write_text("Dice 0.9\n")
-    build_manifest(records, made.manifest, reference=None)
+    build_manifest(records, made.manifest)
     list_quarantine(RunFiles(records), made.quarantine, made.unreadable)
     return made
 
@@ -42,11 +42,6 @@ def test_the_manifest_holds_the_slides_that_passed(tables):
     table = pd.read_csv(tables.manifest, sep="\t", keep_default_na=False).set_index("slide")
     assert table["flags"].to_dict() == {"NA": "", "b": 'it is pale; it is "small"'}
     assert table["mpp_source"].to_list() == ["file", "file"]
-
-
-def test_a_reference_in_quarantine_is_refused(tmp_path, records):
-    with pytest.raises(SettingsError, match="the stain reference 'c' is in quarantine: it is empty"):
-        build_manifest(records, str(tmp_path / "m.tsv"), reference="c")
 
 
 def test_one_table_has_what_every_stage_found(tmp_path, records, tables):

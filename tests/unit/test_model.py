@@ -11,10 +11,10 @@ from lesionmap.model import (
     TopDownStep,
     fetch_backbone,
     load_backbone,
-    load_facts,
     load_model,
     save_model,
 )
+from lesionmap.model_facts import load_facts
 from torch.nn import functional
 
 SMALL = ModelSettings("resnet18", "batch")

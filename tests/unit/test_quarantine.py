@@ -52,14 +52,6 @@ def test_a_reason_among_the_inputs_is_handed_on_without_running_the_job(tmp_path
     assert [str(quarantined(path)) for path in paths[1]] == [str(REASON)] * 2
 
 
-def test_a_reference_slide_in_quarantine_fails_the_job_of_another_slide(tmp_path, paths):
-    write_quarantined(paths[0][1:], REASON)
-    with pytest.raises((SystemExit, SettingsError)) as ended, job(tmp_path, paths, slide="s2"):
-        pass
-    assert "the stain reference 's1' is in quarantine: no tissue was found" in str(ended.value)
-    assert not (tmp_path / "out.h5").exists()
-
-
 @pytest.mark.parametrize("error", [SettingsError(stage="config", finding="x", remedy="y"), ValueError("a bug")])
 def test_errors_that_are_not_the_slides_fail_the_job(tmp_path, paths, error):
     with pytest.raises((SystemExit, ValueError)) as ended, job(tmp_path, paths):

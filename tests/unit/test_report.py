@@ -1,6 +1,7 @@
 """The report: its figures are exact, its links lead somewhere, nothing needs the network."""
 
 import json
+import re
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -21,11 +22,17 @@ from lesionmap.metrics import Histograms, binary_metrics
 from lesionmap.quarantine import write_quarantined
 from lesionmap.report import ReportInputs, duration, fixed, published_epoch, render_report, stage_times
 from lesionmap.slides import SlideInfo
-from PIL import UnidentifiedImageError
+from lesionmap.stain_cohort import compare_stains
+from PIL import Image, UnidentifiedImageError
 
 CONFIG = yaml.safe_load((Path(__file__).parents[2] / "config" / "config.yaml").read_text(encoding="utf-8"))
 SPLITS = {"train_1": "train", "Präparat 7%": "test", "new_1": "inference"}
 BOUNDS_XY_LV0 = (1000, 2000)
+MEAN_OD = {  # before and after; standard deviations: haematoxylin √(1/150) and a quarter, eosin √(1/50) and a fifth
+    "train_1": ([0.1, 0.3], [0.1, 0.3]),
+    "Präparat 7%": ([0.2, 0.3], [0.125, 0.3]),
+    "new_1": ([0.3, 0.6], [0.15, 0.36]),
+}
 HISTORY = pd.DataFrame(
     {
         "epoch": [1, 2, 3],
@@ -90,15 +97,10 @@ def make_slide(folder: Path, slide: str, split: str, lesions: np.ndarray[Any, An
     record = {"slide": slide, "split": split, "verdict": "ok", "flags": flags, "resolution": resolution}
     record["info"] = vars(info)
     write_json(folder / f"{slide}.json", record)
-    profile = {
-        "basis": [[0.6, 0.8, 0.0], [0.0, 1.0, 0.0]],
-        "p99": [1.5, 1.0],
-        "n_pixels": 9,
-        "method": "vahadane",
-    }
-    write_json(folder / f"{slide}.stain.json", {"profile": profile | {"reconstruction_error": 0.0125}})
+    write_json(folder / f"{slide}.stain.json", stain_match(slide))
     view = np.full((30, 40, 3), 200, dtype=np.uint8)
-    write_png(folder / f"{slide}.stain.png", view)
+    Image.fromarray(np.full((46, 170, 4), 255, dtype=np.uint8)).save(folder / f"{slide}.stain.png")  # as matplotlib's
+    write_png(folder / f"{slide}.stain_thumbnails.png", np.full((256, 512, 3), 200, dtype=np.uint8))
     levels = lesions.astype(np.uint8) * 204
     origin = {"software": "LesionMap 9", "code": "c0de"}
     write_lesions(
@@ -111,6 +113,45 @@ def make_slide(folder: Path, slide: str, split: str, lesions: np.ndarray[Any, An
     )
     no_lesion = np.zeros((30, 40), dtype=np.uint8)
     write_overlay(folder / f"{slide}.overlay.png", view, no_lesion, no_lesion > 0)
+
+
+def stain_match(slide: str) -> dict[str, Any]:
+    """As of a slide whose stains are those of the reference, train_1, but weaker."""
+    basis = [[0.6, 0.8, 0.0], [0.0, 1.0, 0.0]]  # cosine of the angle between them: 0.8
+    facts = {"n_pixels": 9, "reconstruction_error": 0.0125, "method": "vahadane", "verdict": "ok"}
+    before, after = MEAN_OD.get(slide, ([0.1, 0.3], [0.1, 0.3]))
+    return {
+        "profile": {"basis": basis, "p99": [1.5, 1.0]} | facts,
+        "reference": {"basis": basis, "p99": [3.0, 1.25]} | facts,
+        "ratio": [2.0, 1.25],
+        "slide": slide,
+        "reference_slide": "train_1",
+        "angle_to_reference": [0.5, 1.5],
+        "fitted": {"verdict": "ok", "basis": basis, "angle": 36.87},
+        "mean_od": {"before": before, "after": after},
+        "flags": [],
+    }
+
+
+def change_stain(inputs: ReportInputs, slide: str, outlier: str = "", **changes: Any) -> None:
+    """Give a slide another stain, and say in what it is unlike the others."""
+    path = inputs.stains[list(SPLITS).index(slide)]
+    write_json(path, json.loads(Path(path).read_text()) | changes)
+    table = pd.read_csv(inputs.stain_table, sep="\t", dtype=str, keep_default_na=False)
+    table.loc[table["slide"] == slide, "outlier"] = outlier
+    table.to_csv(inputs.stain_table, sep="\t", index=False)
+
+
+def with_fallback(method: str, flags: list[str]) -> dict[str, Any]:
+    """What differs for a slide whose fit found brown and grey."""
+    match = stain_match("any")
+    fitted = {"verdict": "not H&E", "basis": [[0.0, 0.0, 1.0], [0.5, 0.6, 0.6]], "angle": 53.1}
+    return {
+        "profile": match["profile"] | {"verdict": "not H&E", "method": method},
+        "fitted": fitted,
+        "flags": flags,
+        "angle_to_reference": [0.0, 0.0],
+    }
 
 
 def make_metrics(folder: Path, slide: str) -> str:
@@ -136,18 +177,20 @@ def inputs(tmp_path: Path) -> ReportInputs:
     advice = {"finding": "<script>alert(1)</script>", "remedy": "copy & try again"}
     write_json(folder / "bad_1.json", bad | advice)
     records = [str(folder / f"{slide}.json") for slide in [*SPLITS, "bad_1"]]
-    tables = [str(folder / name) for name in ("quarantine.tsv", "cohort.json", "slides.tsv")]
+    names = ("quarantine.tsv", "cohort.json", "slides.tsv", "stain.tsv", "spread.json")
+    tables = [str(folder / name) for name in names]
     list_quarantine(RunFiles(records), tables[0], str(folder / "unreadable.tsv"))
     summarise([make_metrics(folder, "Präparat 7%")], tables[2], tables[1], str(folder / "headline.txt"), threshold=0.5)
     HISTORY.to_csv(folder / "history.csv", index=False)
-    kinds = ("json", "stain.json", "stain.png", "geojson", "overlay.png")
+    kinds = ("json", "stain.json", "stain.png", "stain_thumbnails.png", "geojson", "overlay.png")
     per_slide = [[str(folder / f"{slide}.{kind}") for slide in SPLITS] for kind in kinds]
+    compare_stains(per_slide[1], *tables[3:])
     return ReportInputs(*tables, str(folder / "history.csv"), *per_slide)
 
 
 def render(inputs: ReportInputs, folder: Path, **changes: Any) -> Path:
     report = folder / "report"
-    outputs = (str(report / "index.html"), str(report / "slides"), str(report / "figures"))
+    outputs = [str(report / name) for name in ("index.html", "stain.html", "slides", "figures")]
     render_report(inputs, *outputs, config=CONFIG | changes, benchmarks=str(folder / "benchmarks"))
     return report
 
@@ -161,27 +204,30 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_every_slide_has_a_page_and_three_pictures(report: Path) -> None:
+def test_every_slide_has_a_page_and_four_pictures(report: Path) -> None:
     pages = {f"slides/{slide}.html" for slide in SPLITS}
-    kinds = ("overlay.png", "thumbnail.png", "stain.jpg")
+    kinds = ("overlay.png", "thumbnail.png", "stain.jpg", "stain_thumbnails.png")
     pictures = {f"figures/{slide}_{kind}" for slide in SPLITS for kind in kinds}
-    assert set(contents(report)) == {"index.html", "figures/learning_curves.svg"} | pages | pictures
+    of_all = {"index.html", "stain.html", "figures/learning_curves.svg", "figures/stain_vectors.svg"}
+    assert set(contents(report)) == of_all | pages | pictures
 
 
 def test_links_inside_the_report_lead_to_files(report: Path) -> None:
-    for path in [report / "index.html", *(report / "slides").iterdir()]:
+    for path in report.rglob("*.html"):
         page = Page(path)
         targets = [(path.parent / unquote(link)).resolve() for link in page.links if not link.startswith("#")]
         inside = [target for target in targets if target.is_relative_to(report.resolve())]
         assert len(inside) >= 3
+        assert path.name == "stain.html" or report.resolve() / "stain.html" in inside
         assert all(target.is_file() for target in inside)
         assert all(image["alt"] for image in page.images)
 
 
-def test_jumps_lead_to_sections(report: Path) -> None:
-    page = Page(report / "index.html")
+@pytest.mark.parametrize(("name", "section"), [("index", "quarantine"), ("stain", "vectors")])
+def test_jumps_lead_to_sections(report: Path, name: str, section: str) -> None:
+    page = Page(report / f"{name}.html")
     jumps = [link[1:] for link in page.links if link.startswith("#")]
-    assert "quarantine" in jumps
+    assert section in jumps
     assert all(f'id="{jump}"' in page.source for jump in jumps)
 
 
@@ -261,7 +307,7 @@ def test_without_evaluated_slides_the_report_says_so(inputs: ReportInputs, tmp_p
 def test_slide_table_is_in_the_order_of_the_sheet(report: Path) -> None:
     rows = [row for row in Page(report / "index.html").rows if len(row) == 10][1:]
     assert [row[1] for row in rows] == list(SPLITS)
-    # 4000 × 3000 px of 0.25 µm; AUROC 0.9 · 0.9 + (0.9 · 0.1 + 0.1 · 0.9) / 2; cosine of the stain angle 0.8
+    # 4000 × 3000 px of 0.25 µm; AUROC 0.9 · 0.9 + (0.9 · 0.1 + 0.1 · 0.9) / 2
     assert rows[1][2:] == ["test", "0.2500", "1.0 × 0.8", "2", "0.008", "0.900", "0.900", "36.9"]
     assert rows[2][2:] == ["inference", "0.2500", "1.0 × 0.8", "0", "0.000", "—", "—", "36.9"]
 
@@ -291,9 +337,179 @@ def test_slide_pages_name_their_neighbours(report: Path) -> None:
 
 def test_stain_of_a_slide(report: Path) -> None:
     page = Page(report / "slides" / "new_1.html")
-    assert page.row("Haematoxylin") == ["Haematoxylin", "", "0.600", "0.800", "0.000", "1.500"]
+    assert page.row("Haematoxylin") == ["Haematoxylin", "", "0.600", "0.800", "0.000", "1.500", "0.5", "2.00"]
+    assert page.row("Eosin") == ["Eosin", "", "0.000", "1.000", "0.000", "1.000", "1.5", "1.25"]
     assert "rgb(104, 77, 255)" in page.source  # 255 · exp(−1.5 · 0.6), 255 · exp(−1.5 · 0.8)
+    assert "Verdict of the fit: ok; its two stains are 36.9° apart." in page.source
+    assert "by its own vectors, fitted by the method vahadane." in page.source
+    assert "the stain of the reference, slide train_1." in page.source
+    assert "This fit is not used" not in page.source
+    assert "This slide is the reference." in (report / "slides" / "train_1.html").read_text()
     assert "LesionMap 9" in page.source
+
+
+def test_the_stain_picture_keeps_its_size(report: Path) -> None:
+    with Image.open(report / "figures" / "new_1_stain.jpg") as picture:
+        assert picture.size == (170, 46)
+
+
+def test_a_slide_whose_fit_is_not_used_says_so(inputs: ReportInputs, tmp_path: Path) -> None:
+    flags = ["stain: not H&E; the reference's basis used", "eosin: <too little>"]
+    change_stain(inputs, "new_1", "angle, ratio_eosin", **with_fallback("the reference's basis", flags))
+    report = render(inputs, tmp_path)
+    page = (report / "slides" / "new_1.html").read_text()
+    assert "Verdict of the fit: not H&amp;E; its two stains are 53.1° apart." in page
+    assert "This fit is not used: the slide's colours are taken apart by the reference&#39;s basis instead." in page
+    assert page.count('<p class="notice">eosin: &lt;too little&gt;</p>') == 2  # at the top and under Stain
+    assert page.count('<p class="notice">unlike the other slides: angle, ratio eosin</p>') == 1
+    index = (report / "index.html").read_text()
+    assert "new_1</a>: stain: not H&amp;E; the reference&#39;s basis used; eosin: &lt;too little&gt;</li>" in index
+
+
+def test_vectors_that_were_not_fitted_are_not_called_so(inputs: ReportInputs, tmp_path: Path) -> None:
+    change_stain(inputs, "new_1", profile=stain_match("new_1")["profile"] | {"method": "none"})
+    page = (render(inputs, tmp_path) / "slides" / "new_1.html").read_text()
+    assert "by the published average vectors; nothing was fitted" in page
+    assert "by its own vectors" not in page
+
+
+def test_spread_between_slides(report: Path) -> None:
+    page = Page(report / "stain.html")
+    assert page.row("Haematoxylin") == ["Haematoxylin", "0.0816", "0.0204", "75.0"]
+    assert page.row("Eosin") == ["Eosin", "0.1414", "0.0283", "80.0"]
+    assert "Over the 3 slides that show two stains." in page.source
+
+
+def only(inputs: ReportInputs, count: int) -> ReportInputs:
+    """The first slides alone."""
+    names = ("records", "stains", "stain_pictures", "stain_thumbnails", "outlines", "overlays")
+    fewer = replace(inputs, **{name: getattr(inputs, name)[:count] for name in names})
+    compare_stains(fewer.stains, fewer.stain_table, fewer.stain_spread)
+    return fewer
+
+
+def test_one_slide_has_no_spread(inputs: ReportInputs, tmp_path: Path) -> None:
+    page = Page(render(only(inputs, 1), tmp_path) / "stain.html")
+    assert "None to compare: it takes at least two slides" in page.source
+    assert [row[0] for row in page.rows] == []
+    assert "vector of 1 slide and" in page.source
+
+
+def test_a_cohort_without_slides_has_a_page(inputs: ReportInputs, tmp_path: Path) -> None:
+    report = render(only(inputs, 0), tmp_path)
+    page = Page(report / "stain.html")
+    assert "No slide was mapped." in page.source
+    assert "All slides are brought to" not in page.source
+    assert page.images == []
+    assert not (report / "figures" / "stain_vectors.svg").exists()
+
+
+@pytest.mark.parametrize(
+    ("reference", "model", "sentence"),
+    [
+        ("auto", None, "of slide train_1. It was chosen automatically"),
+        ("train_1", None, "of slide train_1, which the settings name"),
+        ("other/profile.json", None, "of slide train_1 of another run, whose profile the settings name"),
+        ("auto", "liver.safetensors", "that the model <code>liver.safetensors</code> was trained on"),
+    ],
+)
+def test_the_page_on_stain_says_how_the_reference_was_chosen(
+    inputs: ReportInputs, tmp_path: Path, reference: str, model: str | None, sentence: str
+) -> None:
+    changes = {"stain": CONFIG["stain"] | {"reference": reference}, "model": CONFIG["model"] | {"path": model}}
+    page = Page(render(inputs, tmp_path, **changes) / "stain.html")
+    assert page.source.count("All slides are brought to") == 1
+    assert f"All slides are brought to the stain {sentence}" in page.source
+    assert ("../stain/reference/candidates.tsv" in page.links) == ("automatically" in sentence)
+
+
+def test_without_odd_stains_the_page_says_so(report: Path) -> None:
+    page = Page(report / "stain.html")
+    assert "None: every slide shows two stains, and none is flagged or unlike the others." in page.source
+    assert not any(row[0] in SPLITS for row in page.rows)
+    assert "odd</li>" not in page.source
+
+
+def test_odd_stains_are_listed_the_oddest_first(inputs: ReportInputs, tmp_path: Path) -> None:
+    change_stain(inputs, "train_1", "angle_to_reference_eosin")
+    change_stain(inputs, "Präparat 7%", flags=["<stains swapped>"], angle_to_reference=[12.34, 0.0])
+    change_stain(inputs, "new_1", **with_fallback("Macenko's basis", ["stain: not H&E; Macenko's basis used"]))
+    page = Page(render(inputs, tmp_path) / "stain.html")
+    unlike, swapped = "unlike the other slides: angle to reference eosin", "<stains swapped>"
+    used = ["not H&E", "Macenko's basis", "53.1", "0.0", "0.0", "2.00", "1.25", "stain: not H&E; Macenko's basis used"]
+    assert [row for row in page.rows if len(row) == 9][1:] == [
+        ["new_1", *used],
+        ["Präparat 7%", "ok", "vahadane", "36.9", "12.3", "0.0", "2.00", "1.25", swapped],
+        ["train_1", "ok", "vahadane", "36.9", "0.5", "1.5", "2.00", "1.25", unlike],
+    ]
+    assert page.links.count("slides/Pr%C3%A4parat%207%25.html") == 2  # in the table and under the thumbnail
+    assert "Labelled, with a line: the odd slides of the table below." in page.source
+    assert swapped not in page.source
+
+
+def test_a_hundred_odd_stains_are_listed_and_the_rest_counted(inputs: ReportInputs, tmp_path: Path) -> None:
+    record = json.loads(Path(inputs.records[0]).read_text())
+    paths = [(str(tmp_path / f"{n}.json"), str(tmp_path / f"{n}.stain.json")) for n in range(107)]
+    for n, (record_path, stain_path) in enumerate(paths):
+        write_json(record_path, record | {"slide": f"slide_{n}"})
+        match = {"flags": ["odd"], "angle_to_reference": [0.0, n / 10]}
+        write_json(stain_path, stain_match(f"slide_{n}") | match)
+    names = ("stain_pictures", "stain_thumbnails", "outlines", "overlays")
+    same = {name: [getattr(inputs, name)[0]] * len(paths) for name in names}
+    records, stains = zip(*paths, strict=True)
+    compare_stains(stains, inputs.stain_table, inputs.stain_spread)
+    report = render(replace(inputs, records=records, stains=stains, **same), tmp_path)
+    page = Page(report / "stain.html")
+    listed = [row for row in page.rows if len(row) == 9][1:]
+    assert [row[0] for row in listed] == [f"slide_{n}" for n in range(106, 6, -1)]
+    assert "And 7 more, which are marked below" in page.source
+    assert "Labelled, with a line: the 20 oddest slides of the table below." in page.source
+    drawn = (report / "figures" / "stain_vectors.svg").read_text()
+    assert [n for n in range(107) if f"<!-- slide_{n} -->" in drawn] == list(range(87, 107))
+    assert len(page.images) == 1 + 107
+
+
+def test_all_slides_are_shown_before_and_after(inputs: ReportInputs, tmp_path: Path) -> None:
+    change_stain(inputs, "new_1", "ratio_eosin")
+    report = render(inputs, tmp_path)
+    page = Page(report / "stain.html")
+    shown = page.images[1:]
+    assert [image["alt"] for image in shown] == [f"Slide {slide} before and after normalisation" for slide in SPLITS]
+    assert all(image["loading"] == "lazy" for image in shown)
+    assert unquote(str(shown[1]["src"])) == "figures/Präparat 7%_stain_thumbnails.png"
+    with Image.open(report / unquote(str(shown[1]["src"]))) as picture:
+        assert picture.size == (400, 200)
+    assert page.source.count('class="marked"') == 1
+    assert '<a href="slides/train_1.html">train_1</a> – reference</li>' in page.source
+    assert '<a href="slides/new_1.html">new_1</a> – odd</li>' in page.source
+
+
+def test_odd_stains_are_labelled_where_they_were_fitted(inputs: ReportInputs, tmp_path: Path) -> None:
+    change_stain(
+        inputs, "new_1", **with_fallback("the reference's basis", ["stain: not H&E; the reference's basis used"])
+    )
+    drawn = (render(inputs, tmp_path) / "figures" / "stain_vectors.svg").read_text()
+    assert "<!-- new_1 -->" in drawn
+    assert "<!-- train_1 -->" not in drawn
+    assert "<!-- 1.2 -->" in drawn  # its blue, of which green has none, is drawn at the edge
+    assert "<!-- 1e6 -->" not in drawn
+
+
+def test_swapped_stains_are_drawn_in_the_right_order(inputs: ReportInputs, report: Path, tmp_path: Path) -> None:
+    swapped = {"verdict": "ok", "basis": stain_match("new_1")["profile"]["basis"][::-1], "angle": 36.87}
+    change_stain(inputs, "new_1", fitted=swapped)
+    drawn = (render(inputs, tmp_path / "swapped") / "figures" / "stain_vectors.svg").read_bytes()
+    assert drawn == (report / "figures" / "stain_vectors.svg").read_bytes()
+
+
+def test_many_stain_vectors_are_drawn_as_pixels(
+    inputs: ReportInputs, report: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "<image" not in (report / "figures" / "stain_vectors.svg").read_text()
+    monkeypatch.setattr("lesionmap.report.MOST_VECTORS", 2)
+    drawn = [render(inputs, tmp_path / name) / "figures" / "stain_vectors.svg" for name in ("first", "second")]
+    assert "<image" in drawn[0].read_text()
+    assert drawn[0].read_bytes() == drawn[1].read_bytes()
 
 
 def test_an_existing_model_is_named_instead_of_curves(inputs: ReportInputs, tmp_path: Path) -> None:
@@ -305,15 +521,56 @@ def test_an_existing_model_is_named_instead_of_curves(inputs: ReportInputs, tmp_
     assert not any("learning_curves" in link for link in page.links)
 
 
-@pytest.mark.parametrize("method", ["vahadane", "macenko", "none"])
-def test_the_stain_method_in_use_is_cited(inputs: ReportInputs, tmp_path: Path, method: str) -> None:
-    text = (render(inputs, tmp_path, stain=CONFIG["stain"] | {"method": method}) / "index.html").read_text()
-    authors = {"vahadane": "Vahadane A", "macenko": "Macenko M", "none": "Ruifrok AC"}
-    assert [name for name in authors.values() if name in text] == [authors[method]]
+@pytest.mark.parametrize(
+    ("method", "fallback", "cited"),
+    [
+        ("vahadane", "reference", ["Vahadane A"]),
+        ("macenko", "reference", ["Macenko M"]),
+        ("none", "fail", ["Ruifrok AC"]),
+        ("staintools", "reference", ["Vahadane A", "Byfield P", "github.com/Peter554/StainTools"]),
+        ("vahadane", "macenko", ["Vahadane A", "Macenko M"]),
+        ("macenko", "macenko", ["Macenko M"]),
+    ],
+)
+def test_the_stain_method_in_use_is_cited(
+    inputs: ReportInputs, tmp_path: Path, method: str, fallback: str, cited: list[str]
+) -> None:
+    stain = CONFIG["stain"] | {"method": method, "fallback": fallback}
+    text = (render(inputs, tmp_path, stain=stain) / "index.html").read_text()
+    authors = ("Vahadane A", "Macenko M", "Ruifrok AC", "Byfield P", "github.com/Peter554/StainTools")
+    assert {name: text.count(name) for name in authors if name in text} == dict.fromkeys(cited, 1)
+
+
+def test_citations_have_the_numbers_of_their_sources(inputs: ReportInputs, tmp_path: Path) -> None:
+    stain = CONFIG["stain"] | {"method": "staintools", "fallback": "macenko"}
+    text = (render(inputs, tmp_path, stain=stain) / "index.html").read_text()
+    sources = re.findall(r'<li id="(ref-\w+)">', text)
+    assert sources == [f"ref-{name}" for name in ("patent", "stain", "staintools", "macenko", "fpn", "resnet", "focal")]
+    citations = re.findall(r'<a href="#(ref-\w+)">\[(\d+)\]</a>', text)
+    assert citations == [(source, str(number)) for number, source in enumerate(sources, start=1)]
+
+
+@pytest.mark.parametrize(
+    ("fallback", "sentence"),
+    [
+        ("reference", "the slide's colours were taken apart by the reference's vectors."),
+        ("macenko", "or by those of the reference if that was no better."),
+        ("fail", "Slides whose tissue did not show haematoxylin and eosin were left out."),
+    ],
+)
+def test_methods_name_the_limits_and_the_fallback(
+    inputs: ReportInputs, tmp_path: Path, fallback: str, sentence: str
+) -> None:
+    stain = CONFIG["stain"] | {"fallback": fallback, "ratio_limits": [0.25, 3.0], "n_pixels": 123456}
+    text = (render(inputs, tmp_path, stain=stain) / "index.html").read_text()
+    assert "The ratios were held between 0.25 and 3.0." in text
+    assert "on up to 123,456 tissue pixels" in text
+    assert sentence in text
+    assert text.count("did not show haematoxylin and eosin") == 1
 
 
 def test_no_page_of_a_former_slide_is_left(report: Path, inputs: ReportInputs, tmp_path: Path) -> None:
-    names = ("records", "stains", "stain_pictures", "outlines", "overlays")
+    names = ("records", "stains", "stain_pictures", "stain_thumbnails", "outlines", "overlays")
     fewer = {name: getattr(inputs, name)[1:] for name in names}
     list_quarantine(RunFiles(inputs.records[1:]), inputs.quarantine, str(tmp_path / "unreadable.tsv"))
     render(replace(inputs, **fewer), tmp_path)
@@ -328,7 +585,7 @@ def test_a_failure_leaves_the_former_report(report: Path, inputs: ReportInputs, 
     with pytest.raises(UnidentifiedImageError):
         render(inputs, tmp_path)
     assert contents(report) == before
-    assert {path.name for path in report.iterdir()} == {"index.html", "slides", "figures"}
+    assert {path.name for path in report.iterdir()} == {"index.html", "stain.html", "slides", "figures"}
 
 
 def test_folders_are_open_to_others(report: Path) -> None:

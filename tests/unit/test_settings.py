@@ -4,7 +4,7 @@ import pytest
 import yaml
 from lesionmap.errors import SettingsError
 from lesionmap.inspection import SlideRow
-from lesionmap.settings import check_config, check_reference, read_sheet
+from lesionmap.settings import check_config, read_sheet, reference_file
 from pyramids import row
 
 pytestmark = pytest.mark.slides
@@ -35,7 +35,7 @@ def test_the_shipped_config_and_sheet_are_valid(root, config):
     check(root, config)
     sheet, roots = config["slides"]["sheet"], config["slides"]["roots"]
     rows = read_sheet(root / sheet, root / "workflow/schemas/slides.schema.yaml", roots)
-    check_reference(rows, config["stain"]["reference"])
+    assert reference_file(config, rows) is None
 
 
 def test_the_shipped_config_is_the_methods(config):
@@ -57,7 +57,7 @@ def test_every_mistake_is_named_at_once(root, config):
         check(root, wrong)
     message = str(raised.value)
     assert "train.epochs: 0 is less than the minimum of 1 (passes over all regions)" in message
-    assert "stain.method: 'reinhard' is not one of ['vahadane', 'macenko', 'none']" in message
+    assert "stain.method: 'reinhard' is not one of ['vahadane', 'macenko', 'none', 'staintools']" in message
     assert "tissue: 'mpp' is a required property" in message
     assert "inference: Additional properties are not allowed ('treshold' was unexpected)" in message
 
@@ -159,9 +159,36 @@ def test_ids_that_pandas_takes_for_missing_are_kept(root, tmp_path):
     assert list(sheet(root, tmp_path, HEAD + "NA\tx.svs\tinference\t\t\n")) == ["NA"]
 
 
-def test_a_reference_must_be_in_the_sheet():
-    with pytest.raises(SettingsError, match="'b', which is no slide of the sheet"):
-        check_reference({"s1": row("x.svs")}, "b")
+@pytest.mark.parametrize(
+    ("reference", "model", "file"),
+    [
+        ("s1", None, None),
+        ("auto", None, None),
+        ("{folder}/profile.json", None, "{folder}/profile.json"),
+        ("auto", "m.safetensors", "m.safetensors"),
+        ("s1", "m.safetensors", "m.safetensors"),  # a model's own reference goes first
+        ("{folder}/profile.json", "m.safetensors", "m.safetensors"),
+    ],
+)
+def test_the_reference_is_a_slide_or_in_a_file(tmp_path, config, reference, model, file):
+    (tmp_path / "profile.json").write_text("{}")
+    config["stain"]["reference"], config["model"]["path"] = reference.format(folder=tmp_path), model
+    expected = file and file.format(folder=tmp_path)
+    assert reference_file(config, {"s1": row("x.svs")}) == expected
+
+
+@pytest.mark.parametrize("reference", ["b", "absent.json", "{folder}/s1.svs", "{folder}"])
+def test_a_reference_that_is_neither_slide_nor_profile_is_refused(tmp_path, config, reference):
+    (tmp_path / "s1.svs").touch()
+    config["stain"]["reference"] = reference.format(folder=tmp_path)
+    with pytest.raises(SettingsError, match=r"neither a slide of the sheet nor a profile .* e\.g\. s1, or set auto"):
+        reference_file(config, {"s1": row("x.svs")})
+
+
+def test_ratio_limits_the_wrong_way_round_are_refused(root, config):
+    config["stain"]["ratio_limits"] = [2.0, 0.5]
+    with pytest.raises(SettingsError, match=r"the least, 2\.0, is above the largest, 0\.5; take \[0\.5, 2\.0\]"):
+        check(root, config)
 
 
 @pytest.mark.parametrize("content", [b"\xff\xfes\x00l\x00", b"slide\tpath\tsplit\na\t\xe4.svs\ttrain\n", None])

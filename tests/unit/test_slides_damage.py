@@ -13,14 +13,15 @@ from lesionmap.files import read_json, write_json
 from lesionmap.images import write_pyramid
 from lesionmap.inference import InferenceSettings, probability_map
 from lesionmap.masks import Annotation
-from lesionmap.stain import RUIFROK, StainProfile, StainSettings, fit_slide
+from lesionmap.stain import StainMatch
+from lesionmap.stain_fit import FitFiles, StainSettings, fit_slide
 from lesionmap.store import TileStore
 from lesionmap.tiling import TileSpec
 from lesionmap.tissue import TissueMask, TissueSettings, find_tissue
 from pyramids import damage, info_of, write_tiff
+from stained import PROFILE
 
-NORMED = tuple(tuple(value / sum(v * v for v in stain) ** 0.5 for value in stain) for stain in RUIFROK)
-STAIN = StainProfile(NORMED, (1.0, 1.0), 1, 0.0, "test")
+STAIN = StainMatch(PROFILE, PROFILE, (1.0, 1.0))
 SPEC = TileSpec(region_px=128, tile_px=32, mpp=0.25)
 TISSUE = TissueSettings(mpp=2.0, min_area_um2=400, min_hole_um2=400)
 LOST_XY = (300, 200)  # in the region at (256, 128), the second of the second row
@@ -49,7 +50,7 @@ def slide(tmp_path):
 
 
 def extracted(tmp_path, info, most):
-    settings = Extraction(SPEC, 0.0, most, STAIN, STAIN)
+    settings = Extraction(SPEC, 0.0, most, STAIN)
     paths = [str(tmp_path / name) for name in ("tissue.tif", "a.geojson", "s.h5")]
     extract_tiles(info, *paths, settings, {})
     return paths[2]
@@ -74,7 +75,7 @@ def test_too_many_unreadable_regions_refuse_the_slide_and_leave_no_store(tmp_pat
 def mapped(tmp_path, info, most, batch_size):
     settings = InferenceSettings(mpp=0.5, batch_size=batch_size, threshold=0.5, max_unreadable_fraction=most)
     tissue = TissueMask(tmp_path / "tissue.tif", info)
-    return probability_map(info, tissue, STAIN, STAIN, Half(), tile_px=32, settings=settings, threads=2)
+    return probability_map(info, tissue, STAIN, Half(), tile_px=32, settings=settings, threads=2)
 
 
 @pytest.mark.parametrize("batch_size", [1, 5, 128])
@@ -109,7 +110,7 @@ def test_unreadable_parts_count_as_tissue_so_that_later_stages_try_them(tmp_path
 
 
 def test_the_stain_of_damaged_slides_is_fitted_on_the_rest(tmp_path, slide):
-    outputs = str(tmp_path / "stain.json"), str(tmp_path / "stain.png")
+    files = FitFiles(*(str(tmp_path / name) for name in ("fit.json", "sample.png", "view.png", "overview.png")))
     settings = StainSettings(method="none", n_pixels=5000, seed=0)
-    fit_slide(slide, str(tmp_path / "tissue.tif"), *outputs, settings, {})
-    assert read_json(outputs[0])["profile"]["n_pixels"] > 4000
+    fit_slide(slide, str(tmp_path / "tissue.tif"), files, settings, {})
+    assert read_json(files.profile)["profile"]["n_pixels"] > 4000

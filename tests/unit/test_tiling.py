@@ -5,10 +5,11 @@ from lesionmap.errors import SettingsError
 from lesionmap.extraction import Extraction, cut_slide
 from lesionmap.files import write_json
 from lesionmap.masks import Annotation
-from lesionmap.stain import RUIFROK, StainProfile
+from lesionmap.stain import StainMatch
 from lesionmap.tiling import IGNORE, TileSpec, area_majority, area_mean, cut, grid_xy, inside, map_size
 from lesionmap.tissue import TissueMask
 from pyramids import info_of, write_tiff
+from stained import PROFILE
 
 SPEC = TileSpec(region_px=128, tile_px=32, mpp=0.25)
 
@@ -60,12 +61,6 @@ def test_area_majority(block, winner):
     assert area_majority(np.array(block, dtype=np.uint8), 2).tolist() == [[winner]]
 
 
-def identity_stain():
-    norms = [sum(value**2 for value in basis_row) ** 0.5 for basis_row in RUIFROK]
-    basis = tuple(tuple(value / norm for value in row) for row, norm in zip(RUIFROK, norms, strict=True))
-    return StainProfile(basis, (1.0, 1.0), 1, 0.0, "none")
-
-
 def regions_with_marker(tmp_path, xy_lv0, size=(333, 301)):
     """Cut a slide whose one black pixel, also annotated as lesion, lies at `xy_lv0`."""
     width, height = size
@@ -78,7 +73,7 @@ def regions_with_marker(tmp_path, xy_lv0, size=(333, 301)):
     feature = {"type": "Feature", "properties": {"class": "lesion"}, "geometry": geometry}
     write_json(tmp_path / "a.geojson", {"type": "FeatureCollection", "features": [feature]})
     tifffile.imwrite(tmp_path / "tissue.tif", np.full((height // 8 + 1, width // 8 + 1), 255, dtype=np.uint8))
-    settings = Extraction(SPEC, 0.0, 0.0, identity_stain(), identity_stain())
+    settings = Extraction(SPEC, 0.0, 0.0, StainMatch(PROFILE, PROFILE, (1.0, 1.0)))
     tissue, annotation = TissueMask(tmp_path / "tissue.tif", info), Annotation(tmp_path / "a.geojson")
     return [region for _, region in cut_slide(info, tissue, annotation, settings)]
 

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 import torch
 from lesionmap.errors import TrainingError
-from lesionmap.model import LesionFPN, ModelSettings, load_facts
+from lesionmap.model import LesionFPN, ModelSettings
+from lesionmap.model_facts import load_facts
 from lesionmap.store import Region, TileStore, new_store
 from lesionmap.tiling import TileSpec
 from lesionmap.training import (

@@ -10,7 +10,7 @@ import openslide
 import pandas as pd
 import pytest
 import tifffile
-from lesionmap.model import load_facts
+from lesionmap.model_facts import load_facts
 from project import ROOT
 from pyramids import damage, write_tiff
 from shapely.geometry import shape
@@ -21,8 +21,12 @@ ARTEFACTS = [
     "slides/unreadable.json",
     "tissue/train_1.tif",
     "annotations/train_2.geojson",
+    "stain/fits/test_1.json",
+    "stain/reference/profile.json",
+    "stain/reference/candidates.tsv",
     "stain/test_1.json",
     "stain/test_1.png",
+    "stain/cohort.tsv",
     "tiles/train_1.h5",
     "model/lesionmap.safetensors",
     "model/history.csv",
@@ -36,6 +40,7 @@ ARTEFACTS = [
     "metrics/slides.tsv",
     "metrics/cohort.json",
     "report/index.html",
+    "report/stain.html",
     "report/slides/test_1.html",
     "conclusion.txt",
 ]
@@ -162,8 +167,56 @@ def test_a_blank_slide_goes_into_quarantine_with_all_that_follows(project):
     page = (project.folder / "results/report/index.html").read_text()
     assert "no tissue was found" in page
     assert not (project.folder / "results/report/slides/test_1.html").exists()
-    for name in ("stain/test_1.png", "lesions/test_1/probability.tif", "metrics/test_1.json"):
+    for name in ("stain/fits/test_1.json", "stain/test_1.png", "lesions/test_1/probability.tif", "metrics/test_1.json"):
         assert "find_tissue" in (project.folder / "results" / name).read_text()
+
+
+def repainted(project, slide, colours):
+    """Replace a slide's picture by one with the same tissue in other colours; `colours` maps (H, W, 3) uint8."""
+    path = project.folder / f"slides/{slide}.tif"
+    write_tiff(path, colours(tifffile.imread(path, level=0)))
+
+
+def ink(image):
+    """Everything but glass is blue ink, with soft edges."""
+    strength = 1 - image.min(axis=2, keepdims=True) / 255
+    return np.rint(255 - strength * (255 - np.array([30, 50, 190]))).astype(np.uint8)
+
+
+def brown(image):
+    """Haematoxylin stays; what was eosin is DAB (Ruifrok & Johnston 2001)."""
+    od = -np.log(np.maximum(image, 1) / 255)
+    stains = np.linalg.lstsq(np.array([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11]]).T, od.reshape(-1, 3).T, rcond=None)[0]
+    dab = np.maximum(stains, 0).T @ np.array([[0.65, 0.70, 0.29], [0.27, 0.57, 0.78]])
+    return np.rint(255 * np.exp(-dab)).astype(np.uint8).reshape(image.shape)
+
+
+@pytest.mark.parametrize(("colours", "verdict"), [(ink, "too few stained pixels"), (brown, "not H&E")])
+def test_a_slide_without_two_stains_gets_its_verdict_and_is_mapped(project, colours, verdict):
+    repainted(project, "test_1", colours)
+    project.run()
+    match = json.loads((project.folder / "results/stain/test_1.json").read_text())
+    assert match["profile"]["verdict"] == verdict
+    assert match["profile"]["basis"] == match["reference"]["basis"]
+    assert list(quarantine(project).index) == ["unreadable"]
+    assert verdict.replace("&", "&amp;") in (project.folder / "results/report/stain.html").read_text()
+    assert (project.folder / "results/lesions/test_1/probability.tif").exists()
+
+
+def test_a_slide_without_two_stains_is_quarantined_if_the_policy_says_so(project):
+    repainted(project, "test_1", ink)
+    project.config["stain"]["fallback"] = "fail"
+    project.run()
+    row = quarantine(project).loc["test_1"]
+    assert row["stage"] == "match_stain"
+    assert "its stain could not be fitted: too few stained pixels" in row["finding"]
+    assert "stain.fallback: reference" in row["remedy"]
+
+
+def test_a_reference_without_two_stains_stops_the_run_and_is_named(project):
+    repainted(project, "train_1", brown)
+    printed = project.run(ok=False)
+    assert "the stain reference 'train_1' does not show two stains: not H&E. Remedy: choose another slide" in printed
 
 
 def test_a_run_that_cannot_go_on_still_says_what_is_in_quarantine(project):
@@ -229,7 +282,7 @@ def test_a_missing_slide_is_quarantined_and_comes_back(project):
     [
         ("train", "epochs", "many", r"train.epochs: 'many' is not of type 'integer' (passes over all regions)"),
         ("train", "epoch", 3, "Additional properties are not allowed ('epoch' was unexpected)"),
-        ("stain", "reference", "nobody", "stain.reference is 'nobody', which is no slide of the sheet"),
+        ("stain", "reference", "nobody", "stain.reference is 'nobody', which is neither a slide of the sheet nor a"),
         ("stain", "reference", "unreadable", "the stain reference 'unreadable' is in quarantine"),
         ("model", "norm", "frozen", "frozen statistics need pretrained weights"),
     ],

@@ -23,6 +23,11 @@ def after_training():
     return {"train"} | of("infer_slide", *ALL_SLIDES) | of("evaluate_slide", "test_1") | PER_COHORT
 
 
+def normalised_anew():
+    matched = {"choose_reference", "compare_stains"} | of("match_stain", *ALL_SLIDES)
+    return matched | of("extract_tiles", "train_1", "train_2") | after_training()
+
+
 def test_a_second_run_has_nothing_to_do(project):
     assert "Nothing to be done" in project.run()
 
@@ -49,16 +54,42 @@ def test_a_new_inference_slide_runs_its_own_jobs_and_no_training(project):
     row = write_slide(project.folder, None, DemoSlide("new_1", 1000, 700, 9, "inference"))
     with open(project.folder / "slides.tsv", "a", encoding="utf-8") as sheet:
         sheet.write(row)
-    own = {f"{rule}:new_1" for rule in ("inspect_slide", "find_tissue", "fit_stain", "infer_slide")}
+    own = {f"{rule}:new_1" for rule in ("inspect_slide", "find_tissue", "fit_stain", "match_stain", "infer_slide")}
     planned = project.planned()
-    assert own | {"build_manifest", "render_report", "conclude"} <= planned
-    assert planned - own <= {"build_manifest"} | PER_COHORT
+    assert own | {"build_manifest", "compare_stains", "render_report", "conclude"} <= planned
+    assert planned - own <= {"build_manifest", "compare_stains"} | PER_COHORT
 
 
 def test_a_stain_parameter_reruns_stain_and_what_follows(project):
     project.config["stain"]["n_pixels"] = 15000
-    expected = of("fit_stain", *ALL_SLIDES) | of("extract_tiles", "train_1", "train_2") | after_training()
-    assert project.planned() == expected
+    assert project.planned() == of("fit_stain", *ALL_SLIDES) | normalised_anew()
+
+
+def test_another_reference_reruns_the_normalisation_and_no_fit(project):
+    project.config["stain"]["reference"] = "train_2"
+    assert project.planned() == normalised_anew()
+    assert "Nothing to be done" in project.run()
+
+
+def test_a_reference_that_stays_the_same_reruns_nothing_else(project):
+    project.config["stain"]["reference"] = "auto"
+    assert project.planned() == {"choose_reference"}  # of two, both are as far from the median: the first
+
+
+def test_a_shipped_profile_gives_the_same_tiles_as_its_slide(project):
+    shipped = shutil.copy(project.folder / "results/stain/reference/profile.json", project.folder / "shipped.json")
+    project.config["stain"]["reference"] = shipped.name
+    before = project.results()
+    project.run("results/tiles/train_1.h5", "results/tiles/train_2.h5")
+    after = project.results()
+    assert after["stain/reference/tissue.png"] != before["stain/reference/tissue.png"]  # no tissue came with it
+    for name in ("tiles/train_1.h5", "tiles/train_2.h5", "stain/reference/profile.json"):
+        assert after[name] == before[name]
+
+
+def test_another_limit_matches_anew_and_reruns_only_what_it_changes(project):
+    project.config["stain"]["ratio_limits"] = [0.1, 10]
+    assert project.planned() == normalised_anew() - {"choose_reference"}
 
 
 def test_a_fresh_checkout_reruns_nothing(project, checkout):
@@ -76,12 +107,11 @@ def test_a_comment_in_the_library_reruns_nothing(project, checkout):
 
 
 def test_new_logic_in_stain_reruns_stain_and_what_follows(project, checkout):
-    path = checkout / "scripts/lesionmap/stain.py"
+    path = checkout / "scripts/lesionmap/stain_bases.py"
     text = path.read_text()
     assert "FIT_ITERATIONS = 100" in text
     path.write_text(text.replace("FIT_ITERATIONS = 100", "FIT_ITERATIONS = 50"))
-    expected = of("fit_stain", *ALL_SLIDES) | of("extract_tiles", "train_1", "train_2") | after_training()
-    assert project.planned() == expected
+    assert project.planned() == of("fit_stain", *ALL_SLIDES) | normalised_anew()
 
 
 @pytest.mark.parametrize("stage", ["extract_tiles", "train"])

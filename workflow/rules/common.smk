@@ -10,14 +10,13 @@ from lesionmap.errors import SettingsError
 from lesionmap.losses import RunFiles, show_quarantine
 from lesionmap.manifest import good_slides
 from lesionmap.provenance import code_digest
-from lesionmap.settings import check_config, check_reference, inspection_settings, read_sheet
+from lesionmap.settings import check_config, inspection_settings, read_sheet, reference_file
 
 try:
     check_config(config, f"{workflow.basedir}/workflow/schemas/config.schema.yaml")
     sheet, roots = config["slides"]["sheet"], config["slides"]["roots"]
     SLIDES = read_sheet(sheet, f"{workflow.basedir}/workflow/schemas/slides.schema.yaml", roots)
-    if config["model"]["path"] is None:
-        check_reference(SLIDES, config["stain"]["reference"])
+    REFERENCE_FILE = reference_file(config, SLIDES)
 except SettingsError as error:
     raise WorkflowError(str(error))
 
@@ -100,10 +99,18 @@ def tiled_slides(wildcards):
     return [] if config["model"]["path"] else good("train", "val")
 
 
-def reference_stain(wildcards):
-    """The stain that the others are given; looked up after the manifest, so that a touched reference refits nothing."""
-    checkpoints.build_manifest.get()
-    return f"results/stain/{config['stain']['reference']}.json"
+def reference_candidates(wildcards):
+    """Slides that may be the stain reference, known once the manifest is built; none if a file holds it."""
+    named = config["stain"]["reference"]
+    if named in SLIDES or REFERENCE_FILE:
+        checkpoints.build_manifest.get()  # so that a touched reference refits nothing
+        return [] if REFERENCE_FILE else [named]
+    return train_slides(wildcards)
+
+
+def reference_profile(wildcards):
+    """The stain that all slides are given; known once chosen, so that a choice that stays the same reruns nothing."""
+    return checkpoints.choose_reference.get().output.profile
 
 
 def backbone_file(wildcards):
@@ -125,13 +132,12 @@ def existing(*patterns):
 
 def show_losses():
     """Say what is in quarantine when a run cannot reach its end; the tables would be those of an earlier run, or none."""
+    others = (f"results/{kind}" for kind in ("tissue/{slide}.tif", "annotations/{slide}.geojson", "stain/{slide}.json"))
     files = RunFiles(
         records=existing("results/slides/{slide}.json"),
         stores=existing("results/tiles/{slide}.h5"),
         outlines=existing("results/lesions/{slide}/lesions.geojson"),
-        others=existing(
-            "results/tissue/{slide}.tif", "results/annotations/{slide}.geojson", "results/stain/{slide}.json"
-        ),
+        others=existing(*others),
     )
     show_quarantine(files, "results/quarantine.tsv", "results/unreadable.tsv")
 

@@ -1,5 +1,6 @@
 # Reads   everything that the run made
 # Writes  results/report/index.html    the cohort
+#         results/report/stain.html    the stains of all slides side by side
 #         results/report/slides/       a page per slide
 #         results/report/figures/      the pictures of all pages
 #         results/quarantine.tsv       slides that some stage could not use: stage, finding, remedy
@@ -43,10 +44,14 @@ rule render_report:
         records=collect("results/slides/{slide}.json", slide=readable_slides),
         stains=collect("results/stain/{slide}.json", slide=readable_slides),
         stain_pictures=collect("results/stain/{slide}.png", slide=readable_slides),
+        stain_thumbnails=collect("results/stain/thumbnails/{slide}.png", slide=readable_slides),
+        stain_table="results/stain/cohort.tsv",
+        stain_spread="results/stain/spread.json",
         outlines=collect("results/lesions/{slide}/lesions.geojson", slide=readable_slides),
         overlays=collect("results/lesions/{slide}/overlay.png", slide=readable_slides),
     output:
         index="results/report/index.html",
+        stain="results/report/stain.html",
         pages=directory("results/report/slides"),
         figures=directory("results/report/figures"),
     log:

@@ -45,7 +45,6 @@ checkpoint build_manifest:
         mem_mb=1000,
         runtime=10,
     params:
-        reference=None if config["model"]["path"] else config["stain"]["reference"],
         code=code_digest("build_manifest"),
     script:
         "../../scripts/build_manifest.py"

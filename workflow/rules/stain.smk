@@ -1,6 +1,8 @@
 # Reads   the slide, its record and its tissue
-# Writes  results/stain/{slide}.json   stain basis and P99
-#         results/stain/{slide}.png    a piece of tissue, and the same rebuilt from its two stains
+# Writes  results/stain/fits/{slide}.json       stain basis, P99 and verdict of the slide alone
+#         results/stain/reference/              the stain that all slides are brought to, and how it was chosen
+#         results/stain/{slide}.json            how the slide is brought to it; .png shows it
+#         results/stain/cohort.tsv, spread.json all slides side by side
 
 
 rule fit_stain:
@@ -10,8 +12,10 @@ rule fit_stain:
         info="results/slides/{slide}.json",
         tissue="results/tissue/{slide}.tif",
     output:
-        profile="results/stain/{slide}.json",
-        picture="results/stain/{slide}.png",
+        profile="results/stain/fits/{slide}.json",
+        sample="results/stain/samples/{slide}.png",
+        tissue="results/stain/tissue/{slide}.png",
+        overview="results/stain/overviews/{slide}.png",
     log:
         "logs/fit_stain/{slide}.log",
     benchmark:
@@ -27,3 +31,82 @@ rule fit_stain:
         code=code_digest("fit_stain"),
     script:
         "../../scripts/fit_stain.py"
+
+
+checkpoint choose_reference:
+    """Write down the stain that every slide is brought to."""
+    input:
+        file=REFERENCE_FILE or [],
+        fits=collect("results/stain/fits/{slide}.json", slide=reference_candidates),
+        pictures=collect("results/stain/tissue/{slide}.png", slide=reference_candidates),
+    output:
+        profile="results/stain/reference/profile.json",
+        picture="results/stain/reference/tissue.png",
+        candidates="results/stain/reference/candidates.tsv",
+    log:
+        "logs/choose_reference.log",
+    benchmark:
+        "results/benchmarks/choose_reference.tsv"
+    conda:
+        "../../envs/lesionmap.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    params:
+        code=code_digest("choose_reference"),
+    script:
+        "../../scripts/choose_reference.py"
+
+
+rule match_stain:
+    """Decide how one slide is brought to the reference's stain, and show it."""
+    input:
+        fit="results/stain/fits/{slide}.json",
+        sample="results/stain/samples/{slide}.png",
+        tissue="results/stain/tissue/{slide}.png",
+        overview="results/stain/overviews/{slide}.png",
+        reference=reference_profile,
+        reference_tissue="results/stain/reference/tissue.png",
+    output:
+        match="results/stain/{slide}.json",
+        picture="results/stain/{slide}.png",
+        thumbnails="results/stain/thumbnails/{slide}.png",
+    log:
+        "logs/match_stain/{slide}.log",
+    benchmark:
+        "results/benchmarks/match_stain/{slide}.tsv"
+    conda:
+        "../../envs/lesionmap.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    params:
+        match={key: config["stain"][key] for key in ("fallback", "ratio_limits")},
+        code=code_digest("match_stain"),
+    script:
+        "../../scripts/match_stain.py"
+
+
+rule compare_stains:
+    """Put the stains of all slides side by side."""
+    input:
+        collect("results/stain/{slide}.json", slide=readable_slides),
+    output:
+        table="results/stain/cohort.tsv",
+        spread="results/stain/spread.json",
+    log:
+        "logs/compare_stains.log",
+    benchmark:
+        "results/benchmarks/compare_stains.tsv"
+    conda:
+        "../../envs/lesionmap.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    params:
+        code=code_digest("compare_stains"),
+    script:
+        "../../scripts/compare_stains.py"

@@ -1,4 +1,4 @@
-# Reads   the slide, its record, tissue, annotation and stain, and the stain of the reference slide
+# Reads   the slide, its record, tissue, annotation and stain
 # Writes  results/tiles/{slide}.h5   normalised regions and tiles with their masks (config/README.md)
 
 
@@ -10,7 +10,6 @@ rule extract_tiles:
         tissue="results/tissue/{slide}.tif",
         annotation="results/annotations/{slide}.geojson",
         stain="results/stain/{slide}.json",
-        reference=f"results/stain/{config['stain']['reference']}.json",
     output:
         "results/tiles/{slide}.h5",
     log:

@@ -1,4 +1,4 @@
-# Reads   the tile stores of the train and val slides, the stain of the reference slide
+# Reads   the tile stores of the train and val slides, the stain reference
 # Writes  results/model/lesionmap.safetensors   weights, and all that another facility needs to use them
 #         results/model/history.csv             one row per epoch
 #         results/model/checkpoints/            the last and the best epoch
@@ -33,7 +33,7 @@ rule train:
     input:
         train=collect("results/tiles/{slide}.h5", slide=train_slides),
         val=collect("results/tiles/{slide}.h5", slide=val_slides),
-        reference=reference_stain,
+        reference=reference_profile,
         backbone=backbone_file,
     output:
         model="results/model/lesionmap.safetensors",

@@ -1,0 +1,8 @@
+"""Adapter of rule choose_reference."""
+
+from lesionmap.logs import job_log
+from lesionmap.stain_match import choose_reference
+
+with job_log(snakemake.log[0]):
+    sources = snakemake.input.fits or [snakemake.input.file]
+    choose_reference(sources, snakemake.input.pictures, *snakemake.output)

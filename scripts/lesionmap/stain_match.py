@@ -1,0 +1,284 @@
+"""Choose the stain reference of a cohort, and decide how each slide is brought to it (METHOD.md §1.2)."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from itertools import zip_longest
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lesionmap.errors import SettingsError, StainError
+from lesionmap.files import read_json, write_json, write_table
+from lesionmap.images import read_png, write_png
+from lesionmap.model_facts import load_facts
+from lesionmap.quarantine import quarantined
+from lesionmap.stain import StainMatch, StainProfile, apply_table, optical_density
+from lesionmap.stain_bases import concentrations
+from lesionmap.stain_fit import FEWEST_PIXELS, LEAST_P99, angles, fit, profile_of, read_sample
+from lesionmap.stain_pictures import draw_match, palette
+
+CANDIDATE_COLUMNS = ["slide", "verdict", "distance_od", "p99_haematoxylin", "p99_eosin", "chosen"]
+STAINS = ("haematoxylin", "eosin")
+MODEL = ".safetensors"
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A slide that may be the reference: its id, its profile, where that comes from, and a picture of its tissue."""
+
+    slide: str
+    profile: StainProfile
+    provenance: dict[str, Any]
+    picture: str | None
+
+
+def choose_reference(
+    sources: Sequence[str], pictures: Sequence[str], output: str, picture: str, candidates: str
+) -> None:
+    """Write the stain that every slide is brought to.
+
+    Of several candidates it is the one whose two stains at P99, as optical densities, are nearest to the medians.
+
+    Parameters
+    ----------
+    sources : sequence of str
+        Fits of slides (:func:`lesionmap.stain_fit.fit_slide`), a reference's profile that came with a model, or a
+        model file.
+    pictures : sequence of str
+        Tissue of those slides, in the same order; none for profiles from elsewhere.
+    output : str
+        JSON: the reference's slide, profile and provenance. It can be shipped with a model.
+    picture : str
+        PNG: tissue of the reference, or its colours where there is no tissue to show.
+    candidates : str
+        TSV: all candidates, how far they are from the medians, and which one was chosen.
+
+    Raises
+    ------
+    SettingsError
+        If no source is fit to be the reference.
+    """
+    found = [_candidate(*pair) for pair in zip_longest(sources, pictures)]
+    usable = [one for one in found if isinstance(one, Candidate) and one.profile.verdict == "ok"]
+    if not usable:
+        raise _no_reference(found)
+    colours = np.array([_colours_at_p99(one.profile) for one in usable])
+    distances = np.linalg.norm(colours - np.median(colours, axis=0), axis=1)
+    chosen = usable[int(np.argmin(distances.round(6)))]  # of two, both are as far: the first
+    rows = [_row(one, distance, chosen) for one, distance in zip(usable, distances, strict=True)]
+    write_table(candidates, rows, CANDIDATE_COLUMNS)
+    write_png(picture, read_png(chosen.picture) if chosen.picture else palette(chosen.profile))
+    facts = {"slide": chosen.slide, "profile": asdict(chosen.profile), "provenance": chosen.provenance}
+    write_json(output, facts)
+
+
+def _candidate(source: str, picture: str | None) -> Candidate | StainError:
+    """What a file offers; why it offers nothing."""
+    refused = quarantined(source)
+    if refused:
+        return StainError(slide=refused.slide, stage=refused.stage, finding=refused.finding, remedy=refused.remedy)
+    try:
+        record = _of_model(source) if source.endswith(MODEL) else read_json(source)
+        return Candidate(record["slide"], StainProfile.of(record["profile"]), record["provenance"], picture)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise SettingsError(
+            stage="choose_reference",
+            finding=f"{source} is no stain profile ({type(error).__name__}: {error})",
+            remedy="train the model that is model.path anew, or infer with the version that trained it"
+            if source.endswith(MODEL)
+            else "set stain.reference to a slide id, auto, or a results/stain/reference/profile.json of another run",
+        ) from error
+
+
+def _of_model(path: str) -> dict[str, Any]:
+    """What a model file says of its reference, as a reference's profile does."""
+    facts = load_facts(path)
+    return {"slide": f"of {path}", "profile": facts["stain_reference"], "provenance": facts["provenance"]}
+
+
+def _no_reference(found: Sequence[Candidate | StainError]) -> SettingsError:
+    if not found:
+        finding, remedy = "there is no training slide to choose the stain reference from", "name one as stain.reference"
+    elif len(found) > 1:
+        finding = f"none of {len(found)} training slides has a stain that can be the reference"
+        remedy = "see their verdicts in results/stain/fits/; give a profile from elsewhere as stain.reference"
+    elif isinstance(found[0], StainError):
+        finding = f"the stain reference '{found[0].slide}' is in quarantine: {found[0].finding}"
+        remedy = f"choose another slide as stain.reference, or: {found[0].remedy}"
+    else:
+        finding = f"the stain reference '{found[0].slide}' does not show two stains: {found[0].profile.verdict}"
+        remedy = "choose another slide as stain.reference, or auto"
+    return SettingsError(stage="choose_reference", finding=finding, remedy=remedy)
+
+
+def _colours_at_p99(profile: StainProfile) -> NDArray[np.float64]:
+    """Optical density of both stains at their P99, (6,)."""
+    colours: NDArray[np.float64] = (np.array(profile.basis) * np.array(profile.p99)[:, None]).ravel()
+    return colours
+
+
+def _row(one: Candidate, distance: float, chosen: Candidate) -> dict[str, Any]:
+    p99 = dict(zip(("p99_haematoxylin", "p99_eosin"), one.profile.p99, strict=True))
+    facts = {"slide": one.slide, "verdict": one.profile.verdict, "distance_od": float(distance)}
+    return facts | p99 | {"chosen": "yes" if one is chosen else ""}
+
+
+@dataclass(frozen=True)
+class MatchSettings:
+    """What is done about slides that are hard to normalise.
+
+    Parameters
+    ----------
+    fallback : str
+        Where a fit's verdict is not ``ok``: ``reference`` (its colours are taken apart by the reference's basis),
+        ``macenko`` (by a Macenko fit; by the reference's basis if that is no better) or ``fail``.
+    ratio_limits : (float, float)
+        Range that the ratios of P99 are held in.
+    """
+
+    fallback: str
+    ratio_limits: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class MatchInputs:
+    """Paths: what :func:`lesionmap.stain_fit.fit_slide` wrote of a slide, and the reference with its picture."""
+
+    fit: str
+    sample: str
+    tissue: str
+    overview: str
+    reference: str
+    reference_tissue: str
+
+
+@dataclass(frozen=True)
+class MatchFiles:
+    """Where the match goes: JSON, a PNG of tissue and stain vectors, a PNG of the slide before and after."""
+
+    match: str
+    picture: str
+    thumbnails: str
+
+
+def match_slide(
+    slide: str, inputs: MatchInputs, files: MatchFiles, settings: MatchSettings, provenance: dict[str, Any]
+) -> None:
+    """Decide how one slide is normalised, write it down and show it.
+
+    Raises
+    ------
+    StainError
+        If the slide's stain could not be fitted and `settings.fallback` is ``fail``.
+    """
+    fitted = StainProfile.of(read_json(inputs.fit)["profile"])
+    reference = read_json(inputs.reference)
+    goal = StainProfile.of(reference["profile"])
+    pixels = read_sample(inputs.sample, fitted.n_pixels)
+    match, flags = match_stain(slide, pixels, fitted, goal, settings)
+    table = match.table()
+    record = match.as_record() | {
+        "slide": slide,
+        "reference_slide": reference["slide"],
+        "angle_to_reference": angles(_upright(fitted, goal).basis, goal.basis).tolist(),
+        "fitted": {"verdict": fitted.verdict, "basis": fitted.basis, "angle": float(angles(*_rows(fitted))[0])},
+        "mean_od": {
+            "before": mean_concentrations(pixels, goal),
+            "after": mean_concentrations(apply_table(table, pixels), goal),
+        },
+        "flags": flags,
+        "parameters": asdict(settings),
+        "provenance": provenance,
+    }
+    tissue, overview = read_png(inputs.tissue), read_png(inputs.overview)
+    pictures = (tissue, apply_table(table, tissue), read_png(inputs.reference_tissue))
+    draw_match(files.picture, pictures, pixels, match)
+    write_png(files.thumbnails, np.concatenate([overview, apply_table(table, overview)], axis=1))
+    write_json(files.match, record)
+
+
+def match_stain(
+    slide: str, pixels: NDArray[np.uint8], fitted: StainProfile, reference: StainProfile, settings: MatchSettings
+) -> tuple[StainMatch, list[str]]:
+    """How a slide with this fit is brought to the reference, and what is odd about it.
+
+    Parameters
+    ----------
+    slide : str
+        Id, for the error.
+    pixels : (N, 3) uint8
+        Those of the fit.
+    fitted, reference : StainProfile
+    settings : MatchSettings
+
+    Raises
+    ------
+    StainError
+        If the fit's verdict is not ``ok`` and `settings.fallback` is ``fail``.
+    """
+    flags = []
+    if fitted.verdict != "ok":
+        profile = replace(_fallback(slide, pixels, fitted, reference, settings), verdict=fitted.verdict)
+        flags.append(f"stain: {fitted.verdict}; {profile.method} used")
+    else:
+        profile = _upright(fitted, reference)
+        if profile != fitted:
+            flags.append("stains swapped: so they are nearer to the reference's")
+    ratio, clamped = _ratio(profile, reference, settings.ratio_limits)
+    return StainMatch(profile, reference, ratio), flags + clamped
+
+
+def _rows(profile: StainProfile) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    basis = np.array(profile.basis)
+    return basis[:1], basis[1:]
+
+
+def _upright(fitted: StainProfile, reference: StainProfile) -> StainProfile:
+    """The fit with its stains in the order in which they are nearer to the reference's."""
+    swapped = replace(fitted, basis=fitted.basis[::-1], p99=fitted.p99[::-1])
+    nearer = angles(swapped.basis, reference.basis).sum() < angles(fitted.basis, reference.basis).sum()
+    return swapped if nearer else fitted
+
+
+def _fallback(
+    slide: str, pixels: NDArray[np.uint8], fitted: StainProfile, reference: StainProfile, settings: MatchSettings
+) -> StainProfile:
+    if settings.fallback == "fail":
+        raise StainError(
+            slide=slide,
+            stage="match_stain",
+            finding=f"its stain could not be fitted: {fitted.verdict} ({fitted.n_pixels} pixels, stains "
+            f"{angles(*_rows(fitted))[0]:.1f}° apart, P99 {fitted.p99[0]:.2f} and {fitted.p99[1]:.2f})",
+            remedy="check that the slide is well-stained H&E; else remove it, or set stain.fallback: reference",
+        )
+    if settings.fallback == "macenko":
+        other = _upright(fit(pixels, "macenko"), reference)
+        if other.verdict == "ok":
+            return replace(other, method="Macenko's basis")
+    return profile_of(optical_density(pixels), np.array(reference.basis), "the reference's basis")
+
+
+def _ratio(
+    profile: StainProfile, reference: StainProfile, limits: tuple[float, float]
+) -> tuple[tuple[float, float], list[str]]:
+    """P99(reference) / P99(slide) of each stain, within limits; 1 where the slide has too little to tell."""
+    ratio, flags = [], []
+    for stain, own, goal in zip(STAINS, profile.p99, reference.p99, strict=True):
+        if profile.n_pixels < FEWEST_PIXELS or own < LEAST_P99:
+            ratio.append(1.0)
+            flags.append(f"{stain}: too little to measure, its strength is left as it is")
+            continue
+        exact = goal / own
+        ratio.append(float(np.clip(exact, *limits)))
+        if exact != ratio[-1]:
+            flags.append(f"{stain}: ratio to the reference {exact:.2f}, {ratio[-1]:.2f} used")
+    return (ratio[0], ratio[1]), flags
+
+
+def mean_concentrations(pixels: NDArray[np.uint8], reference: StainProfile) -> list[float] | None:
+    """Mean of each stain over pixels, measured in the reference's basis (λ = 0); None without pixels."""
+    if not len(pixels):
+        return None
+    means = concentrations(optical_density(pixels), np.array(reference.basis), 0.0).mean(axis=0)
+    return [float(mean) for mean in means]

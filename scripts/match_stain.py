@@ -1,0 +1,10 @@
+"""Adapter of rule match_stain."""
+
+from lesionmap.provenance import provenance
+from lesionmap.quarantine import slide_job
+from lesionmap.stain_match import MatchFiles, MatchInputs, MatchSettings, match_slide
+
+with slide_job(snakemake.wildcards.slide, snakemake.log[0], snakemake.input, snakemake.output):
+    inputs, files = MatchInputs(*snakemake.input), MatchFiles(*snakemake.output)
+    origin = provenance(snakemake.params.code, match=snakemake.params.match)
+    match_slide(snakemake.wildcards.slide, inputs, files, MatchSettings(**snakemake.params.match), origin)
