@@ -1,6 +1,5 @@
 """Adapter of rule train."""
 
-from lesionmap.files import read_json
 from lesionmap.logs import job_log
 from lesionmap.model import ModelSettings
 from lesionmap.provenance import provenance
@@ -10,7 +9,7 @@ from lesionmap.training import TrainJob, TrainSettings, train
 with job_log(snakemake.log[0]):
     paths, params = snakemake.input, snakemake.params
     origin = provenance(params.code, model=params.model, train=params.train)
-    facts = {"tiles": params.tiles, "stain_reference": read_json(paths.reference)["profile"], "provenance": origin}
+    facts = {"tiles": params.tiles, "provenance": origin}
     network, schedule = ModelSettings(**params.model), TrainSettings(**params.train)
     stores = usable(paths.train), usable(paths.val)
     job = TrainJob(*stores, paths.get("backbone") or None, network, schedule, facts)

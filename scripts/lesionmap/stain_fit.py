@@ -19,7 +19,8 @@ FEWEST_PIXELS = 1000
 SMALLEST_ANGLE, LARGEST_ANGLE = 10.0, 80.0  # degrees between the two stains
 LEAST_P99 = 0.05  # below, there is none of that stain
 FADED_P99 = 0.3  # below in both stains, the darkest nuclei let three quarters of the light through
-MOST_BLUE, MOST_RED = 0.9, 1.6  # of the green that haematoxylin or eosin absorbs
+MOST_BLUE = (0.9, 0.75)  # of the green that haematoxylin, eosin absorbs
+MOST_RED = 1.6  # of the green that either absorbs
 SAMPLED_BOX_PX = 256
 MOST_SAMPLED_BOXES = 256
 SAMPLED_CELLS = 16  # a side
@@ -137,9 +138,9 @@ def verdict(n_pixels: int, basis: NDArray[np.float64], p99: NDArray[np.float64])
     -------
     str
         ``ok`` or the first that holds of ``too few stained pixels`` (fewer than 1000), ``faded`` (both P99 below 0.3),
-        ``one stain`` (one P99 below 0.05), ``stains too different`` (more than 80° apart), ``not H&E`` (a stain that
-        absorbs blue almost as much as green, as brown chromogens, red ink and greys do, or red much more than green, as
-        blue and green ink do) and ``stains too alike`` (less than 10° apart).
+        ``one stain`` (one P99 below 0.05), ``stains too different`` (more than 80° apart), ``not H&E`` (stains that
+        absorb more than 0.9 and 0.75 times as much blue as green, as brown chromogens, red ink and greys do, or more
+        than 1.6 times as much red as green, as blue and green ink do) and ``stains too alike`` (less than 10° apart).
     """
     red, green, blue = np.asarray(basis).T
     angle = angles(basis[:1], basis[1:])[0]

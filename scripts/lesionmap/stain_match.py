@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lesionmap.errors import SettingsError, StainError
+from lesionmap.errors import SettingsError, SlideError, StainError
 from lesionmap.files import read_json, write_json, write_table
 from lesionmap.images import read_png, write_png
 from lesionmap.model_facts import load_facts
@@ -31,6 +31,10 @@ class Candidate:
     profile: StainProfile
     provenance: dict[str, Any]
     picture: str | None
+
+    def view(self) -> NDArray[np.uint8]:
+        """Its tissue, or its colours where there is no tissue to show; (H, W, 3) uint8."""
+        return read_png(self.picture) if self.picture else palette(self.profile)
 
 
 def choose_reference(
@@ -59,7 +63,7 @@ def choose_reference(
     SettingsError
         If no source is fit to be the reference.
     """
-    found = [_candidate(*pair) for pair in zip_longest(sources, pictures)]
+    found = [quarantined(source) or _candidate(source, picture) for source, picture in zip_longest(sources, pictures)]
     usable = [one for one in found if isinstance(one, Candidate) and one.profile.verdict == "ok"]
     if not usable:
         raise _no_reference(found)
@@ -68,16 +72,12 @@ def choose_reference(
     chosen = usable[int(np.argmin(distances.round(6)))]  # of two, both are as far: the first
     rows = [_row(one, distance, chosen) for one, distance in zip(usable, distances, strict=True)]
     write_table(candidates, rows, CANDIDATE_COLUMNS)
-    write_png(picture, read_png(chosen.picture) if chosen.picture else palette(chosen.profile))
+    write_png(picture, chosen.view())
     facts = {"slide": chosen.slide, "profile": asdict(chosen.profile), "provenance": chosen.provenance}
     write_json(output, facts)
 
 
-def _candidate(source: str, picture: str | None) -> Candidate | StainError:
-    """What a file offers; why it offers nothing."""
-    refused = quarantined(source)
-    if refused:
-        return StainError(slide=refused.slide, stage=refused.stage, finding=refused.finding, remedy=refused.remedy)
+def _candidate(source: str, picture: str | None) -> Candidate:
     try:
         record = _of_model(source) if source.endswith(MODEL) else read_json(source)
         return Candidate(record["slide"], StainProfile.of(record["profile"]), record["provenance"], picture)
@@ -97,13 +97,13 @@ def _of_model(path: str) -> dict[str, Any]:
     return {"slide": f"of {path}", "profile": facts["stain_reference"], "provenance": facts["provenance"]}
 
 
-def _no_reference(found: Sequence[Candidate | StainError]) -> SettingsError:
+def _no_reference(found: Sequence[Candidate | SlideError]) -> SettingsError:
     if not found:
         finding, remedy = "there is no training slide to choose the stain reference from", "name one as stain.reference"
     elif len(found) > 1:
         finding = f"none of {len(found)} training slides has a stain that can be the reference"
         remedy = "see their verdicts in results/stain/fits/; give a profile from elsewhere as stain.reference"
-    elif isinstance(found[0], StainError):
+    elif isinstance(found[0], SlideError):
         finding = f"the stain reference '{found[0].slide}' is in quarantine: {found[0].finding}"
         remedy = f"choose another slide as stain.reference, or: {found[0].remedy}"
     else:
@@ -143,14 +143,14 @@ class MatchSettings:
 
 @dataclass(frozen=True)
 class MatchInputs:
-    """Paths: what :func:`lesionmap.stain_fit.fit_slide` wrote of a slide, and the reference with its picture."""
+    """Paths: what :func:`lesionmap.stain_fit.fit_slide` wrote of a slide; the reference and, of a slide, its tissue."""
 
     fit: str
     sample: str
     tissue: str
     overview: str
     reference: str
-    reference_tissue: str
+    reference_tissue: str | None = None
 
 
 @dataclass(frozen=True)
@@ -173,14 +173,14 @@ def match_slide(
         If the slide's stain could not be fitted and `settings.fallback` is ``fail``.
     """
     fitted = StainProfile.of(read_json(inputs.fit)["profile"])
-    reference = read_json(inputs.reference)
-    goal = StainProfile.of(reference["profile"])
+    reference = _candidate(inputs.reference, inputs.reference_tissue)
+    goal = reference.profile
     pixels = read_sample(inputs.sample, fitted.n_pixels)
     match, flags = match_stain(slide, pixels, fitted, goal, settings)
     table = match.table()
     record = match.as_record() | {
         "slide": slide,
-        "reference_slide": reference["slide"],
+        "reference_slide": reference.slide,
         "angle_to_reference": angles(_upright(fitted, goal).basis, goal.basis).tolist(),
         "fitted": {"verdict": fitted.verdict, "basis": fitted.basis, "angle": float(angles(*_rows(fitted))[0])},
         "mean_od": {
@@ -192,7 +192,7 @@ def match_slide(
         "provenance": provenance,
     }
     tissue, overview = read_png(inputs.tissue), read_png(inputs.overview)
-    pictures = (tissue, apply_table(table, tissue), read_png(inputs.reference_tissue))
+    pictures = (tissue, apply_table(table, tissue), reference.view())
     draw_match(files.picture, pictures, pixels, match)
     write_png(files.thumbnails, np.concatenate([overview, apply_table(table, overview)], axis=1))
     write_json(files.match, record)

@@ -144,6 +144,12 @@ class TileStore(AbstractContextManager["TileStore"]):
         return str(self._file.attrs["identity"])
 
     @property
+    def stain_reference(self) -> dict[str, Any]:
+        """Profile of the stain that the pixels were brought to, in its JSON form."""
+        reference: dict[str, Any] = json.loads(self._file.attrs["stain"])["reference"]
+        return reference
+
+    @property
     def unreadable(self) -> list[list[float]]:
         """Regions that could not be read: x, y, width, height in level-0 pixels."""
         boxes: list[list[float]] = self._file["regions/unreadable"][:].tolist()

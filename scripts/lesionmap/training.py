@@ -127,7 +127,10 @@ def train(job: TrainJob, output: str, history: str, checkpoints: str, *, threads
         stores = [stack.enter_context(TileStore(path)) for path in job.train_paths]
         val_stores = [stack.enter_context(TileStore(path)) for path in job.val_paths]
         _check_lesions(stores)
-        facts = job.facts | {"training_slides": {store.slide: store.identity for store in stores}}
+        facts = job.facts | {
+            "stain_reference": stores[0].stain_reference,
+            "training_slides": {store.slide: store.identity for store in stores},
+        }
         rows: list[Row] = []
         for row in _epochs(model, stores, val_stores, job.settings, workers):
             rows.append(row)

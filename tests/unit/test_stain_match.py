@@ -354,10 +354,9 @@ def tissue(basis, strength=1.0, seed=0):
 
 @pytest.fixture
 def reference(tmp_path):
-    """A reference that a choice wrote, and its picture."""
+    """Fit and tissue of a slide to match others to."""
     files, _ = fitted(tmp_path, tissue(HE), name="reference", n_pixels=200_000)
-    chosen(tmp_path, (files.profile, files.tissue))
-    return str(tmp_path / "chosen/profile.json"), str(tmp_path / "chosen/tissue.png")
+    return files.profile, files.tissue
 
 
 def matched_slide(tmp_path, reference, files, name="m", fallback="reference"):
@@ -412,6 +411,19 @@ def test_a_slide_without_tissue_is_matched_and_shown(tmp_path, reference):
     assert found["fitted"]["verdict"] == found["profile"]["verdict"] == "too few stained pixels"
     assert (read_png(outputs.thumbnails) >= 250).all()
     assert Path(outputs.picture).stat().st_size > 0
+
+
+def test_a_reference_in_a_file_is_matched_to_alike_and_shown_by_its_colours(tmp_path, reference):
+    files, _ = fitted(tmp_path, tissue(OTHER_HE, strength=0.8))
+    (from_slide, expected), (from_file, found) = (
+        matched_slide(tmp_path, paths, files, name) for name, paths in (("m", reference), ("n", reference[:1]))
+    )
+    assert found == expected
+    assert Path(from_slide.thumbnails).read_bytes() == Path(from_file.thumbnails).read_bytes()
+    shown, colours = read_png(from_slide.picture), read_png(from_file.picture)
+    changed = np.flatnonzero((shown != colours).any(axis=(0, 2)))  # columns: those of the third of four pictures
+    assert shown.shape[1] * 0.49 < changed.min() < changed.max() < shown.shape[1] * 0.75
+    assert len(changed) > 200
 
 
 def test_a_refused_slide_leaves_no_file(tmp_path, reference):

@@ -198,8 +198,13 @@ def test_both_views_are_turned_alike(quarters, flip):
     np.testing.assert_array_equal(result.low_image, low_expected[:, ::-1] if flip else low_expected)
 
 
+STAIN = {"p99": [1.5, 1.2], "verdict": "ok"}
+
+
 def store(path, *regions, slide="s1"):
-    with new_store(path, SPEC, {"slide": slide, "identity": "f" * 64, "provenance": {"a": 1}}) as writer:
+    with new_store(
+        path, SPEC, {"slide": slide, "identity": "f" * 64, "stain": {"reference": STAIN}, "provenance": {"a": 1}}
+    ) as writer:
         for part in regions:
             writer.append(part)
     return str(path)
@@ -246,6 +251,7 @@ def test_training_gives_the_same_bytes_for_any_threads_and_records_each_epoch(tm
     best = min(rows, key=lambda row: float(row["val_low_loss"]))
     assert facts["epoch"]["epoch"] == int(best["epoch"])
     assert facts["training_slides"] == {"s1": "f" * 64}
+    assert facts["stain_reference"] == STAIN
     assert {path.name for path in (first / "checkpoints").iterdir()} == {"best.safetensors", "last.safetensors"}
     assert json.dumps(facts)
 

@@ -28,6 +28,16 @@ def normalised_anew():
     return matched | of("extract_tiles", "train_1", "train_2") | after_training()
 
 
+def added(project, slide):
+    """Add a slide to the cohort; its own jobs."""
+    with open(project.folder / "slides.tsv", "a", encoding="utf-8") as sheet:
+        sheet.write(write_slide(project.folder, None, slide))
+    rules = ["inspect_slide", "find_tissue", "fit_stain", "match_stain", "infer_slide"]
+    if slide.split == "train":
+        rules += ["import_annotation", "extract_tiles"]
+    return {f"{rule}:{slide.name}" for rule in rules}
+
+
 def test_a_second_run_has_nothing_to_do(project):
     assert "Nothing to be done" in project.run()
 
@@ -51,10 +61,7 @@ def test_a_changed_annotation_reruns_its_slide_and_the_training(project):
 
 
 def test_a_new_inference_slide_runs_its_own_jobs_and_no_training(project):
-    row = write_slide(project.folder, None, DemoSlide("new_1", 1000, 700, 9, "inference"))
-    with open(project.folder / "slides.tsv", "a", encoding="utf-8") as sheet:
-        sheet.write(row)
-    own = {f"{rule}:new_1" for rule in ("inspect_slide", "find_tissue", "fit_stain", "match_stain", "infer_slide")}
+    own = added(project, DemoSlide("new_1", 1000, 700, 9, "inference"))
     planned = project.planned()
     assert own | {"build_manifest", "compare_stains", "render_report", "conclude"} <= planned
     assert planned - own <= {"build_manifest", "compare_stains"} | PER_COHORT
@@ -71,9 +78,20 @@ def test_another_reference_reruns_the_normalisation_and_no_fit(project):
     assert "Nothing to be done" in project.run()
 
 
-def test_a_reference_that_stays_the_same_reruns_nothing_else(project):
+def test_a_reference_that_stays_the_same_is_reported_and_reruns_nothing_else(project):
+    project.config["stain"]["reference"] = "auto"  # of two, both are as far from the median: the first
+    assert project.planned() == {"choose_reference", "render_report", "conclude"}
+
+
+@pytest.mark.parametrize(("like", "chosen"), [(1, "train_1"), (2, "train_2")])
+def test_a_new_training_slide_leaves_the_others_as_they_are_while_the_choice_stays(project, like, chosen):
     project.config["stain"]["reference"] = "auto"
-    assert project.planned() == {"choose_reference"}  # of two, both are as far from the median: the first
+    project.run()  # chooses train_1
+    own = added(project, DemoSlide("new_1", 1000, 780, like, "train", "qupath"))  # draws the median to its own stain
+    per_cohort = {"build_manifest", "choose_reference", "compare_stains"} | after_training()
+    assert project.planned() == own | per_cohort | (set() if chosen == "train_1" else normalised_anew())
+    assert json.loads((project.folder / "results/stain/reference/profile.json").read_text())["slide"] == chosen
+    assert "Nothing to be done" in project.run()
 
 
 def test_a_shipped_profile_gives_the_same_tiles_as_its_slide(project):
@@ -82,7 +100,7 @@ def test_a_shipped_profile_gives_the_same_tiles_as_its_slide(project):
     before = project.results()
     project.run("results/tiles/train_1.h5", "results/tiles/train_2.h5")
     after = project.results()
-    assert after["stain/reference/tissue.png"] != before["stain/reference/tissue.png"]  # no tissue came with it
+    assert after["stain/reference/tissue.png"] != before["stain/reference/tissue.png"], "there is tissue to show"
     for name in ("tiles/train_1.h5", "tiles/train_2.h5", "stain/reference/profile.json"):
         assert after[name] == before[name]
 

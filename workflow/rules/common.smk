@@ -7,6 +7,7 @@ sys.path.insert(0, f"{workflow.basedir}/scripts")
 from pathlib import Path
 
 from lesionmap.errors import SettingsError
+from lesionmap.files import read_json
 from lesionmap.losses import RunFiles, show_quarantine
 from lesionmap.manifest import good_slides
 from lesionmap.provenance import code_digest
@@ -38,8 +39,7 @@ def annotation_file(wildcards):
 
 def slide_row(wildcards):
     """The slide's row of the sheet, as far as its inspection needs it."""
-    row = vars(SLIDES[wildcards.slide])
-    return {key: value for key, value in row.items() if key not in ("mask_mpp", "patient")}
+    return {key: value for key, value in vars(SLIDES[wildcards.slide]).items() if key not in ("mask_mpp", "patient")}
 
 
 def mask_mpp(wildcards):
@@ -108,9 +108,16 @@ def reference_candidates(wildcards):
     return train_slides(wildcards)
 
 
-def reference_profile(wildcards):
-    """The stain that all slides are given; known once chosen, so that a choice that stays the same reruns nothing."""
-    return checkpoints.choose_reference.get().output.profile
+def reference_files(wildcards):
+    """What holds the stain that the slide is brought to; known once that is chosen.
+
+    The choice itself is read here and is no input: while it stays the same, nothing is normalised again.
+    """
+    choice = Path("results/stain/reference/profile.json")
+    if REFERENCE_FILE or not choice.exists():
+        return [REFERENCE_FILE] if REFERENCE_FILE else []
+    slide = read_json(choice)["slide"]
+    return [f"results/stain/fits/{slide}.json", f"results/stain/tissue/{slide}.png"]
 
 
 def backbone_file(wildcards):
@@ -140,8 +147,3 @@ def show_losses():
         others=existing(*others),
     )
     show_quarantine(files, "results/quarantine.tsv", "results/unreadable.tsv")
-
-
-def training_history(wildcards):
-    """The history of the training, if there is one."""
-    return "results/model/history.csv" if config["model"]["path"] is None else []

@@ -40,7 +40,7 @@ rule render_report:
         quarantine="results/quarantine.tsv",
         cohort="results/metrics/cohort.json",
         slide_table="results/metrics/slides.tsv",
-        history=training_history,
+        history=branch(config["model"]["path"], then=[], otherwise="results/model/history.csv"),
         records=collect("results/slides/{slide}.json", slide=readable_slides),
         stains=collect("results/stain/{slide}.json", slide=readable_slides),
         stain_pictures=collect("results/stain/{slide}.png", slide=readable_slides),

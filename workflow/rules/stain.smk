@@ -66,8 +66,8 @@ rule match_stain:
         sample="results/stain/samples/{slide}.png",
         tissue="results/stain/tissue/{slide}.png",
         overview="results/stain/overviews/{slide}.png",
-        reference=reference_profile,
-        reference_tissue="results/stain/reference/tissue.png",
+        reference=reference_files,
+        choice=ancient("results/stain/reference/profile.json"),
     output:
         match="results/stain/{slide}.json",
         picture="results/stain/{slide}.png",

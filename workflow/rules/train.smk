@@ -33,7 +33,6 @@ rule train:
     input:
         train=collect("results/tiles/{slide}.h5", slide=train_slides),
         val=collect("results/tiles/{slide}.h5", slide=val_slides),
-        reference=reference_profile,
         backbone=backbone_file,
     output:
         model="results/model/lesionmap.safetensors",
