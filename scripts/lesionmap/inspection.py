@@ -13,6 +13,7 @@ from PIL import ImageCms
 from lesionmap.errors import SlideError
 from lesionmap.files import write_json
 from lesionmap.quarantine import as_record
+from lesionmap.reader_choice import choose_reader
 from lesionmap.slide_files import cannot_be_read, content_digest, tiff_damage, why_unopened
 from lesionmap.slides import Slide, SlideInfo, check_damage, open_slide, srgb_transform
 from lesionmap.tiling import map_size
@@ -80,6 +81,8 @@ class InspectionSettings:
         µm/px times objective power (10: 0.25 at 40×), assumed for slides that say only the latter; None: not assumed.
     apply_icc : bool
         Whether colours are brought to sRGB by the slide's own profile.
+    reader : str
+        ``auto`` or ``openslide``; see :func:`lesionmap.reader_choice.choose_reader`.
     needed_mpp : mapping
         ``{"tiles": µm/px of training, "inference": µm/px of the pass over the whole slide}``.
     """
@@ -89,6 +92,7 @@ class InspectionSettings:
     mpp_tolerance: float
     mpp_from_objective: float | None
     apply_icc: bool
+    reader: str
     needed_mpp: Mapping[str, float]
 
 
@@ -109,14 +113,17 @@ def inspect_slide(row: SlideRow, output: str, settings: InspectionSettings) -> N
     row : SlideRow
     output : str
         JSON with ``slide``, ``split``, ``verdict``. ``ok``: also ``flags`` (what is odd about it), ``resolution``,
-        ``icc_profile`` and ``info``. ``quarantined``: also ``stage``, ``finding`` and ``remedy``.
+        ``icc_profile``, ``reader`` and ``info``. ``quarantined``: also ``stage``, ``finding`` and ``remedy``.
     settings : InspectionSettings
     """
     try:
         facts = examine(row, settings)
         info = replace(facts["info"], identity=digest_of(row, content_digest))
         facts["flags"] += _check_readable(info, settings)
-        record = {"verdict": "ok", **facts, "resolution": vars(facts["resolution"]), "info": vars(info)}
+        choice = choose_reader(info, settings.reader, STAGE)
+        info = replace(info, reader=choice.reader)
+        resolution, reader = vars(facts["resolution"]), vars(choice)
+        record = {"verdict": "ok", **facts, "resolution": resolution, "reader": reader, "info": vars(info)}
     except SlideError as error:
         record = {"verdict": "quarantined"} | as_record(error)
     write_json(output, {"slide": row.slide, "split": row.split} | record)

@@ -16,9 +16,11 @@ from PIL import Image, ImageCms
 from lesionmap.errors import SlideError
 from lesionmap.files import read_json
 from lesionmap.resampling import area_resample
+from lesionmap.tiff_reader import TiffReader
 
 WHITE = 255
 MOST_PIXELS_AT_ONCE = 2**25
+OPENSLIDE, TIFF = "openslide", "tiff"  # readers
 SMALLEST_RETRIED_BOX_PX = 128  # of the level read: finer ones mostly lie in the same tile of the file and fail like it
 
 
@@ -40,6 +42,9 @@ class SlideInfo:
         Top-left corner of the scanned area (``openslide.bounds-x/y``), which some programs crop to.
     apply_icc : bool
         Whether colours are brought to sRGB by the slide's own profile.
+    reader : str
+        ``tiff`` if :class:`lesionmap.tiff_reader.TiffReader` reads it, found to agree with OpenSlide; else
+        ``openslide``.
     """
 
     slide: str
@@ -52,6 +57,7 @@ class SlideInfo:
     level_sizes: tuple[tuple[int, int], ...]
     bounds_xy_lv0: tuple[int, int]
     apply_icc: bool = False
+    reader: str = OPENSLIDE
 
 
 def load_info(path: str | Path) -> SlideInfo:
@@ -88,9 +94,16 @@ class Slide(AbstractContextManager["Slide"]):
         self._handle = open_slide(info.path, info.slide, stage)
         self._factors = self._handle.level_downsamples  # asked once: a handle that has failed no longer tells
         self._to_srgb = srgb_transform(self._handle) if info.apply_icc else None
+        self._tiff = TiffReader(info.path, info.level_sizes) if info.reader == TIFF else None
 
     def __exit__(self, *_: object) -> None:
         self._handle.close()
+        if self._tiff:
+            self._tiff.close()
+
+    def level_factor(self, level: int) -> float:
+        """OpenSlide's own downsample factor of a level."""
+        return float(self._factors[level])
 
     def read(self, xy_lv0: tuple[float, float], size_px: tuple[int, int], mpp: float) -> NDArray[np.uint8]:
         """Read a box at any resolution, each pixel the mean of its own area.
@@ -143,7 +156,7 @@ class Slide(AbstractContextManager["Slide"]):
     ) -> tuple[NDArray[np.uint8], tuple[float, float]]:
         """Read a box of one level; transparent pixels become white.
 
-        OpenSlide takes whole level-0 coordinates and divides them by its own factor, so on a level of odd size the
+        OpenSlide takes whole level-0 coordinates and divides them by its own factor, so on a level of odd size its
         box starts a fraction of a pixel beside `xy_level`; on a Leica slide up to a pixel.
 
         Returns
@@ -152,8 +165,15 @@ class Slide(AbstractContextManager["Slide"]):
         origin : (float, float)
             Where they start, in pixels of the level.
         """
-        factor = self._factors[level]
-        location = (round(xy_level[0] * factor), round(xy_level[1] * factor))
+        if self._tiff:
+            # What it cannot read OpenSlide tries, which has other ways with missing tiles, and the error for damage.
+            with suppress(Exception):
+                return self._in_srgb(self._tiff.read(level, xy_level, size_px)), xy_level
+        return self.read_by_openslide(level, xy_level, size_px), self._origin(self._location(level, xy_level), level)
+
+    def read_by_openslide(self, level: int, xy_level: tuple[int, int], size_px: tuple[int, int]) -> NDArray[np.uint8]:
+        """Like :meth:`read_level`, by OpenSlide."""
+        location = self._location(level, xy_level)
         try:
             region = self._read_region(location, level, size_px)
         except openslide.OpenSlideError as error:
@@ -166,7 +186,18 @@ class Slide(AbstractContextManager["Slide"]):
             ) from error
         if self._to_srgb:
             ImageCms.applyTransform(region, self._to_srgb, inPlace=True)
-        return _on_white(np.asarray(region)), self._origin(location, level)
+        return _on_white(np.asarray(region))
+
+    def _location(self, level: int, xy_level: tuple[int, int]) -> tuple[int, int]:
+        factor = self._factors[level]
+        return round(xy_level[0] * factor), round(xy_level[1] * factor)
+
+    def _in_srgb(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        if not self._to_srgb:
+            return pixels
+        region = Image.fromarray(pixels).convert("RGBA")
+        ImageCms.applyTransform(region, self._to_srgb, inPlace=True)
+        return np.ascontiguousarray(np.asarray(region)[..., :3])
 
     def _origin(self, location: tuple[int, int], level: int) -> tuple[float, float]:
         """Where a box that OpenSlide was asked for starts, in pixels of the level.

@@ -17,6 +17,7 @@ from lesionmap.export import write_lesions
 from lesionmap.images import write_pyramid
 from lesionmap.inspection import SlideRow, describe
 from lesionmap.masks import Annotation
+from lesionmap.reader_choice import choose_reader
 from lesionmap.slides import Slide, load_info, open_slide
 from lesionmap.store import TileStore
 from lesionmap.tiling import LESION, map_size
@@ -25,6 +26,7 @@ from shapely.geometry import shape
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "results"
 DATA = ROOT.parent / "shared/data"
+SLIDES = sorted((DATA / "slides").glob("*"))
 
 pytestmark = pytest.mark.skipif(not DATA.exists(), reason="the real slides of ../shared/data are absent")
 
@@ -84,6 +86,18 @@ def test_annotation_mask_map_outlines_and_back(tmp_path, slide, scale, bounds):
     back = Annotation(tmp_path / "back.geojson").mask((0, 0), size, scale) == LESION
     assert mask.any()
     assert (back & mask).sum() / (back | mask).sum() >= 0.995
+
+
+@pytest.mark.parametrize("path", SLIDES, ids=lambda path: path.stem)
+def test_tiles_read_directly_have_the_pixels_of_openslide(path):
+    row = SlideRow("s", str(path), "inference", mpp=0.5)
+    with open_slide(row.path, "s", "test") as handle:
+        info = describe(row, handle, 0.5)
+    assert choose_reader(info, "auto", "test").reader == "tiff"
+    width, height = info.size_lv0
+    with Slide(info, "test") as slide, Slide(replace(info, reader="tiff"), "test") as direct:
+        for x, y in ((0, 0), (width - 777, height - 555), (width // 3, height // 2)):
+            np.testing.assert_array_equal(*(reader.read((x, y), (777, 555), 0.5) for reader in (slide, direct)))
 
 
 @pytest.mark.parametrize(("name", "most"), [("cmu_small_region.svs", 3), ("tcga_cr_7395.svs", 1)])

@@ -49,6 +49,7 @@ INSPECTION = InspectionSettings(
     mpp_tolerance=0.1,
     mpp_from_objective=None,
     apply_icc=False,
+    reader="auto",
     needed_mpp={"tiles": 0.25, "inference": 2.5},
 )
 

@@ -1,0 +1,103 @@
+"""Read the tiles of a TIFF slide without OpenSlide: the same pixels, several times as fast."""
+
+import os
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from typing import Any
+
+import numpy as np
+import tifffile
+from numpy.typing import NDArray
+
+VENDORS = ("aperio", "generic-tiff")  # as OpenSlide names them: their levels are plain grids of tiles
+READABLE = ("JPEG", "APERIO_JP2000_YCBC", "APERIO_JP2000_RGB", "ADOBE_DEFLATE", "LZW", "NONE")  # tifffile's names
+
+
+class TiffReader(AbstractContextManager["TiffReader"]):
+    """An open TIFF whose levels are grids of tiles; a context manager. Threads may share it.
+
+    OpenSlide spends most of its time on the way from decoded tiles to pixels that can be composed; the tiles are
+    decoded here by the same libraries (libjpeg-turbo, OpenJPEG) and put side by side.
+
+    Parameters
+    ----------
+    path : str
+    level_sizes : sequence of (int, int)
+        Width and height of each level, as OpenSlide lists them.
+
+    Raises
+    ------
+    ValueError
+        If a level is no such grid.
+    OSError
+        If the file cannot be opened.
+    """
+
+    def __init__(self, path: str, level_sizes: Sequence[tuple[int, int]]) -> None:
+        self._tiff = tifffile.TiffFile(path)
+        try:
+            self._pages = [_page_of(self._tiff, size) for size in level_sizes]
+        except ValueError:
+            self._tiff.close()
+            raise
+        self._file = os.open(path, os.O_RDONLY)  # read by position, which threads can do at once
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file; nothing can be read any more."""
+        self._tiff.close()
+        os.close(self._file)
+
+    def read(self, level: int, xy_level: tuple[int, int], size_px: tuple[int, int]) -> NDArray[np.uint8]:
+        """Read a box that lies on a level.
+
+        Parameters
+        ----------
+        level : int
+        xy_level : (int, int)
+            Top-left corner in pixels of the level.
+        size_px : (int, int)
+            Width and height.
+
+        Returns
+        -------
+        (height, width, 3) uint8
+
+        Raises
+        ------
+        Exception
+            Of whatever kind the decoder raises, if a tile is missing or damaged.
+        """
+        page, (left, top) = self._pages[level], xy_level
+        right, bottom = left + size_px[0], top + size_px[1]
+        side_x, side_y = page.tilewidth, page.tilelength
+        box = np.empty((size_px[1], size_px[0], 3), dtype=np.uint8)
+        for row in range(top // side_y, -(-bottom // side_y)):
+            for column in range(left // side_x, -(-right // side_x)):
+                x, y = column * side_x, row * side_y
+                x0, x1, y0, y1 = max(left, x), min(right, x + side_x), max(top, y), min(bottom, y + side_y)
+                tile = self._tile(page, row, column)
+                box[y0 - top : y1 - top, x0 - left : x1 - left] = tile[y0 - y : y1 - y, x0 - x : x1 - x]
+        return box
+
+    def _tile(self, page: Any, row: int, column: int) -> NDArray[np.uint8]:
+        index = row * page.chunked[1] + column
+        length, start = page.databytecounts[index], page.dataoffsets[index]
+        if not length:
+            raise ValueError(f"tile {index} is missing")
+        data = os.pread(self._file, length, start)
+        tile: NDArray[np.uint8] = page.decode(data, index, jpegtables=page.jpegtables)[0][0]
+        return tile
+
+
+def _page_of(tiff: tifffile.TiffFile, size: tuple[int, int]) -> Any:
+    """The directory of the level of a size."""
+    for directory in tiff.pages:
+        page: Any = directory  # tifffile's own types do not say what a page has
+        if (page.imagewidth, page.imagelength) == size and page.is_tiled:
+            if page.compression.name not in READABLE or page.shape[2:] != (3,) or page.dtype != np.uint8:
+                break
+            return page
+    raise ValueError(f"no directory of {size[0]}×{size[1]} px holds RGB tiles in a known compression")
