@@ -9,4 +9,4 @@ with slide_job(snakemake.wildcards.slide, snakemake.log[0], snakemake.input, sna
     info, paths, params = load_info(snakemake.input.info), snakemake.input, snakemake.params
     settings = Extraction.of(params.tiles, params.max_unreadable_fraction, paths.stain)
     origin = provenance(params.code, identity=info.identity, tiles=params.tiles)
-    extract_tiles(info, paths.tissue, paths.annotation, snakemake.output[0], settings, origin)
+    extract_tiles(info, paths.tissue, paths.annotation, snakemake.output[0], settings, origin, snakemake.threads)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from lesionmap.files import written_whole
-from lesionmap.tiling import area_mean
+from lesionmap.resampling import area_mean
 
 TIFF_TILE_PX = 256
 

@@ -1,8 +1,11 @@
 """Area-true resampling at sub-pixel offsets. Pure arithmetic on arrays."""
 
+import numba
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
+
+from lesionmap.tiling import BACKGROUND, FAT, IGNORE, LESION, VESSEL
 
 
 def area_weights(start: float, step: float, n_out: int, n_in: int) -> sparse.csr_array:
@@ -60,3 +63,58 @@ def area_resample(
     result = both.reshape(size_px[0], size_px[1], channels).transpose(1, 0, 2) + fill
     rounded: NDArray[np.uint8] = np.clip(np.rint(result), 0, 255).astype(np.uint8)
     return rounded
+
+
+def area_mean(image: NDArray[np.uint8], factor: int) -> NDArray[np.uint8]:
+    """Downsample (H, W, C) by the mean of each factor×factor block, rounded half up; H and W divide by `factor`."""
+    mean: NDArray[np.uint8] = _area_mean(np.ascontiguousarray(image), factor)
+    return mean
+
+
+@numba.njit(cache=True, nogil=True)
+def _area_mean(image, factor):  # type: ignore[no-untyped-def]  # numba types it
+    height, width, channels = image.shape
+    mean = np.empty((height // factor, width // factor, channels), dtype=np.uint8)
+    columns = np.empty(width * channels, dtype=np.uint32)
+    rows = image.reshape(height, width * channels)
+    area = factor * factor
+    for y in range(mean.shape[0]):
+        columns[:] = 0
+        for row in range(y * factor, (y + 1) * factor):
+            for i in range(columns.size):
+                columns[i] += rows[row, i]
+        for x in range(mean.shape[1]):
+            for channel in range(channels):
+                total = area // 2
+                for column in range(x * factor, (x + 1) * factor):
+                    total += columns[column * channels + channel]
+                mean[y, x, channel] = total // area
+    return mean
+
+
+MAJORITY_ORDER = np.array([LESION, VESSEL, FAT, BACKGROUND, IGNORE], dtype=np.uint8)
+
+
+def area_majority(mask: NDArray[np.uint8], factor: int) -> NDArray[np.uint8]:
+    """Downsample a (H, W) class mask: the class with the largest area of each block wins.
+
+    Of equal areas the first of lesion, vessel, fat, background, ignore wins.
+    """
+    majority: NDArray[np.uint8] = _area_majority(np.ascontiguousarray(mask), factor, MAJORITY_ORDER)
+    return majority
+
+
+@numba.njit(cache=True, nogil=True)
+def _area_majority(mask, factor, order):  # type: ignore[no-untyped-def]  # numba types it
+    majority = np.empty((mask.shape[0] // factor, mask.shape[1] // factor), dtype=np.uint8)
+    rank = np.zeros(256, dtype=np.int64)
+    for place in range(order.size):
+        rank[order[place]] = place
+    for y in range(majority.shape[0]):
+        for x in range(majority.shape[1]):
+            areas = np.zeros(order.size, dtype=np.int64)
+            for row in range(y * factor, (y + 1) * factor):
+                for column in range(x * factor, (x + 1) * factor):
+                    areas[rank[mask[row, column]]] += 1
+            majority[y, x] = order[areas.argmax()]
+    return majority

@@ -97,6 +97,10 @@ class Slide(AbstractContextManager["Slide"]):
         self._tiff = TiffReader(info.path, info.level_sizes) if info.reader == TIFF else None
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file; nothing can be read any more."""
         self._handle.close()
         if self._tiff:
             self._tiff.close()
@@ -147,8 +151,8 @@ class Slide(AbstractContextManager["Slide"]):
             return np.full((size_px[1], size_px[0], 3), WHITE, dtype=np.uint8)
         pixels, origin = self.read_level(level, low, (high[0] - low[0], high[1] - low[1]))
         offset = (start[0] - origin[0], start[1] - origin[1])
-        if step == 1.0 and offset == (0.0, 0.0) and pixels.shape[:2] == (size_px[1], size_px[0]):
-            return pixels
+        if step == 1.0 and all(part == int(part) for part in offset):
+            return _placed(pixels, (int(-offset[0]), int(-offset[1])), size_px)
         return area_resample(pixels, offset, step, size_px, fill=WHITE)
 
     def read_level(
@@ -290,6 +294,17 @@ class Slide(AbstractContextManager["Slide"]):
             math.ceil(corner + step * length - 1e-6) + margin for corner, length in zip(start, size_px, strict=True)
         )
         return (max(0, left), max(0, top)), (min(width, right), min(height, bottom))
+
+
+def _placed(pixels: NDArray[np.uint8], xy_px: tuple[int, int], size_px: tuple[int, int]) -> NDArray[np.uint8]:
+    """The pixels with their top-left corner at (x, y) of a white box; cut at its edges."""
+    if xy_px == (0, 0) and pixels.shape[1::-1] == size_px:
+        return pixels
+    box = np.full((size_px[1], size_px[0], 3), WHITE, dtype=np.uint8)
+    (x, y), (height, width) = xy_px, pixels.shape[:2]
+    part = pixels[max(0, -y) : size_px[1] - y, max(0, -x) : size_px[0] - x]
+    box[max(0, y) : y + height, max(0, x) : x + width] = part
+    return box
 
 
 def _on_white(rgba: NDArray[np.uint8]) -> NDArray[np.uint8]:

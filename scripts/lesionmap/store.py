@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import h5py
-import hdf5plugin
 import numpy as np
 from numpy.typing import NDArray
 
 from lesionmap.files import written_whole
-from lesionmap.tiling import TileSpec
+from lesionmap.tile_codec import FILTER, LOSSLESS, TileCodec, pack, unpack
+from lesionmap.tiling import LESION, TileSpec
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 
 
 @dataclass(frozen=True)
@@ -42,39 +42,63 @@ class Region:
     masks: NDArray[np.uint8]
 
 
+@dataclass(frozen=True)
+class PackedRegion:
+    """A :class:`Region` as it is stored: each image and mask compressed."""
+
+    xy_lv0: tuple[float, float]
+    low_image: bytes
+    low_mask: bytes
+    row_col: NDArray[np.uint8]
+    images: list[bytes]
+    masks: list[bytes]
+
+
+def packed(region: Region, codec: TileCodec) -> PackedRegion:
+    """Compress a region; several threads may do so at once."""
+    return PackedRegion(
+        xy_lv0=region.xy_lv0,
+        low_image=codec.encode(region.low_image),
+        low_mask=pack(region.low_mask),
+        row_col=region.row_col,
+        images=[codec.encode(image) for image in region.images],
+        masks=[pack(mask) for mask in region.masks],
+    )
+
+
 class TileStoreWriter:
     """Appends regions to an open store; made by :func:`new_store`."""
 
-    def __init__(self, file: h5py.File, spec: TileSpec) -> None:
+    def __init__(self, file: h5py.File, spec: TileSpec, codec: TileCodec) -> None:
         side = spec.tile_px
         self._file = file
         self._regions = 0
         self._add("regions/xy", (2,), "f8")
         self._add("regions/unreadable", (4,), "f8")
-        self._add("low/image", (side, side, 3), "u1")
-        self._add("low/mask", (side, side), "u1")
         self._add("tiles/region", (), "u4")
         self._add("tiles/row_col", (2,), "u1")
-        self._add("high/image", (side, side, 3), "u1")
-        self._add("high/mask", (side, side), "u1")
+        for view in ("low", "high"):
+            self._add_packed(f"{view}/mask", (side, side))
+            if codec.name == LOSSLESS:
+                self._add_packed(f"{view}/image", (side, side, 3))
+            else:
+                self._add(f"{view}/image", (), h5py.vlen_dtype(np.uint8))
 
-    def _add(self, name: str, shape: tuple[int, ...], dtype: str) -> None:
-        pixels = len(shape) > 1
-        options: dict[str, Any] = dict(hdf5plugin.Zstd(clevel=3)) if pixels else {}
-        rows = 1 if pixels else 4096
-        self._file.create_dataset(
-            name, shape=(0, *shape), maxshape=(None, *shape), chunks=(rows, *shape), dtype=dtype, **options
-        )
+    def _add(self, name: str, shape: tuple[int, ...], dtype: Any) -> None:
+        self._file.create_dataset(name, (0, *shape), dtype, maxshape=(None, *shape), chunks=(4096, *shape))
 
-    def append(self, region: Region) -> None:
+    def _add_packed(self, name: str, shape: tuple[int, ...]) -> None:
+        self._file.create_dataset(name, (0, *shape), "u1", maxshape=(None, *shape), chunks=(1, *shape), **FILTER)
+
+    def append(self, region: PackedRegion) -> None:
         """Write one region and its tiles behind those already there."""
         self._extend("regions/xy", np.array([region.xy_lv0]))
-        self._extend("low/image", region.low_image[None])
-        self._extend("low/mask", region.low_mask[None])
         self._extend("tiles/region", np.full(len(region.images), self._regions, dtype=np.uint32))
         self._extend("tiles/row_col", region.row_col)
-        self._extend("high/image", region.images)
-        self._extend("high/mask", region.masks)
+        self._extend_packed("low/image", [region.low_image])
+        self._extend_packed("low/mask", [region.low_mask])
+        self._extend_packed("high/image", region.images)
+        self._extend_packed("high/mask", region.masks)
         self._regions += 1
 
     def skip(self, box_lv0: tuple[float, float, float, float]) -> None:
@@ -88,9 +112,21 @@ class TileStoreWriter:
         if len(rows):
             dataset[before:] = rows
 
+    def _extend_packed(self, name: str, chunks: list[bytes]) -> None:
+        dataset = self._file[name]
+        before = len(dataset)
+        dataset.resize(before + len(chunks), axis=0)
+        for index, chunk in enumerate(chunks, start=before):
+            if dataset.ndim == 1:
+                dataset[index] = np.frombuffer(chunk, dtype=np.uint8)
+            else:
+                dataset.id.write_direct_chunk((index,) + (0,) * (dataset.ndim - 1), chunk)
+
 
 @contextmanager
-def new_store(path: str | Path, spec: TileSpec, attributes: dict[str, Any]) -> Iterator[TileStoreWriter]:
+def new_store(
+    path: str | Path, spec: TileSpec, attributes: dict[str, Any], codec: TileCodec
+) -> Iterator[TileStoreWriter]:
     """Open a store for writing; it takes its name only when it is complete.
 
     Parameters
@@ -99,12 +135,14 @@ def new_store(path: str | Path, spec: TileSpec, attributes: dict[str, Any]) -> I
     spec : TileSpec
     attributes : dict
         JSON-able facts written as attributes: µm/px, stain profiles, provenance.
+    codec : TileCodec
     """
     with written_whole(path) as draft, h5py.File(draft, "w", libver="v110") as file:
         file.attrs["format_version"] = FORMAT_VERSION
-        for key, value in {**asdict(spec), **attributes}.items():
+        facts = asdict(spec) | {"codec": codec.name, "quality": codec.quality} | attributes
+        for key, value in facts.items():
             file.attrs[key] = json.dumps(value) if isinstance(value, dict) else value
-        yield TileStoreWriter(file, spec)
+        yield TileStoreWriter(file, spec, codec)
 
 
 class TileStore(AbstractContextManager["TileStore"]):
@@ -120,6 +158,7 @@ class TileStore(AbstractContextManager["TileStore"]):
         self._file = h5py.File(path, "r")
         owners = self._file["tiles/region"][:]
         self._first = np.searchsorted(owners, np.arange(len(self) + 1))
+        self._codec = TileCodec(str(self._file.attrs["codec"]), int(self._file.attrs["quality"]))
 
     def __exit__(self, *_: object) -> None:
         self._file.close()
@@ -157,22 +196,43 @@ class TileStore(AbstractContextManager["TileStore"]):
 
     def region(self, index: int) -> Region:
         """Read region `index` with all its tiles."""
-        tiles = slice(int(self._first[index]), int(self._first[index + 1]))
+        tiles = range(int(self._first[index]), int(self._first[index + 1]))
         x, y = self._file["regions/xy"][index]
         return Region(
             xy_lv0=(float(x), float(y)),
-            low_image=self._file["low/image"][index],
-            low_mask=self._file["low/mask"][index],
-            row_col=self._file["tiles/row_col"][tiles],
-            images=self._file["high/image"][tiles],
-            masks=self._file["high/mask"][tiles],
+            low_image=self.low_image(index),
+            low_mask=self._masks("low/mask", range(index, index + 1))[0],
+            row_col=self._file["tiles/row_col"][tiles.start : tiles.stop],
+            images=self._images("high/image", tiles),
+            masks=self._masks("high/mask", tiles),
         )
 
     def low_image(self, index: int) -> NDArray[np.uint8]:
         """Read only the low-resolution image of region `index`; (s, s, 3) uint8."""
-        image: NDArray[np.uint8] = self._file["low/image"][index]
+        image: NDArray[np.uint8] = self._images("low/image", range(index, index + 1))[0]
         return image
+
+    def _images(self, name: str, indices: range) -> NDArray[np.uint8]:
+        side = self.spec.tile_px
+        images = np.empty((len(indices), side, side, 3), dtype=np.uint8)
+        for image, index in zip(images, indices, strict=True):
+            self._codec.decode(self._chunk(name, index), image)
+        return images
+
+    def _masks(self, name: str, indices: range) -> NDArray[np.uint8]:
+        side = self.spec.tile_px
+        masks = np.empty((len(indices), side, side), dtype=np.uint8)
+        for mask, index in zip(masks, indices, strict=True):
+            unpack(self._chunk(name, index), mask)
+        return masks
+
+    def _chunk(self, name: str, index: int) -> Any:
+        """One image or mask as it is stored; unpacked outside HDF5, which lets in one thread at a time."""
+        dataset = self._file[name]
+        if dataset.ndim == 1:
+            return dataset[index].tobytes()
+        return dataset.id.read_direct_chunk((index,) + (0,) * (dataset.ndim - 1))[1]
 
     def lesion_pixels(self) -> int:
         """Lesion pixels in all low-resolution masks."""
-        return sum(int((self._file["low/mask"][index] == 1).sum()) for index in range(len(self)))
+        return int((self._masks("low/mask", range(len(self))) == LESION).sum())

@@ -31,11 +31,12 @@ class TileSpec:
     mpp: float
 
     def __post_init__(self) -> None:
-        if self.region_px % self.tile_px or self.tile_px % 32:
+        if self.region_px % self.tile_px or self.tile_px % 32 or self.tile_px % self.tiles_per_side:
             raise SettingsError(
                 stage="config",
                 finding=f"tiles.region_px {self.region_px} and tiles.tile_px {self.tile_px} do not fit together",
-                remedy="make tile_px a multiple of 32 (the network's stride) and region_px a multiple of tile_px",
+                remedy="make tile_px a multiple of 32 (the network's stride), region_px a multiple of tile_px, and "
+                "tile_px one of region_px / tile_px, so that a tile covers whole pixels of the low-resolution view",
             )
 
     @property
@@ -91,25 +92,3 @@ def cut(region: NDArray[np.uint8], tile_px: int) -> NDArray[np.uint8]:
     """Cut a square (S, S, …) array into its (n, n, tile_px, tile_px, …) tiles, indexed by row and column."""
     n = region.shape[0] // tile_px
     return region.reshape(n, tile_px, n, tile_px, *region.shape[2:]).swapaxes(1, 2)
-
-
-def area_mean(image: NDArray[np.uint8], factor: int) -> NDArray[np.uint8]:
-    """Downsample (H, W, C) by the mean of each factor×factor block, rounded half up."""
-    height, width, channels = image.shape
-    rows = image.reshape(height // factor, factor, width, channels).sum(axis=1, dtype=np.uint32)
-    total = rows.reshape(height // factor, width // factor, factor, channels).sum(axis=2)
-    mean: NDArray[np.uint8] = ((total + factor * factor // 2) // (factor * factor)).astype(np.uint8)
-    return mean
-
-
-def area_majority(mask: NDArray[np.uint8], factor: int) -> NDArray[np.uint8]:
-    """Downsample a (H, W) class mask: the class with the largest area of each block wins.
-
-    Of equal areas the first of lesion, vessel, fat, background, ignore wins.
-    """
-    height, width = mask.shape
-    order = np.array([LESION, VESSEL, FAT, BACKGROUND, IGNORE], dtype=np.uint8)
-    blocks = mask.reshape(height // factor, factor, width // factor, factor)
-    areas = np.stack([(blocks == label).sum(axis=(1, 3), dtype=np.uint32) for label in order])
-    winners: NDArray[np.uint8] = order[areas.argmax(axis=0)]
-    return winners

@@ -6,7 +6,8 @@ from lesionmap.files import write_json
 from lesionmap.losses import RunFiles, list_quarantine, show_quarantine
 from lesionmap.manifest import RunTables, build_manifest, conclude, good_slides
 from lesionmap.quarantine import write_quarantined
-from lesionmap.store import Region, new_store
+from lesionmap.store import Region, new_store, packed
+from lesionmap.tile_codec import TileCodec
 from lesionmap.tiling import TileSpec
 
 pytestmark = pytest.mark.slides
@@ -72,8 +73,8 @@ def test_parts_that_were_left_out_are_listed_with_their_place(tmp_path, records,
     store = str(tmp_path / "NA.h5")
     pixels = np.zeros((1, 32, 32, 3), dtype=np.uint8)
     region = Region((0.0, 0.0), pixels[0], pixels[0, ..., 0], np.zeros((1, 2), np.uint8), pixels, pixels[..., 0])
-    with new_store(store, TileSpec(64, 32, 0.25), {"slide": "NA"}) as writer:
-        writer.append(region)
+    with new_store(store, TileSpec(64, 32, 0.25), {"slide": "NA"}, TileCodec()) as writer:
+        writer.append(packed(region, TileCodec()))
         writer.skip((64.0, 128.5, 64.0, 64.0))
         writer.skip((0.0, 64.0, 64.0, 64.0))
     write_json(tmp_path / "lesions.geojson", {"slide": "b", "unreadable": [[0, 10, 20, 30]]})

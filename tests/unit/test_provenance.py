@@ -57,7 +57,7 @@ def test_how_jobs_end_reruns_nothing(copy_of_scripts):
 
 
 def test_geometry_counts_for_all_that_measure(copy_of_scripts):
-    found = changed_rules(copy_of_scripts, "lesionmap/tiling.py", "factor * factor // 2", "0")
+    found = changed_rules(copy_of_scripts, "lesionmap/tiling.py", "/ side_lv0 - 1e-9", "/ side_lv0")
     assert {"find_tissue", "extract_tiles", "infer_slide", "evaluate_slide"} <= found
     assert "conclude" not in found
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
+from lesionmap.resampling import area_mean
 from lesionmap.slides import Slide
-from lesionmap.tiling import area_mean
 from pyramids import info_of, write_tiff
 
 

@@ -16,6 +16,7 @@ from lesionmap.masks import Annotation
 from lesionmap.stain import StainMatch
 from lesionmap.stain_fit import FitFiles, StainSettings, fit_slide
 from lesionmap.store import TileStore
+from lesionmap.tile_codec import TileCodec
 from lesionmap.tiling import TileSpec
 from lesionmap.tissue import TissueMask, TissueSettings, find_tissue
 from pyramids import damage, info_of, write_tiff
@@ -50,7 +51,7 @@ def slide(tmp_path):
 
 
 def extracted(tmp_path, info, most):
-    settings = Extraction(SPEC, 0.0, most, STAIN)
+    settings = Extraction(SPEC, 0.0, most, STAIN, TileCodec())
     paths = [str(tmp_path / name) for name in ("tissue.tif", "a.geojson", "s.h5")]
     extract_tiles(info, *paths, settings, {})
     return paths[2]

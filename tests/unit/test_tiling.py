@@ -2,11 +2,13 @@ import numpy as np
 import pytest
 import tifffile
 from lesionmap.errors import SettingsError
-from lesionmap.extraction import Extraction, cut_slide
+from lesionmap.extraction import Extraction, RegionCutter
 from lesionmap.files import write_json
 from lesionmap.masks import Annotation
+from lesionmap.resampling import area_majority, area_mean
 from lesionmap.stain import StainMatch
-from lesionmap.tiling import IGNORE, TileSpec, area_majority, area_mean, cut, grid_xy, inside, map_size
+from lesionmap.tile_codec import TileCodec
+from lesionmap.tiling import IGNORE, TileSpec, cut, grid_xy, inside, map_size
 from lesionmap.tissue import TissueMask
 from pyramids import info_of, write_tiff
 from stained import PROFILE
@@ -73,9 +75,10 @@ def regions_with_marker(tmp_path, xy_lv0, size=(333, 301)):
     feature = {"type": "Feature", "properties": {"class": "lesion"}, "geometry": geometry}
     write_json(tmp_path / "a.geojson", {"type": "FeatureCollection", "features": [feature]})
     tifffile.imwrite(tmp_path / "tissue.tif", np.full((height // 8 + 1, width // 8 + 1), 255, dtype=np.uint8))
-    settings = Extraction(SPEC, 0.0, 0.0, StainMatch(PROFILE, PROFILE, (1.0, 1.0)))
+    settings = Extraction(SPEC, 0.0, 0.0, StainMatch(PROFILE, PROFILE, (1.0, 1.0)), TileCodec())
     tissue, annotation = TissueMask(tmp_path / "tissue.tif", info), Annotation(tmp_path / "a.geojson")
-    return [region for _, region in cut_slide(info, tissue, annotation, settings)]
+    with RegionCutter(info, tissue, annotation, settings) as cutter:
+        return [region for xy in cutter.corners() if (region := cutter.region(xy))]
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,8 @@ import torch
 from lesionmap.errors import TrainingError
 from lesionmap.model import LesionFPN, ModelSettings
 from lesionmap.model_facts import load_facts
-from lesionmap.store import Region, TileStore, new_store
+from lesionmap.store import Region, TileStore, new_store, packed
+from lesionmap.tile_codec import TileCodec
 from lesionmap.tiling import TileSpec
 from lesionmap.training import (
     RegionTensors,
@@ -159,9 +160,10 @@ def test_settled_statistics_are_the_mean_over_all_low_views(tmp_path):
     spec, rng = TileSpec(512, 64, 0.25), np.random.default_rng(0)
     views = rng.integers(0, 256, (3, 64, 64, 3), dtype=np.uint8)
     nothing = {"row_col": np.empty((0, 2), np.uint8), "images": np.empty((0, 64, 64, 3), np.uint8)}
-    with new_store(tmp_path / "s.h5", spec, {"slide": "s1"}) as writer:
+    with new_store(tmp_path / "s.h5", spec, {"slide": "s1"}, TileCodec()) as writer:
         for view in views:
-            writer.append(Region((0, 0), view, view[..., 0], masks=np.empty((0, 64, 64), np.uint8), **nothing))
+            part = Region((0, 0), view, view[..., 0], masks=np.empty((0, 64, 64), np.uint8), **nothing)
+            writer.append(packed(part, TileCodec()))
     model = LesionFPN(ModelSettings("resnet18", "batch"))
     with TileStore(tmp_path / "s.h5") as opened:
         settle_statistics(model, [(opened, index) for index in range(3)])
@@ -203,10 +205,13 @@ STAIN = {"p99": [1.5, 1.2], "verdict": "ok"}
 
 def store(path, *regions, slide="s1"):
     with new_store(
-        path, SPEC, {"slide": slide, "identity": "f" * 64, "stain": {"reference": STAIN}, "provenance": {"a": 1}}
+        path,
+        SPEC,
+        {"slide": slide, "identity": "f" * 64, "stain": {"reference": STAIN}, "provenance": {"a": 1}},
+        TileCodec(),
     ) as writer:
         for part in regions:
-            writer.append(part)
+            writer.append(packed(part, TileCodec()))
     return str(path)
 
 
@@ -226,8 +231,8 @@ def test_a_store_gives_back_what_was_put_in_and_the_same_bytes(tmp_path):
 
 
 def test_a_failing_writer_leaves_no_store(tmp_path):
-    with pytest.raises(RuntimeError), new_store(tmp_path / "s.h5", SPEC, {"slide": "s"}) as writer:
-        writer.append(region())
+    with pytest.raises(RuntimeError), new_store(tmp_path / "s.h5", SPEC, {"slide": "s"}, TileCodec()) as writer:
+        writer.append(packed(region(), TileCodec()))
         raise RuntimeError
     assert not list(tmp_path.iterdir())
 

@@ -18,7 +18,7 @@ rule extract_tiles:
         "results/benchmarks/extract_tiles/{slide}.tsv"
     conda:
         "../../envs/lesionmap.yaml"
-    threads: 1
+    threads: 2
     resources:
         mem_mb=3000,
         runtime=120,

@@ -1,0 +1,108 @@
+"""Tile stores: what h5py alone reads, every codec, and the same bytes for any number of threads."""
+
+import h5py
+import hdf5plugin  # noqa: F401  # registers the filters, as a reader elsewhere would
+import numpy as np
+import pytest
+import tifffile
+from lesionmap.extraction import Extraction, extract_tiles
+from lesionmap.files import write_json
+from lesionmap.parallel import map_in_order
+from lesionmap.stain import StainMatch
+from lesionmap.store import Region, TileStore, new_store, packed
+from lesionmap.tile_codec import TileCodec
+from lesionmap.tiling import TileSpec
+from pyramids import info_of, write_tiff
+from stained import PROFILE
+
+SPEC = TileSpec(region_px=128, tile_px=32, mpp=0.25)
+LOSSLESS = [TileCodec(), TileCodec("jpegxl", 100)]
+LOSSY = [TileCodec("jpeg", 90), TileCodec("jpegxl", 90)]
+
+
+def smooth(n: int, side: int = 32) -> np.ndarray:
+    """Different smooth colours in every image, none symmetric."""
+    z, y, x = np.mgrid[:n, :side, :side]
+    return np.stack([40 + 5 * x + 3 * z, 200 - 4 * y, 90 + 2 * x + 2 * y + z], axis=3).astype(np.uint8)
+
+
+def region(n_tiles: int = 3) -> Region:
+    masks = (np.arange(n_tiles * 32 * 32).reshape(n_tiles, 32, 32) // 100 % 4).astype(np.uint8)
+    row_col = np.array([(index // 4, index % 4) for index in range(n_tiles)], np.uint8).reshape(-1, 2)
+    return Region(
+        (128.0, 256.0),
+        smooth(1)[0],
+        masks[0] if n_tiles else np.zeros((32, 32), np.uint8),
+        row_col,
+        smooth(n_tiles),
+        masks,
+    )
+
+
+def store(path, codec, *regions):
+    with new_store(path, SPEC, {"slide": "s1"}, codec) as writer:
+        for part in regions:
+            writer.append(packed(part, codec))
+    return path
+
+
+@pytest.mark.parametrize("codec", LOSSLESS + LOSSY, ids=str)
+def test_every_codec_gives_its_images_back(tmp_path, codec):
+    part, empty = region(), region(0)
+    with TileStore(store(tmp_path / "s.h5", codec, part, empty, part)) as opened:
+        read = opened.region(2)
+        np.testing.assert_array_equal(read.masks, part.masks)
+        np.testing.assert_array_equal(read.low_mask, part.low_mask)
+        np.testing.assert_array_equal(read.row_col, part.row_col)
+        for ours, put in ((read.images, part.images), (read.low_image, part.low_image)):
+            assert ours.shape == put.shape
+            difference = np.abs(ours.astype(int) - put)
+            assert difference.max() == 0 if codec in LOSSLESS else 0 < difference.mean() < 3
+        assert opened.region(1).images.shape == (0, 32, 32, 3)
+
+
+def test_lossless_stores_are_read_by_h5py_alone(tmp_path):
+    part = region()
+    with h5py.File(store(tmp_path / "s.h5", TileCodec(), part, part)) as file:
+        np.testing.assert_array_equal(file["high/image"][3:], part.images)
+        np.testing.assert_array_equal(file["high/mask"][:3], part.masks)
+        np.testing.assert_array_equal(file["low/image"][1], part.low_image)
+        np.testing.assert_array_equal(file["low/mask"][0], part.low_mask)
+
+
+@pytest.mark.parametrize("codec", [TileCodec(), TileCodec("jpegxl", 90)], ids=str)
+def test_stores_are_the_same_bytes_for_any_number_of_threads(tmp_path, codec):
+    generator = np.random.default_rng(0)
+    image = generator.integers(0, 60, (400, 700, 3)) + np.array([170, 80, 150])
+    info = info_of(write_tiff(tmp_path / "s.tif", image.astype(np.uint8)))
+    tifffile.imwrite(tmp_path / "tissue.tif", np.full((50, 88), 255, dtype=np.uint8))
+    write_json(tmp_path / "a.geojson", {"type": "FeatureCollection", "features": []})
+    settings = Extraction(SPEC, 0.0, 0.0, StainMatch(PROFILE, PROFILE, (1.0, 1.0)), codec)
+    contents = []
+    for threads in (1, 2, 7):
+        output = tmp_path / f"{threads}.h5"
+        extract_tiles(
+            info, str(tmp_path / "tissue.tif"), str(tmp_path / "a.geojson"), str(output), settings, {}, threads
+        )
+        contents.append(output.read_bytes())
+    assert contents[0] == contents[1] == contents[2]
+    with TileStore(output) as opened:
+        assert len(opened) == 24
+
+
+def test_results_come_in_order_and_few_at_a_time():
+    begun = []
+
+    def work(item):
+        begun.append(item)
+        return item * 2
+
+    results = map_in_order(work, iter(range(100)), 3)
+    assert [next(results) for _ in range(5)] == [0, 2, 4, 6, 8]
+    assert max(begun) <= 8
+    assert list(results) == [2 * item for item in range(5, 100)]
+
+
+def test_an_error_of_one_thread_reaches_the_caller():
+    with pytest.raises(ZeroDivisionError):
+        list(map_in_order(lambda item: 1 // (item - 5), range(100), 2))
