@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lesionmap.errors import SlideError
 from lesionmap.files import read_json
@@ -167,17 +168,37 @@ class RegionCutter(AbstractContextManager["RegionCutter"]):
         mask = self._annotation.mask(xy_lv0, side, scale)
         if not mask.any() and covered.mean() < max(self._settings.min_tissue_fraction, 1e-9):
             return None
-        kept = cut(covered.view(np.uint8), spec.tile_px // spec.tiles_per_side).any(axis=(2, 3))  # (n, n)
+        kept: NDArray[np.bool_] = cut(covered.view(np.uint8), spec.tile_px // spec.tiles_per_side).any(
+            axis=(2, 3)
+        )  # (n, n)
         kept |= cut(mask, spec.tile_px).any(axis=(2, 3))
         if any(corner + self.side_lv0 > end for corner, end in zip(xy_lv0, self._info.size_lv0, strict=True)):
             mask[~inside(xy_lv0, spec.region_px, scale, self._info.size_lv0)] = IGNORE
-        image = self._slide.read(xy_lv0, side, spec.mpp)
-        apply_table(self._table, image, out=image)
+        images, low_image = self._normalised(self._slide.read(xy_lv0, side, spec.mpp), kept)
         return Region(
             xy_lv0=xy_lv0,
-            low_image=area_mean(image, spec.tiles_per_side),
+            low_image=low_image,
             low_mask=area_majority(mask, spec.tiles_per_side),
             row_col=np.argwhere(kept).astype(np.uint8),
-            images=cut(image, spec.tile_px)[kept],
+            images=images,
             masks=cut(mask, spec.tile_px)[kept],
         )
+
+    def _normalised(
+        self, pixels: NDArray[np.uint8], kept: NDArray[np.bool_]
+    ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        """The kept tiles of a region, and its low-resolution view.
+
+        Tile by tile, so that each is normalised and averaged while it is in the processor's cache.
+        """
+        spec, tiles = self._settings.spec, cut(pixels, self._settings.spec.tile_px)
+        n, side = spec.tiles_per_side, spec.tile_px // spec.tiles_per_side
+        images = np.empty((kept.sum(), spec.tile_px, spec.tile_px, 3), dtype=np.uint8)
+        left_out = np.empty(images.shape[1:], dtype=np.uint8)
+        targets = iter(images)
+        low_image = np.empty(images.shape[1:], dtype=np.uint8)
+        low_blocks = cut(low_image, side)  # a view
+        for place in np.ndindex(n, n):
+            tile = apply_table(self._table, tiles[place], out=next(targets) if kept[place] else left_out)
+            low_blocks[place] = area_mean(tile, n)
+        return images, low_image

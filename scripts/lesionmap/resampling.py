@@ -100,6 +100,8 @@ def area_majority(mask: NDArray[np.uint8], factor: int) -> NDArray[np.uint8]:
 
     Of equal areas the first of lesion, vessel, fat, background, ignore wins.
     """
+    if (mask == mask[0, 0]).all():
+        return np.full([length // factor for length in mask.shape], mask[0, 0], dtype=np.uint8)
     majority: NDArray[np.uint8] = _area_majority(np.ascontiguousarray(mask), factor, MAJORITY_ORDER)
     return majority
 
