@@ -168,9 +168,8 @@ class RegionCutter(AbstractContextManager["RegionCutter"]):
         mask = self._annotation.mask(xy_lv0, side, scale)
         if not mask.any() and covered.mean() < max(self._settings.min_tissue_fraction, 1e-9):
             return None
-        kept: NDArray[np.bool_] = cut(covered.view(np.uint8), spec.tile_px // spec.tiles_per_side).any(
-            axis=(2, 3)
-        )  # (n, n)
+        low_side = spec.tile_px // spec.tiles_per_side
+        kept = np.asarray(cut(covered.view(np.uint8), low_side).any(axis=(2, 3)))  # (n, n)
         kept |= cut(mask, spec.tile_px).any(axis=(2, 3))
         if any(corner + self.side_lv0 > end for corner, end in zip(xy_lv0, self._info.size_lv0, strict=True)):
             mask[~inside(xy_lv0, spec.region_px, scale, self._info.size_lv0)] = IGNORE
