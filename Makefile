@@ -62,6 +62,10 @@ $(BENCH_VENV)/installed: envs/bench.txt $(VENV)/installed
 bench-stain: $(BENCH_VENV)/installed $(BENCH_SLIDES) ## time stain normalisation against other packages, in about 5 minutes
 	PYTHONPATH=scripts $(BENCH_VENV)/bin/python benchmarks/stain.py
 
+.PHONY: bench-tiles
+bench-tiles: $(BENCH_VENV)/installed ## time tile extraction on the real slides of ../shared/data, in about 5 minutes
+	PYTHONPATH=scripts $(BENCH_VENV)/bin/python benchmarks/tiles.py
+
 .PHONY: format
 format: $(VENV)/installed ## format Python and Snakemake files
 	$(BIN)/ruff check --fix .
