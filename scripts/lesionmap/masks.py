@@ -11,6 +11,7 @@ import rasterio.features
 import shapely
 from affine import Affine
 from numpy.typing import NDArray
+from shapely import clip_by_rect
 from shapely.geometry import box, shape
 
 from lesionmap.files import read_json
@@ -51,10 +52,14 @@ class Annotation:
         """
         area = box(*xy_lv0, xy_lv0[0] + size_px[0] * scale, xy_lv0[1] + size_px[1] * scale)
         hits = sorted(self._tree.query(area, predicate="intersects"), reverse=True)  # the first class is drawn last
-        if not hits:
+        left, top, right, bottom = area.buffer(scale).bounds
+        # Clipped, as every row of pixels costs a look at every vertex.
+        parts = [(clip_by_rect(self._polygons[hit], left, top, right, bottom), self._classes[hit]) for hit in hits]
+        shapes = [(part, CLASS_NAMES[label]) for part, label in parts if not part.is_empty]
+        if not shapes:
             return np.zeros((size_px[1], size_px[0]), dtype=np.uint8)
         mask: NDArray[np.uint8] = rasterio.features.rasterize(
-            ((self._polygons[hit], CLASS_NAMES[self._classes[hit]]) for hit in hits),
+            shapes,
             out_shape=(size_px[1], size_px[0]),
             transform=Affine.translation(*xy_lv0) @ Affine.scale(scale),
             dtype="uint8",
