@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from lesionmap.errors import SlideError
 from lesionmap.files import read_json
 from lesionmap.masks import Annotation
-from lesionmap.parallel import map_in_order
+from lesionmap.parallel import map_in_order, return_large_blocks
 from lesionmap.resampling import area_majority, area_mean
 from lesionmap.slides import Slide, SlideInfo, check_damage
 from lesionmap.stain import StainMatch, apply_table
@@ -82,6 +82,7 @@ def extract_tiles(
     SlideError
         If too many regions cannot be read, or none has tissue.
     """
+    return_large_blocks()
     attributes = {
         "slide": info.slide,
         "identity": info.identity,
