@@ -5,7 +5,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
-import openslide
 from numpy.typing import NDArray
 
 from lesionmap.slides import OPENSLIDE, TIFF, Slide, SlideInfo

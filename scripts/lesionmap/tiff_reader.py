@@ -29,15 +29,15 @@ class TiffReader(AbstractContextManager["TiffReader"]):
     ------
     ValueError
         If a level is no such grid.
-    OSError
-        If the file cannot be opened.
+    Exception
+        Of whatever kind tifffile raises, if it cannot make sense of the file.
     """
 
     def __init__(self, path: str, level_sizes: Sequence[tuple[int, int]]) -> None:
         self._tiff = tifffile.TiffFile(path)
         try:
             self._pages = [_page_of(self._tiff, size) for size in level_sizes]
-        except ValueError:
+        except Exception:
             self._tiff.close()
             raise
         self._file = os.open(path, os.O_RDONLY)  # read by position, which threads can do at once

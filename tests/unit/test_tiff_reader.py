@@ -127,6 +127,15 @@ def test_slides_that_are_no_grid_of_tiles_are_left_to_openslide(tmp_path, image)
     assert choose_reader(other, "auto", "test").reason == "the only one that knows mirax"
 
 
+def test_a_reader_that_cannot_make_sense_of_a_file_leaves_it_to_openslide(tmp_path, image, monkeypatch):
+    def puzzled(*_):
+        raise tifffile.TiffFileError("corrupted tag list")
+
+    monkeypatch.setattr(reader_choice, "TiffReader", puzzled)
+    choice = choose_reader(info_of(write_jpeg(tmp_path / "s.tif", image)), "auto", "test")
+    assert (choice.reader, choice.reason) == ("openslide", "corrupted tag list")
+
+
 def test_damage_has_the_error_of_openslide_and_the_rest_is_read(tmp_path, image):
     info = info_of(damage(write_tiff(tmp_path / "s.tif", image), (200, 200)))
     assert choose_reader(info, "auto", "test").reader == "tiff"
