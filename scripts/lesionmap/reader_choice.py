@@ -42,13 +42,11 @@ def choose_reader(info: SlideInfo, wanted: str, stage: str) -> ReaderChoice:
     if info.vendor not in VENDORS:
         return ReaderChoice(OPENSLIDE, f"the only one that knows {info.vendor}")
     try:
-        with (
-            TiffReader(info.path, info.level_sizes) as tiff,
-            Slide(replace(info, reader=OPENSLIDE, apply_icc=False), stage) as slide,
-        ):
-            disagreement = _disagreement(info, slide, tiff)
-    except (ValueError, OSError, openslide.OpenSlideError) as error:
+        tiff = TiffReader(info.path, info.level_sizes)
+    except Exception as error:  # whatever an odd file does to that reader, the other one is there
         return ReaderChoice(OPENSLIDE, str(error))
+    with tiff, Slide(replace(info, reader=OPENSLIDE, apply_icc=False), stage) as slide:
+        disagreement = _disagreement(info, slide, tiff)
     if disagreement:
         logging.warning("%s: read by OpenSlide, as %s", info.slide, disagreement)
         return ReaderChoice(OPENSLIDE, disagreement)
