@@ -12,7 +12,7 @@ from lesionmap.errors import SlideError
 from lesionmap.resampling import area_resample
 from lesionmap.slides import Slide, SlideInfo
 from lesionmap.tiling import TileSpec, map_size
-from lesionmap.tissue import TissueSettings, tissue_mask
+from lesionmap.tissue import FOLD, TissueSettings, tissue_map
 
 OVERVIEW_MPP = 32.0
 OVERVIEW_PX_PER_TILE = 4  # at least, along a side: finer tiles want a finer overview
@@ -129,7 +129,7 @@ def _overview_tissue(info: SlideInfo, settings: TissueSettings, mpp: float) -> t
     coarse = TissueSettings(mpp, settings.min_area_um2, settings.min_hole_um2)
     with Slide(info, "doctor") as slide:
         overview, found = slide.read_where_possible((0, 0), size, mpp)
-    mask = tissue_mask(overview, coarse) | ~found
+    mask = (tissue_map(overview, coarse) >= FOLD) | ~found
     if not mask.any():
         finding, remedy = f"no tissue was found at {mpp:g} µm/px", "look at the slide; remove it if it is blank"
         raise SlideError(slide=info.slide, stage="doctor", finding=finding, remedy=remedy)

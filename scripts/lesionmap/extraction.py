@@ -7,15 +7,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from lesionmap.errors import SlideError
 from lesionmap.files import read_json
 from lesionmap.masks import Annotation
 from lesionmap.parallel import map_in_order, return_large_blocks
-from lesionmap.resampling import area_majority, area_mean
-from lesionmap.slides import Slide, SlideInfo, check_damage
-from lesionmap.stain import StainMatch, apply_table
+from lesionmap.region_reader import RegionReader
+from lesionmap.resampling import area_majority
+from lesionmap.slides import SlideInfo, check_damage
+from lesionmap.stain import StainMatch
 from lesionmap.store import PackedRegion, Region, TileStoreWriter, new_store, packed
 from lesionmap.tile_codec import TileCodec
 from lesionmap.tiling import IGNORE, TileSpec, cut, grid_xy, inside
@@ -35,22 +35,22 @@ class Extraction:
         Share of those regions that may be unreadable and is left out.
     stain : StainMatch
         How the slide is normalised.
-    codec : TileCodec
-        How pixels are stored.
+    codec : TileCodec or None
+        How the tiles' pixels are stored; None: not at all, they are read from the slide whenever they are needed.
     """
 
     spec: TileSpec
     min_tissue_fraction: float
     max_unreadable_fraction: float
     stain: StainMatch
-    codec: TileCodec
+    codec: TileCodec | None
 
     @classmethod
     def of(cls, tiles: Mapping[str, Any], max_unreadable_fraction: float, stain_path: str) -> "Extraction":
         """From the config section ``tiles``, a limit of ``slides``, and the slide's match."""
         spec = TileSpec(tiles["region_px"], tiles["tile_px"], tiles["mpp"])
         limits = tiles["min_tissue_fraction"], max_unreadable_fraction
-        codec = TileCodec(tiles["codec"], tiles["quality"])
+        codec = TileCodec(tiles["codec"], tiles["quality"]) if tiles["stored"] else None
         return cls(spec, *limits, StainMatch.of(read_json(stain_path)), codec)
 
 
@@ -142,12 +142,11 @@ class RegionCutter(AbstractContextManager["RegionCutter"]):
 
     def __init__(self, info: SlideInfo, tissue: TissueMask, annotation: Annotation, settings: Extraction) -> None:
         self._info, self._tissue, self._annotation, self._settings = info, tissue, annotation, settings
-        self._table = settings.stain.table()
-        self._slide = Slide(info, "extract_tiles")
+        self._reader = RegionReader(info, settings.spec, settings.stain, "extract_tiles")
         self.side_lv0 = settings.spec.region_side_lv0(info.mpp)
 
     def __exit__(self, *error: object) -> None:
-        self._slide.close()
+        self._reader.__exit__(*error)
 
     def corners(self) -> list[tuple[float, float]]:
         """Top-left corners of all regions in level-0 pixels, row by row."""
@@ -174,7 +173,7 @@ class RegionCutter(AbstractContextManager["RegionCutter"]):
         kept |= cut(mask, spec.tile_px).any(axis=(2, 3))
         if any(corner + self.side_lv0 > end for corner, end in zip(xy_lv0, self._info.size_lv0, strict=True)):
             mask[~inside(xy_lv0, spec.region_px, scale, self._info.size_lv0)] = IGNORE
-        images, low_image = self._normalised(self._slide.read(xy_lv0, side, spec.mpp), kept)
+        images, low_image = self._reader.region(xy_lv0, kept)
         return Region(
             xy_lv0=xy_lv0,
             low_image=low_image,
@@ -183,22 +182,3 @@ class RegionCutter(AbstractContextManager["RegionCutter"]):
             images=images,
             masks=cut(mask, spec.tile_px)[kept],
         )
-
-    def _normalised(
-        self, pixels: NDArray[np.uint8], kept: NDArray[np.bool_]
-    ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        """The kept tiles of a region, and its low-resolution view.
-
-        Tile by tile, so that each is normalised and averaged while it is in the processor's cache.
-        """
-        spec, tiles = self._settings.spec, cut(pixels, self._settings.spec.tile_px)
-        n, side = spec.tiles_per_side, spec.tile_px // spec.tiles_per_side
-        images = np.empty((kept.sum(), spec.tile_px, spec.tile_px, 3), dtype=np.uint8)
-        left_out = np.empty(images.shape[1:], dtype=np.uint8)
-        targets = iter(images)
-        low_image = np.empty(images.shape[1:], dtype=np.uint8)
-        low_blocks = cut(low_image, side)  # a view
-        for place in np.ndindex(n, n):
-            tile = apply_table(self._table, tiles[place], out=next(targets) if kept[place] else left_out)
-            low_blocks[place] = area_mean(tile, n)
-        return images, low_image

@@ -13,7 +13,7 @@ from lesionmap.slides import Slide, SlideInfo
 from lesionmap.stain import CONCENTRATION_SPARSITY, StainProfile, optical_density
 from lesionmap.stain_bases import concentrations, find_basis
 from lesionmap.tiling import map_size
-from lesionmap.tissue import TissueMask
+from lesionmap.tissue import TissueMask, ink
 
 FEWEST_PIXELS = 1000
 SMALLEST_ANGLE, LARGEST_ANGLE = 10.0, 80.0  # degrees between the two stains
@@ -180,13 +180,9 @@ def sample_tissue(slide: Slide, tissue: TissueMask, settings: StainSettings) -> 
 
 
 def stained(image: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """Pixels that can show stain: neither glass nor black, nor the blue, green, red or black of a pen; (H, W) bool."""
+    """Pixels that can show stain: neither glass nor black, nor ink; (H, W) bool."""
     grey = image.mean(axis=-1)
-    red, green, blue = (image[..., channel].astype(np.int16) for channel in range(3))
-    cold_pen = (green > red + 10) | (blue > red + 90)
-    red_pen = (red > 150) & (green < 70) & (blue < 80)
-    black_pen = (grey < 80) & (np.ptp(image, axis=-1) < 10)
-    kept: NDArray[np.bool_] = (grey > DARKEST) & (grey < BRIGHTEST) & ~(cold_pen | red_pen | black_pen)
+    kept: NDArray[np.bool_] = (grey > DARKEST) & (grey < BRIGHTEST) & ~ink(image)
     return kept
 
 

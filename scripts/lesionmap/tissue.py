@@ -1,5 +1,6 @@
-"""Where on the slide there is tissue."""
+"""Where on the slide there is tissue, and where it is folded or under ink."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +16,13 @@ from lesionmap.images import write_pyramid
 from lesionmap.slides import Slide, SlideInfo
 from lesionmap.tiling import map_size
 
-FAINTEST_TISSUE, STRONGEST_THRESHOLD = 8.0, 40.0  # colour spread (max − min of RGB, 0–255)
+TISSUE, FOLD, INK = 255, 191, 64  # of a tissue map; 0 is background
+STRONGEST_THRESHOLD = 40.0  # colour spread (max − min of RGB, 0–255) that is tissue on any slide
+LEAST_ABOVE_GLASS = 3.0  # what the membranes of fat cells have at 8 µm/px
+NOISE_FACTOR = 6.0
+INK_MARGIN_PX = 2  # its edge, where it mixes with what lies beneath
+FOLD_DENSITY = 1.6  # of the slide's median
+SMALLEST_FOLD_UM2 = 10_000.0
 
 
 @dataclass(frozen=True)
@@ -28,9 +35,9 @@ class TissueSettings:
 
 
 def find_tissue(info: SlideInfo, output: str, settings: TissueSettings) -> None:
-    """Write the tissue mask of a slide: a TIFF, 255 tissue and 0 background, at `settings.mpp`.
+    """Write the tissue map of a slide: a TIFF of the codes of :func:`tissue_map`, at `settings.mpp`.
 
-    What cannot be read counts as tissue.
+    What cannot be read counts as tissue, so that later stages try to read there and count what they cannot.
 
     Raises
     ------
@@ -40,19 +47,20 @@ def find_tissue(info: SlideInfo, output: str, settings: TissueSettings) -> None:
     scale = settings.mpp / info.mpp
     with Slide(info, "find_tissue") as slide:
         overview, found = slide.read_where_possible((0, 0), map_size(info.size_lv0, scale), settings.mpp)
-    mask = tissue_mask(overview, settings) | ~found  # so that later stages try to read there and count what they cannot
-    if not mask.any():
+    codes = tissue_map(overview, settings)
+    codes[~found] = TISSUE
+    if not (codes >= FOLD).any():
         raise SlideError(
             slide=info.slide,
             stage="find_tissue",
             finding="no tissue was found",
-            remedy="look at the slide; remove it from the sheet if it is blank, grey or hardly stained",
+            remedy="look at the slide; remove it from the sheet if it is blank, grey or covered with ink",
         )
-    write_pyramid(output, mask.astype(np.uint8) * 255, mpp=settings.mpp, levels=1)
+    write_pyramid(output, codes, mpp=settings.mpp, levels=1)
 
 
-def tissue_mask(overview: NDArray[np.uint8], settings: TissueSettings) -> NDArray[np.bool_]:
-    """Tissue is what is coloured: Otsu's threshold on the smoothed spread of the RGB channels.
+def tissue_map(overview: NDArray[np.uint8], settings: TissueSettings) -> NDArray[np.uint8]:
+    """Tissue is what is coloured, and no ink; folds are where it is twice as thick.
 
     Parameters
     ----------
@@ -60,20 +68,66 @@ def tissue_mask(overview: NDArray[np.uint8], settings: TissueSettings) -> NDArra
 
     Returns
     -------
-    (H, W) bool
+    (H, W) uint8
+        ``TISSUE``, ``FOLD`` (tissue too), ``INK``, 0.
     """
-    spread = np.ptp(overview, axis=2).astype(np.float32)
-    spread = ndimage.gaussian_filter(spread, sigma=1.0)
-    otsu = float(threshold_otsu(spread)) if np.ptp(spread) else np.inf  # type: ignore[no-untyped-call]  # no stubs
-    threshold = np.clip(otsu, FAINTEST_TISSUE, STRONGEST_THRESHOLD)
     pixel_um2 = settings.mpp**2
-    mask = remove_small_objects(spread > threshold, max_size=int(settings.min_area_um2 / pixel_um2))
-    filled: NDArray[np.bool_] = remove_small_holes(mask, max_size=int(settings.min_hole_um2 / pixel_um2))
-    return filled
+    smallest_px = int(settings.min_area_um2 / pixel_um2)
+    inked = remove_small_objects(ink(overview), max_size=smallest_px)
+    inked = ndimage.binary_dilation(inked, iterations=INK_MARGIN_PX)
+    spread = ndimage.gaussian_filter(np.ptp(overview, axis=2).astype(np.float32), sigma=0.7)
+    coloured = (spread > _least_spread(spread, inked | (overview.min(axis=2) == 255))) & ~inked
+    tissue = remove_small_objects(coloured, max_size=smallest_px)
+    tissue = remove_small_holes(tissue, max_size=int(settings.min_hole_um2 / pixel_um2)) & ~inked
+    folded = remove_small_objects(_thick(overview, tissue), max_size=int(SMALLEST_FOLD_UM2 / pixel_um2))
+    codes = np.where(tissue, np.where(folded, FOLD, TISSUE), np.where(inked, INK, 0))
+    return codes.astype(np.uint8)
+
+
+def _least_spread(spread: NDArray[np.float32], no_glass: NDArray[np.bool_]) -> float:
+    """Colour spread from which a pixel is tissue: clearly above the glass, whatever its tint and noise.
+
+    Otsu's threshold alone would lose pale tissue and fat beside dense tissue; but it bounds the result, as does
+    `STRONGEST_THRESHOLD` on a slide that shows no glass. Pixels that the scanner left out (pure white), and ink, are
+    not asked.
+    """
+    asked = spread[~no_glass]
+    if asked.size == 0 or not np.ptp(spread):
+        return math.inf
+    otsu = float(threshold_otsu(asked)) if np.ptp(asked) else math.inf  # type: ignore[no-untyped-call]  # no stubs
+    paler = asked[asked <= otsu]
+    glass = float(np.bincount(paler.round().astype(int)).argmax())
+    noise = float(np.sqrt(np.mean((paler[paler <= glass + 0.5] - glass) ** 2)))
+    return min(otsu, glass + max(NOISE_FACTOR * noise, LEAST_ABOVE_GLASS), STRONGEST_THRESHOLD)
+
+
+def ink(image: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """Pixels with the blue, green, red or black of a pen, which no stain of H&E has; (H, W) bool."""
+    red, green, blue = (image[..., channel].astype(np.int16) for channel in range(3))
+    cold_pen = (green > red + 10) | (blue > red + 90)
+    red_pen = (red > 150) & (green < 70) & (blue < 80)
+    black_pen = (red + green + blue < 240) & (np.ptp(image, axis=-1) < 10)
+    found: NDArray[np.bool_] = cold_pen | red_pen | black_pen
+    return found
+
+
+def _thick(overview: NDArray[np.uint8], tissue: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Tissue far denser than the slide's usual, and more saturated than bright (after Palokangas et al., EMBC 2007)."""
+    if not tissue.any():
+        return tissue
+    transmitted = ndimage.gaussian_filter(np.maximum(overview, 1) / 255, sigma=(1, 1, 0))
+    density = -np.log(transmitted).mean(axis=2)
+    dense = density > FOLD_DENSITY * np.median(density[tissue])
+    brightness = transmitted.max(axis=2)
+    saturation = 1 - transmitted.min(axis=2) / brightness
+    thick: NDArray[np.bool_] = (
+        tissue & (density > FOLD_DENSITY * np.median(density[tissue])) & (saturation > brightness)
+    )
+    return thick
 
 
 class TissueMask:
-    """A slide's tissue mask, looked up by level-0 coordinates.
+    """A slide's tissue map, looked up by level-0 coordinates.
 
     Parameters
     ----------
@@ -83,15 +137,21 @@ class TissueMask:
     """
 
     def __init__(self, path: str | Path, info: SlideInfo) -> None:
-        self.mask: NDArray[np.bool_] = tifffile.imread(path) > 0
+        self._codes: NDArray[np.uint8] = tifffile.imread(path)
+        self.mask: NDArray[np.bool_] = self._codes >= FOLD
         self.scale = info.size_lv0[0] / self.mask.shape[1], info.size_lv0[1] / self.mask.shape[0]
 
     def at(self, xy_lv0: tuple[float, float], size_px: tuple[int, int], scale: float) -> NDArray[np.bool_]:
         """Tissue at the pixel centres of a box; (height, width) bool, False beyond the slide."""
+        tissue: NDArray[np.bool_] = self.codes_at(xy_lv0, size_px, scale) >= FOLD
+        return tissue
+
+    def codes_at(self, xy_lv0: tuple[float, float], size_px: tuple[int, int], scale: float) -> NDArray[np.uint8]:
+        """The map's codes at the pixel centres of a box; (height, width) uint8, 0 beyond the slide."""
         columns = np.floor((xy_lv0[0] + (np.arange(size_px[0]) + 0.5) * scale) / self.scale[0]).astype(int)
         rows = np.floor((xy_lv0[1] + (np.arange(size_px[1]) + 0.5) * scale) / self.scale[1]).astype(int)
         height, width = self.mask.shape
-        found = self.mask[np.clip(rows, 0, height - 1)[:, None], np.clip(columns, 0, width - 1)[None, :]]
+        found = self._codes[np.clip(rows, 0, height - 1)[:, None], np.clip(columns, 0, width - 1)[None, :]]
         within = ((rows >= 0) & (rows < height))[:, None] & ((columns >= 0) & (columns < width))[None, :]
-        tissue: NDArray[np.bool_] = found & within
-        return tissue
+        codes: NDArray[np.uint8] = found * within
+        return codes

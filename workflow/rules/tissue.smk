@@ -1,5 +1,5 @@
 # Reads   the slide and its record
-# Writes  results/tissue/{slide}.tif   255 tissue, 0 background
+# Writes  results/tissue/{slide}.tif   255 tissue, 191 folded tissue, 64 ink, 0 background
 
 
 rule find_tissue:
