@@ -35,22 +35,22 @@ class Extraction:
         Share of those regions that may be unreadable and is left out.
     stain : StainMatch
         How the slide is normalised.
-    codec : TileCodec or None
-        How the tiles' pixels are stored; None: not at all, they are read from the slide whenever they are needed.
+    codec : TileCodec
+        How pixels are stored.
     """
 
     spec: TileSpec
     min_tissue_fraction: float
     max_unreadable_fraction: float
     stain: StainMatch
-    codec: TileCodec | None
+    codec: TileCodec
 
     @classmethod
     def of(cls, tiles: Mapping[str, Any], max_unreadable_fraction: float, stain_path: str) -> "Extraction":
         """From the config section ``tiles``, a limit of ``slides``, and the slide's match."""
         spec = TileSpec(tiles["region_px"], tiles["tile_px"], tiles["mpp"])
         limits = tiles["min_tissue_fraction"], max_unreadable_fraction
-        codec = TileCodec(tiles["codec"], tiles["quality"]) if tiles["stored"] else None
+        codec = TileCodec(tiles["codec"], tiles["quality"])
         return cls(spec, *limits, StainMatch.of(read_json(stain_path)), codec)
 
 

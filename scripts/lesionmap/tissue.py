@@ -120,9 +120,7 @@ def _thick(overview: NDArray[np.uint8], tissue: NDArray[np.bool_]) -> NDArray[np
     dense = density > FOLD_DENSITY * np.median(density[tissue])
     brightness = transmitted.max(axis=2)
     saturation = 1 - transmitted.min(axis=2) / brightness
-    thick: NDArray[np.bool_] = (
-        tissue & (density > FOLD_DENSITY * np.median(density[tissue])) & (saturation > brightness)
-    )
+    thick: NDArray[np.bool_] = tissue & dense & (saturation > brightness)
     return thick
 
 
