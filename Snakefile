@@ -30,4 +30,5 @@ rule all:
     default_target: True
     input:
         "results/report/index.html",
+        "results/tiles/summary.tsv",
         "results/conclusion.txt",

@@ -5,4 +5,4 @@ from lesionmap.losses import RunFiles, list_quarantine
 
 with job_log(snakemake.log[0]):
     paths = snakemake.input
-    list_quarantine(RunFiles(paths.records, paths.stores, paths.outlines, paths.metrics), *snakemake.output)
+    list_quarantine(RunFiles(paths.records, paths.tiles, paths.outlines, paths.metrics), *snakemake.output)

@@ -12,6 +12,7 @@ from lesionmap.errors import SlideError
 from lesionmap.files import read_json
 from lesionmap.masks import Annotation
 from lesionmap.parallel import map_in_order, return_large_blocks
+from lesionmap.quality import RegionQuality
 from lesionmap.region_reader import RegionReader
 from lesionmap.resampling import area_majority
 from lesionmap.slides import SlideInfo, check_damage
@@ -19,7 +20,7 @@ from lesionmap.stain import StainMatch
 from lesionmap.store import PackedRegion, Region, TileStoreWriter, new_store, packed
 from lesionmap.tile_codec import TileCodec
 from lesionmap.tiling import IGNORE, TileSpec, cut, grid_xy, inside
-from lesionmap.tissue import TissueMask
+from lesionmap.tissue import FOLD, TissueMask
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,8 @@ class Extraction:
         How the slide is normalised.
     codec : TileCodec
         How pixels are stored.
+    stored : bool
+        Whether the tiles' images are; else they are read from the slide whenever they are asked for.
     """
 
     spec: TileSpec
@@ -44,14 +47,15 @@ class Extraction:
     max_unreadable_fraction: float
     stain: StainMatch
     codec: TileCodec
+    stored: bool = True
 
     @classmethod
     def of(cls, tiles: Mapping[str, Any], max_unreadable_fraction: float, stain_path: str) -> "Extraction":
-        """From the config section ``tiles``, a limit of ``slides``, and the slide's match."""
+        """From the config's :func:`lesionmap.settings.tile_settings`, a limit of ``slides``, and the slide's match."""
         spec = TileSpec(tiles["region_px"], tiles["tile_px"], tiles["mpp"])
         limits = tiles["min_tissue_fraction"], max_unreadable_fraction
         codec = TileCodec(tiles["codec"], tiles["quality"])
-        return cls(spec, *limits, StainMatch.of(read_json(stain_path)), codec)
+        return cls(spec, *limits, StainMatch.of(read_json(stain_path)), codec, tiles["stored"])
 
 
 def extract_tiles(
@@ -91,8 +95,9 @@ def extract_tiles(
         "provenance": provenance,
     }
     cutter = RegionCutter(info, TissueMask(tissue_path, info), Annotation(annotation_path), settings)
-    with cutter, new_store(output, settings.spec, attributes, settings.codec) as store:
-        stored, unreadable = _fill(store, cutter, settings.codec, threads)
+    read_again = None if settings.stored else info
+    with cutter, new_store(output, settings.spec, attributes, settings.codec, read_again) as store:
+        stored, unreadable = _fill(store, cutter, settings, threads)
         check_damage(info, "extract_tiles", unreadable, stored + len(unreadable), settings.max_unreadable_fraction)
         if not stored:
             raise SlideError(
@@ -105,7 +110,7 @@ def extract_tiles(
 
 
 def _fill(
-    store: TileStoreWriter, cutter: "RegionCutter", codec: TileCodec, threads: int
+    store: TileStoreWriter, cutter: "RegionCutter", settings: Extraction, threads: int
 ) -> tuple[int, list[SlideError]]:
     """Store regions; how many there are, and the errors of those that cannot be read."""
 
@@ -114,7 +119,7 @@ def _fill(
             region = cutter.region(xy)
         except SlideError as error:
             return error
-        return packed(region, codec) if region else None
+        return packed(region, settings.codec, with_images=settings.stored) if region else None
 
     stored, unreadable = 0, []
     corners = cutter.corners()
@@ -164,7 +169,8 @@ class RegionCutter(AbstractContextManager["RegionCutter"]):
         """
         spec, scale = self._settings.spec, self._settings.spec.mpp / self._info.mpp
         side = (spec.region_px, spec.region_px)
-        covered = self._tissue.at(xy_lv0, (spec.tile_px, spec.tile_px), scale * spec.tiles_per_side)
+        codes = self._tissue.codes_at(xy_lv0, (spec.tile_px, spec.tile_px), scale * spec.tiles_per_side)
+        covered = codes >= FOLD
         mask = self._annotation.mask(xy_lv0, side, scale)
         if not mask.any() and covered.mean() < max(self._settings.min_tissue_fraction, 1e-9):
             return None
@@ -181,4 +187,5 @@ class RegionCutter(AbstractContextManager["RegionCutter"]):
             row_col=np.argwhere(kept).astype(np.uint8),
             images=images,
             masks=cut(mask, spec.tile_px)[kept],
+            quality=RegionQuality.of(codes, kept, images, spec.mpp),
         )

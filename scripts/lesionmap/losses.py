@@ -9,7 +9,6 @@ from typing import Any
 from lesionmap.files import read_json, write_table
 from lesionmap.manifest import quarantine_lines
 from lesionmap.quarantine import as_record, quarantined, usable
-from lesionmap.store import TileStore
 
 QUARANTINE = ["slide", "split", "stage", "finding", "remedy"]
 UNREADABLE = ["slide", "stage", "x_lv0", "y_lv0", "width_lv0", "height_lv0"]
@@ -23,14 +22,14 @@ class RunFiles:
     ----------
     records : sequence of str
         JSON files of :func:`lesionmap.inspection.inspect_slide`, of the whole sheet.
-    stores, outlines : sequence of str
-        Tile stores and ``lesions.geojson``: they also list what could not be read.
+    tiles, outlines : sequence of str
+        Records of tile stores, and ``lesions.geojson``: they also list what could not be read.
     others : sequence of str
         Any results of slides.
     """
 
     records: Sequence[str]
-    stores: Sequence[str] = ()
+    tiles: Sequence[str] = ()
     outlines: Sequence[str] = ()
     others: Sequence[str] = ()
 
@@ -46,12 +45,12 @@ def list_quarantine(files: RunFiles, quarantine: str, unreadable: str) -> None:
     """
     slides = {slide["slide"]: slide for slide in map(read_json, files.records)}
     rows = {(name, slide["stage"]): slide for name, slide in slides.items() if slide["verdict"] != "ok"}
-    for reason in filter(None, map(quarantined, [*files.stores, *files.outlines, *files.others])):
+    for reason in filter(None, map(quarantined, [*files.tiles, *files.outlines, *files.others])):
         if reason.slide in slides:
             named = {key: slides[reason.slide][key] for key in ("slide", "split")}
             rows[reason.slide, reason.stage] = named | as_record(reason)
     write_table(quarantine, list(rows.values()), QUARANTINE)
-    boxes = [*_unreadable_regions(usable(files.stores)), *_unreadable_tiles(usable(files.outlines))]
+    boxes = [*_unreadable(files.tiles, "extract_tiles"), *_unreadable(files.outlines, "infer_slide")]
     write_table(unreadable, boxes, UNREADABLE)
 
 
@@ -64,18 +63,7 @@ def show_quarantine(files: RunFiles, quarantine: str, unreadable: str) -> None:
         sys.stderr.write("\n".join(["LesionMap, so far: " + count, *listed]) + "\n")
 
 
-def _unreadable_regions(stores: Sequence[str]) -> Iterator[dict[str, Any]]:
-    for path in stores:
-        with TileStore(path) as store:
-            for box in store.unreadable:
-                yield _box_row(store.slide, "extract_tiles", box)
-
-
-def _unreadable_tiles(outlines: Sequence[str]) -> Iterator[dict[str, Any]]:
-    for content in map(read_json, outlines):
+def _unreadable(paths: Sequence[str], stage: str) -> Iterator[dict[str, Any]]:
+    for content in map(read_json, usable(paths)):
         for box in content["unreadable"]:
-            yield _box_row(content["slide"], "infer_slide", box)
-
-
-def _box_row(slide: str, stage: str, box: Sequence[float]) -> dict[str, Any]:
-    return {"slide": slide, "stage": stage} | dict(zip(UNREADABLE[2:], box, strict=True))
+            yield {"slide": content["slide"], "stage": stage} | dict(zip(UNREADABLE[2:], box, strict=True))

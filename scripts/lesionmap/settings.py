@@ -47,6 +47,12 @@ def inspection_settings(config: Mapping[str, Any]) -> dict[str, Any]:
     return asked | {"needed_mpp": {"tiles": config["tiles"]["mpp"], "inference": config["inference"]["mpp"]}}
 
 
+def tile_settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What the config asks of tiles, as far as results depend on it: not on whether stores are dropped in the end."""
+    tiles = config["tiles"]
+    return {key: value for key, value in tiles.items() if key != "store"} | {"stored": tiles["store"] != "none"}
+
+
 def read_sheet(path: str | Path, schema_path: str | Path, roots: Sequence[str] | None) -> dict[str, SlideRow]:
     """Read and check the slide sheet.
 

@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,6 +59,11 @@ class SlideInfo:
     apply_icc: bool = False
     reader: str = OPENSLIDE
 
+    @classmethod
+    def of(cls, record: Mapping[str, Any]) -> "SlideInfo":
+        """From its JSON form, in which tuples are lists."""
+        return cls(**{key: _as_tuple(value) for key, value in record.items()})
+
 
 def load_info(path: str | Path) -> SlideInfo:
     """Read the record that :func:`lesionmap.inspection.inspect_slide` wrote.
@@ -71,8 +76,7 @@ def load_info(path: str | Path) -> SlideInfo:
     record = read_json(path)
     if record["verdict"] != "ok":
         raise SlideError(**{key: record[key] for key in ("slide", "stage", "finding", "remedy")})
-    tupled = {key: _as_tuple(value) for key, value in record["info"].items()}
-    return SlideInfo(**tupled)
+    return SlideInfo.of(record["info"])
 
 
 def _as_tuple(value: Any) -> Any:

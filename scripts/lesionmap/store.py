@@ -12,10 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lesionmap.files import written_whole
+from lesionmap.quality import SHARES, RegionQuality
+from lesionmap.region_reader import RegionReader
+from lesionmap.slides import SlideInfo
+from lesionmap.stain import StainMatch
 from lesionmap.tile_codec import FILTER, LOSSLESS, TileCodec, pack, unpack
-from lesionmap.tiling import LESION, TileSpec
+from lesionmap.tiling import STORED_CLASSES, TileSpec
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
+UNJUDGED = RegionQuality()
 
 
 @dataclass(frozen=True)
@@ -32,6 +37,7 @@ class Region:
         Row and column of each tile in the region.
     images : (n, s, s, 3) uint8
     masks : (n, s, s) uint8
+    quality : RegionQuality
     """
 
     xy_lv0: tuple[float, float]
@@ -40,6 +46,7 @@ class Region:
     row_col: NDArray[np.uint8]
     images: NDArray[np.uint8]
     masks: NDArray[np.uint8]
+    quality: RegionQuality = UNJUDGED
 
 
 @dataclass(frozen=True)
@@ -52,33 +59,42 @@ class PackedRegion:
     row_col: NDArray[np.uint8]
     images: list[bytes]
     masks: list[bytes]
+    quality: RegionQuality
+    class_pixels: NDArray[np.int64]
 
 
-def packed(region: Region, codec: TileCodec) -> PackedRegion:
-    """Compress a region; several threads may do so at once."""
+def packed(region: Region, codec: TileCodec, *, with_images: bool = True) -> PackedRegion:
+    """Compress a region, if asked without its tiles' images; several threads may do so at once."""
     return PackedRegion(
         xy_lv0=region.xy_lv0,
         low_image=codec.encode(region.low_image),
         low_mask=pack(region.low_mask),
         row_col=region.row_col,
-        images=[codec.encode(image) for image in region.images],
+        images=[codec.encode(image) for image in region.images] if with_images else [],
         masks=[pack(mask) for mask in region.masks],
+        quality=region.quality,
+        class_pixels=np.bincount(region.masks.ravel(), minlength=256)[: len(STORED_CLASSES)],
     )
 
 
 class TileStoreWriter:
     """Appends regions to an open store; made by :func:`new_store`."""
 
-    def __init__(self, file: h5py.File, spec: TileSpec, codec: TileCodec) -> None:
+    def __init__(self, file: h5py.File, spec: TileSpec, codec: TileCodec, *, with_images: bool) -> None:
         side = spec.tile_px
         self._file = file
         self._regions = 0
         self._add("regions/xy", (2,), "f8")
         self._add("regions/unreadable", (4,), "f8")
+        self._add("regions/class_pixels", (len(STORED_CLASSES),), "u4")
+        for name in SHARES:
+            self._add(f"regions/{name}", (), "f4")
         self._add("tiles/region", (), "u4")
         self._add("tiles/row_col", (2,), "u1")
         for view in ("low", "high"):
             self._add_packed(f"{view}/mask", (side, side))
+            if view == "high" and not with_images:
+                continue
             if codec.name == LOSSLESS:
                 self._add_packed(f"{view}/image", (side, side, 3))
             else:
@@ -93,11 +109,15 @@ class TileStoreWriter:
     def append(self, region: PackedRegion) -> None:
         """Write one region and its tiles behind those already there."""
         self._extend("regions/xy", np.array([region.xy_lv0]))
-        self._extend("tiles/region", np.full(len(region.images), self._regions, dtype=np.uint32))
+        self._extend("regions/class_pixels", region.class_pixels[None])
+        for name in SHARES:
+            self._extend(f"regions/{name}", np.array([getattr(region.quality, name)]))
+        self._extend("tiles/region", np.full(len(region.row_col), self._regions, dtype=np.uint32))
         self._extend("tiles/row_col", region.row_col)
         self._extend_packed("low/image", [region.low_image])
         self._extend_packed("low/mask", [region.low_mask])
-        self._extend_packed("high/image", region.images)
+        if region.images:
+            self._extend_packed("high/image", region.images)
         self._extend_packed("high/mask", region.masks)
         self._regions += 1
 
@@ -125,7 +145,7 @@ class TileStoreWriter:
 
 @contextmanager
 def new_store(
-    path: str | Path, spec: TileSpec, attributes: dict[str, Any], codec: TileCodec
+    path: str | Path, spec: TileSpec, attributes: dict[str, Any], codec: TileCodec, slide: SlideInfo | None = None
 ) -> Iterator[TileStoreWriter]:
     """Open a store for writing; it takes its name only when it is complete.
 
@@ -136,13 +156,16 @@ def new_store(
     attributes : dict
         JSON-able facts written as attributes: µm/px, stain profiles, provenance.
     codec : TileCodec
+    slide : SlideInfo, optional
+        Where the tiles' images are read from whenever they are asked for; without it they are stored.
     """
     with written_whole(path) as draft, h5py.File(draft, "w", libver="v110") as file:
         file.attrs["format_version"] = FORMAT_VERSION
         facts = asdict(spec) | {"codec": codec.name, "quality": codec.quality} | attributes
+        facts |= {"slide_info": asdict(slide)} if slide else {}
         for key, value in facts.items():
             file.attrs[key] = json.dumps(value) if isinstance(value, dict) else value
-        yield TileStoreWriter(file, spec, codec)
+        yield TileStoreWriter(file, spec, codec, with_images=not slide)
 
 
 class TileStore(AbstractContextManager["TileStore"]):
@@ -159,9 +182,16 @@ class TileStore(AbstractContextManager["TileStore"]):
         owners = self._file["tiles/region"][:]
         self._first = np.searchsorted(owners, np.arange(len(self) + 1))
         self._codec = TileCodec(str(self._file.attrs["codec"]), int(self._file.attrs["quality"]))
+        self._reader = None if "high/image" in self._file else self._open_slide()
 
-    def __exit__(self, *_: object) -> None:
+    def _open_slide(self) -> RegionReader:
+        info, match = (json.loads(self._file.attrs[key]) for key in ("slide_info", "stain"))
+        return RegionReader(SlideInfo.of(info), self.spec, StainMatch.of(match), "train")
+
+    def __exit__(self, *error: object) -> None:
         self._file.close()
+        if self._reader:
+            self._reader.__exit__(*error)
 
     def __len__(self) -> int:
         return len(self._file["regions/xy"])
@@ -189,6 +219,11 @@ class TileStore(AbstractContextManager["TileStore"]):
         return reference
 
     @property
+    def n_tiles(self) -> int:
+        """Tiles of all regions."""
+        return len(self._file["tiles/region"])
+
+    @property
     def unreadable(self) -> list[list[float]]:
         """Regions that could not be read: x, y, width, height in level-0 pixels."""
         boxes: list[list[float]] = self._file["regions/unreadable"][:].tolist()
@@ -197,15 +232,22 @@ class TileStore(AbstractContextManager["TileStore"]):
     def region(self, index: int) -> Region:
         """Read region `index` with all its tiles."""
         tiles = range(int(self._first[index]), int(self._first[index + 1]))
-        x, y = self._file["regions/xy"][index]
+        x, y = self._file["regions/xy"][index].tolist()
+        row_col = self._file["tiles/row_col"][tiles.start : tiles.stop]
         return Region(
-            xy_lv0=(float(x), float(y)),
+            xy_lv0=(x, y),
             low_image=self.low_image(index),
             low_mask=self._masks("low/mask", range(index, index + 1))[0],
-            row_col=self._file["tiles/row_col"][tiles.start : tiles.stop],
-            images=self._images("high/image", tiles),
+            row_col=row_col,
+            images=self._read(self._reader, (x, y), row_col) if self._reader else self._images("high/image", tiles),
             masks=self._masks("high/mask", tiles),
+            quality=RegionQuality(*(float(self._file[f"regions/{name}"][index]) for name in SHARES)),
         )
+
+    def _read(self, reader: RegionReader, xy_lv0: tuple[float, float], row_col: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        kept = np.zeros((self.spec.tiles_per_side,) * 2, dtype=bool)
+        kept[row_col[:, 0], row_col[:, 1]] = True
+        return reader.region(xy_lv0, kept)[0]
 
     def low_image(self, index: int) -> NDArray[np.uint8]:
         """Read only the low-resolution image of region `index`; (s, s, 3) uint8."""
@@ -233,6 +275,10 @@ class TileStore(AbstractContextManager["TileStore"]):
             return dataset[index].tobytes()
         return dataset.id.read_direct_chunk((index,) + (0,) * (dataset.ndim - 1))[1]
 
-    def lesion_pixels(self) -> int:
-        """Lesion pixels in all low-resolution masks."""
-        return int((self._masks("low/mask", range(len(self))) == LESION).sum())
+    def class_pixels(self) -> NDArray[np.int64]:
+        """Pixels of each class in the tiles of each region; (R, 4): background, lesion, vessel, fat."""
+        return np.asarray(self._file["regions/class_pixels"][:], dtype=np.int64)
+
+    def quality(self, share: str) -> NDArray[np.float32]:
+        """``blur``, ``pen`` or ``fold`` of each region; (R,)."""
+        return np.asarray(self._file[f"regions/{share}"][:], dtype=np.float32)

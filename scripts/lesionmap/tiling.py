@@ -12,6 +12,7 @@ from lesionmap.errors import SettingsError
 
 BACKGROUND, LESION, VESSEL, FAT, IGNORE = 0, 1, 2, 3, 255
 CLASS_NAMES = {"lesion": LESION, "vessel": VESSEL, "fat": FAT}
+STORED_CLASSES = ("background", *CLASS_NAMES)  # by their code
 
 
 @dataclass(frozen=True)

@@ -4,9 +4,9 @@ import copy
 import csv
 import logging
 import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +17,13 @@ from torch import Tensor, nn
 from torchvision.ops import sigmoid_focal_loss
 from tqdm import tqdm
 
+from lesionmap.dataset import RegionDataset, StoreFacts
 from lesionmap.errors import TrainingError
 from lesionmap.files import written_whole
 from lesionmap.metrics import Histograms, as_levels, binary_metrics
 from lesionmap.model import LesionFPN, ModelSettings, load_backbone, mixed_precision, pick_device, save_model
-from lesionmap.store import Region, TileStore
+from lesionmap.parallel import map_in_order
+from lesionmap.store import Region
 from lesionmap.tiling import IGNORE, LESION
 from lesionmap.workers import Workers
 
@@ -48,6 +50,8 @@ class TrainSettings:
     augment : bool
         Random flips and quarter turns of whole regions.
     seed : int
+    leave_out_above : mapping
+        Largest shares of blur, pen and fold (:class:`lesionmap.quality.RegionQuality`) of a training region.
     """
 
     epochs: int
@@ -58,6 +62,7 @@ class TrainSettings:
     tile_batch: int
     augment: bool
     seed: int
+    leave_out_above: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -115,24 +120,24 @@ def train(job: TrainJob, output: str, history: str, checkpoints: str, *, threads
     ------
     TrainingError
         If no training slide has a lesion, or the loss stops being finite.
+    SlideError
+        If a slide whose tiles are not stored can no longer be read.
     """
+    regions, val_regions = RegionDataset(job.train_paths, job.settings.leave_out_above), RegionDataset(job.val_paths)
+    _check_lesions(regions)
     torch.manual_seed(job.settings.seed)
     torch.use_deterministic_algorithms(True, warn_only=True)
     model = LesionFPN(job.model)
     if job.backbone_weights:
         load_backbone(model, job.backbone_weights)
     model = model.to(pick_device(), memory_format=torch.channels_last)  # type: ignore[call-overload]  # stub lacks it
-    with ExitStack() as stack:
-        workers = stack.enter_context(Workers(threads))
-        stores = [stack.enter_context(TileStore(path)) for path in job.train_paths]
-        val_stores = [stack.enter_context(TileStore(path)) for path in job.val_paths]
-        _check_lesions(stores)
-        facts = job.facts | {
-            "stain_reference": stores[0].stain_reference,
-            "training_slides": {store.slide: store.identity for store in stores},
-        }
-        rows: list[Row] = []
-        for row in _epochs(model, stores, val_stores, job.settings, workers):
+    facts = job.facts | {
+        "stain_reference": regions.stores[0].stain_reference,
+        "training_slides": {store.slide: store.identity for store in regions.stores if len(store.used)},
+    }
+    rows: list[Row] = []
+    with Workers(threads) as workers:
+        for row in _epochs(model, regions, val_regions, job.settings, workers):
             rows.append(row)
             _save_epoch(Path(checkpoints), model, job.model, facts | {"epoch": row}, best=_is_best(rows))
     _write_history(history, rows)
@@ -159,28 +164,34 @@ def _write_history(path: str, rows: list[Row]) -> None:
         writer.writerows(rows)
 
 
-def _check_lesions(stores: Sequence[TileStore]) -> None:
-    if not stores:
+def _check_lesions(regions: RegionDataset) -> None:
+    if not regions.stores:
         raise TrainingError(
             stage="train",
             finding="every training slide is in quarantine",
             remedy="see results/quarantine.tsv for the reasons",
         )
-    lesion_pixels = {store.slide: store.lesion_pixels() for store in stores}
+    if not len(regions):
+        raise TrainingError(
+            stage="train",
+            finding=f"all regions of the {len(regions.stores)} training slides are left out for blur, pen or folds",
+            remedy="raise train.leave_out_above; the shares are in results/tiles/summary.tsv",
+        )
+    lesion_pixels = {store.slide: store.lesion_px for store in regions.stores}
     for slide in (slide for slide, pixels in lesion_pixels.items() if not pixels):
         logging.warning("training slide %s has no lesion", slide)
     if not any(lesion_pixels.values()):
         raise TrainingError(
             stage="train",
-            finding=f"none of the {len(stores)} training slides has a lesion",
+            finding=f"none of the {len(lesion_pixels)} training slides has a lesion",
             remedy="check the class mapping under annotations.classes, and that annotations belong to their slides",
         )
 
 
 def _epochs(
     model: LesionFPN,
-    stores: Sequence[TileStore],
-    val_stores: Sequence[TileStore],
+    regions: RegionDataset,
+    val_regions: RegionDataset,
     settings: TrainSettings,
     workers: Workers,
 ) -> Iterator[Row]:
@@ -188,14 +199,12 @@ def _epochs(
     optimiser = torch.optim.Adam(model.parameters(), lr=settings.learning_rate, betas=(0.9, 0.999), eps=1e-8)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda epoch: 1 / (1 + settings.decay_rate * epoch))
     generator = np.random.default_rng(settings.seed)
-    places = [(store, index) for store in stores for index in range(len(store))]
-    with tqdm(total=settings.epochs * len(places), desc="train", unit="region") as bar:
+    with tqdm(total=settings.epochs * len(regions), desc="train", unit="region") as bar:
         for epoch in range(settings.epochs):
             model.train()
             losses = []
-            for place in generator.permutation(len(places)):
-                store, index = places[place]
-                region = _load(store, index, model.mean.device, generator if settings.augment else None)
+            order = generator.permutation(len(regions)).tolist()
+            for region in _loaded(regions, order, model.mean.device, generator if settings.augment else None):
                 losses.append(joint_step(model, optimiser, region, settings, workers))
                 bar.set_postfix(epoch=epoch + 1, loss=f"{losses[-1][1]:.4f}")
                 bar.update()
@@ -203,25 +212,36 @@ def _epochs(
             row: Row = {"epoch": epoch + 1, "learning_rate": float(schedule.get_last_lr()[0])}
             row |= {"train_low_loss": float(low_loss), "train_fused_loss": float(fused_loss)}
             schedule.step()
-            settle_statistics(model, places)
-            row |= validate(model.eval(), val_stores, settings, workers) if val_stores else {}
+            settle_statistics(model, map(regions.low_image, range(len(regions))))
+            row |= validate(model.eval(), val_regions, settings, workers) if len(val_regions) else {}
             logging.info("%s", row)
             bar.write("  ".join(f"{key} {value:.4g}" for key, value in row.items() if value is not None))
             yield row
 
 
-def _load(store: TileStore, index: int, device: torch.device, generator: np.random.Generator | None) -> RegionTensors:
-    region = store.region(index)
-    if generator:
-        region = turned(region, store.spec.tiles_per_side, int(generator.integers(4)), bool(generator.integers(2)))
-    return RegionTensors(
-        name=f"{store.slide} at x={region.xy_lv0[0]:.0f} y={region.xy_lv0[1]:.0f}",
-        tiles_per_side=store.spec.tiles_per_side,
-        low=_images(region.low_image[None]).to(device),
-        low_mask=torch.from_numpy(region.low_mask)[None, None].to(device),
-        tiles=_images(region.images).to(device),
-        row_col=[(int(row), int(column)) for row, column in region.row_col],
-    )
+def _loaded(
+    regions: RegionDataset, order: Iterable[int], device: torch.device, generator: np.random.Generator | None = None
+) -> Iterator[RegionTensors]:
+    """Regions on the device; the next is read while one is worked on. With a generator they are turned at random."""
+
+    def drawn() -> Iterator[tuple[int, int, bool]]:  # by this thread alone, so that a seed means one order
+        for number in order:
+            yield number, int(generator.integers(4)) if generator else 0, bool(generator and generator.integers(2))
+
+    def read(task: tuple[int, int, bool]) -> tuple[StoreFacts, Region]:
+        number, quarters, flip = task
+        facts = regions.facts(number)
+        return facts, turned(regions[number], facts.tiles_per_side, quarters, flip)
+
+    for facts, region in map_in_order(read, drawn(), 1):
+        yield RegionTensors(
+            name=f"{facts.slide} at x={region.xy_lv0[0]:.0f} y={region.xy_lv0[1]:.0f}",
+            tiles_per_side=facts.tiles_per_side,
+            low=_images(region.low_image[None]).to(device),
+            low_mask=torch.from_numpy(region.low_mask)[None, None].to(device),
+            tiles=_images(region.images).to(device),
+            row_col=[(int(row), int(column)) for row, column in region.row_col],
+        )
 
 
 def _images(stack: NDArray[np.uint8]) -> Tensor:
@@ -240,8 +260,8 @@ def turned(region: Region, tiles_per_side: int, quarters: int, flip: bool) -> Re
     new_place = np.empty(n * n, dtype=np.int64)
     new_place[old_place.ravel()] = np.arange(n * n)
     moved = new_place[region.row_col[:, 0].astype(np.int64) * n + region.row_col[:, 1]]
-    return Region(
-        xy_lv0=region.xy_lv0,
+    return replace(
+        region,
         low_image=turn(region.low_image[None])[0],
         low_mask=turn(region.low_mask[None])[0],
         row_col=np.stack([moved // n, moved % n], axis=1).astype(np.uint8),
@@ -314,8 +334,8 @@ def fused_backward(model: LesionFPN, region: RegionTensors, settings: TrainSetti
 
 
 @torch.no_grad()
-def settle_statistics(model: LesionFPN, places: Sequence[tuple[TileStore, int]]) -> None:
-    """Set trainable batch norm's running statistics to their mean over the low views of all `places`.
+def settle_statistics(model: LesionFPN, low_images: Iterable[NDArray[np.uint8]]) -> None:
+    """Set trainable batch norm's running statistics to their mean over the low views of all regions.
 
     Running averages at batch 1 follow the last few regions and lag behind the weights (PreciseBN: Wu & Johnson,
     arXiv:2105.07576, §3). Frozen and group norm have none.
@@ -325,8 +345,8 @@ def settle_statistics(model: LesionFPN, places: Sequence[tuple[TileStore, int]])
         norm.reset_running_stats()
         norm.momentum = None  # the plain mean of all batches
     model.train()
-    for store, index in places if norms else ():
-        _logits(model, _images(store.low_image(index)[None]).to(model.mean.device))
+    for low_image in low_images if norms else ():
+        _logits(model, _images(low_image[None]).to(model.mean.device))
 
 
 @contextmanager
@@ -406,20 +426,18 @@ def _logits(model: LesionFPN, images: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def validate(model: LesionFPN, stores: Sequence[TileStore], settings: TrainSettings, workers: Workers) -> Row:
+def validate(model: LesionFPN, regions: RegionDataset, settings: TrainSettings, workers: Workers) -> Row:
     """Loss, Dice and AUROC of the low view and of the fused map on the validation slides."""
     seen: dict[str, Histograms] = {"low": Histograms.empty(), "fused": Histograms.empty()}
     loss, counted = 0.0, 0
-    for store in stores:
-        for index in range(len(store)):
-            region = _load(store, index, model.mean.device, None)
-            low_logits = _logits(model, region.low)
-            loss += focal_sum(low_logits, region.low_mask, settings).item()
-            counted += _counted(region.low_mask)
-            t2 = torch.sigmoid(low_logits)
-            for view, probability in (("low", t2), ("fused", fuse(model, region, t2, settings.tile_batch, workers))):
-                levels = as_levels(probability[0, 0].cpu().numpy())
-                seen[view] += Histograms.of(levels, region.low_mask[0, 0].cpu().numpy())
+    for region in _loaded(regions, range(len(regions)), model.mean.device):
+        low_logits = _logits(model, region.low)
+        loss += focal_sum(low_logits, region.low_mask, settings).item()
+        counted += _counted(region.low_mask)
+        t2 = torch.sigmoid(low_logits)
+        for view, probability in (("low", t2), ("fused", fuse(model, region, t2, settings.tile_batch, workers))):
+            levels = as_levels(probability[0, 0].cpu().numpy())
+            seen[view] += Histograms.of(levels, region.low_mask[0, 0].cpu().numpy())
     row: Row = {"val_low_loss": loss / max(1, counted)}
     for view, histograms in seen.items():
         figures = binary_metrics(histograms, threshold=0.5)

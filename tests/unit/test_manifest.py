@@ -8,6 +8,7 @@ from lesionmap.manifest import RunTables, build_manifest, conclude, good_slides
 from lesionmap.quarantine import write_quarantined
 from lesionmap.store import Region, new_store, packed
 from lesionmap.tile_codec import TileCodec
+from lesionmap.tile_summary import write_record
 from lesionmap.tiling import TileSpec
 
 pytestmark = pytest.mark.slides
@@ -48,7 +49,7 @@ def test_the_manifest_holds_the_slides_that_passed(tables):
 def test_one_table_has_what_every_stage_found(tmp_path, records, tables):
     reason = SlideError(slide="NA", stage="extract_tiles", finding="2 of 3 boxes cannot be read", remedy="copy it")
     other = SlideError(slide="b", stage="import_annotation", finding="classes", remedy="map them")
-    paths = [str(tmp_path / name) for name in ("NA.h5", "NA.geojson", "metrics.json")]
+    paths = [str(tmp_path / name) for name in ("tiles.json", "NA.geojson", "metrics.json")]
     write_quarantined(paths[:1], reason)
     write_json(paths[1], {"slide": "NA", "unreadable": []})
     write_quarantined(paths[2:], other)
@@ -77,9 +78,10 @@ def test_parts_that_were_left_out_are_listed_with_their_place(tmp_path, records,
         writer.append(packed(region, TileCodec()))
         writer.skip((64.0, 128.5, 64.0, 64.0))
         writer.skip((0.0, 64.0, 64.0, 64.0))
+    write_record(store, tmp_path / "tiles.json")
     write_json(tmp_path / "lesions.geojson", {"slide": "b", "unreadable": [[0, 10, 20, 30]]})
     results = [str(tmp_path / "lesions.geojson")]
-    list_quarantine(RunFiles(records, [store], results), tables.quarantine, tables.unreadable)
+    list_quarantine(RunFiles(records, [str(tmp_path / "tiles.json")], results), tables.quarantine, tables.unreadable)
     assert pd.read_csv(tables.unreadable, sep="\t", keep_default_na=False).to_numpy().tolist() == [
         ["NA", "extract_tiles", 64.0, 128.5, 64.0, 64.0],
         ["NA", "extract_tiles", 0.0, 64.0, 64.0, 64.0],
@@ -90,7 +92,7 @@ def test_parts_that_were_left_out_are_listed_with_their_place(tmp_path, records,
 
 
 def test_a_slide_that_two_stages_refuse_counts_once_and_is_not_called_used(tmp_path, records, tables, capsys):
-    paths = [str(tmp_path / name) for name in ("b.h5", "b.geojson")]
+    paths = [str(tmp_path / name) for name in ("tiles.json", "b.geojson")]
     for path, stage in zip(paths, ("extract_tiles", "infer_slide"), strict=True):
         write_quarantined([path], SlideError(slide="b", stage=stage, finding="damaged", remedy="copy it"))
     list_quarantine(RunFiles(records, paths[:1], paths[1:]), tables.quarantine, tables.unreadable)

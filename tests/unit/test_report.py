@@ -268,9 +268,9 @@ def test_cohort_figures_and_gaps(report: Path) -> None:
 
 def test_a_slide_that_a_later_stage_refused_says_so_on_its_page(inputs: ReportInputs, tmp_path: Path) -> None:
     reason = SlideError(slide="train_1", stage="extract_tiles", finding="2 of 3 boxes", remedy="copy it again")
-    write_quarantined([str(tmp_path / "train_1.h5")], reason)
+    write_quarantined([str(tmp_path / "train_1.json")], reason)
     unreadable = str(tmp_path / "unreadable.tsv")
-    list_quarantine(RunFiles(inputs.records, stores=[str(tmp_path / "train_1.h5")]), inputs.quarantine, unreadable)
+    list_quarantine(RunFiles(inputs.records, tiles=[str(tmp_path / "train_1.json")]), inputs.quarantine, unreadable)
     report = render(inputs, tmp_path)
     page = (report / "slides" / "train_1.html").read_text()
     assert "in quarantine since extract_tiles: 2 of 3 boxes" in page

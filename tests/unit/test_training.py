@@ -52,7 +52,7 @@ def region(seed=0, n_tiles=5, lesion=True):
         low_mask=low_mask,
         row_col=np.stack([places // 4, places % 4], axis=1).astype(np.uint8),
         images=rng.integers(0, 256, (n_tiles, 32, 32, 3), dtype=np.uint8),
-        masks=np.zeros((n_tiles, 32, 32), dtype=np.uint8),
+        masks=rng.integers(0, 4, (n_tiles, 32, 32), dtype=np.uint8) * lesion,
     )
 
 
@@ -156,17 +156,10 @@ def test_tiles_leave_the_running_statistics_to_the_low_view():
         assert torch.equal(buffer, states[0].get(name, buffer)), name
 
 
-def test_settled_statistics_are_the_mean_over_all_low_views(tmp_path):
-    spec, rng = TileSpec(512, 64, 0.25), np.random.default_rng(0)
-    views = rng.integers(0, 256, (3, 64, 64, 3), dtype=np.uint8)
-    nothing = {"row_col": np.empty((0, 2), np.uint8), "images": np.empty((0, 64, 64, 3), np.uint8)}
-    with new_store(tmp_path / "s.h5", spec, {"slide": "s1"}, TileCodec()) as writer:
-        for view in views:
-            part = Region((0, 0), view, view[..., 0], masks=np.empty((0, 64, 64), np.uint8), **nothing)
-            writer.append(packed(part, TileCodec()))
+def test_settled_statistics_are_the_mean_over_all_low_views():
+    views = np.random.default_rng(0).integers(0, 256, (3, 64, 64, 3), dtype=np.uint8)
     model = LesionFPN(ModelSettings("resnet18", "batch"))
-    with TileStore(tmp_path / "s.h5") as opened:
-        settle_statistics(model, [(opened, index) for index in range(3)])
+    settle_statistics(model, views)
     images = torch.from_numpy(views).permute(0, 3, 1, 2)
     first = model.stem[0]((images - model.mean) / model.std)
     torch.testing.assert_close(model.stem[1].running_mean, first.mean(dim=(0, 2, 3)), rtol=1e-4, atol=1e-5)
@@ -225,7 +218,8 @@ def test_a_store_gives_back_what_was_put_in_and_the_same_bytes(tmp_path):
             assert read.xy_lv0 == part.xy_lv0
             for name in ("low_image", "low_mask", "row_col", "images", "masks"):
                 np.testing.assert_array_equal(getattr(read, name), getattr(part, name))
-        assert opened.lesion_pixels() == sum(int((part.low_mask == 1).sum()) for part in parts)
+        expected = [[int((part.masks == code).sum()) for code in range(4)] for part in parts]
+        assert opened.class_pixels().tolist() == expected
     assert (tmp_path / "one.h5").read_bytes() == (tmp_path / "two.h5").read_bytes()
     assert two != one
 

@@ -6,10 +6,14 @@ import shutil
 import signal
 import subprocess
 import time
+from dataclasses import replace
 
+import h5py
+import numpy as np
 import pytest
 from lesionmap.demo import DemoSlide, write_slide
-from project import Project
+from project import COHORT, Project, jobs
+from safetensors.numpy import load_file
 
 PER_COHORT = {"summarise", "list_quarantine", "render_report", "conclude"}
 ALL_SLIDES = ("train_1", "train_2", "test_1")
@@ -20,7 +24,7 @@ def of(rule, *slides):
 
 
 def after_training():
-    return {"train"} | of("infer_slide", *ALL_SLIDES) | of("evaluate_slide", "test_1") | PER_COHORT
+    return {"train", "summarise_tiles"} | of("infer_slide", *ALL_SLIDES) | of("evaluate_slide", "test_1") | PER_COHORT
 
 
 def normalised_anew():
@@ -56,15 +60,34 @@ def test_a_changed_annotation_reruns_its_slide_and_the_training(project):
     content = json.loads(path.read_text())
     content["features"] = content["features"][:1]
     path.write_text(json.dumps(content))
+    project.config["tiles"]["store"] = "temp"  # which by itself reruns nothing
     expected = {"import_annotation:train_1", "extract_tiles:train_1"} | after_training()
     assert project.planned() == expected
+    assert not list(project.folder.glob("results/tiles/*.h5"))
 
 
 def test_a_new_inference_slide_runs_its_own_jobs_and_no_training(project):
+    project.config["tiles"]["store"] = "temp"
+    for store in project.folder.glob("results/tiles/*.h5"):
+        store.unlink()  # as training does
     own = added(project, DemoSlide("new_1", 1000, 700, 9, "inference"))
     planned = project.planned()
     assert own | {"build_manifest", "compare_stains", "render_report", "conclude"} <= planned
     assert planned - own <= {"build_manifest", "compare_stains"} | PER_COHORT
+
+
+def test_without_stored_images_the_same_model_is_trained(project):
+    model = project.folder / "results/model/lesionmap.safetensors"
+    before = load_file(model)
+    project.config["tiles"]["store"] = "none"
+    assert of("extract_tiles", "train_1", "train_2") | {"train"} == jobs(
+        project.run(str(model.relative_to(project.folder)))
+    )
+    with h5py.File(project.folder / "results/tiles/train_1.h5") as store:
+        assert "image" not in store["high"]
+    after = load_file(model)
+    assert before.keys() == after.keys()
+    assert all(np.array_equal(before[name], after[name]) for name in before)
 
 
 def test_a_stain_parameter_reruns_stain_and_what_follows(project):
@@ -83,11 +106,11 @@ def test_a_reference_that_stays_the_same_is_reported_and_reruns_nothing_else(pro
     assert project.planned() == {"choose_reference", "render_report", "conclude"}
 
 
-@pytest.mark.parametrize(("like", "chosen"), [(1, "train_1"), (2, "train_2")])
+@pytest.mark.parametrize(("like", "chosen"), [(COHORT[0], "train_1"), (COHORT[1], "train_2")])
 def test_a_new_training_slide_leaves_the_others_as_they_are_while_the_choice_stays(project, like, chosen):
     project.config["stain"]["reference"] = "auto"
     project.run()  # chooses train_1
-    own = added(project, DemoSlide("new_1", 1000, 780, like, "train", "qupath"))  # draws the median to its own stain
+    own = added(project, replace(like, name="new_1"))  # draws the median to its stain
     per_cohort = {"build_manifest", "choose_reference", "compare_stains"} | after_training()
     assert project.planned() == own | per_cohort | (set() if chosen == "train_1" else normalised_anew())
     assert json.loads((project.folder / "results/stain/reference/profile.json").read_text())["slide"] == chosen

@@ -11,7 +11,7 @@ from lesionmap.files import read_json
 from lesionmap.losses import RunFiles, show_quarantine
 from lesionmap.manifest import good_slides
 from lesionmap.provenance import code_digest
-from lesionmap.settings import check_config, inspection_settings, read_sheet, reference_file
+from lesionmap.settings import check_config, inspection_settings, read_sheet, reference_file, tile_settings
 
 try:
     check_config(config, f"{workflow.basedir}/workflow/schemas/config.schema.yaml")
@@ -142,7 +142,7 @@ def show_losses():
     others = (f"results/{kind}" for kind in ("tissue/{slide}.tif", "annotations/{slide}.geojson", "stain/{slide}.json"))
     files = RunFiles(
         records=existing("results/slides/{slide}.json"),
-        stores=existing("results/tiles/{slide}.h5"),
+        tiles=existing("results/tiles/{slide}.json"),
         outlines=existing("results/lesions/{slide}/lesions.geojson"),
         others=existing(*others),
     )

@@ -12,7 +12,7 @@ rule list_quarantine:
     """List the slides that some stage could not use, and the parts of the others that could not be read."""
     input:
         records=collect("results/slides/{slide}.json", slide=SLIDES),
-        stores=collect("results/tiles/{slide}.h5", slide=tiled_slides),
+        tiles=collect("results/tiles/{slide}.json", slide=tiled_slides),
         outlines=collect("results/lesions/{slide}/lesions.geojson", slide=readable_slides),
         metrics=collect("results/metrics/{slide}.json", slide=evaluated_slides),
     output:

@@ -1,5 +1,7 @@
 # Reads   the slide, its record, tissue, annotation and stain
-# Writes  results/tiles/{slide}.h5   normalised regions and tiles with their masks (config/README.md)
+# Writes  results/tiles/{slide}.h5     normalised regions and tiles with their masks (config/README.md)
+#         results/tiles/{slide}.json   what that holds
+#         results/tiles/summary.tsv    the same of all slides, with seconds
 
 
 rule extract_tiles:
@@ -11,7 +13,8 @@ rule extract_tiles:
         annotation="results/annotations/{slide}.geojson",
         stain="results/stain/{slide}.json",
     output:
-        "results/tiles/{slide}.h5",
+        store=temp("results/tiles/{slide}.h5") if config["tiles"]["store"] == "temp" else "results/tiles/{slide}.h5",
+        record="results/tiles/{slide}.json",
     log:
         "logs/extract_tiles/{slide}.log",
     benchmark:
@@ -24,7 +27,30 @@ rule extract_tiles:
         runtime=120,
     params:
         max_unreadable_fraction=config["slides"]["max_unreadable_fraction"],
-        tiles=config["tiles"],
+        tiles=tile_settings(config),
         code=code_digest("extract_tiles"),
     script:
         "../../scripts/extract_tiles.py"
+
+
+rule summarise_tiles:
+    """Tabulate what the stores of all slides hold."""
+    input:
+        collect("results/tiles/{slide}.json", slide=tiled_slides),
+    output:
+        "results/tiles/summary.tsv",
+    log:
+        "logs/summarise_tiles.log",
+    benchmark:
+        "results/benchmarks/summarise_tiles.tsv"
+    conda:
+        "../../envs/lesionmap.yaml"
+    threads: 1
+    resources:
+        mem_mb=500,
+        runtime=20,
+    params:
+        benchmarks="results/benchmarks/extract_tiles",
+        code=code_digest("summarise_tiles"),
+    script:
+        "../../scripts/summarise_tiles.py"

@@ -52,7 +52,7 @@ rule train:
     params:
         model={key: config["model"][key] for key in ("backbone", "norm")},
         train=config["train"],
-        tiles=config["tiles"],
+        tiles=tile_settings(config),
         code=code_digest("train"),
     script:
         "../../scripts/train.py"
