@@ -44,3 +44,7 @@ class ModelError(LesionMapError):
 
 class TrainingError(LesionMapError):
     """The cohort cannot be trained on, or training has diverged."""
+
+
+class StorageError(LesionMapError):
+    """A disk is full, or a folder cannot be written to."""

@@ -1,26 +1,66 @@
 """What a job says: to its log file, and in one line to the terminal when it fails."""
 
+import errno
 import logging
+import os
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
-from lesionmap.errors import LesionMapError
+from lesionmap.errors import LesionMapError, StorageError
+
+STORAGE_REMEDIES = {
+    errno.ENOSPC: "free space on that disk and run again; what is finished is kept",
+    errno.EDQUOT: "free space or have the quota raised and run again; what is finished is kept",
+    errno.EFBIG: "raise the limit on the size of files (ulimit -f) and run again; what is finished is kept",
+    errno.EROFS: "run in a folder that can be written to (snakemake --directory)",
+    errno.EACCES: "have the permissions of that file or folder changed, or use another (snakemake --directory)",
+    errno.EPERM: "have the permissions of that file or folder changed, or use another (snakemake --directory)",
+}
 
 
 @contextmanager
 def job_log(path: str) -> Iterator[None]:
     """Send log records to `path`; turn a :class:`LesionMapError` into one clear line and exit status 1.
 
-    Any other exception keeps its traceback, in the log and on the terminal: it is our fault, not the user's.
+    So it does with a disk that is full or cannot be written to. Any other exception keeps its traceback, in the log and
+    on the terminal: it is our fault, not the user's.
     """
     logging.basicConfig(filename=path, filemode="w", level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     logging.captureWarnings(True)
     try:
         yield
-    except LesionMapError as error:
-        logging.error("%s", error)
-        sys.exit(f"LesionMap: {error}")
-    except Exception:
-        logging.exception("unexpected error")
-        raise
+    except Exception as error:
+        known = error if isinstance(error, LesionMapError) else _storage_error(error, path)
+        if not known:
+            logging.exception("unexpected error")
+            raise
+        logging.error("%s", known)
+        sys.exit(f"LesionMap: {known}")
+
+
+def _storage_error(error: BaseException, log: str) -> StorageError | None:
+    """The error as one of the disk; None if it is something else."""
+    causes = [error]
+    while before := causes[-1].__context__:
+        causes.append(before)
+    for cause in causes:
+        # HDF5 and safetensors give the number in the text alone.
+        told = re.search(r"(?:errno = |os error )(\d+)", str(cause))
+        number = int(told[1]) if told else cause.errno if isinstance(cause, OSError) else None
+        if number in STORAGE_REMEDIES:
+            place = f" ({cause.filename})" if isinstance(cause, OSError) and cause.filename else ""
+            return StorageError(
+                stage=_job(log),
+                finding=f"a file could not be read or written: {os.strerror(number)}{place}",
+                remedy=STORAGE_REMEDIES[number],
+            )
+    return None
+
+
+def _job(log: str) -> str:
+    """``extract_tiles, slide_1`` of logs/extract_tiles/slide_1.log."""
+    parts = Path(log).with_suffix("").parts
+    return ", ".join(parts[parts.index("logs") + 1 :] if "logs" in parts else parts[-1:])

@@ -1,6 +1,7 @@
 """The tile store: one HDF5 file per slide, readable with h5py and hdf5plugin alone (config/README.md)."""
 
 import json
+import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass
@@ -165,7 +166,13 @@ def new_store(
         facts |= {"slide_info": asdict(slide)} if slide else {}
         for key, value in facts.items():
             file.attrs[key] = json.dumps(value) if isinstance(value, dict) else value
-        yield TileStoreWriter(file, spec, codec, with_images=not slide)
+        try:
+            yield TileStoreWriter(file, spec, codec, with_images=not slide)
+            file.flush()
+        except BaseException:
+            # On a full disk this makes room for what HDF5 has yet to write, without which it crashes the process.
+            os.truncate(draft, 0)
+            raise
 
 
 class TileStore(AbstractContextManager["TileStore"]):

@@ -1,0 +1,84 @@
+"""Full disks and folders that cannot be written to: one clear line, nothing half-written, no slide to blame."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+from lesionmap.files import write_json
+from lesionmap.logs import job_log
+
+WRITERS = {  # by h5py, tifffile, safetensors and Python itself
+    "store": "for _ in range(3): store.append(packed(REGION, TileCodec()))",
+    "pyramid": "write_pyramid('target', noise, mpp=1.0, levels=2)",
+    "model": "save_model('target', LesionFPN(NETWORK), NETWORK, {})",
+    "table": "write_text('target', noise.tobytes().hex())",
+}
+JOB = """
+from contextlib import nullcontext
+import numpy as np
+from lesionmap.files import write_text
+from lesionmap.images import write_pyramid
+from lesionmap.model import LesionFPN, ModelSettings, save_model
+from lesionmap.quarantine import slide_job
+from lesionmap.store import Region, new_store, packed
+from lesionmap.tile_codec import TileCodec
+from lesionmap.tiling import TileSpec
+noise = np.random.default_rng(0).integers(0, 256, (1024, 1024, 3), dtype=np.uint8)
+SPEC, NETWORK = TileSpec(1024, 1024, 0.25), ModelSettings("resnet18", "group")
+REGION = Region((0, 0), noise, noise[..., 0], np.zeros((1, 2), np.uint8), noise[None], noise[None, ..., 0])
+with slide_job("s1", "logs/extract_tiles/s1.log", [], ["target"]):
+    with new_store("target", SPEC, {}, TileCodec()) if STORE else nullcontext() as store:
+        WRITE
+"""
+OWN_MOUNTS = ["unshare", "--mount", *(["--map-root-user"] if os.geteuid() else [])]
+
+
+def a_full_disk() -> bool:
+    """Whether this process may mount one, which is gone with the command that mounts it."""
+    test = [*OWN_MOUNTS, "mount", "-t", "tmpfs", "tmpfs", "/mnt"]
+    return subprocess.run(test, capture_output=True, check=False).returncode == 0
+
+
+@pytest.mark.skipif(not a_full_disk(), reason="no small disk can be mounted here")
+@pytest.mark.parametrize("writer", WRITERS)
+def test_a_full_disk_is_named_and_leaves_nothing(tmp_path, writer):
+    code = JOB.replace("STORE", str(writer == "store")).replace("WRITE", WRITERS[writer])
+    (tmp_path / "job.py").write_text(code)
+    steps = (
+        "mount -t tmpfs -o size=2500k tmpfs disk && cd disk && mkdir -p logs/extract_tiles"
+        f" && {{ '{sys.executable}' ../job.py; code=$?; ls -A; exit $code; }}"
+    )
+    (tmp_path / "disk").mkdir()
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [*OWN_MOUNTS, "sh", "-c", steps]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    line = "LesionMap: extract_tiles, s1: a file could not be read or written: No space left on device"
+    assert done.stderr.startswith(line), done.stderr
+    assert done.stderr.count("\n") == 1, "one line, no traceback"
+    assert "Remedy: free space on that disk and run again; what is finished is kept." in done.stderr
+    assert (done.returncode, done.stdout) == (1, "logs\n")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_a_folder_that_cannot_be_written_to_is_named(tmp_path):
+    for folder in (tmp_path, *list(tmp_path.parents)[:3]):
+        folder.chmod(0o755)
+    log = tmp_path / "logs/summarise.log"
+    log.parent.mkdir()
+    log.touch()
+    log.chmod(0o666)
+    os.seteuid(65534)
+    try:
+        with pytest.raises(SystemExit) as raised, job_log(str(log)):
+            write_json(tmp_path / "results/a.json", {})
+    finally:
+        os.seteuid(0)
+    assert "LesionMap: summarise: a file could not be read or written: Permission denied" in str(raised.value)
+    assert "results" in str(raised.value)
+
+
+def test_other_errors_keep_their_traceback(tmp_path, caplog):
+    with pytest.raises(FileNotFoundError), job_log(str(tmp_path / "job.log")):
+        (tmp_path / "absent").read_text()
+    assert "unexpected error" in caplog.text
