@@ -1,7 +1,6 @@
 """The tile store: one HDF5 file per slide, readable with h5py and hdf5plugin alone (config/README.md)."""
 
 import json
-import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass
@@ -74,7 +73,7 @@ def packed(region: Region, codec: TileCodec, *, with_images: bool = True) -> Pac
         images=[codec.encode(image) for image in region.images] if with_images else [],
         masks=[pack(mask) for mask in region.masks],
         quality=region.quality,
-        class_pixels=np.bincount(region.masks.ravel(), minlength=256)[: len(STORED_CLASSES)],
+        class_pixels=np.array([np.count_nonzero(region.masks == code) for code in range(len(STORED_CLASSES))]),
     )
 
 
@@ -166,13 +165,7 @@ def new_store(
         facts |= {"slide_info": asdict(slide)} if slide else {}
         for key, value in facts.items():
             file.attrs[key] = json.dumps(value) if isinstance(value, dict) else value
-        try:
-            yield TileStoreWriter(file, spec, codec, with_images=not slide)
-            file.flush()
-        except BaseException:
-            # On a full disk this makes room for what HDF5 has yet to write, without which it crashes the process.
-            os.truncate(draft, 0)
-            raise
+        yield TileStoreWriter(file, spec, codec, with_images=not slide)
 
 
 class TileStore(AbstractContextManager["TileStore"]):
