@@ -3,12 +3,11 @@
 import numba
 import numpy as np
 from numpy.typing import NDArray
-from scipy import sparse
 
 from lesionmap.tiling import BACKGROUND, FAT, IGNORE, LESION, VESSEL
 
 
-def area_weights(start: float, step: float, n_out: int, n_in: int) -> sparse.csr_array:
+def area_weights(start: float, step: float, n_out: int, n_in: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """Share of each input pixel in each output pixel along one axis.
 
     Output pixel i covers the interval [start + i·step, start + (i+1)·step) of the input axis, on which input pixel
@@ -16,17 +15,18 @@ def area_weights(start: float, step: float, n_out: int, n_in: int) -> sparse.csr
 
     Returns
     -------
-    (n_out, n_in) sparse float32
-        Overlap length over `step`. A row sums to less than one where the output reaches beyond the input.
+    first : (n_out,) int64
+        The first input pixel that may have a share.
+    shares : (n_out, k) float32
+        Overlap length over `step` of that pixel and those behind it; 0 beyond the input. A row sums to less than one
+        where the output reaches beyond the input.
     """
     edges = start + step * np.arange(n_out + 1)
     reach = int(np.ceil(step)) + 1
     column = np.floor(edges[:-1]).astype(np.int64)[:, None] + np.arange(reach)
     overlap = np.minimum(edges[1:, None], column + 1) - np.maximum(edges[:-1, None], column)
-    row = np.broadcast_to(np.arange(n_out)[:, None], column.shape)
     keep = (overlap > 1e-9) & (column >= 0) & (column < n_in)
-    share = (overlap / step).astype(np.float32)
-    return sparse.csr_array((share[keep], (row[keep], column[keep])), shape=(n_out, n_in))
+    return column[:, 0], np.where(keep, overlap / step, 0).astype(np.float32)
 
 
 def area_resample(
@@ -54,15 +54,34 @@ def area_resample(
     -------
     (height, width, C) uint8
     """
+    down = area_weights(start[1], step, size_px[1], image.shape[0])
+    across = area_weights(start[0], step, size_px[0], image.shape[1])
+    result: NDArray[np.uint8] = _area_resample(np.ascontiguousarray(image), *down, *across, np.float32(fill))
+    return result
+
+
+@numba.njit(cache=True, nogil=True)
+def _area_resample(image, first_rows, down, first_columns, across, fill):  # type: ignore[no-untyped-def]  # numba types it
     height, width, channels = image.shape
-    down = area_weights(start[1], step, size_px[1], height)
-    across = area_weights(start[0], step, size_px[0], width)
-    rows = down @ (image.reshape(height, -1).astype(np.float32) - fill)  # (out_h, W·C)
-    rows = rows.reshape(size_px[1], width, channels).transpose(1, 0, 2).reshape(width, -1)
-    both = across @ np.ascontiguousarray(rows)  # (out_w, out_h·C)
-    result = both.reshape(size_px[0], size_px[1], channels).transpose(1, 0, 2) + fill
-    rounded: NDArray[np.uint8] = np.clip(np.rint(result), 0, 255).astype(np.uint8)
-    return rounded
+    result = np.empty((down.shape[0], across.shape[0], channels), dtype=np.uint8)
+    rows = image.reshape(height, width * channels)
+    mean_row = np.empty(width * channels, dtype=np.float32)  # less `fill`
+    for y in range(result.shape[0]):
+        mean_row[:] = 0
+        for k in range(down.shape[1]):
+            share = down[y, k]
+            if share:
+                row = rows[first_rows[y] + k]
+                for i in range(row.size):
+                    mean_row[i] += share * (np.float32(row[i]) - fill)
+        for x in range(result.shape[1]):
+            for channel in range(channels):
+                mean = np.float32(0)
+                for k in range(across.shape[1]):
+                    if across[x, k]:
+                        mean += across[x, k] * mean_row[(first_columns[x] + k) * channels + channel]
+                result[y, x, channel] = min(max(np.rint(mean + fill), 0), 255)
+    return result
 
 
 def area_mean(image: NDArray[np.uint8], factor: int) -> NDArray[np.uint8]:
