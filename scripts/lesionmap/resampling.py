@@ -40,7 +40,7 @@ def area_resample(
 
     Parameters
     ----------
-    image : (H, W, C) uint8
+    image : (H, W, 3) uint8
     start : (float, float)
         (x, y) of the output's top-left corner in input pixels; may be negative or fractional.
     step : float
@@ -52,7 +52,7 @@ def area_resample(
 
     Returns
     -------
-    (height, width, C) uint8
+    (height, width, 3) uint8
     """
     down = area_weights(start[1], step, size_px[1], image.shape[0])
     across = area_weights(start[0], step, size_px[0], image.shape[1])
@@ -62,10 +62,11 @@ def area_resample(
 
 @numba.njit(cache=True, nogil=True)
 def _area_resample(image, first_rows, down, first_columns, across, fill):  # type: ignore[no-untyped-def]  # numba types it
-    height, width, channels = image.shape
-    result = np.empty((down.shape[0], across.shape[0], channels), dtype=np.uint8)
-    rows = image.reshape(height, width * channels)
-    mean_row = np.empty(width * channels, dtype=np.float32)  # less `fill`
+    height, width, _ = image.shape
+    result = np.empty((down.shape[0], across.shape[0], 3), dtype=np.uint8)
+    rows = image.reshape(height, width * 3)
+    mean_row = np.empty(width * 3, dtype=np.float32)  # less `fill`
+    darkest, brightest = np.float32(0), np.float32(255)
     for y in range(result.shape[0]):
         mean_row[:] = 0
         for k in range(down.shape[1]):
@@ -75,12 +76,16 @@ def _area_resample(image, first_rows, down, first_columns, across, fill):  # typ
                 for i in range(row.size):
                     mean_row[i] += share * (np.float32(row[i]) - fill)
         for x in range(result.shape[1]):
-            for channel in range(channels):
-                mean = np.float32(0)
-                for k in range(across.shape[1]):
-                    if across[x, k]:
-                        mean += across[x, k] * mean_row[(first_columns[x] + k) * channels + channel]
-                result[y, x, channel] = min(max(np.rint(mean + fill), 0), 255)
+            red = green = blue = darkest
+            for k in range(across.shape[1]):
+                share = across[x, k]
+                if share:
+                    at = (first_columns[x] + k) * 3
+                    red += share * mean_row[at]
+                    green += share * mean_row[at + 1]
+                    blue += share * mean_row[at + 2]
+            for channel, mean in enumerate((red, green, blue)):
+                result[y, x, channel] = np.uint8(min(max(np.rint(mean + fill), darkest), brightest))
     return result
 
 

@@ -64,9 +64,10 @@ class Project:
         return jobs(self.run())
 
     def results(self) -> dict[str, bytes]:
-        """All artefacts but times: path → bytes."""
+        """All artefacts but those with times: path → bytes."""
         folder = self.folder / "results"
-        files = [path for path in folder.rglob("*") if path.is_file() and "benchmarks" not in path.parts]
+        timed = ("benchmarks", "summary.tsv")
+        files = [path for path in folder.rglob("*") if path.is_file() and not set(timed) & set(path.parts)]
         return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
