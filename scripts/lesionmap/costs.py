@@ -140,7 +140,7 @@ def _tile_shares(info: SlideInfo, tissue: NDArray[np.uint8], side_um: float) -> 
     """Share of tissue, × 255, of each tile of a grid over the slide; (rows, columns)."""
     columns, rows = map_size(info.size_lv0, side_um / info.mpp)
     side_px = side_um / info.mpp * tissue.shape[1] / info.size_lv0[0]
-    return area_resample(tissue[..., None], (0, 0), side_px, (columns, rows), fill=0)[..., 0]
+    return area_resample(tissue[..., None].repeat(3, axis=2), (0, 0), side_px, (columns, rows), fill=0)[..., 0]
 
 
 def _kept(shares: NDArray[np.uint8], spec: TileSpec, min_tissue_fraction: float) -> tuple[int, int]:

@@ -53,7 +53,14 @@ def area_resample(
     Returns
     -------
     (height, width, 3) uint8
+
+    Raises
+    ------
+    ValueError
+        If the image has another number of channels.
     """
+    if image.shape[2:] != (3,):
+        raise ValueError(f"an image of three channels is needed, not one of shape {image.shape}")
     down = area_weights(start[1], step, size_px[1], image.shape[0])
     across = area_weights(start[0], step, size_px[0], image.shape[1])
     result: NDArray[np.uint8] = _area_resample(np.ascontiguousarray(image), *down, *across, np.float32(fill))

@@ -12,15 +12,21 @@ import openslide
 import pandas as pd
 import pytest
 import tifffile
+import yaml
+from imagecodecs import jpeg8_decode, jpeg8_encode
 from lesionmap.annotations import AnnotationSettings, import_annotation
 from lesionmap.export import write_lesions
+from lesionmap.extraction import Extraction, extract_tiles
 from lesionmap.images import write_pyramid
 from lesionmap.inspection import SlideRow, describe
 from lesionmap.masks import Annotation
+from lesionmap.quality import is_blurred
 from lesionmap.reader_choice import choose_reader
+from lesionmap.settings import tile_settings
 from lesionmap.slides import Slide, load_info, open_slide
 from lesionmap.store import TileStore
 from lesionmap.tiling import LESION, map_size
+from scipy.ndimage import gaussian_filter
 from shapely.geometry import shape
 
 ROOT = Path(__file__).parents[2]
@@ -130,10 +136,22 @@ def test_the_doctor_is_done_in_half_a_minute_and_fails():
     assert {"camelyon_1", "camelyon_4", "tcga_cr_7395"} <= set(table.index[table["verdict"] == "ok"])
 
 
-@pytest.mark.parametrize("slide", ["camelyon_1", "camelyon_2", "camelyon_3"])
-def test_stored_tiles_have_the_masks_of_their_place(slide):
+@pytest.fixture
+def a_test_slides_store(tmp_path):
+    """Tiles of camelyon_4, which the run only maps, being a test slide."""
+    info = load_info(RESULTS / "slides/camelyon_4.json")
+    settings = yaml.safe_load((ROOT / "config/config.yaml").read_text())["tiles"] | {"region_px": 1024, "tile_px": 128}
+    stain = str(RESULTS / "stain/camelyon_4.json")
+    inputs = [str(RESULTS / part) for part in ("tissue/camelyon_4.tif", "annotations/camelyon_4.geojson")]
+    asked = Extraction.of(tile_settings({"tiles": settings}), 0.0, stain)
+    extract_tiles(info, *inputs, str(tmp_path / "camelyon_4.h5"), asked, {})
+    return tmp_path / "camelyon_4.h5"
+
+
+@pytest.mark.parametrize("slide", ["camelyon_1", "camelyon_2", "camelyon_3", "camelyon_4"])
+def test_stored_tiles_have_the_masks_of_their_place(slide, a_test_slides_store):
     mask = tifffile.imread(DATA / f"masks/{slide}.tif", level=0)
-    with TileStore(RESULTS / f"tiles/{slide}.h5") as store:
+    with TileStore(a_test_slides_store if slide == "camelyon_4" else RESULTS / f"tiles/{slide}.h5") as store:
         tile_px = store.spec.tile_px
         checked = 0
         for index in range(len(store)):
@@ -143,6 +161,19 @@ def test_stored_tiles_have_the_masks_of_their_place(slide):
                 np.testing.assert_array_equal(tile == LESION, mask[y : y + tile_px, x : x + tile_px] == 1)
                 checked += int((tile == LESION).sum())
     assert checked == mask.sum()
+
+
+def test_real_tissue_in_focus_is_not_called_blurred_and_tissue_out_of_focus_is():
+    """0.75 µm (σ) out of focus, and stored as a JPEG like the slide itself."""
+    judged = []
+    for slide in ("camelyon_1", "camelyon_2", "camelyon_3"):
+        with TileStore(RESULTS / f"tiles/{slide}.h5") as store:
+            assert store.quality("blur").max() < 0.05
+            assert store.quality("pen").max() == 0
+            for image in store.region(0).images[:20]:
+                soft = gaussian_filter(image, (3, 3, 0))
+                judged.append(is_blurred(jpeg8_decode(jpeg8_encode(soft, level=80)), store.spec.mpp))
+    assert np.mean(judged) > 0.95
 
 
 @pytest.mark.parametrize("slide", ["camelyon_4", "tcga_cr_7395"])
