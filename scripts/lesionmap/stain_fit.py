@@ -25,6 +25,7 @@ SAMPLED_BOX_PX = 256
 MOST_SAMPLED_BOXES = 256
 SAMPLED_CELLS = 16  # a side
 DARKEST, BRIGHTEST = 15, 240  # outside this mean grey level a pixel is ink, dust or glass
+PALE = 0.15  # of the slide's P99 of mean optical density; H&E is as light there as L* 80, StainTools' limit of tissue
 SAMPLE_WIDTH_PX = 500
 VIEW_PX = 512
 OVERVIEW_PX = 256
@@ -166,7 +167,8 @@ def sample_tissue(slide: Slide, tissue: TissueMask, settings: StainSettings) -> 
     """Stained pixels from all over the slide, as many from each place; (N, 3) uint8, N ≤ `settings.n_pixels`.
 
     The tissue is laid out in 16 × 16 cells, from which up to 256 boxes of 256 px are taken in turn. All boxes give
-    equally many pixels, so that dense tissue counts no more than loose tissue.
+    equally many pixels, so that dense tissue counts no more than loose tissue. Then pale pixels are dropped, which hold
+    more noise than stain; what is pale depends on how strongly the slide is stained.
     """
     generator = np.random.default_rng(settings.seed)
     boxes = _spread(_tissue_boxes(tissue), generator)
@@ -176,7 +178,9 @@ def sample_tissue(slide: Slide, tissue: TissueMask, settings: StainSettings) -> 
         box, _ = slide.read_where_possible(tuple(xy), (SAMPLED_BOX_PX, SAMPLED_BOX_PX), slide.info.mpp)
         pixels = box[tissue.at(tuple(xy), (SAMPLED_BOX_PX, SAMPLED_BOX_PX), 1.0) & stained(box)]
         drawn.append(pixels[generator.permutation(len(pixels))[:quota]])
-    return np.concatenate(drawn) if drawn else np.empty((0, 3), np.uint8)
+    sample = np.concatenate([np.empty((0, 3), np.uint8), *drawn])
+    density = optical_density(sample).mean(axis=1)
+    return sample[density >= PALE * np.percentile(density, 99)] if len(sample) else sample
 
 
 def stained(image: NDArray[np.uint8]) -> NDArray[np.bool_]:
