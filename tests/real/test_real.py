@@ -170,7 +170,8 @@ def test_real_tissue_in_focus_is_not_called_blurred_and_tissue_out_of_focus_is()
         with TileStore(RESULTS / f"tiles/{slide}.h5") as store:
             assert store.quality("blur").max() < 0.05
             assert store.quality("pen").max() == 0
-            for image in store.region(0).images[:20]:
+            images = store.region(0).images
+            for image in images[(np.ptp(images, axis=3) > 30).mean(axis=(1, 2)) > 0.5]:
                 soft = gaussian_filter(image, (3, 3, 0))
                 judged.append(is_blurred(jpeg8_decode(jpeg8_encode(soft, level=80)), store.spec.mpp))
     assert np.mean(judged) > 0.95
