@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from lesionmap.errors import SlideError
 from lesionmap.resampling import area_resample
 from lesionmap.slides import Slide, SlideInfo
+from lesionmap.tile_codec import JPEG_XL
 from lesionmap.tiling import TileSpec, map_size
 from lesionmap.tissue import FOLD, TissueSettings, tissue_map
 
@@ -19,11 +20,12 @@ OVERVIEW_PX_PER_TILE = 4  # at least, along a side: finer tiles want a finer ove
 MOST_OVERVIEW_PX = 2**26  # pixels of a level that are decoded for an overview
 
 # Measured on one core of a 2026 server (AVX-512, no AMX), one thread, real H&E.
-EXTRACTED_MPX_PER_S = 10  # JPEG decoded, normalised, cut, compressed
+EXTRACTED_MPX_PER_S = 45  # JPEG decoded, resampled, normalised, cut, compressed
 INFERRED_MPX_PER_S = 7  # decoded at a finer level, resampled, normalised
 HASHED_MB_PER_S = 500
 START_S_PER_SLIDE = 29  # the jobs of one slide start Python nine times; stain and tissue are fitted
-STORE_BYTES_PER_PX = 2.5  # Zstandard, of 3
+STORE_BYTES_PER_PX = {"lossless": 2.6, "jpeg": 0.4, "jpegxl": 0.25}  # of 3; at quality 90
+JPEG_XL_LOSSLESS_BYTES_PER_PX = 1.3
 CPU_FLOPS = 80e9  # sustained by the network in fp32, forward and backward
 FORWARD_FLOPS = {"resnet18": 22.8e9, "resnet34": 42.1e9, "resnet50": 103.9e9, "resnet101": 142.7e9}  # per 512² image
 TRAINING_GB_PER_TILE = 1.2  # activations of a 512² image in resnet50
@@ -116,8 +118,14 @@ def predict_work(info: SlideInfo, settings: TissueSettings, config: Mapping[str,
     tile_mpx = spec.tile_px**2 / 1e6
     seconds = START_S_PER_SLIDE + Path(info.path).stat().st_size / 1e6 / HASHED_MB_PER_S
     seconds += n_regions * spec.region_px**2 / 1e6 / EXTRACTED_MPX_PER_S + n_inference * tile_mpx / INFERRED_MPX_PER_S
-    store_gb = (n_tiles + n_regions) * tile_mpx * STORE_BYTES_PER_PX / 1e3
+    n_images = n_regions + (0 if tiles["store"] == "none" else n_tiles)
+    store_gb = n_images * tile_mpx * _bytes_per_px(tiles) / 1e3
     return Work(n_regions, n_tiles, n_inference, basis, lost, round(store_gb, 3), round(seconds / 3600, 4))
+
+
+def _bytes_per_px(tiles: Mapping[str, Any]) -> float:
+    lossless_xl = tiles["codec"] == JPEG_XL and tiles["quality"] == 100
+    return JPEG_XL_LOSSLESS_BYTES_PER_PX if lossless_xl else STORE_BYTES_PER_PX[tiles["codec"]]
 
 
 def _overview_tissue(info: SlideInfo, settings: TissueSettings, mpp: float) -> tuple[NDArray[np.uint8], str, float]:
@@ -175,7 +183,7 @@ def costs_of(work: Sequence[tuple[str, Work]], config: Mapping[str, Any]) -> Cos
         cpu_hours={"read, normalise, cut": round(sum(one.cpu_hours for _, one in work), 3)}
         | {stage: round(count / CPU_FLOPS / 3600, 3) for stage, count in network.items()},
         gpu_hours={stage: round(count / GPU_FLOPS / 3600, 4) for stage, count in network.items()},
-        basis=_basis(flops),
+        basis=_basis(flops, _bytes_per_px(config["tiles"])),
     )
 
 
@@ -186,12 +194,12 @@ def _images_per_epoch(split: str, work: Work) -> int:
     return work.regions + work.tiles
 
 
-def _basis(flops: float) -> list[str]:
+def _basis(flops: float, bytes_per_px: float) -> list[str]:
     return [
         "tissue as found on an overview of each slide; its threshold is that of the run",
         f"a core extracts {EXTRACTED_MPX_PER_S} Mpx/s, reads {INFERRED_MPX_PER_S} Mpx/s for inference and does "
         f"{CPU_FLOPS / 1e9:.0f} GFLOP/s (measured on one core of a 2026 server)",
         f"the network takes {flops / 1e9:.1f} GFLOP a tile forward, three times that in training (counted)",
         f"a GPU does {GPU_FLOPS / 1e12:.0f} TFLOP/s (assumed, not measured)",
-        f"tile stores take {STORE_BYTES_PER_PX} bytes a pixel (measured on H&E)",
+        f"images in tile stores take {bytes_per_px} bytes a pixel (measured on H&E)",
     ]

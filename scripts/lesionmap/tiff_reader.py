@@ -40,7 +40,7 @@ class TiffReader(AbstractContextManager["TiffReader"]):
         except Exception:
             self._tiff.close()
             raise
-        self._file = os.open(path, os.O_RDONLY)  # read by position, which threads can do at once
+        self._file = open(path, "rb", buffering=0)  # noqa: SIM115  # read by position, which threads can do at once
 
     def __exit__(self, *_: object) -> None:
         self.close()
@@ -48,7 +48,7 @@ class TiffReader(AbstractContextManager["TiffReader"]):
     def close(self) -> None:
         """Close the file; nothing can be read any more."""
         self._tiff.close()
-        os.close(self._file)
+        self._file.close()
 
     def read(self, level: int, xy_level: tuple[int, int], size_px: tuple[int, int]) -> NDArray[np.uint8]:
         """Read a box that lies on a level.
@@ -87,7 +87,7 @@ class TiffReader(AbstractContextManager["TiffReader"]):
         length, start = page.databytecounts[index], page.dataoffsets[index]
         if not length:
             raise ValueError(f"tile {index} is missing")
-        data = os.pread(self._file, length, start)
+        data = os.pread(self._file.fileno(), length, start)
         tile: NDArray[np.uint8] = page.decode(data, index, jpegtables=page.jpegtables)[0][0]
         return tile
 

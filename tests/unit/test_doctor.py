@@ -183,7 +183,23 @@ def test_work_is_counted_on_the_tissue_of_slides(tmp_path, tissue, config):
     assert 64 <= found.tiles <= 100  # 8 × 8; smoothing widens the tissue by less than a tile on each side
     # tiles of 64 px at 2.5 µm/px are 640 px: x 512–1023 meets the first two, y 256–767 the first two
     assert found.inference_tiles == 4
-    assert found.store_gb == pytest.approx((found.tiles + 2) * 64 * 64 * 2.5 / 1e9, abs=6e-4)
+    assert found.store_gb == pytest.approx((found.tiles + 2) * 64 * 64 * 2.6 / 1e9, abs=6e-4)
+
+
+@pytest.mark.parametrize(
+    ("asked", "bytes_per_px"),
+    [({"codec": "jpeg"}, 0.4), ({"codec": "jpegxl"}, 0.25), ({"codec": "jpegxl", "quality": 100}, 1.3), ({}, 2.6)],
+)
+@pytest.mark.parametrize("store", ["keep", "none"])
+def test_disk_is_predicted_by_codec_and_by_what_is_stored(tmp_path, config, asked, bytes_per_px, store):
+    image = np.full((4096, 4096, 3), 250, dtype=np.uint8)
+    image[300:, 200:] = 200, 90, 160
+    info = info_of(write_tiff(tmp_path / "s.tif", image, factors=(1, 16)))
+    config["tiles"] |= {"region_px": 2048, "tile_px": 512, "store": store} | asked
+    found = predict_work(info, TissueSettings(**config["tissue"]), config, trained=True)
+    images = found.regions + (found.tiles if store == "keep" else 0)
+    assert found.regions == 4
+    assert found.store_gb == pytest.approx(images * 512**2 * bytes_per_px / 1e9, abs=6e-4)
 
 
 def test_blank_slides_are_not_counted(tmp_path, tissue, config):
