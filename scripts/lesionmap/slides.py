@@ -98,7 +98,10 @@ class Slide(AbstractContextManager["Slide"]):
         self._handle = open_slide(info.path, info.slide, stage)
         self._factors = self._handle.level_downsamples  # asked once: a handle that has failed no longer tells
         self._to_srgb = srgb_transform(self._handle) if info.apply_icc else None
-        self._tiff = TiffReader(info.path, info.level_sizes) if info.reader == TIFF else None
+        self._tiff = None
+        if info.reader == TIFF:
+            with suppress(Exception):  # of any kind, if the file has changed since its inspection: OpenSlide will tell
+                self._tiff = TiffReader(info.path, info.level_sizes)
 
     def __exit__(self, *_: object) -> None:
         self.close()

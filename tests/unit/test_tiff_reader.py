@@ -136,6 +136,16 @@ def test_a_reader_that_cannot_make_sense_of_a_file_leaves_it_to_openslide(tmp_pa
     assert (choice.reader, choice.reason) == ("openslide", "corrupted tag list")
 
 
+def test_a_file_that_has_changed_since_its_inspection_is_left_to_openslide(tmp_path, image):
+    info = replace(info_of(write_tiff(tmp_path / "s.tif", image), mpp=0.25), reader="tiff")
+    tifffile.imwrite(info.path, image, tile=(64, 64), photometric="rgb", compression="packbits", metadata=None)
+    with Slide(info, "test") as slide:
+        np.testing.assert_array_equal(slide.read((0, 0), (427, 301), 0.25), image)
+    Path(info.path).write_bytes(b"no slide any more")
+    with pytest.raises(SlideError, match="slide s1, test: "):
+        Slide(info, "test")
+
+
 def test_damage_has_the_error_of_openslide_and_the_rest_is_read(tmp_path, image):
     info = info_of(damage(write_tiff(tmp_path / "s.tif", image), (200, 200)))
     assert choose_reader(info, "auto", "test").reader == "tiff"
