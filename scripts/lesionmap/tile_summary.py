@@ -2,6 +2,7 @@
 
 import csv
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ def summarise_tiles(records: Sequence[str], benchmarks: str, output: str) -> Non
     records : sequence of str
         Files of :func:`write_record`.
     benchmarks : str
-        Folder with a Snakemake benchmark (TSV) of the extraction of each slide.
+        Folder with a Snakemake benchmark (TSV) of the extraction of each slide; it may lack some.
     output : str
         TSV, one row per slide.
     """
@@ -44,7 +45,8 @@ def summarise_tiles(records: Sequence[str], benchmarks: str, output: str) -> Non
 
 
 def _row(record: dict[str, Any], benchmarks: str) -> dict[str, Any]:
-    path = Path(benchmarks, f"{record['slide']}.tsv")
-    with open(path, encoding="utf-8", newline="") as stream:
-        seconds = next(csv.DictReader(stream, dialect="excel-tab"))["s"]
-    return record | {"unreadable_regions": len(record["unreadable"]), "seconds": seconds}
+    timed = {"unreadable_regions": len(record["unreadable"]), "seconds": ""}
+    # Absent if the run was killed between the job's end and Snakemake's note of it.
+    with suppress(FileNotFoundError), open(Path(benchmarks, f"{record['slide']}.tsv"), encoding="utf-8") as stream:
+        timed["seconds"] = next(csv.DictReader(stream, dialect="excel-tab"))["s"]
+    return record | timed

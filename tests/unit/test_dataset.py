@@ -147,3 +147,5 @@ def test_records_and_table_say_what_stores_hold(extracted):
     assert (row["vessel_mm2"], row["unreadable_regions"], row["seconds"]) == (0, 0, 12.5)
     assert row["bytes"] == (extracted / "stored.h5").stat().st_size
     assert read_json(extracted / "s1.json")["unreadable"] == []
+    summarise_tiles([str(extracted / "s1.json")], str(extracted / "absent"), str(extracted / "summary.tsv"))
+    assert pd.read_csv(extracted / "summary.tsv", sep="\t")["seconds"].isna().all()
