@@ -94,7 +94,7 @@ def extract_tiles(
         "stain": settings.stain.as_record(),
         "provenance": provenance,
     }
-    cutter = RegionCutter(info, TissueMask(tissue_path, info), Annotation(annotation_path), settings)
+    cutter = RegionCutter(info, TissueMask(tissue_path, info), Annotation(annotation_path), settings, threads)
     read_again = None if settings.stored else info
     with cutter, new_store(output, settings.spec, attributes, settings.codec, read_again) as store:
         stored, unreadable = _fill(store, cutter, settings, threads)
@@ -143,11 +143,15 @@ class RegionCutter(AbstractContextManager["RegionCutter"]):
     tissue : TissueMask
     annotation : Annotation
     settings : Extraction
+    threads : int
+        To make the stain table with.
     """
 
-    def __init__(self, info: SlideInfo, tissue: TissueMask, annotation: Annotation, settings: Extraction) -> None:
+    def __init__(
+        self, info: SlideInfo, tissue: TissueMask, annotation: Annotation, settings: Extraction, threads: int = 1
+    ) -> None:
         self._info, self._tissue, self._annotation, self._settings = info, tissue, annotation, settings
-        self._reader = RegionReader(info, settings.spec, settings.stain, "extract_tiles")
+        self._reader = RegionReader(info, settings.spec, settings.stain, "extract_tiles", threads)
         self.side_lv0 = settings.spec.region_side_lv0(info.mpp)
 
     def __exit__(self, *error: object) -> None:

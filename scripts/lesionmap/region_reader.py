@@ -22,12 +22,14 @@ class RegionReader(AbstractContextManager["RegionReader"]):
         How the slide is normalised.
     stage : str
         The rule on whose behalf the slide is read, for error messages.
+    threads : int
+        To make the stain table with.
     """
 
-    def __init__(self, info: SlideInfo, spec: TileSpec, stain: StainMatch, stage: str) -> None:
+    def __init__(self, info: SlideInfo, spec: TileSpec, stain: StainMatch, stage: str, threads: int = 1) -> None:
         self._spec = spec
         self._slide = Slide(info, stage)
-        self._table = stain.table()
+        self._table = stain.table(threads)
 
     def __exit__(self, *_: object) -> None:
         self._slide.close()
