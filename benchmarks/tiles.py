@@ -86,19 +86,20 @@ class Run:
 def ours(case: Case, threads: int) -> Run:
     """The whole job: read, normalise, downsample, draw masks, compress, write. Compiled kernels come from the cache."""
     info = case.info()
+    Path(case.folder, "store.h5").unlink(missing_ok=True)  # as Snakemake does with what a job is to make
     start = time.perf_counter()
     extract_tiles(info, *case.files(), f"{case.folder}/store.h5", case.settings(TileCodec()), {}, threads)
     return finished(start)
 
 
 def bare_read(case: Case, threads: int) -> Run:
-    """The same boxes by OpenSlide into RGB arrays, nothing else."""
+    """The same boxes by OpenSlide into its own RGBA images, nothing else: not even the arrays that any use needs."""
     with openslide.OpenSlide(case.path) as handle:
         boxes = case.boxes()
         start = time.perf_counter()
 
-        def read(box: tuple[int, int, int, int]) -> int:
-            return np.asarray(handle.read_region(box[:2], 0, box[2:]).convert("RGB")).size
+        def read(box: tuple[int, int, int, int]) -> tuple[int, int]:
+            return handle.read_region(box[:2], 0, box[2:]).size
 
         for _ in map_in_order(read, boxes, threads):
             pass

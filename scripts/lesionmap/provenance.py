@@ -16,7 +16,10 @@ NO_RESULTS = (
     "lesionmap/logs.py",
     "lesionmap/quarantine.py",
 )  # how a job ends and what it says, not what it makes
-RECORDED_LIBRARIES = ("numpy", "openslide-python", "openslide-bin", "torch", "torchvision", "h5py", "tifffile")
+RECORDED_LIBRARIES = (
+    *("openslide-python", "openslide-bin", "tifffile", "imagecodecs", "simplejpeg"),  # pixels
+    *("numpy", "torch", "torchvision", "h5py", "hdf5plugin"),
+)
 
 
 def code_digest(script: str) -> str:

@@ -143,9 +143,10 @@ def _area_majority(mask, factor, order):  # type: ignore[no-untyped-def]  # numb
     rank = np.zeros(256, dtype=np.int64)
     for place in range(order.size):
         rank[order[place]] = place
+    areas = np.empty(order.size, dtype=np.int64)
     for y in range(majority.shape[0]):
         for x in range(majority.shape[1]):
-            areas = np.zeros(order.size, dtype=np.int64)
+            areas[:] = 0
             for row in range(y * factor, (y + 1) * factor):
                 for column in range(x * factor, (x + 1) * factor):
                     areas[rank[mask[row, column]]] += 1

@@ -73,8 +73,14 @@ def packed(region: Region, codec: TileCodec, *, with_images: bool = True) -> Pac
         images=[codec.encode(image) for image in region.images] if with_images else [],
         masks=[pack(mask) for mask in region.masks],
         quality=region.quality,
-        class_pixels=np.array([np.count_nonzero(region.masks == code) for code in range(len(STORED_CLASSES))]),
+        class_pixels=_class_pixels(region.masks),
     )
+
+
+def _class_pixels(masks: NDArray[np.uint8]) -> NDArray[np.int64]:
+    if not masks.any():  # the most usual by far
+        return np.array([masks.size] + [0] * (len(STORED_CLASSES) - 1))
+    return np.array([np.count_nonzero(masks == code) for code in range(len(STORED_CLASSES))])
 
 
 class TileStoreWriter:

@@ -6,10 +6,13 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
+import simplejpeg
 import tifffile
 from numpy.typing import NDArray
 
+JPEG = tifffile.COMPRESSION.JPEG
 VENDORS = ("aperio", "generic-tiff")  # as OpenSlide names them: their levels are plain grids of tiles
+JPEG_AS_RGB = b"\xff\xee\x00\x0eAdobe\x00\x64\x00\x00\x00\x00\x00"  # the marker APP14 that says: no YCbCr inside
 READABLE = ("JPEG", "APERIO_JP2000_YCBC", "APERIO_JP2000_RGB", "ADOBE_DEFLATE", "LZW", "NONE")  # tifffile's names
 
 
@@ -88,8 +91,18 @@ class TiffReader(AbstractContextManager["TiffReader"]):
         if not length:
             raise ValueError(f"tile {index} is missing")
         data = os.pread(self._file.fileno(), length, start)
-        tile: NDArray[np.uint8] = page.decode(data, index, jpegtables=page.jpegtables)[0][0]
+        tile: NDArray[np.uint8] = _decode_jpeg(page, data) if page.compression == JPEG else page.decode(data, index)[0][0]
+        if tile.shape != (page.tilelength, page.tilewidth, 3):
+            raise ValueError(f"tile {index} has the shape {tile.shape}")
         return tile
+
+
+def _decode_jpeg(page: Any, data: bytes) -> NDArray[np.uint8]:
+    """Strictly: what makes libjpeg warn (a tile that ends early, say) is an error here, as it is in OpenSlide."""
+    tables = page.jpegtables[2:-2] if page.jpegtables else b""
+    colours = JPEG_AS_RGB if page.photometric == tifffile.PHOTOMETRIC.RGB else b""
+    tile: NDArray[np.uint8] = simplejpeg.decode_jpeg(data[:2] + colours + tables + data[2:], "RGB", strict=True)
+    return tile
 
 
 def _page_of(tiff: tifffile.TiffFile, size: tuple[int, int]) -> Any:

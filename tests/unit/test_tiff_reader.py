@@ -155,6 +155,21 @@ def test_damage_has_the_error_of_openslide_and_the_rest_is_read(tmp_path, image)
         np.testing.assert_array_equal(slide.read((0, 0), (190, 190), info.mpp), image[:190, :190])
 
 
+@pytest.mark.parametrize("harm", [b"\x00", b"\xff", b"\xff\xd9"])
+def test_jpeg_data_that_decodes_in_part_is_damage(tmp_path, image, harm):
+    info = info_of(write_jpeg(tmp_path / "s.tif", image))
+    with tifffile.TiffFile(info.path) as tiff:
+        page = tiff.pages[0]
+        start, length = page.dataoffsets[6], page.databytecounts[6]  # row 1, column 1
+    content = bytearray(Path(info.path).read_bytes())
+    content[start + length // 2 : start + length] = (harm * length)[: length - length // 2]
+    Path(info.path).write_bytes(content)
+    with Slide(replace(info, reader="tiff"), "test") as slide:
+        with pytest.raises(SlideError, match=r"level 0, box x=100 y=70 of 40×40 px cannot be read \(.*JPEG"):
+            slide.read((100, 70), (40, 40), info.mpp)
+        assert slide.read((0, 0), (96, 64), info.mpp).std() > 0
+
+
 def test_difference_is_of_luma_and_mean_colour():
     one = np.full((4, 4, 3), 100, np.uint8)
     other = one.copy()
