@@ -10,7 +10,7 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -28,7 +28,7 @@ from lesionmap.parallel import map_in_order
 from lesionmap.reader_choice import choose_reader
 from lesionmap.slides import SlideInfo
 from lesionmap.stain import StainMatch, StainProfile
-from lesionmap.store import TileStore, packed
+from lesionmap.store import PackedRegion, Region, TileStore, new_store, packed
 from lesionmap.tiff_reader import TiffReader
 from lesionmap.tile_codec import TileCodec
 from lesionmap.tiling import TileSpec
@@ -206,31 +206,39 @@ def cold_reading(case: Case, threads: int) -> list[str]:
     from torch.utils.data import DataLoader
 
     regions = RegionDataset([f"{case.folder}/store.h5"])
-    order = np.random.default_rng(0).permutation(len(regions)).tolist()
-    lines = []
+    order = random_order(len(regions))
     loader = DataLoader(regions, batch_size=None, sampler=order, num_workers=threads)
     readers = {"threads": lambda: map_in_order(regions.__getitem__, order, threads), "worker processes": lambda: loader}
+    lines = []
     for name, read in readers.items():
-        speeds = []
-        for _ in range(REPEATS):
-            with open(regions.facts(0).path, "rb") as file:
-                os.fsync(file.fileno())
-                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-            start = time.perf_counter()
-            pixels = sum(region.images[..., 0].size for region in read())
-            speeds.append(pixels / 1e6 / (time.perf_counter() - start))
-        lines.append(f"regions read for training, {threads} {name}: {np.median(speeds):.0f} Mpx/s of tiles")
+        speed = np.median([cold_speed(regions.facts(0).path, read) for _ in range(REPEATS)])
+        lines.append(f"regions read for training, {threads} {name}: {speed:.0f} Mpx/s of tiles")
     return lines
 
 
+def random_order(n: int) -> list[int]:
+    order: list[int] = np.random.default_rng(0).permutation(n).tolist()
+    return order
+
+
+def cold_speed(path: str, read: Callable[[], Iterable[Region]]) -> float:
+    """Mpx/s of the tiles of all regions that are read, from a file that the system was told to forget."""
+    with open(path, "rb") as file:
+        os.fsync(file.fileno())
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    start = time.perf_counter()
+    pixels = sum(region.images[..., 0].size for region in read())
+    return pixels / 1e6 / (time.perf_counter() - start)
+
+
 def codec_table(case: Case) -> list[str]:
-    """Size and speed of every codec on all stored regions of a slide, one thread."""
+    """Size and speed of every codec on regions of a slide, one thread."""
     info, settings = case.info(), case.settings(TileCodec())
     with RegionCutter(info, TissueMask(case.files()[0], info), Annotation(case.files()[1]), settings) as cutter:
         regions = [region for xy in cutter.corners() if (region := cutter.region(xy))][:6]
     pixels = sum(region.images[..., 0].size for region in regions)
-    row = "{:<16} {:>12} {:>14} {:>13}"
-    lines = [row.format("codec", "bytes/px", "write Mpx/s", "read Mpx/s")]
+    row = "{:<16} {:>12} {:>14} {:>13} {:>26}"
+    lines = [row.format("codec", "bytes/px", "write Mpx/s", "read Mpx/s", "cold random regions Mpx/s")]
     for codec in CODECS:
         start = time.perf_counter()
         stored = [packed(region, codec) for region in regions]
@@ -242,8 +250,20 @@ def codec_table(case: Case) -> list[str]:
         size = sum(len(image) for one in stored for image in one.images) / pixels
         speeds = [f"{pixels / 1e6 / spent:.0f}" for spent in (written - start, read - written)]
         name = codec.name if codec.name == "lossless" else f"{codec.name} {codec.quality}"
-        lines.append(row.format(name, f"{size:.2f}", *speeds))
+        lines.append(row.format(name, f"{size:.2f}", *speeds, f"{random_regions(case, codec, stored):.0f}"))
     return lines
+
+
+def random_regions(case: Case, codec: TileCodec, stored: list[PackedRegion]) -> float:
+    """Mpx/s of a training's reads: all tiles of one region at once, regions in random order, from a cold file."""
+    path = f"{case.folder}/codec.h5"
+    with new_store(path, SPEC, {}, codec) as writer:
+        for region in stored:
+            writer.append(region)
+    with TileStore(path) as store:
+        return float(
+            np.median([cold_speed(path, lambda: map(store.region, random_order(len(store)))) for _ in range(REPEATS)])
+        )
 
 
 ALL_CPUS = os.sched_getaffinity(0)

@@ -5,6 +5,7 @@ import logging
 import os
 import re
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,6 +31,7 @@ def job_log(path: str) -> Iterator[None]:
     """
     logging.basicConfig(filename=path, filemode="w", level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     logging.captureWarnings(True)
+    warnings.filterwarnings("ignore", message="Dataset has no geotransform")  # rasterio's, of maps; slides have none
     try:
         yield
     except Exception as error:

@@ -11,7 +11,7 @@ from lesionmap.slides import OPENSLIDE, TIFF, Slide, SlideInfo
 from lesionmap.tiff_reader import VENDORS, TiffReader
 
 BOX_PX = 256
-BOXES_PER_LEVEL = 8
+RANDOM_BOXES, FULL_BOXES = 6, 4  # of each level
 LARGEST_LUMA_DIFFERENCE = 2.0  # grey levels, of any pixel
 LARGEST_COLOUR_DIFFERENCE = 1.5  # grey levels, of a box's mean in any channel
 LUMA = np.array([0.299, 0.587, 0.114])  # of R, G, B (ITU-R BT.601, JPEG's)
@@ -60,8 +60,12 @@ def _disagreement(info: SlideInfo, slide: Slide, tiff: TiffReader) -> str:
         side = (min(BOX_PX, size[0]), min(BOX_PX, size[1]))
         factor = slide.level_factor(level)
         starts = [_whole_starts(length - part, factor) for length, part in zip(size, side, strict=True)]
-        for _ in range(BOXES_PER_LEVEL):
-            xy = int(generator.choice(starts[0])), int(generator.choice(starts[1]))
+        corners = [(int(generator.choice(starts[0])), int(generator.choice(starts[1]))) for _ in range(RANDOM_BOXES)]
+        # Random boxes of a slide with little tissue may all be of glass, where readers can hardly differ.
+        for corner in tiff.fullest(level, FULL_BOXES):
+            x, y = (int(start[start <= at][-1]) for start, at in zip(starts, corner, strict=True))
+            corners.append((x, y))
+        for xy in corners:
             boxes = [_read(reader, level, xy, side) for reader in (slide.read_by_openslide, tiff.read)]
             if boxes[1] is None:
                 continue  # a box that one reader cannot read is left to OpenSlide

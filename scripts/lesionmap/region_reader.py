@@ -1,6 +1,7 @@
 """The pixels of a slide's regions as the network sees them: read, normalised, cut, and seen from afar."""
 
 from contextlib import AbstractContextManager
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,10 +30,14 @@ class RegionReader(AbstractContextManager["RegionReader"]):
     def __init__(self, info: SlideInfo, spec: TileSpec, stain: StainMatch, stage: str, threads: int = 1) -> None:
         self._spec = spec
         self._slide = Slide(info, stage)
-        self._table = stain.table(threads)
+        self._stain, self._threads = stain, threads
 
     def __exit__(self, *_: object) -> None:
         self._slide.close()
+
+    @cached_property
+    def _table(self) -> NDArray[np.uint8]:
+        return self._stain.table(self._threads)  # 48 MB that who only asks for facts does not need
 
     def region(
         self, xy_lv0: tuple[float, float], kept: NDArray[np.bool_]

@@ -12,6 +12,7 @@ import yaml
 
 from lesionmap.errors import SettingsError
 from lesionmap.inspection import SlideRow
+from lesionmap.tile_codec import LOSSLESS
 from lesionmap.tiling import TileSpec
 
 NEEDED_COLUMNS = ["slide", "path", "split"]
@@ -36,6 +37,9 @@ def check_config(config: dict[str, Any], schema_path: str | Path) -> None:
 def _contradictions(config: Mapping[str, Any]) -> Iterator[str]:
     if config["model"]["norm"] == "frozen" and config["model"]["weights"] == "none":
         yield "model.norm: frozen statistics need pretrained weights; take group or batch with weights: none"
+    if config["tiles"]["store"] == "none" and config["tiles"]["codec"] != LOSSLESS:
+        codec = config["tiles"]["codec"]
+        yield f"tiles.codec: {codec} is of no use with store: none, which holds no tiles; take lossless"
     least, most = config["stain"]["ratio_limits"]
     if least > most:
         yield f"stain.ratio_limits: the least, {least}, is above the largest, {most}; take [{most}, {least}]"

@@ -85,13 +85,22 @@ class TiffReader(AbstractContextManager["TiffReader"]):
                 box[y0 - top : y1 - top, x0 - left : x1 - left] = tile[y0 - y : y1 - y, x0 - x : x1 - x]
         return box
 
+    def fullest(self, level: int, n: int) -> list[tuple[int, int]]:
+        """Corners, in pixels of a level, of its `n` tiles with the most bytes: those that hold most to compare."""
+        page = self._pages[level]
+        order = np.argsort(page.databytecounts, kind="stable")[::-1][:n]
+        places = [divmod(int(index), page.chunked[1]) for index in order]
+        return [(column * page.tilewidth, row * page.tilelength) for row, column in places]
+
     def _tile(self, page: Any, row: int, column: int) -> NDArray[np.uint8]:
         index = row * page.chunked[1] + column
         length, start = page.databytecounts[index], page.dataoffsets[index]
         if not length:
             raise ValueError(f"tile {index} is missing")
         data = os.pread(self._file.fileno(), length, start)
-        tile: NDArray[np.uint8] = _decode_jpeg(page, data) if page.compression == JPEG else page.decode(data, index)[0][0]
+        tile: NDArray[np.uint8] = (
+            _decode_jpeg(page, data) if page.compression == JPEG else page.decode(data, index)[0][0]
+        )
         if tile.shape != (page.tilelength, page.tilewidth, 3):
             raise ValueError(f"tile {index} has the shape {tile.shape}")
         return tile

@@ -68,6 +68,12 @@ def test_a_region_that_is_no_whole_number_of_tiles_is_refused_at_once(root, conf
         check(root, config)
 
 
+def test_a_codec_for_tiles_that_are_not_stored_is_refused(root, config):
+    config["tiles"] |= {"store": "none", "codec": "jpeg"}
+    with pytest.raises(SettingsError, match=r"tiles\.codec: jpeg is of no use with store: none"):
+        check(root, config)
+
+
 def test_a_sheet_is_read_with_windows_line_ends_bom_and_spaces(root, tmp_path):
     text = HEAD + "a\t x.svs \ttrain\tx.xml\t0.25\n" + "b\ty.svs\tinference\t\t\n"
     rows = sheet(root, tmp_path, text.replace("\n", "\r\n"), encoding="utf-8-sig")

@@ -70,7 +70,7 @@ def test_lossless_stores_are_read_by_h5py_alone(tmp_path):
         np.testing.assert_array_equal(file["low/mask"][0], part.low_mask)
 
 
-@pytest.mark.parametrize("codec", [TileCodec(), TileCodec("jpegxl", 90)], ids=str)
+@pytest.mark.parametrize("codec", [TileCodec(), *LOSSY], ids=str)
 def test_stores_are_the_same_bytes_for_any_number_of_threads(tmp_path, codec):
     generator = np.random.default_rng(0)
     image = generator.integers(0, 60, (400, 700, 3)) + np.array([170, 80, 150])
@@ -88,6 +88,26 @@ def test_stores_are_the_same_bytes_for_any_number_of_threads(tmp_path, codec):
     assert contents[0] == contents[1] == contents[2]
     with TileStore(output) as opened:
         assert len(opened) == 24
+
+
+def test_regions_with_little_tissue_are_left_out_unless_they_are_annotated(tmp_path):
+    info = info_of(write_tiff(tmp_path / "s.tif", np.full((256, 512, 3), 200, np.uint8)))
+    tissue = np.zeros((32, 64), np.uint8)
+    tissue[0:8, 0:8] = 255  # a quarter of the first region
+    tissue[0:4, 16:20] = 255  # a sixteenth of the second
+    tissue[16:32, 48:64] = 255  # all of the last
+    tifffile.imwrite(tmp_path / "tissue.tif", tissue)
+    outline = [[300, 140], [301, 140], [301, 141], [300, 141], [300, 140]]  # one pixel
+    lesion = {"properties": {"class": "lesion"}, "geometry": {"type": "Polygon", "coordinates": [outline]}}
+    write_json(tmp_path / "a.geojson", {"type": "FeatureCollection", "features": [lesion]})
+    settings = Extraction(SPEC, 0.1, 0.0, StainMatch(PROFILE, PROFILE, (1.0, 1.0)), TileCodec())
+    extract_tiles(info, *(str(tmp_path / name) for name in ("tissue.tif", "a.geojson", "s.h5")), settings, {})
+    with TileStore(tmp_path / "s.h5") as opened:
+        regions = [opened.region(index) for index in range(len(opened))]
+    assert [part.xy_lv0 for part in regions] == [(0, 0), (256, 128), (384, 128)]
+    assert [len(part.images) for part in regions] == [4, 1, 16]
+    assert regions[1].row_col.tolist() == [[0, 1]]
+    assert np.argwhere(regions[1].masks[0]).tolist() == [[12, 12]]
 
 
 def test_results_come_in_order_and_few_at_a_time():

@@ -106,6 +106,20 @@ def test_a_reader_that_differs_is_not_used(tmp_path, image, monkeypatch, caplog)
     assert "s1: read by OpenSlide, as readers differ" in caplog.text
 
 
+def test_readers_are_compared_where_there_is_tissue(tmp_path, image, monkeypatch):
+    class ShiftedTissue(TiffReader):
+        def read(self, level, xy_level, size_px):
+            box = super().read(level, xy_level, size_px)
+            return np.roll(box, 1, axis=1) if box.std() > 5 else box
+
+    slide = np.full((4000, 4000, 3), 244, np.uint8)
+    slide[2500:2560, 1300:1400] = image[:60, :100]
+    monkeypatch.setattr(reader_choice, "TiffReader", ShiftedTissue)
+    monkeypatch.setattr(reader_choice, "RANDOM_BOXES", 0)
+    choice = choose_reader(info_of(write_jpeg(tmp_path / "s.tif", slide)), "auto", "test")
+    assert choice.reason.startswith("readers differ at level 0, box x=1344 y=2496")
+
+
 def test_a_reader_that_sees_no_damage_where_openslide_does_is_not_used(tmp_path, image, monkeypatch):
     class Careless(TiffReader):
         def read(self, level, xy_level, size_px):
