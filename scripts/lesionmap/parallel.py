@@ -7,8 +7,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from typing import TypeVar
 
-M_MMAP_THRESHOLD = -3  # of glibc's malloc.h
-LARGE_BLOCK_BYTES = 2**20
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
+LARGE_BLOCK_BYTES = 2**23  # a row of tiles of 512 px is below it: such blocks come and go quickly
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -37,4 +37,5 @@ def return_large_blocks() -> None:
     sizes then grows with the slide, to twice what it needs. Other C libraries are left as they are.
     """
     with suppress(AttributeError, OSError):
-        ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, LARGE_BLOCK_BYTES)
+        for option in (M_MMAP_THRESHOLD, M_TRIM_THRESHOLD):
+            ctypes.CDLL(None).mallopt(option, LARGE_BLOCK_BYTES)

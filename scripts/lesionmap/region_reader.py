@@ -1,5 +1,6 @@
 """The pixels of a slide's regions as the network sees them: read, normalised, cut, and seen from afar."""
 
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from functools import cached_property
 
@@ -66,12 +67,27 @@ class RegionReader(AbstractContextManager["RegionReader"]):
             If the file is damaged there.
         """
         spec, n = self._spec, self._spec.tiles_per_side
-        tiles = cut(self._slide.read(xy_lv0, (spec.region_px, spec.region_px), spec.mpp), spec.tile_px)
         images = np.empty((kept.sum(), spec.tile_px, spec.tile_px, 3), dtype=np.uint8)
         left_out, low_image = np.empty((2, *images.shape[1:]), dtype=np.uint8)
         targets = iter(images)
         low_blocks = cut(low_image, spec.tile_px // n)  # a view
-        for place in np.ndindex(n, n):
-            tile = apply_table(self._table, tiles[place], out=next(targets) if kept[place] else left_out)
-            low_blocks[place] = area_mean(tile, n)
+        for place, tile in self._tiles(xy_lv0):
+            normalised = apply_table(self._table, tile, out=next(targets) if kept[place] else left_out)
+            low_blocks[place] = area_mean(normalised, n)
         return images, low_image
+
+    def _tiles(self, xy_lv0: tuple[float, float]) -> Iterator[tuple[tuple[int, int], NDArray[np.uint8]]]:
+        """Row and column of each tile, and its pixels as they are in the slide.
+
+        A row of tiles is read at a time where pixels are taken as they are. Where they are resampled the whole region
+        is, as each read decodes what lies around its edges once more.
+        """
+        spec, n = self._spec, self._spec.tiles_per_side
+        scale = spec.mpp / self._slide.info.mpp
+        height = spec.tile_px if scale == 1 else spec.region_px
+        for top in range(0, spec.region_px, height):
+            strip = self._slide.read((xy_lv0[0], xy_lv0[1] + top * scale), (spec.region_px, height), spec.mpp)
+            for row, column in np.ndindex(height // spec.tile_px, n):
+                y, x = row * spec.tile_px, column * spec.tile_px
+                place = (top // spec.tile_px + row, column)
+                yield place, strip[y : y + spec.tile_px, x : x + spec.tile_px]
