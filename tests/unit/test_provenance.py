@@ -74,7 +74,7 @@ def test_what_is_evaluated_retrains_nothing(copy_of_scripts):
 
 def test_an_adapter_and_a_template_count(copy_of_scripts):
     assert changed_rules(copy_of_scripts, "find_tissue.py", "output[0]", "output[1]") == {"find_tissue"}
-    template = "lesionmap/templates/index.html.j2"
+    template = "lesionmap/templates/report/index.html.j2"
     assert changed_rules(copy_of_scripts, template, "Slides", "All slides") == {"render_report"}
 
 
