@@ -33,7 +33,7 @@ def plot_learning_curves(history: str, output: str) -> None:
             style = {"color": colour, "marker": marker, "linestyle": SPLITS[split], "markersize": 3}
             axes.plot(table["epoch"], table[f"{split}_{view}_{figure}"], label=f"{split}, {view}", **style)
         _frame(axes, PANELS[figure], published_epoch(table))
-        axes.set_ylim(0, None if figure == "loss" else 1.02)
+        axes.set(xlim=(0.5, table["epoch"].max() + 0.5), ylim=(0, None if figure == "loss" else 1.02))
     with written_whole(output) as draft:
         save_svg(drawing, draft)
 
@@ -51,7 +51,7 @@ def _has(table: pd.DataFrame, column: str) -> bool:
 def _frame(axes: Axes, title: str, published: int) -> None:
     axes.axvline(published, color="0.6", linewidth=0.8, zorder=0, label=f"used: epoch {published}")
     axes.set(title=title, xlabel="epoch")
-    axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True, min_n_ticks=1))
     axes.legend(frameon=False, fontsize="small")
 
 

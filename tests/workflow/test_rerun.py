@@ -24,7 +24,14 @@ def of(rule, *slides):
 
 
 def after_training():
-    return {"train", "summarise_tiles"} | of("infer_slide", *ALL_SLIDES) | of("evaluate_slide", "test_1") | PER_COHORT
+    described = {"plot_learning_curves", "describe_model"}
+    return (
+        {"train", "summarise_tiles"}
+        | described
+        | of("infer_slide", *ALL_SLIDES)
+        | of("evaluate_slide", "test_1")
+        | PER_COHORT
+    )
 
 
 def normalised_anew():
