@@ -81,9 +81,8 @@ def test_an_adapter_and_a_template_count(copy_of_scripts):
 
 
 def test_another_look_of_card_and_curves_retrains_nothing(copy_of_scripts):
-    assert changed_rules(copy_of_scripts, "lesionmap/model_card.py", "LISTED = 100", "LISTED = 50") == {
-        "describe_model"
-    }
+    found = changed_rules(copy_of_scripts, "lesionmap/model_card.py", "LISTED = 100", "LISTED = 50")
+    assert found == {"describe_model"}
     found = changed_rules(copy_of_scripts, "lesionmap/learning_curves.py", '"val": "--"', '"val": ":"')
     assert found == {"plot_learning_curves", "render_report"}
 

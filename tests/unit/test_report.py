@@ -526,6 +526,7 @@ def test_an_existing_model_is_named_instead_of_curves(inputs: ReportInputs, tmp_
     assert "existing model <code>/models/liver.safetensors</code>" in page.source
     assert not (report / "figures" / "learning_curves.svg").exists()
     assert not any("learning_curves" in link for link in page.links)
+    assert "../model/MODEL_CARD.md" in page.links
 
 
 @pytest.mark.parametrize(
