@@ -30,5 +30,6 @@ rule all:
     default_target: True
     input:
         "results/report/index.html",
+        "results/model/MODEL_CARD.md",
         "results/tiles/summary.tsv",
         "results/conclusion.txt",

@@ -9,4 +9,5 @@ with job_log(snakemake.log[0]):
     stains = (paths.stains, paths.stain_pictures, paths.stain_thumbnails)
     slides = (paths.records, *stains, paths.outlines, paths.overlays)
     options = {"config": params.config, "benchmarks": params.benchmarks}
-    render_report(ReportInputs(*tables, paths.get("history") or None, *slides), *snakemake.output, **options)
+    training = (paths.get("history") or None, paths.get("learning_curves") or None)
+    render_report(ReportInputs(*tables, *training, *slides), *snakemake.output, **options)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torchvision.ops import FrozenBatchNorm2d
 
+from lesionmap.backbone import read_backbone, refused
 from lesionmap.errors import ModelError
 from lesionmap.files import written_whole
 from lesionmap.model_facts import load_facts
@@ -25,6 +26,7 @@ STAGE_CHANNELS = {
 }
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 RARE_LESION_PRIOR = 0.1
+COUNTER = "num_batches_tracked"  # of batch norm; files of old torchvision versions lack it
 
 
 @dataclass(frozen=True)
@@ -146,37 +148,23 @@ def fetch_backbone(backbone: str, output: str | Path) -> None:
 def load_backbone(model: LesionFPN, path: str | Path) -> None:
     """Copy a torchvision ResNet state dict (without its classifier) into the bottom-up path.
 
-    Only tensors are loaded; pickled code in the file is refused, not run.
-
     Raises
     ------
     ModelError
-        If the file is no state dict, or a tensor is missing or has another shape; the message names the first one.
+        If the file cannot be used (:func:`lesionmap.backbone.read_backbone`), or a tensor is missing or has another
+        shape; the message names the first one.
     """
-    try:
-        state = dict(torch.load(path, map_location="cpu", weights_only=True))
-    except Exception as error:
-        raise ModelError(
-            stage="train",
-            finding=f"{path} is not a state dict ({type(error).__name__})",
-            remedy="give a .pth file that torch.save wrote from model.state_dict()",
-        ) from error
-    names = {"conv1": "stem.0", "bn1": "stem.1", **{f"layer{i + 1}": f"stages.{i}" for i in range(4)}}
-    found = {
-        f"{names[key.split('.')[0]]}.{key.split('.', 1)[1]}": value
-        for key, value in state.items()
-        if key.split(".")[0] in names
-    }
-    own = model.state_dict()
-    for key in (key for key in own if key.startswith(("stem.", "stages."))):
+    found, own = read_backbone(path), model.state_dict()
+    for key in (key for key in own if key.startswith(("stem.", "stages.")) and not key.endswith(COUNTER)):
         if key not in found or found[key].shape != own[key].shape:
-            raise ModelError(
-                stage="train",
-                finding=f"{path}: layer {key} is {'missing' if key not in found else tuple(found[key].shape)}; "
+            raise refused(
+                f"{path}: layer {key} is {'missing' if key not in found else tuple(found[key].shape)}; "
                 f"the backbone needs {tuple(own[key].shape)}",
-                remedy="give the state dict of the torchvision backbone named in model.backbone",
+                "give weights with the running statistics of batch norm, or set model.norm to group"
+                if "running_" in key
+                else "give the state dict of the torchvision backbone named in model.backbone",
             )
-    model.load_state_dict(own | {key: found[key] for key in found if key in own})
+    model.load_state_dict(own | {key: value for key, value in found.items() if key in own})
 
 
 def save_model(path: str | Path, model: LesionFPN, settings: ModelSettings, facts: dict[str, Any]) -> None:

@@ -46,7 +46,7 @@ def code_digest(script: str) -> str:
             tree = _logic(path)
             reached[name] = ast.dump(tree)
             waiting.extend(_imported_modules(tree))
-            waiting.extend(PACKAGE.glob("templates/*") if path.name == "report.py" else ())
+            waiting.extend(PACKAGE.glob(f"templates/{path.stem}/*"))  # those of a module lie in a folder of its name
     listing = "".join(f"{name}:{logic}\n" for name, logic in sorted(reached.items()))
     return hashlib.sha256(listing.encode()).hexdigest()[:16]
 

@@ -11,7 +11,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import yaml
@@ -24,12 +23,14 @@ from PIL import Image
 from shapely.geometry import shape
 
 import lesionmap
+from lesionmap.figures import BLUE, VERMILION, save_svg
 from lesionmap.files import read_json, write_text
+from lesionmap.learning_curves import published_epoch
 from lesionmap.quarantine import quarantined
 from lesionmap.stain import StainProfile
-from lesionmap.stain_pictures import BLUE, VERMILION, directions, draw_stains
+from lesionmap.stain_pictures import directions, draw_stains
 
-TEMPLATES = Path(__file__).parent / "templates"
+TEMPLATES = Path(__file__).parent / "templates/report"
 MISSING = "—"
 MOST_LESIONS_LISTED = 100
 THUMBNAIL_PX = (200, 150)
@@ -43,17 +44,6 @@ LEARNING_CURVES = "learning_curves.svg"
 STAIN_VECTORS = "stain_vectors.svg"
 SPLITS = ("train", "val", "test", "inference")
 LATER_STAGES = ("render_report", "conclude")  # what an earlier run left of them is no part of this report
-CURVES = {
-    "Focal loss": {
-        "train_low_loss": ("train, low", BLUE, "o-"),
-        "train_fused_loss": ("train, fused", VERMILION, "s-"),
-        "val_low_loss": ("val, low", BLUE, "o--"),
-    },
-    "Dice, validation slides": {
-        "val_low_dice": ("low", BLUE, "o--"),
-        "val_fused_dice": ("fused", VERMILION, "s--"),
-    },
-}
 
 
 @dataclass(frozen=True)
@@ -68,8 +58,9 @@ class ReportInputs:
         Files of :func:`lesionmap.evaluation.summarise`.
     stain_table, stain_spread : str
         Files of :func:`lesionmap.stain_cohort.compare_stains`.
-    history : str or None
-        Training history; None where an existing model was used.
+    history, learning_curves : str or None
+        Training history, and the file of :func:`lesionmap.learning_curves.plot_learning_curves`; None where an
+        existing model was used.
     records : sequence of str
         Files of :func:`lesionmap.inspection.inspect_slide`.
     stains, stain_pictures, stain_thumbnails : sequence of str
@@ -84,6 +75,7 @@ class ReportInputs:
     stain_table: str
     stain_spread: str
     history: str | None
+    learning_curves: str | None
     records: Sequence[str]
     stains: Sequence[str]
     stain_pictures: Sequence[str]
@@ -335,43 +327,14 @@ def _write_pictures(folder: Path, slides: list[SlideReport], inputs: ReportInput
         _shrink(stain_thumbnails, folder / f"{slide.slide}_stain_thumbnails.png", STAIN_THUMBNAILS_PX)
     if slides:
         draw_stain_vectors(slides, folder / STAIN_VECTORS)
-    if inputs.history:
-        draw_learning_curves(pd.read_csv(inputs.history), folder / LEARNING_CURVES)
+    if inputs.learning_curves:
+        shutil.copyfile(inputs.learning_curves, folder / LEARNING_CURVES)
 
 
 def _shrink(picture: str, target: Path, most_px: tuple[int, int]) -> None:
     with Image.open(picture) as image:
         image.thumbnail(most_px)
         image.convert("RGB").save(target)
-
-
-def draw_learning_curves(history: pd.DataFrame, path: Path) -> None:
-    """Draw loss and validation Dice over epochs as SVG; equal histories give equal bytes.
-
-    Parameters
-    ----------
-    history : pandas.DataFrame
-        As :func:`lesionmap.training.train` writes it; without validation slides it has no validation columns.
-    path : Path
-    """
-    charts = [chart for chart in CURVES.items() if set(chart[1]) & set(history)]
-    figure = Figure(figsize=(4.5 * len(charts), 3.2), layout="constrained")
-    panels = figure.subplots(1, len(charts), squeeze=False)[0]
-    for axes, (title, curves) in zip(panels, charts, strict=True):
-        for column, (label, colour, style) in curves.items():
-            if column in history:
-                axes.plot(history["epoch"], history[column], style, label=label, color=colour, markersize=3)
-        axes.axvline(published_epoch(history), color="0.6", linewidth=0.8, zorder=0)
-        axes.set(title=title, xlabel="epoch", ylim=(0, None))
-        axes.xaxis.get_major_locator().set_params(integer=True)
-        axes.legend(frameon=False)
-    _save_svg(figure, path)
-
-
-def _save_svg(figure: Figure, path: Path) -> None:
-    """Save so that equal figures give equal bytes."""
-    with mpl.rc_context({"svg.hashsalt": "lesionmap"}):
-        figure.savefig(path, metadata={"Date": None, "Creator": None})
 
 
 def draw_stain_vectors(slides: Sequence[SlideReport], path: Path) -> None:
@@ -397,7 +360,7 @@ def draw_stain_vectors(slides: Sequence[SlideReport], path: Path) -> None:
     for square in axes.lines[-2:]:
         square.set_path_effects([withStroke(linewidth=2.5, foreground="white")])  # seen among thousands of dots
     figure.legend(frameon=False, loc="outside upper center", ncols=4)
-    _save_svg(figure, path)
+    save_svg(figure, path)
 
 
 def _label_stains(axes: Axes, slide: SlideReport) -> None:
@@ -417,14 +380,6 @@ def _odd_stains(slides: Sequence[SlideReport]) -> list[SlideReport]:
     """The slides whose stain is odd, the oddest first."""
     odd = [slide for slide in slides if slide.stain_oddities]
     return sorted(odd, key=lambda slide: slide.stain_oddness, reverse=True)
-
-
-def published_epoch(history: pd.DataFrame) -> int:
-    """The epoch whose model was published: lowest validation loss, else the last."""
-    if "val_low_loss" not in history:
-        return int(history["epoch"].iloc[-1])
-    lowest = history["val_low_loss"] == history["val_low_loss"].min()
-    return int(history.loc[lowest, "epoch"].iloc[-1])
 
 
 def _cohort_facts(inputs: ReportInputs, slides: list[SlideReport]) -> dict[str, Any]:

@@ -7,11 +7,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from lesionmap.figures import BLUE, VERMILION
 from lesionmap.files import written_whole
 from lesionmap.stain import I0, OD_FLOOR, StainMatch, StainProfile, optical_density
 
 PALETTE_PX = 512
-BLUE, VERMILION = "#0072B2", "#D55E00"  # Okabe & Ito 2008: told apart by colour-blind readers
 DRAWN_PIXELS = 20_000
 
 

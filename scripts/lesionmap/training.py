@@ -134,6 +134,7 @@ def train(job: TrainJob, output: str, history: str, checkpoints: str, *, threads
     facts = job.facts | {
         "stain_reference": regions.stores[0].stain_reference,
         "training_slides": {store.slide: store.identity for store in regions.stores if len(store.used)},
+        "validation_slides": {store.slide: store.identity for store in val_regions.stores},
     }
     rows: list[Row] = []
     with Workers(threads) as workers:

@@ -74,8 +74,22 @@ def test_what_is_evaluated_retrains_nothing(copy_of_scripts):
 
 def test_an_adapter_and_a_template_count(copy_of_scripts):
     assert changed_rules(copy_of_scripts, "find_tissue.py", "output[0]", "output[1]") == {"find_tissue"}
-    template = "lesionmap/templates/index.html.j2"
+    template = "lesionmap/templates/report/index.html.j2"
     assert changed_rules(copy_of_scripts, template, "Slides", "All slides") == {"render_report"}
+    card = "lesionmap/templates/model_card/model_card.md.j2"
+    assert changed_rules(copy_of_scripts, card, "What it is", "What this is") == {"describe_model"}
+
+
+def test_another_look_of_card_and_curves_retrains_nothing(copy_of_scripts):
+    found = changed_rules(copy_of_scripts, "lesionmap/model_card.py", "LISTED = 100", "LISTED = 50")
+    assert found == {"describe_model"}
+    found = changed_rules(copy_of_scripts, "lesionmap/learning_curves.py", '"val": "--"', '"val": ":"')
+    assert found == {"plot_learning_curves", "render_report"}
+
+
+def test_what_a_new_model_records_concerns_no_model_that_is_there(copy_of_scripts):
+    found = changed_rules(copy_of_scripts, "lesionmap/training_facts.py", "THRESHOLD = 0.5", "THRESHOLD = 0.4")
+    assert found == {"train"}
 
 
 def test_the_record_names_software_code_and_versions():

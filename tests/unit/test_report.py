@@ -17,10 +17,11 @@ from lesionmap.evaluation import summarise
 from lesionmap.export import write_lesions, write_overlay
 from lesionmap.files import write_json
 from lesionmap.images import write_png
+from lesionmap.learning_curves import plot_learning_curves
 from lesionmap.losses import RunFiles, list_quarantine
 from lesionmap.metrics import Histograms, binary_metrics
 from lesionmap.quarantine import write_quarantined
-from lesionmap.report import ReportInputs, duration, fixed, published_epoch, render_report, stage_times
+from lesionmap.report import ReportInputs, duration, fixed, render_report, stage_times
 from lesionmap.slides import SlideInfo
 from lesionmap.stain_cohort import compare_stains
 from PIL import Image, UnidentifiedImageError
@@ -181,11 +182,13 @@ def inputs(tmp_path: Path) -> ReportInputs:
     tables = [str(folder / name) for name in names]
     list_quarantine(RunFiles(records), tables[0], str(folder / "unreadable.tsv"))
     summarise([make_metrics(folder, "Präparat 7%")], tables[2], tables[1], str(folder / "headline.txt"), threshold=0.5)
-    HISTORY.to_csv(folder / "history.csv", index=False)
+    training = [str(folder / "history.csv"), str(folder / "learning_curves.svg")]
+    HISTORY.to_csv(training[0], index=False)
+    plot_learning_curves(*training)
     kinds = ("json", "stain.json", "stain.png", "stain_thumbnails.png", "geojson", "overlay.png")
     per_slide = [[str(folder / f"{slide}.{kind}") for slide in SPLITS] for kind in kinds]
     compare_stains(per_slide[1], *tables[3:])
-    return ReportInputs(*tables, str(folder / "history.csv"), *per_slide)
+    return ReportInputs(*tables, *training, *per_slide)
 
 
 def render(inputs: ReportInputs, folder: Path, **changes: Any) -> Path:
@@ -210,6 +213,10 @@ def test_every_slide_has_a_page_and_four_pictures(report: Path) -> None:
     pictures = {f"figures/{slide}_{kind}" for slide in SPLITS for kind in kinds}
     of_all = {"index.html", "stain.html", "figures/learning_curves.svg", "figures/stain_vectors.svg"}
     assert set(contents(report)) == of_all | pages | pictures
+
+
+def test_the_learning_curves_are_those_of_the_training(inputs: ReportInputs, report: Path) -> None:
+    assert (report / "figures/learning_curves.svg").read_bytes() == Path(str(inputs.learning_curves)).read_bytes()
 
 
 def test_links_inside_the_report_lead_to_files(report: Path) -> None:
@@ -514,11 +521,12 @@ def test_many_stain_vectors_are_drawn_as_pixels(
 
 def test_an_existing_model_is_named_instead_of_curves(inputs: ReportInputs, tmp_path: Path) -> None:
     model = CONFIG["model"] | {"path": "/models/liver.safetensors"}
-    report = render(replace(inputs, history=None), tmp_path, model=model)
+    report = render(replace(inputs, history=None, learning_curves=None), tmp_path, model=model)
     page = Page(report / "index.html")
     assert "existing model <code>/models/liver.safetensors</code>" in page.source
     assert not (report / "figures" / "learning_curves.svg").exists()
     assert not any("learning_curves" in link for link in page.links)
+    assert "../model/MODEL_CARD.md" in page.links
 
 
 @pytest.mark.parametrize(
@@ -604,18 +612,6 @@ def test_stage_times_sum_over_slides(tmp_path: Path) -> None:
         {"stage": "train", "jobs": 1, "seconds": 90.0, "longest_s": 90.0, "peak_mb": 900.0},
         {"stage": "find_tissue", "jobs": 2, "seconds": 3.5, "longest_s": 2.0, "peak_mb": 60.5},
     ]
-
-
-def test_without_validation_there_is_one_chart(inputs: ReportInputs, tmp_path: Path) -> None:
-    columns = ["epoch", "train_low_loss", "train_fused_loss"]
-    HISTORY[columns].to_csv(str(inputs.history), index=False)
-    assert 'width="324pt"' in (render(inputs, tmp_path) / "figures" / "learning_curves.svg").read_text()
-
-
-def test_published_epoch() -> None:
-    assert published_epoch(HISTORY) == 2
-    assert published_epoch(HISTORY.assign(val_low_loss=[0.1, 0.2, 0.1])) == 3
-    assert published_epoch(HISTORY.drop(columns="val_low_loss")) == 3
 
 
 def test_numbers_for_people() -> None:

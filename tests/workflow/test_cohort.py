@@ -30,6 +30,8 @@ ARTEFACTS = [
     "tiles/train_1.h5",
     "model/lesionmap.safetensors",
     "model/history.csv",
+    "model/learning_curves.svg",
+    "model/MODEL_CARD.md",
     "model/checkpoints/last.safetensors",
     "lesions/test_1/probability.tif",
     "lesions/test_1/lesions.tif",
@@ -115,7 +117,8 @@ def test_an_existing_model_replaces_training(project):
     (project.folder / "results/model/history.csv").unlink()
     project.config["model"]["path"] = "shipped.safetensors"
     planned = project.planned()
-    assert "train" not in planned
+    assert not {"train", "plot_learning_curves"} & planned
+    assert "describe_model" in planned
     assert not any(job.startswith("extract_tiles") for job in planned)
     assert "infer_slide:test_1" in planned
 

@@ -24,7 +24,8 @@ def of(rule, *slides):
 
 
 def after_training():
-    return {"train", "summarise_tiles"} | of("infer_slide", *ALL_SLIDES) | of("evaluate_slide", "test_1") | PER_COHORT
+    trained = {"train", "plot_learning_curves", "describe_model", "summarise_tiles"}
+    return trained | of("infer_slide", *ALL_SLIDES) | of("evaluate_slide", "test_1") | PER_COHORT
 
 
 def normalised_anew():

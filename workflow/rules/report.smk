@@ -41,6 +41,7 @@ rule render_report:
         cohort="results/metrics/cohort.json",
         slide_table="results/metrics/slides.tsv",
         history=branch(config["model"]["path"], then=[], otherwise="results/model/history.csv"),
+        learning_curves=branch(config["model"]["path"], then=[], otherwise="results/model/learning_curves.svg"),
         records=collect("results/slides/{slide}.json", slide=readable_slides),
         stains=collect("results/stain/{slide}.json", slide=readable_slides),
         stain_pictures=collect("results/stain/{slide}.png", slide=readable_slides),

@@ -2,6 +2,8 @@
 # Writes  results/model/lesionmap.safetensors   weights, and all that another facility needs to use them
 #         results/model/history.csv             one row per epoch
 #         results/model/checkpoints/            the last and the best epoch
+#         results/model/learning_curves.svg     loss, Dice and AUROC over the epochs
+#         results/model/MODEL_CARD.md           what the model is, from the model file alone
 
 
 localrules:
@@ -51,8 +53,53 @@ rule train:
         runtime=2880,
     params:
         model={key: config["model"][key] for key in ("backbone", "norm")},
+        weights=config["model"]["weights"],
         train=config["train"],
         tiles=tile_settings(config),
         code=code_digest("train"),
     script:
         "../../scripts/train.py"
+
+
+rule plot_learning_curves:
+    """Draw loss, Dice and AUROC over the epochs."""
+    input:
+        history="results/model/history.csv",
+    output:
+        "results/model/learning_curves.svg",
+    log:
+        "logs/plot_learning_curves.log",
+    benchmark:
+        "results/benchmarks/plot_learning_curves.tsv"
+    conda:
+        "../../envs/lesionmap.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    params:
+        code=code_digest("plot_learning_curves"),
+    script:
+        "../../scripts/plot_learning_curves.py"
+
+
+rule describe_model:
+    """Write the card of the model in use, trained here or not."""
+    input:
+        model=model_file,
+    output:
+        "results/model/MODEL_CARD.md",
+    log:
+        "logs/describe_model.log",
+    benchmark:
+        "results/benchmarks/describe_model.tsv"
+    conda:
+        "../../envs/lesionmap.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    params:
+        code=code_digest("describe_model"),
+    script:
+        "../../scripts/describe_model.py"
