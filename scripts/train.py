@@ -4,13 +4,15 @@ from lesionmap.logs import job_log
 from lesionmap.model import ModelSettings
 from lesionmap.provenance import provenance
 from lesionmap.quarantine import usable
-from lesionmap.training import TrainJob, TrainSettings, train
+from lesionmap.train_settings import TrainMachine, TrainSettings
+from lesionmap.training import TrainFiles, TrainJob, train
 
 with job_log(snakemake.log[0]):
-    paths, params = snakemake.input, snakemake.params
+    paths, params, config = snakemake.input, snakemake.params, snakemake.config["train"]
     origin = provenance(params.code, model=params.model, train=params.train)
     facts = {"tiles": params.tiles, "provenance": origin}
     network, schedule = ModelSettings(**params.model), TrainSettings(**params.train)
     stores = usable(paths.train), usable(paths.val)
     job = TrainJob(*stores, paths.get("backbone") or None, network, schedule, facts)
-    train(job, *snakemake.output, threads=snakemake.threads)
+    machine = TrainMachine(config["device"], config["checkpoint_minutes"], snakemake.threads)
+    train(job, TrainFiles(*snakemake.output, params.events), machine)

@@ -2,6 +2,8 @@
 # Writes  results/model/lesionmap.safetensors   weights, and all that another facility needs to use them
 #         results/model/history.csv             one row per epoch
 #         results/model/checkpoints/            the last and the best epoch
+#         results/model/unfinished.pt           while training is unfinished: where it goes on
+#         logs/tensorboard/                     losses and validation figures, for TensorBoard
 
 
 localrules:
@@ -50,8 +52,9 @@ rule train:
         mem_mb=24000,
         runtime=2880,
     params:
-        model={key: config["model"][key] for key in ("backbone", "norm")},
-        train=config["train"],
+        model={key: config["model"][key] for key in ("backbone", "norm", "fusion")},
+        train=train_settings(config),
+        events="logs/tensorboard",
         tiles=tile_settings(config),
         code=code_digest("train"),
     script:
