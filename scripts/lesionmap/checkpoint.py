@@ -45,15 +45,19 @@ class StopRequest(AbstractContextManager["StopRequest"]):
 
 @dataclass(frozen=True)
 class Learner:
-    """A network, what changes it, and the learning rate of each epoch."""
+    """A network and what changes it."""
 
     model: LesionFPN
     optimiser: torch.optim.Optimizer
-    rates: torch.optim.lr_scheduler.LRScheduler
+
+    def set_rate(self, rate: float) -> None:
+        """Learn at this rate from now on."""
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate
 
     def state(self) -> dict[str, Any]:
         """What :meth:`restore` needs; it shares memory with the learner."""
-        return {name: getattr(self, name).state_dict() for name in ("model", "optimiser", "rates")}
+        return {name: part.state_dict() for name, part in vars(self).items()}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go back to a state."""

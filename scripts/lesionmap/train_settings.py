@@ -47,6 +47,10 @@ class TrainSettings:
     seed: int
     leave_out_above: Mapping[str, float] = field(default_factory=dict)
 
+    def rate(self, epoch: int) -> float:
+        """Adam's learning rate in an epoch, counted from 0."""
+        return self.learning_rate / (1 + self.decay_rate * epoch)
+
     @property
     def views(self) -> tuple[str, ...]:
         """Maps of a region that the schedule trains, and validation therefore judges; the first chooses the epoch."""

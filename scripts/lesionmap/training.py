@@ -136,10 +136,8 @@ def _learner(job: TrainJob, device: torch.device) -> Learner:
     if job.backbone_weights:
         load_backbone(model, job.backbone_weights)
     model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # stub lacks it
-    settings = job.settings
-    optimiser = torch.optim.Adam(model.parameters(), lr=settings.learning_rate, betas=(0.9, 0.999), eps=1e-8)
-    rates = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda epoch: 1 / (1 + settings.decay_rate * epoch))
-    return Learner(model, optimiser, rates)
+    optimiser = torch.optim.Adam(model.parameters(), lr=job.settings.learning_rate, betas=(0.9, 0.999), eps=1e-8)
+    return Learner(model, optimiser)
 
 
 def _fingerprint(job: TrainJob, regions: RegionDataset, val_regions: RegionDataset) -> dict[str, Any]:
@@ -204,6 +202,7 @@ class _Run:
         self.learner.model.train()
         steps = RegionSteps(self.passes, self.learner.optimiser, self.settings)
         epoch, first = self.state.epoch, self.state.position
+        self.learner.set_rate(self.settings.rate(epoch))
         order = epoch_order(self.settings, epoch, len(self.feed.regions))[first:]
         tasks = ((number, drawn(self.settings, epoch, first + index)) for index, number in enumerate(order))
         for region in self.feed.tensors(tasks):
@@ -235,10 +234,10 @@ class _Run:
         return self.state.epoch * len(self.feed.regions) + self.state.position
 
     def _close_epoch(self) -> None:
-        model, state, rates = self.learner.model, self.state, self.learner.rates
+        model, state = self.learner.model, self.state
         settle_statistics(model, map(self.feed.regions.low_image, range(len(self.feed.regions))))
         model.eval()
-        row: Row = {"epoch": state.epoch + 1, "learning_rate": float(rates.get_last_lr()[0])}
+        row: Row = {"epoch": state.epoch + 1, "learning_rate": self.settings.rate(state.epoch)}
         row |= _mean_losses(state.losses, self.settings)
         row |= validate(self.val_feed, self.passes, self.settings) if len(self.val_feed.regions) else {}
         logging.info("%s", row)
@@ -248,7 +247,6 @@ class _Run:
         if best_row(state.rows, self.settings) is row:
             state.best = {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
         state.epoch, state.position, state.losses = state.epoch + 1, 0, []
-        rates.step()
         self._save_if_due()
 
     def _save_if_due(self) -> None:

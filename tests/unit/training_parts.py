@@ -16,7 +16,6 @@ from lesionmap.train_settings import TrainMachine, TrainSettings
 from lesionmap.training import TrainFiles, TrainJob, train
 from stained import PROFILE
 
-SPEC = TileSpec(128, 32, 0.25)
 NETWORK = ModelSettings("resnet18", "group")
 USUAL = TrainSettings(
     schedule="joint",
@@ -39,20 +38,20 @@ def settings(**changes):
     return replace(USUAL, **changes)
 
 
-def region(seed=0, n_tiles=5, lesion=True):
+def region(seed=0, n_tiles=5, lesion=True, side=32):
     """A random region of 16 possible tiles, of which some are missing and some pixels are beyond the slide."""
     rng = np.random.default_rng(seed)
     places = np.sort(rng.permutation(16)[:n_tiles])
-    low_mask = (rng.random((32, 32)) < 0.3).astype(np.uint8) * lesion
-    low_mask[:, 30:] = 255
-    masks = rng.integers(0, 4, (n_tiles, 32, 32), dtype=np.uint8) * lesion
+    low_mask = (rng.random((side, side)) < 0.3).astype(np.uint8) * lesion
+    low_mask[:, side - 2 :] = 255
+    masks = rng.integers(0, 4, (n_tiles, side, side), dtype=np.uint8) * lesion
     masks[:, :3] = 255
     return Region(
         xy_lv0=(128.0 * seed, 0.0),
-        low_image=rng.integers(0, 256, (32, 32, 3), dtype=np.uint8),
+        low_image=rng.integers(0, 256, (side, side, 3), dtype=np.uint8),
         low_mask=low_mask,
         row_col=np.stack([places // 4, places % 4], axis=1).astype(np.uint8),
-        images=rng.integers(0, 256, (n_tiles, 32, 32, 3), dtype=np.uint8),
+        images=rng.integers(0, 256, (n_tiles, side, side, 3), dtype=np.uint8),
         masks=masks,
     )
 
@@ -82,7 +81,8 @@ def passes(model, workers, tile_batch=3, pause_point=lambda: None):
 
 def store(path, *regions, slide="s1"):
     facts = {"slide": slide, "identity": "f" * 64, "stain": {"reference": STAIN}, "provenance": {"a": 1}}
-    with new_store(path, SPEC, facts, TileCodec()) as writer:
+    side = len(regions[0].low_mask)
+    with new_store(path, TileSpec(4 * side, side, 0.25), facts, TileCodec()) as writer:
         for part in regions:
             writer.append(packed(part, TileCodec()))
     return str(path)
