@@ -41,17 +41,22 @@ MOST_VECTORS = 1000  # that an SVG holds as shapes; more become pixels, or it wo
 FARTHEST_DIRECTION = (1.6, 1.2)  # of a stain that is drawn where it lies
 LEARNING_CURVES = "learning_curves.svg"
 STAIN_VECTORS = "stain_vectors.svg"
+GREY = "0.35"
 SPLITS = ("train", "val", "test", "inference")
 LATER_STAGES = ("render_report", "conclude")  # what an earlier run left of them is no part of this report
 CURVES = {
     "Focal loss": {
         "train_low_loss": ("train, low", BLUE, "o-"),
         "train_fused_loss": ("train, fused", VERMILION, "s-"),
+        "train_high_loss": ("train, high", GREY, "^-"),
         "val_low_loss": ("val, low", BLUE, "o--"),
+        "val_fused_loss": ("val, fused", VERMILION, "s--"),
+        "val_high_loss": ("val, high", GREY, "^--"),
     },
     "Dice, validation slides": {
         "val_low_dice": ("low", BLUE, "o--"),
         "val_fused_dice": ("fused", VERMILION, "s--"),
+        "val_high_dice": ("high", GREY, "^--"),
     },
 }
 
@@ -421,9 +426,10 @@ def _odd_stains(slides: Sequence[SlideReport]) -> list[SlideReport]:
 
 def published_epoch(history: pd.DataFrame) -> int:
     """The epoch whose model was published: lowest validation loss, else the last."""
-    if "val_low_loss" not in history:
+    judged = [name for name in ("val_low_loss", "val_high_loss") if name in history]
+    if not judged:
         return int(history["epoch"].iloc[-1])
-    lowest = history["val_low_loss"] == history["val_low_loss"].min()
+    lowest = history[judged[0]] == history[judged[0]].min()
     return int(history.loc[lowest, "epoch"].iloc[-1])
 
 

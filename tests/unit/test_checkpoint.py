@@ -79,7 +79,7 @@ def test_a_run_killed_anywhere_goes_on_to_the_same_bytes(stores, unbroken, tmp_p
     assert killed == 5
     run(tmp_path, stores[:1], stores[1:], ALWAYS, **WHOLE)
     assert results(tmp_path) == unbroken
-    assert not unfinished.exists()
+    assert not [*tmp_path.glob("unfinished*"), *tmp_path.glob(".*")], "neither it nor a draft of it"
 
 
 def test_a_job_that_is_told_to_stop_saves_its_run_and_says_so(stores, unbroken, tmp_path):

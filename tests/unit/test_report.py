@@ -616,6 +616,7 @@ def test_published_epoch() -> None:
     assert published_epoch(HISTORY) == 2
     assert published_epoch(HISTORY.assign(val_low_loss=[0.1, 0.2, 0.1])) == 3
     assert published_epoch(HISTORY.drop(columns="val_low_loss")) == 3
+    assert published_epoch(HISTORY.rename(columns={"val_low_loss": "val_high_loss"})) == 2
 
 
 def test_numbers_for_people() -> None:
