@@ -25,10 +25,6 @@ Result = TypeVar("Result")
 CLAMP = 1e-6  # keeps the logit of a probability finite
 
 
-class NonFiniteLossError(Exception):
-    """A loss is not finite; the weights are those before the update that it belongs to."""
-
-
 @dataclass(frozen=True)
 class RegionTensors:
     """A region on the device.
@@ -53,6 +49,13 @@ class RegionTensors:
     tiles: Tensor
     row_col: Places
     tile_masks: Tensor
+
+
+class NonFiniteLossError(Exception):
+    """The loss of a region is not finite; the weights are those before the update that it belongs to."""
+
+    def __init__(self, region: RegionTensors) -> None:
+        self.region = region
 
 
 @dataclass(frozen=True)
@@ -112,32 +115,32 @@ class RegionSteps:
         """Step 1: the update on the low view."""
         if self.settings.schedule == "high_only":
             return {}
-        return {"low": self._update(lambda: low_backward(self.passes.model, region, self.settings))}
+        return {"low": self._update(region, lambda: low_backward(self.passes.model, region, self.settings))}
 
     def rest(self, region: RegionTensors) -> Losses:
         """Steps 2 and 3: what follows the low update."""
         passes, settings = self.passes, self.settings
         if settings.schedule == "joint":
-            return {"fused": self._update(lambda: fused_backward(passes, region, settings))}
+            return {"fused": self._update(region, lambda: fused_backward(passes, region, settings))}
         if settings.schedule == "low_only":
             return {}
         losses, t1 = {}, torch.zeros(0)
         if len(region.tiles):
             losses["high"], t1 = self._update_by_tiles(region)
         if settings.schedule == "sequential":
-            losses["fused"] = self._update(lambda: constant_t1_backward(passes.model, region, t1, settings))
+            losses["fused"] = self._update(region, lambda: constant_t1_backward(passes.model, region, t1, settings))
         return losses
 
     def _update_by_tiles(self, region: RegionTensors) -> tuple[float, Tensor]:
         t1s: list[Tensor] = []
-        loss = self._update(lambda: tiles_backward(self.passes, region, self.settings, t1s.append))
+        loss = self._update(region, lambda: tiles_backward(self.passes, region, self.settings, t1s.append))
         return loss, torch.cat(t1s)
 
-    def _update(self, backward: Callable[[], float]) -> float:
+    def _update(self, region: RegionTensors, backward: Callable[[], float]) -> float:
         self.optimiser.zero_grad()
         loss = backward()
         if not math.isfinite(loss):
-            raise NonFiniteLossError
+            raise NonFiniteLossError(region)
         self.optimiser.step()
         return loss
 

@@ -4,13 +4,14 @@ import csv
 import hashlib
 import logging
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from tqdm import tqdm
 
 from lesionmap.augmentation import drawn, epoch_order
@@ -197,6 +198,8 @@ class _Run:
                 f"{len(self.feed.regions)} regions; that is saved in {self.checkpoint.path}",
                 remedy="run again: training goes on from there",
             ) from None
+        except NonFiniteLossError as error:
+            raise _nonfinite_error(error.region, self.files.nonfinite_region) from None
 
     def _train_epoch(self) -> None:
         self.learner.model.train()
@@ -207,10 +210,7 @@ class _Run:
         tasks = ((number, drawn(self.settings, epoch, first + index)) for index, number in enumerate(order))
         for region in self.feed.tensors(tasks):
             self.passes.pause_point()
-            try:
-                self._learn(steps, region)
-            except NonFiniteLossError:
-                raise _nonfinite_error(region, self.files.nonfinite_region) from None
+            self._learn(steps, region)
             self._show()
             self._save_if_due()
 
@@ -235,7 +235,7 @@ class _Run:
 
     def _close_epoch(self) -> None:
         model, state = self.learner.model, self.state
-        settle_statistics(model, map(self.feed.regions.low_image, range(len(self.feed.regions))))
+        settle_statistics(model, self._low_images())
         model.eval()
         row: Row = {"epoch": state.epoch + 1, "learning_rate": self.settings.rate(state.epoch)}
         row |= _mean_losses(state.losses, self.settings)
@@ -248,6 +248,11 @@ class _Run:
             state.best = {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
         state.epoch, state.position, state.losses = state.epoch + 1, 0, []
         self._save_if_due()
+
+    def _low_images(self) -> Iterator[NDArray[np.uint8]]:
+        for number in range(len(self.feed.regions)):
+            self.passes.pause_point()
+            yield self.feed.regions.low_image(number)
 
     def _save_if_due(self) -> None:
         if self.checkpoint.is_due():
@@ -265,16 +270,20 @@ def _mean_losses(losses: Sequence[Mapping[str, float]], settings: TrainSettings)
 
 def best_row(rows: Sequence[Row], settings: TrainSettings) -> Row:
     """The epoch with the lowest validation loss, of equal ones the last; without validation, the last."""
-    judged = [(loss, row) for row in rows if (loss := row.get(f"val_{settings.views[0]}_loss")) is not None]
-    lowest = min((loss for loss, _ in judged), default=None)
-    return next((row for loss, row in reversed(judged) if loss == lowest), rows[-1])
+    losses = _judged(rows, settings)
+    return rows[max(index for index, loss in enumerate(losses) if loss == min(losses))] if losses else rows[-1]
+
+
+def _judged(rows: Sequence[Row], settings: TrainSettings) -> list[float]:
+    """The validation losses that choose the epoch; none without validation."""
+    return [loss for row in rows if (loss := row.get(f"val_{settings.views[0]}_loss")) is not None]
 
 
 def _is_stale(rows: Sequence[Row], settings: TrainSettings) -> bool:
     """Whether the last `early_stop` epochs have not been better than one before."""
     if settings.early_stop is None or len(rows) <= settings.early_stop:
         return False
-    losses = [row[f"val_{settings.views[0]}_loss"] or 0.0 for row in rows]
+    losses = _judged(rows, settings)
     return min(losses[-settings.early_stop :]) >= min(losses[: -settings.early_stop])
 
 

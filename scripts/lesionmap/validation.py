@@ -1,5 +1,6 @@
 """How good the network is on the validation slides, after each epoch."""
 
+import math
 from collections.abc import Iterator
 
 import torch
@@ -10,6 +11,7 @@ from lesionmap.checkpoint import Row
 from lesionmap.metrics import Histograms, as_levels, binary_metrics
 from lesionmap.region_feed import RegionFeed
 from lesionmap.region_steps import (
+    NonFiniteLossError,
     RegionTensors,
     TilePasses,
     counted,
@@ -30,6 +32,11 @@ def validate(feed: RegionFeed, passes: TilePasses, settings: TrainSettings) -> R
     """Loss, Dice and AUROC of each of the schedule's views, against the mask of the low view.
 
     The model must be in evaluation mode.
+
+    Raises
+    ------
+    NonFiniteLossError
+        If the last update has spoilt the weights.
     """
     seen = {view: Histograms.empty() for view in settings.views}
     losses, n_pixels = dict.fromkeys(settings.views, 0.0), 0
@@ -37,6 +44,8 @@ def validate(feed: RegionFeed, passes: TilePasses, settings: TrainSettings) -> R
         passes.pause_point()
         n_pixels += counted(region.low_mask)
         for view, loss, probability in _views(passes, region, settings):
+            if not math.isfinite(loss):
+                raise NonFiniteLossError(region)
             losses[view] += loss
             levels = as_levels(probability[0, 0].cpu().numpy())
             seen[view] += Histograms.of(levels, region.low_mask[0, 0].cpu().numpy())
