@@ -66,6 +66,19 @@ bench-stain: $(BENCH_VENV)/installed $(BENCH_SLIDES) ## time stain normalisation
 bench-tiles: $(BENCH_VENV)/installed ## time tile extraction on the real slides of ../shared/data, in about 5 minutes
 	PYTHONPATH=scripts $(BENCH_VENV)/bin/python benchmarks/tiles.py
 
+.PHONY: bench-train
+bench-train: $(BENCH_VENV)/installed ## time a training step against the textbook's way, in about 10 minutes
+	PYTHONPATH=scripts $(BENCH_VENV)/bin/python benchmarks/train.py
+
+ABLATION_STORES := $(foreach n,1 2 3 4,results/tiles/camelyon_$(n).h5)
+.PHONY: ablation
+ablation: $(VENV)/installed ## train low, high and both views on the CAMELYON tiles of ../shared/data; SEEDS="0 1 2"
+	mkdir -p ablation
+	cp benchmarks/ablation.tsv ablation/slides.tsv
+	$(SNAKEMAKE) --directory ablation --configfile config/config.yaml benchmarks/ablation.yaml -- $(ABLATION_STORES)
+	PYTHONPATH=scripts $(BIN)/python benchmarks/ablation.py --folder ablation/results/ablation \
+		--seeds $(or $(SEEDS),0) $(if $(WEIGHTS),--weights $(WEIGHTS)) $(ABLATION_STORES:%=ablation/%)
+
 .PHONY: format
 format: $(VENV)/installed ## format Python and Snakemake files
 	$(BIN)/ruff check --fix .

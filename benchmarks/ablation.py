@@ -5,6 +5,7 @@
 
 import argparse
 import csv
+import os
 import sys
 import time
 from dataclasses import replace
@@ -13,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from lesionmap.model import ModelSettings
 from lesionmap.train_settings import TrainMachine, TrainSettings
-from lesionmap.training import TrainJob, train
+from lesionmap.training import TrainFiles, TrainJob, train
 
 SETTINGS = TrainSettings(
     schedule="joint",
@@ -28,6 +29,7 @@ SETTINGS = TrainSettings(
     early_stop=None,
     seed=0,
 )
+FACTS = {"provenance": {"code": "ablation"}, "tiles": {}}  # of the model files
 # Regions give two updates in `joint`, one in the others: twice the epochs, and half the decay in each, make them equal.
 SCHEDULES = {"low_only": (2, "low"), "high_only": (2, "high"), "joint": (1, "fused")}
 
@@ -40,12 +42,12 @@ def settings(schedule: str, seed: int, epochs: int) -> TrainSettings:
     )
 
 
-def last_epoch(stores: list[str], network: ModelSettings, weights: str | None, asked: TrainSettings, folder: Path) -> dict[str, str]:
+def last_epoch(job: TrainJob, folder: Path) -> dict[str, str]:
     """Train, and give the figures of the last epoch: the test slide chooses nothing."""
-    machine = TrainMachine(device="auto", checkpoint_minutes=60, threads=2)
-    job = TrainJob(stores[:-1], stores[-1:], weights, network, asked, {})
-    train(job, str(folder / "model.safetensors"), str(folder / "history.csv"), str(folder / "checkpoints"), machine)
-    with open(folder / "history.csv", encoding="utf-8") as stream:
+    model, history = str(folder / "model.safetensors"), str(folder / "history.csv")
+    files = TrainFiles(model, history, str(folder / "checkpoints"), str(folder / "events"))
+    train(job, files, TrainMachine(device="auto", checkpoint_minutes=10, threads=os.cpu_count() or 1))
+    with open(history, encoding="utf-8") as stream:
         return list(csv.DictReader(stream))[-1]
 
 
@@ -53,6 +55,7 @@ def main() -> None:
     """Train every schedule with every seed; print the table."""
     parser = argparse.ArgumentParser()
     parser.add_argument("stores", nargs="+", help="tile stores; the last is tested on")
+    parser.add_argument("--folder", required=True, help="where models and histories go")
     parser.add_argument("--backbone", default="resnet18")
     parser.add_argument("--weights", help="state dict of the backbone; random if not given")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
@@ -64,7 +67,9 @@ def main() -> None:
         start, rows = time.monotonic(), []
         for seed in options.seeds:
             folder = Path(options.stores[-1]).parent / f"ablation/{schedule}_{seed}"
-            rows.append(last_epoch(options.stores, network, options.weights, settings(schedule, seed, options.epochs), folder))
+            rows.append(
+                last_epoch(options.stores, network, options.weights, settings(schedule, seed, options.epochs), folder)
+            )
         minutes = (time.monotonic() - start) / 60 / len(rows)
         for judged in dict.fromkeys(["low", view] if schedule == "joint" else [view]):
             figures = [spread([float(row[f"val_{judged}_{name}"]) for row in rows]) for name in ("dice", "auroc")]

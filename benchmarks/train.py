@@ -6,7 +6,6 @@
 import os
 import resource
 import sys
-import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -14,7 +13,6 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from multiprocessing import get_context
-from pathlib import Path
 
 import numpy as np
 import psutil
@@ -152,6 +150,7 @@ class Scaled(nn.Module):
     """uint8 RGB as the float that other networks take."""
 
     def forward(self, images: Tensor) -> Tensor:
+        """(N, 3, H, W) uint8 → float, 0–1."""
         return (images / 255).contiguous(memory_format=torch.channels_last)
 
 

@@ -9,11 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lesionmap.errors import SlideError
+from lesionmap.network_costs import MOST_TILES_ON_CPU, forward_flops, training_gb
 from lesionmap.resampling import area_resample
 from lesionmap.slides import Slide, SlideInfo
 from lesionmap.tile_codec import JPEG_XL
 from lesionmap.tiling import TileSpec, map_size
 from lesionmap.tissue import FOLD, TissueSettings, tissue_map
+from lesionmap.train_settings import AUTO
 
 OVERVIEW_MPP = 32.0
 OVERVIEW_PX_PER_TILE = 4  # at least, along a side: finer tiles want a finer overview
@@ -27,8 +29,7 @@ START_S_PER_SLIDE = 29  # the jobs of one slide start Python nine times; stain a
 STORE_BYTES_PER_PX = {"lossless": 2.6, "jpeg": 0.4, "jpegxl": 0.25}  # of 3; at quality 90
 JPEG_XL_LOSSLESS_BYTES_PER_PX = 1.3
 CPU_FLOPS = 80e9  # sustained by the network in fp32, forward and backward
-FORWARD_FLOPS = {"resnet18": 22.8e9, "resnet34": 42.1e9, "resnet50": 103.9e9, "resnet101": 142.7e9}  # per 512² image
-TRAINING_GB_PER_TILE = 1.2  # activations of a 512² image in resnet50
+LOW_PASSES = {"low_only": 1, "high_only": 0}  # over each region in training; the others: 2
 GPU_FLOPS = 20e12  # assumed, not measured: a recent data-centre card in mixed precision
 
 
@@ -169,17 +170,18 @@ def costs_of(work: Sequence[tuple[str, Work]], config: Mapping[str, Any]) -> Cos
     config : mapping
     """
     model, train, tile_px = config["model"], config["train"], config["tiles"]["tile_px"]
-    flops = FORWARD_FLOPS[model["backbone"]] * (tile_px / 512) ** 2
+    flops = forward_flops(model["backbone"], tile_px)
+    tile_batch = MOST_TILES_ON_CPU if train["tile_batch"] == AUTO else train["tile_batch"]
     total = {key: sum(getattr(one, key) for _, one in work) for key in ("regions", "tiles", "inference_tiles")}
     network = {"infer": total["inference_tiles"] * flops}
     if model["path"] is None:
-        network["train"] = train["epochs"] * sum(_images_per_epoch(split, one) for split, one in work) * flops
-    share = (tile_px / 512) ** 2 * FORWARD_FLOPS[model["backbone"]] / FORWARD_FLOPS["resnet50"]
+        images = sum(_images_per_epoch(split, one, train["schedule"]) for split, one in work)
+        network["train"] = train["epochs"] * images * flops
     return Costs(
         slides=len(work),
         **total,
         disk_gb=round(sum(one.store_gb for _, one in work), 3),
-        training_memory_gb=round(2 + train["tile_batch"] * TRAINING_GB_PER_TILE * share, 2),
+        training_memory_gb=round(2 + tile_batch * training_gb(model["backbone"], tile_px), 2),
         cpu_hours={"read, normalise, cut": round(sum(one.cpu_hours for _, one in work), 3)}
         | {stage: round(count / CPU_FLOPS / 3600, 3) for stage, count in network.items()},
         gpu_hours={stage: round(count / GPU_FLOPS / 3600, 4) for stage, count in network.items()},
@@ -187,11 +189,10 @@ def costs_of(work: Sequence[tuple[str, Work]], config: Mapping[str, Any]) -> Cos
     )
 
 
-def _images_per_epoch(split: str, work: Work) -> int:
+def _images_per_epoch(split: str, work: Work, schedule: str) -> int:
     """Forward passes that one epoch is worth; a backward pass counts as two."""
-    if split == "train":
-        return 3 * (2 * work.regions + work.tiles)  # the low view twice, the tiles once
-    return work.regions + work.tiles
+    low, tiles = LOW_PASSES.get(schedule, 2), 0 if schedule == "low_only" else work.tiles
+    return 3 * (low * work.regions + tiles) if split == "train" else min(low, 1) * work.regions + tiles
 
 
 def _basis(flops: float, bytes_per_px: float) -> list[str]:

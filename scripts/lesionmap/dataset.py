@@ -19,13 +19,18 @@ MOST_OPEN = 16  # stores in each process: systems allow 1024 open files, and a s
 
 @dataclass(frozen=True)
 class StoreFacts:
-    """What training needs to know of a store beside its pixels; `lesion_px` at full resolution, of what is used."""
+    """What training needs to know of a store beside its pixels; `lesion_px` at full resolution, of what is used.
+
+    `content` tells stores apart that were made of one slide, by other outlines or settings.
+    """
 
     path: str
     slide: str
     identity: str
+    content: str
     stain_reference: dict[str, Any]
     tiles_per_side: int
+    tile_px: int
     used: NDArray[np.int64]
     lesion_px: int
 
@@ -76,8 +81,10 @@ def _facts(path: str, leave_out_above: Mapping[str, float]) -> StoreFacts:
             path=path,
             slide=store.slide,
             identity=store.identity,
+            content=store.digest(),
             stain_reference=store.stain_reference,
             tiles_per_side=store.spec.tiles_per_side,
+            tile_px=store.spec.tile_px,
             used=np.flatnonzero(good),
             lesion_px=int(store.class_pixels()[good, LESION].sum()),
         )

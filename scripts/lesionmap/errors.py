@@ -46,5 +46,9 @@ class TrainingError(LesionMapError):
     """The cohort cannot be trained on, or training has diverged."""
 
 
+class InterruptedTrainingError(LesionMapError):
+    """Training was told to stop, and has saved where it stands."""
+
+
 class StorageError(LesionMapError):
     """A disk is full, or a folder cannot be written to."""

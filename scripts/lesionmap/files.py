@@ -1,6 +1,7 @@
 """Whole files or none: everything is written beside its target and renamed."""
 
 import csv
+import hashlib
 import json
 import os
 import socket
@@ -59,6 +60,12 @@ def write_table(target: str | Path, rows: Sequence[Mapping[str, Any]], columns: 
         writer = csv.DictWriter(stream, columns, dialect="excel-tab", lineterminator="\n", extrasaction="ignore")
         writer.writeheader()
         writer.writerows(rows)
+
+
+def sha256(path: str | Path) -> str:
+    """SHA-256 of a file's bytes, in hexadecimal."""
+    with open(path, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def read_json(path: str | Path) -> Any:

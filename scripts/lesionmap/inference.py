@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from lesionmap.errors import ModelError, SlideError
 from lesionmap.export import write_lesions, write_overlay
 from lesionmap.files import read_json
 from lesionmap.images import write_pyramid
+from lesionmap.logs import progress
 from lesionmap.metrics import as_levels, first_positive_level
 from lesionmap.model import LesionFPN, load_model, mixed_precision, pick_device
 from lesionmap.model_facts import load_facts
@@ -134,10 +134,15 @@ def probability_map(
     ]
     failed: list[SlideError] = []
     unreadable: list[list[float]] = []
-    with Slide(info, "infer_slide") as slide, Workers(threads) as workers:
+    with (
+        Slide(info, "infer_slide") as slide,
+        Workers(threads, model.mean.device) as workers,
+        progress(len(corners), f"infer {info.slide}", "tile") as bar,
+    ):
         reader = TileReader(slide, tile_px, settings)
         tiles = _map_tiles(reader, TableOnDevice(stain.table(), model.mean.device), model, corners, workers)
-        for xy, tile in tqdm(tiles, total=len(corners), desc=f"infer {info.slide}", unit="tile"):
+        for xy, tile in tiles:
+            bar.update()
             if isinstance(tile, SlideError):
                 failed.append(tile)
                 unreadable.append([*map(float, xy), tile_px * scale, tile_px * scale])

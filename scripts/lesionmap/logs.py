@@ -1,4 +1,4 @@
-"""What a job says: to its log file, and in one line to the terminal when it fails."""
+"""What a job says: to its log file, how far it is, and in one line to the terminal when it fails."""
 
 import errno
 import logging
@@ -9,8 +9,14 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
 
 from lesionmap.errors import LesionMapError, StorageError
+
+SECONDS_BETWEEN_LINES = 60
+PROGRESS_LINE = "{desc}: {n_fmt} of {total_fmt} {unit}s, {rate_fmt}, {elapsed} passed, {remaining} left{postfix}"
 
 STORAGE_REMEDIES = {
     errno.ENOSPC: "free space on that disk and run again; what is finished is kept",
@@ -66,3 +72,39 @@ def _job(log: str) -> str:
     """``extract_tiles, slide_1`` of logs/extract_tiles/slide_1.log."""
     parts = Path(log).with_suffix("").parts
     return ", ".join(parts[parts.index("logs") + 1 :] if "logs" in parts else parts[-1:])
+
+
+class _LogLines:
+    """A file for tqdm that makes each of its lines a log record."""
+
+    def write(self, text: str) -> None:
+        if line := text.strip():
+            logging.info("%s", line)
+
+    def flush(self) -> None:
+        """Nothing is held back."""
+
+
+def progress(total: int, desc: str, unit: str, initial: int = 0) -> "tqdm[Any]":
+    """How far a job is: a bar on a terminal; elsewhere a line in the log, at most once a minute.
+
+    Parameters
+    ----------
+    total, initial : int
+        What there is to do, and what of it is done already.
+    desc, unit : str
+        What is done, and with what.
+    """
+    if sys.stderr.isatty():
+        return tqdm(total=total, desc=desc, unit=unit, initial=initial)
+    return tqdm(
+        total=total,
+        desc=desc,
+        unit=unit,
+        initial=initial,
+        file=_LogLines(),
+        mininterval=SECONDS_BETWEEN_LINES,
+        maxinterval=SECONDS_BETWEEN_LINES,
+        miniters=1,  # tqdm would otherwise guess after how many updates to look at the clock
+        bar_format=PROGRESS_LINE,
+    )

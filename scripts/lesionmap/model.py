@@ -14,8 +14,9 @@ from torch.nn import functional
 from torchvision.ops import FrozenBatchNorm2d
 
 from lesionmap.backbone import read_backbone, refused
-from lesionmap.errors import ModelError
+from lesionmap.errors import ModelError, SettingsError
 from lesionmap.files import written_whole
+from lesionmap.fusion import FUSIONS
 from lesionmap.model_facts import load_facts
 
 STAGE_CHANNELS = {
@@ -31,10 +32,14 @@ COUNTER = "num_batches_tracked"  # of batch norm; files of old torchvision versi
 
 @dataclass(frozen=True)
 class ModelSettings:
-    """Which network: a torchvision `backbone` and its `norm` (``frozen``, ``batch`` or ``group``)."""
+    """Which network: a torchvision `backbone`, its `norm` (``frozen``, ``batch``, ``group``), and the `fusion` of maps.
+
+    Files of models from before there was a choice of fusion do not name it.
+    """
 
     backbone: str
     norm: str
+    fusion: str = "mean"
 
 
 class TopDownStep(nn.Module):
@@ -85,6 +90,7 @@ class LesionFPN(nn.Module):
         self.to_p4, self.to_p3, self.to_p2 = TopDownStep(c5, c4), TopDownStep(c4, c3), TopDownStep(c3, c2)
         self.head = nn.Conv2d(c2, 1, kernel_size=1)
         nn.init.normal_(self.head.weight, std=0.01)
+        self.fusion = FUSIONS[settings.fusion]()
         # focal loss starts stably from the prior of a rare class (Lin et al., ICCV 2017, §4.1)
         self.head.bias = nn.Parameter(torch.tensor([RARE_LESION_PRIOR]).logit())
         self.register_buffer("mean", 255 * torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1), persistent=False)
@@ -189,9 +195,25 @@ def load_model(path: str | Path) -> LesionFPN:
     return model.eval()
 
 
-def pick_device() -> torch.device:
-    """The first CUDA GPU if there is one, else the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+def pick_device(name: str = "auto") -> torch.device:
+    """``cpu``, ``cuda`` or ``cuda:N``; ``auto`` is the first CUDA GPU if there is one, else the CPU.
+
+    Raises
+    ------
+    SettingsError
+        If there is no such GPU.
+    """
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if name == "auto":
+        return torch.device("cuda" if count else "cpu")
+    device = torch.device(name)
+    if device.type == "cuda" and (device.index or 0) >= count:
+        raise SettingsError(
+            stage="train",
+            finding=f"train.device is {name}, but torch finds {count} CUDA devices on this machine",
+            remedy="take train.device: auto or cpu, a number below that, or run where nvidia-smi lists that GPU",
+        )
+    return device
 
 
 def mixed_precision(device: torch.device) -> torch.autocast:

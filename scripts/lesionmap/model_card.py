@@ -1,6 +1,5 @@
 """The model card: what a model file says of itself, for people who did not train it."""
 
-import hashlib
 import math
 import re
 from collections.abc import Mapping
@@ -11,7 +10,7 @@ import yaml
 from jinja2 import ChainableUndefined, Environment, FileSystemLoader
 from safetensors import safe_open
 
-from lesionmap.files import write_text
+from lesionmap.files import sha256, write_text
 from lesionmap.model_facts import load_facts
 
 TEMPLATES = Path(__file__).parent / "templates/model_card"
@@ -63,11 +62,9 @@ def describe_model(model: str, output: str) -> None:
 
 
 def _file_facts(path: str) -> dict[str, Any]:
-    with open(path, "rb") as stream:
-        digest = hashlib.file_digest(stream, "sha256").hexdigest()
     with safe_open(path, framework="numpy") as file:
         numbers = sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118 – no mapping
-    return {"sha256": digest, "numbers": numbers}
+    return {"sha256": sha256(path), "numbers": numbers}
 
 
 def _figures(view: str, epoch: Mapping[str, Any]) -> dict[str, Any]:

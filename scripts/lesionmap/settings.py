@@ -16,6 +16,7 @@ from lesionmap.tile_codec import LOSSLESS
 from lesionmap.tiling import TileSpec
 
 NEEDED_COLUMNS = ["slide", "path", "split"]
+MACHINE_SETTINGS = ("device", "checkpoint_minutes")
 OPTIONAL_COLUMNS = {"annotation": "", "mpp": "", "upsample": "", "mask_mpp": "", "patient": ""}
 
 
@@ -55,6 +56,11 @@ def tile_settings(config: Mapping[str, Any]) -> dict[str, Any]:
     """What the config asks of tiles, as far as results depend on it: not on whether stores are dropped in the end."""
     tiles = config["tiles"]
     return {key: value for key, value in tiles.items() if key != "store"} | {"stored": tiles["store"] != "none"}
+
+
+def train_settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What the config asks of training, as far as results depend on it: not on where it runs or how often it saves."""
+    return {key: value for key, value in config["train"].items() if key not in MACHINE_SETTINGS}
 
 
 def read_sheet(path: str | Path, schema_path: str | Path, roots: Sequence[str] | None) -> dict[str, SlideRow]:

@@ -1,5 +1,6 @@
 """The tile store: one HDF5 file per slide, readable with h5py and hdf5plugin alone (config/README.md)."""
 
+import hashlib
 import json
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -217,6 +218,21 @@ class TileStore(AbstractContextManager["TileStore"]):
     def identity(self) -> str:
         """SHA-256 of the slide's bytes."""
         return str(self._file.attrs["identity"])
+
+    def digest(self) -> str:
+        """Digest of how the store was made and of its tables, classes of every region among them; not of its images.
+
+        Returns
+        -------
+        str
+            16 hexadecimal digits.
+        """
+        facts = {key: str(value) for key, value in self._file.attrs.items()}
+        digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
+        for group in ("regions", "tiles"):
+            for name in sorted(self._file[group]):
+                digest.update(self._file[group][name][:].tobytes())
+        return digest.hexdigest()[:16]
 
     @property
     def stain_reference(self) -> dict[str, Any]:

@@ -1,80 +1,32 @@
-"""Multi-scale training (METHOD.md §3–4): low step, high pass, fused step; exact in micro-batches of tiles."""
+"""Training (METHOD.md §3–4): epochs over all regions, validation, and the same end however often it was stopped."""
 
-import copy
 import csv
 import logging
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
-from torchvision.ops import sigmoid_focal_loss
 from tqdm import tqdm
 
-from lesionmap.dataset import RegionDataset, StoreFacts
-from lesionmap.errors import TrainingError
-from lesionmap.files import written_whole
-from lesionmap.metrics import Histograms, as_levels, binary_metrics
-from lesionmap.model import LesionFPN, ModelSettings, load_backbone, mixed_precision, pick_device, save_model
-from lesionmap.parallel import map_in_order
-from lesionmap.store import Region
-from lesionmap.tiling import IGNORE, LESION
+from lesionmap.augmentation import drawn, epoch_order
+from lesionmap.checkpoint import Checkpoint, Learner, Row, RunState, StopRequest, StopRequestedError
+from lesionmap.dataset import RegionDataset
+from lesionmap.errors import InterruptedTrainingError, TrainingError
+from lesionmap.events import Events
+from lesionmap.files import sha256, written_whole
+from lesionmap.logs import progress
+from lesionmap.model import LesionFPN, ModelSettings, load_backbone, pick_device, save_model
+from lesionmap.region_feed import RegionFeed
+from lesionmap.region_steps import NonFiniteLossError, RegionSteps, RegionTensors, TilePasses, settle_statistics
+from lesionmap.tile_batch import fitting_tile_batch
+from lesionmap.train_settings import TrainMachine, TrainSettings
+from lesionmap.validation import validate
 from lesionmap.workers import Workers
-
-Places = list[tuple[int, int]]
-Row = dict[str, float | None]
-CLAMP = 1e-6  # keeps the logit of a fused probability finite
-
-
-@dataclass(frozen=True)
-class TrainSettings:
-    """The schedule; names as in the config section ``train``.
-
-    Parameters
-    ----------
-    epochs : int
-    learning_rate : float
-        α0 of Adam.
-    decay_rate : float
-        α = α0 / (1 + decay_rate · epoch).
-    focal_gamma, focal_alpha : float
-        γ and ξ of the focal loss.
-    tile_batch : int
-        Tiles in the network at once; the gradient does not depend on it with frozen or group norm.
-    augment : bool
-        Random flips and quarter turns of whole regions.
-    seed : int
-    leave_out_above : mapping
-        Largest shares of blur, pen and fold (:class:`lesionmap.quality.RegionQuality`) of a training region.
-    """
-
-    epochs: int
-    learning_rate: float
-    decay_rate: float
-    focal_gamma: float
-    focal_alpha: float
-    tile_batch: int
-    augment: bool
-    seed: int
-    leave_out_above: Mapping[str, float] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class RegionTensors:
-    """A region on the device: low view (1, 3, s, s) and mask (1, 1, s, s), tiles (n, 3, s, s) and their places."""
-
-    name: str
-    tiles_per_side: int
-    low: Tensor
-    low_mask: Tensor
-    tiles: Tensor
-    row_col: Places
 
 
 @dataclass(frozen=True)
@@ -90,7 +42,7 @@ class TrainJob:
     model, settings
         The network and its schedule.
     facts : dict
-        What the model file records beside the weights.
+        What the model file records beside the weights; ``tiles`` and ``provenance`` among it.
     """
 
     train_paths: Sequence[str]
@@ -101,61 +53,266 @@ class TrainJob:
     facts: dict[str, Any]
 
 
-def train(job: TrainJob, output: str, history: str, checkpoints: str, *, threads: int) -> None:
-    """Train on the tile stores; publish the epoch with the lowest validation loss (the last, without validation).
+@dataclass(frozen=True)
+class TrainFiles:
+    """Where a training run writes.
 
     Parameters
     ----------
-    job : TrainJob
-    output : str
-        The model, safetensors with metadata.
+    model : str
+        The published model, safetensors with metadata. Beside it lie ``unfinished.pt`` until training is done, and
+        ``nonfinite_region.npz`` if it fails.
     history : str
         CSV, one row per epoch.
     checkpoints : str
         Folder for ``last.safetensors`` and ``best.safetensors``.
-    threads : int
-        CPU cores to use; the weights do not depend on it.
+    events : str
+        Folder for TensorBoard.
+    """
+
+    model: str
+    history: str
+    checkpoints: str
+    events: str
+
+    @property
+    def unfinished(self) -> Path:
+        """An unfinished run; no output of the rule, as Snakemake would remove it before the next start."""
+        return Path(self.model).with_name("unfinished.pt")
+
+    @property
+    def nonfinite_region(self) -> Path:
+        """The arrays of a region whose loss is not finite."""
+        return Path(self.model).with_name("nonfinite_region.npz")
+
+
+def train(job: TrainJob, files: TrainFiles, machine: TrainMachine) -> None:
+    """Train on the tile stores; publish the epoch with the lowest validation loss (the last, without validation).
+
+    An unfinished run of the same job goes on where it stands; on a CPU the result is then that of an unbroken one.
+
+    Parameters
+    ----------
+    job : TrainJob
+    files : TrainFiles
+    machine : TrainMachine
 
     Raises
     ------
     TrainingError
-        If no training slide has a lesion, or the loss stops being finite.
+        If no training slide has a lesion, the loss stops being finite, or there is an unfinished run of another job.
+    InterruptedTrainingError
+        If the process gets SIGTERM.
     SlideError
         If a slide whose tiles are not stored can no longer be read.
     """
     regions, val_regions = RegionDataset(job.train_paths, job.settings.leave_out_above), RegionDataset(job.val_paths)
     _check_lesions(regions)
+    _check_early_stop(job.settings, val_regions)
     torch.manual_seed(job.settings.seed)
     torch.use_deterministic_algorithms(True, warn_only=True)
+    device = pick_device(machine.device)
+    learner = _learner(job, device)
+    checkpoint = Checkpoint(files.unfinished, _fingerprint(job, regions, val_regions), machine.checkpoint_minutes)
+    state = checkpoint.restore(learner) or RunState(_tile_batch(job, learner.model, regions, machine.threads))
+    logging.info("%d tiles in the network at once on each thread of %s", state.tile_batch, device)
+    first_step = state.epoch * len(regions) + state.position
+    with (
+        StopRequest() as stop,
+        Workers(machine.threads, device) as workers,
+        Events(files.events, first_step) as events,
+        progress(job.settings.epochs * len(regions), "train", "region", first_step) as bar,
+    ):
+        passes = TilePasses(learner.model, state.tile_batch, workers, stop.pause_point)
+        feed = RegionFeed(regions, device, job.settings.trains_on_tile_masks)
+        val_feed = RegionFeed(val_regions, device, with_tile_masks=False)
+        _Run(job.settings, files, learner, state, checkpoint, passes, feed, val_feed, events, bar).finish()
+    _publish(job, files, learner.model, state, regions, val_regions)
+    checkpoint.path.unlink(missing_ok=True)
+
+
+def _learner(job: TrainJob, device: torch.device) -> Learner:
     model = LesionFPN(job.model)
     if job.backbone_weights:
         load_backbone(model, job.backbone_weights)
-    model = model.to(pick_device(), memory_format=torch.channels_last)  # type: ignore[call-overload]  # stub lacks it
+    model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # stub lacks it
+    optimiser = torch.optim.Adam(model.parameters(), lr=job.settings.learning_rate, betas=(0.9, 0.999), eps=1e-8)
+    return Learner(model, optimiser)
+
+
+def _fingerprint(job: TrainJob, regions: RegionDataset, val_regions: RegionDataset) -> dict[str, Any]:
+    """All that decides the weights."""
+    slides = {"training_slides": regions, "validation_slides": val_regions}
+    return {
+        "code": job.facts["provenance"]["code"],
+        "model": asdict(job.model),
+        "train": asdict(job.settings),
+        "tiles": job.facts["tiles"],
+        "backbone_weights": job.backbone_weights and sha256(job.backbone_weights),
+        **{
+            name: {store.slide: f"{store.identity}, tiles {store.content}" for store in part.stores}
+            for name, part in slides.items()
+        },
+    }
+
+
+def _tile_batch(job: TrainJob, model: LesionFPN, regions: RegionDataset, threads: int) -> int:
+    asked = job.settings.tile_batch
+    if isinstance(asked, int):
+        return asked
+    return fitting_tile_batch(model, job.model.backbone, regions.stores[0].tile_px, threads)
+
+
+@dataclass
+class _Run:
+    """The epochs of a run, from where it stands to its end."""
+
+    settings: TrainSettings
+    files: TrainFiles
+    learner: Learner
+    state: RunState
+    checkpoint: Checkpoint
+    passes: TilePasses
+    feed: RegionFeed
+    val_feed: RegionFeed
+    events: Events
+    bar: "tqdm[Any]"
+
+    def finish(self) -> None:
+        """Train until the last epoch is closed, or the validation loss has stopped falling."""
+        try:
+            while self.state.epoch < self.settings.epochs and not _is_stale(self.state.rows, self.settings):
+                self._train_epoch()
+                self._close_epoch()
+        except StopRequestedError:
+            self.checkpoint.save(self.learner, self.state)
+            raise InterruptedTrainingError(
+                stage="train",
+                finding=f"told to stop (SIGTERM) in epoch {self.state.epoch + 1} after {self.state.position} of "
+                f"{len(self.feed.regions)} regions; that is saved in {self.checkpoint.path}",
+                remedy="run again: training goes on from there",
+            ) from None
+        except NonFiniteLossError as error:
+            raise _nonfinite_error(error.region, self.files.nonfinite_region) from None
+
+    def _train_epoch(self) -> None:
+        self.learner.model.train()
+        steps = RegionSteps(self.passes, self.learner.optimiser, self.settings)
+        epoch, first = self.state.epoch, self.state.position
+        self.learner.set_rate(self.settings.rate(epoch))
+        order = epoch_order(self.settings, epoch, len(self.feed.regions))[first:]
+        tasks = ((number, drawn(self.settings, epoch, first + index)) for index, number in enumerate(order))
+        for region in self.feed.tensors(tasks):
+            self.passes.pause_point()
+            self._learn(steps, region)
+            self._show()
+            self._save_if_due()
+
+    def _learn(self, steps: RegionSteps, region: RegionTensors) -> None:
+        state = self.state
+        if not state.low_done:
+            state.losses.append(steps.low(region))
+            state.low_done = True
+        state.losses[-1] |= steps.rest(region)
+        state.low_done = False
+        state.position += 1
+
+    def _show(self) -> None:
+        losses = self.state.losses[-1]
+        self.events.add({f"region/{name}_loss": loss for name, loss in losses.items()}, self._step())
+        shown = {name: f"{loss:.4f}" for name, loss in losses.items()}
+        self.bar.set_postfix({"epoch": f"{self.state.epoch + 1}", **shown}, refresh=False)
+        self.bar.update()
+
+    def _step(self) -> int:
+        return self.state.epoch * len(self.feed.regions) + self.state.position
+
+    def _close_epoch(self) -> None:
+        model, state = self.learner.model, self.state
+        settle_statistics(model, self._low_images())
+        model.eval()
+        row: Row = {"epoch": state.epoch + 1, "learning_rate": self.settings.rate(state.epoch)}
+        row |= _mean_losses(state.losses, self.settings)
+        row |= validate(self.val_feed, self.passes, self.settings) if len(self.val_feed.regions) else {}
+        logging.info("%s", row)
+        self.bar.write("  ".join(f"{key} {value:.4g}" for key, value in row.items() if value is not None))
+        self.events.add({f"epoch/{name}": figure for name, figure in row.items() if name != "epoch"}, self._step())
+        state.rows.append(row)
+        if best_row(state.rows, self.settings) is row:
+            state.best = {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
+        state.epoch, state.position, state.losses = state.epoch + 1, 0, []
+        self._save_if_due()
+
+    def _low_images(self) -> Iterator[NDArray[np.uint8]]:
+        for number in range(len(self.feed.regions)):
+            self.passes.pause_point()
+            yield self.feed.regions.low_image(number)
+
+    def _save_if_due(self) -> None:
+        if self.checkpoint.is_due():
+            self.checkpoint.save(self.learner, self.state)
+
+
+def _mean_losses(losses: Sequence[Mapping[str, float]], settings: TrainSettings) -> Row:
+    """Mean of each loss over the regions that have it; None where no region has."""
+    row: Row = {}
+    for name in settings.losses:
+        found = [part[name] for part in losses if name in part]
+        row[f"train_{name}_loss"] = float(np.mean(found)) if found else None
+    return row
+
+
+def best_row(rows: Sequence[Row], settings: TrainSettings) -> Row:
+    """The epoch with the lowest validation loss, of equal ones the last; without validation, the last."""
+    losses = _judged(rows, settings)
+    return rows[max(index for index, loss in enumerate(losses) if loss == min(losses))] if losses else rows[-1]
+
+
+def _judged(rows: Sequence[Row], settings: TrainSettings) -> list[float]:
+    """The validation losses that choose the epoch; none without validation."""
+    return [loss for row in rows if (loss := row.get(f"val_{settings.views[0]}_loss")) is not None]
+
+
+def _is_stale(rows: Sequence[Row], settings: TrainSettings) -> bool:
+    """Whether the last `early_stop` epochs have not been better than one before."""
+    if settings.early_stop is None or len(rows) <= settings.early_stop:
+        return False
+    losses = _judged(rows, settings)
+    return min(losses[-settings.early_stop :]) >= min(losses[: -settings.early_stop])
+
+
+def _nonfinite_error(region: RegionTensors, path: Path) -> TrainingError:
+    """The error that names a region whose loss is not finite, and the file in which it now lies."""
+    arrays = {name: getattr(region, name).cpu().numpy() for name in ("low", "low_mask", "tiles", "tile_masks")}
+    with written_whole(path) as draft:
+        np.savez_compressed(draft, name=region.name, row_col=np.array(region.row_col), **arrays)
+    return TrainingError(
+        stage="train",
+        finding=f"the loss is no longer finite at region {region.name}; its arrays are in {path}",
+        remedy="look at that region, or lower train.learning_rate",
+    )
+
+
+def _publish(
+    job: TrainJob,
+    files: TrainFiles,
+    model: LesionFPN,
+    state: RunState,
+    regions: RegionDataset,
+    val_regions: RegionDataset,
+) -> None:
     facts = job.facts | {
         "stain_reference": regions.stores[0].stain_reference,
         "training_slides": {store.slide: store.identity for store in regions.stores if len(store.used)},
         "validation_slides": {store.slide: store.identity for store in val_regions.stores},
     }
-    rows: list[Row] = []
-    with Workers(threads) as workers:
-        for row in _epochs(model, regions, val_regions, job.settings, workers):
-            rows.append(row)
-            _save_epoch(Path(checkpoints), model, job.model, facts | {"epoch": row}, best=_is_best(rows))
-    _write_history(history, rows)
-    with written_whole(output) as draft:
-        shutil.copyfile(Path(checkpoints) / "best.safetensors", draft)
-
-
-def _is_best(rows: list[Row]) -> bool:
-    losses = [loss for row in rows if (loss := row.get("val_low_loss")) is not None]
-    return not losses or losses[-1] == min(losses)
-
-
-def _save_epoch(
-    folder: Path, model: LesionFPN, model_settings: ModelSettings, facts: dict[str, Any], *, best: bool
-) -> None:
-    for name in ["last", *(["best"] if best else [])]:
-        save_model(folder / f"{name}.safetensors", model, model_settings, facts)
+    folder = Path(files.checkpoints)
+    save_model(folder / "last.safetensors", model, job.model, facts | {"epoch": state.rows[-1]})
+    model.load_state_dict(state.best)
+    save_model(folder / "best.safetensors", model, job.model, facts | {"epoch": best_row(state.rows, job.settings)})
+    _write_history(files.history, state.rows)
+    with written_whole(files.model) as draft:
+        shutil.copyfile(folder / "best.safetensors", draft)
 
 
 def _write_history(path: str, rows: list[Row]) -> None:
@@ -189,258 +346,10 @@ def _check_lesions(regions: RegionDataset) -> None:
         )
 
 
-def _epochs(
-    model: LesionFPN,
-    regions: RegionDataset,
-    val_regions: RegionDataset,
-    settings: TrainSettings,
-    workers: Workers,
-) -> Iterator[Row]:
-    """Train epoch after epoch; yield each epoch's figures with the model in evaluation mode."""
-    optimiser = torch.optim.Adam(model.parameters(), lr=settings.learning_rate, betas=(0.9, 0.999), eps=1e-8)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda epoch: 1 / (1 + settings.decay_rate * epoch))
-    generator = np.random.default_rng(settings.seed)
-    with tqdm(total=settings.epochs * len(regions), desc="train", unit="region") as bar:
-        for epoch in range(settings.epochs):
-            model.train()
-            losses = []
-            order = generator.permutation(len(regions)).tolist()
-            for region in _loaded(regions, order, model.mean.device, generator if settings.augment else None):
-                losses.append(joint_step(model, optimiser, region, settings, workers))
-                bar.set_postfix(epoch=epoch + 1, loss=f"{losses[-1][1]:.4f}")
-                bar.update()
-            low_loss, fused_loss = np.mean(losses, axis=0)
-            row: Row = {"epoch": epoch + 1, "learning_rate": float(schedule.get_last_lr()[0])}
-            row |= {"train_low_loss": float(low_loss), "train_fused_loss": float(fused_loss)}
-            schedule.step()
-            settle_statistics(model, map(regions.low_image, range(len(regions))))
-            row |= validate(model.eval(), val_regions, settings, workers) if len(val_regions) else {}
-            logging.info("%s", row)
-            bar.write("  ".join(f"{key} {value:.4g}" for key, value in row.items() if value is not None))
-            yield row
-
-
-def _loaded(
-    regions: RegionDataset, order: Iterable[int], device: torch.device, generator: np.random.Generator | None = None
-) -> Iterator[RegionTensors]:
-    """Regions on the device; the next is read while one is worked on. With a generator they are turned at random."""
-
-    def drawn() -> Iterator[tuple[int, int, bool]]:  # by this thread alone, so that a seed means one order
-        for number in order:
-            yield number, int(generator.integers(4)) if generator else 0, bool(generator and generator.integers(2))
-
-    def read(task: tuple[int, int, bool]) -> tuple[StoreFacts, Region]:
-        number, quarters, flip = task
-        facts = regions.facts(number)
-        return facts, turned(regions[number], facts.tiles_per_side, quarters, flip)
-
-    for facts, region in map_in_order(read, drawn(), 1):
-        yield RegionTensors(
-            name=f"{facts.slide} at x={region.xy_lv0[0]:.0f} y={region.xy_lv0[1]:.0f}",
-            tiles_per_side=facts.tiles_per_side,
-            low=_images(region.low_image[None]).to(device),
-            low_mask=torch.from_numpy(region.low_mask)[None, None].to(device),
-            tiles=_images(region.images).to(device),
-            row_col=[(int(row), int(column)) for row, column in region.row_col],
-        )
-
-
-def _images(stack: NDArray[np.uint8]) -> Tensor:
-    return torch.from_numpy(stack).permute(0, 3, 1, 2)  # (N, H, W, 3) → (N, 3, H, W)
-
-
-def turned(region: Region, tiles_per_side: int, quarters: int, flip: bool) -> Region:
-    """The region turned by `quarters` × 90° and then mirrored left to right, in both resolutions alike."""
-
-    def turn(stack: NDArray[Any]) -> NDArray[Any]:  # (N, H, W, …)
-        rotated = np.rot90(stack, quarters, axes=(1, 2))
-        return np.ascontiguousarray(rotated[:, :, ::-1] if flip else rotated)
-
-    n = tiles_per_side
-    old_place = turn(np.arange(n * n).reshape(1, n, n))[0]
-    new_place = np.empty(n * n, dtype=np.int64)
-    new_place[old_place.ravel()] = np.arange(n * n)
-    moved = new_place[region.row_col[:, 0].astype(np.int64) * n + region.row_col[:, 1]]
-    return replace(
-        region,
-        low_image=turn(region.low_image[None])[0],
-        low_mask=turn(region.low_mask[None])[0],
-        row_col=np.stack([moved // n, moved % n], axis=1).astype(np.uint8),
-        images=turn(region.images),
-        masks=turn(region.masks),
-    )
-
-
-def joint_step(
-    model: LesionFPN,
-    optimiser: torch.optim.Optimizer,
-    region: RegionTensors,
-    settings: TrainSettings,
-    workers: Workers,
-) -> tuple[float, float]:
-    """Both updates that one region makes (METHOD.md §4): low step, then high pass and fused step.
-
-    Returns
-    -------
-    (float, float)
-        Focal loss of the low step and of the fused step.
-    """
-    optimiser.zero_grad()
-    low_logits = _logits(model, region.low)
-    low_loss = focal_sum(low_logits, region.low_mask, settings) / _counted(region.low_mask)
-    low_loss.backward()  # type: ignore[no-untyped-call]  # torch does not type it
-    optimiser.step()
-    optimiser.zero_grad()
-    fused_loss = fused_backward(model, region, settings, workers)
-    if not np.isfinite(low_loss.item() + fused_loss):
+def _check_early_stop(settings: TrainSettings, val_regions: RegionDataset) -> None:
+    if settings.early_stop is not None and not len(val_regions):
         raise TrainingError(
             stage="train",
-            finding=f"the loss is no longer finite at region {region.name}",
-            remedy="lower train.learning_rate, or look at that region",
+            finding=f"train.early_stop is {settings.early_stop}, but there is no validation slide to judge epochs by",
+            remedy="give some slides the split val, or set train.early_stop: null",
         )
-    optimiser.step()
-    return low_loss.item(), fused_loss
-
-
-def fused_backward(model: LesionFPN, region: RegionTensors, settings: TrainSettings, workers: Workers) -> float:
-    """Add the gradient of the fused loss to the weights, `tile_batch` tiles at a time; return the loss.
-
-    Downsampling and fusion are local, so the loss is a sum over tile blocks. T2 is computed once and cut from its
-    graph; each micro-batch gives its part of the weights' and of T2's gradient, which then flows back once through
-    the low pass.
-    """
-    weights = [weight for weight in model.parameters() if weight.requires_grad]
-    t2 = torch.sigmoid(_logits(model, region.low))  # (1, 1, s, s)
-    leaf = t2.detach().requires_grad_()
-    counted = _counted(region.low_mask)
-
-    def part(batch: tuple[Places, Tensor | None]) -> tuple[float, tuple[Tensor | None, ...]]:
-        places, tiles = batch
-        fused = blocks(leaf, places, region.tiles_per_side)  # (k, 1, s/n, s/n)
-        if tiles is not None:
-            fused = (downsampled_probability(model, tiles, region.tiles_per_side) + fused) / 2
-        mask = blocks(region.low_mask, places, region.tiles_per_side)
-        loss = focal_sum(torch.logit(fused, eps=CLAMP), mask, settings) / counted
-        return loss.item(), torch.autograd.grad(loss, [leaf, *weights], allow_unused=True)
-
-    total, leaf.grad = 0.0, torch.zeros_like(leaf)
-    with own_statistics(model):
-        for loss, gradients in workers.map(part, _micro_batches(region, settings.tile_batch)):
-            total += loss
-            for tensor, gradient in zip([leaf, *weights], gradients, strict=True):
-                if gradient is not None:
-                    tensor.grad = gradient if tensor.grad is None else tensor.grad.add_(gradient)
-    t2.backward(leaf.grad)  # type: ignore[no-untyped-call]  # torch does not type it
-    return total
-
-
-@torch.no_grad()
-def settle_statistics(model: LesionFPN, low_images: Iterable[NDArray[np.uint8]]) -> None:
-    """Set trainable batch norm's running statistics to their mean over the low views of all regions.
-
-    Running averages at batch 1 follow the last few regions and lag behind the weights (PreciseBN: Wu & Johnson,
-    arXiv:2105.07576, §3). Frozen and group norm have none.
-    """
-    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # the plain mean of all batches
-    model.train()
-    for low_image in low_images if norms else ():
-        _logits(model, _images(low_image[None]).to(model.mean.device))
-
-
-@contextmanager
-def own_statistics(model: LesionFPN) -> Iterator[None]:
-    """Let trainable batch norm normalise tiles by their own statistics, and keep its running ones as they are.
-
-    Statistics of mixed scales fit neither (METHOD.md §4): the running ones are those of the low view, which the pass
-    over whole slides reads. Frozen and group norm have none, and are not touched.
-    """
-    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
-    before = [(norm.momentum, norm.training, copy.deepcopy(norm.num_batches_tracked)) for norm in norms]
-    for norm in norms:
-        norm.momentum, norm.training = 0.0, True
-    yield
-    for norm, (momentum, training, count) in zip(norms, before, strict=True):
-        norm.momentum, norm.training, norm.num_batches_tracked = momentum, training, count
-
-
-def _micro_batches(region: RegionTensors, tile_batch: int) -> list[tuple[Places, Tensor | None]]:
-    """Tiles and their places, `tile_batch` at a time; last, the places without a tile."""
-    starts = range(0, len(region.tiles), tile_batch)
-    batches: list[tuple[Places, Tensor | None]] = [
-        (region.row_col[first : first + tile_batch], region.tiles[first : first + tile_batch]) for first in starts
-    ]
-    n = region.tiles_per_side
-    alone = [(row, column) for row in range(n) for column in range(n) if (row, column) not in region.row_col]
-    return [*batches, (alone, None)] if alone else batches
-
-
-def downsampled_probability(model: LesionFPN, tiles: Tensor, factor: int) -> Tensor:
-    """T1 of some tiles: (k, 3, s, s) uint8 → (k, 1, s/factor, s/factor), the area mean of probabilities."""
-    return nn.functional.avg_pool2d(torch.sigmoid(_logits(model, tiles)), factor)
-
-
-def blocks(image: Tensor, places: Places, n: int) -> Tensor:
-    """The blocks of a (1, C, s, s) map that tiles at (row, column) of an n×n region cover; (k, C, s/n, s/n)."""
-    side = image.shape[-1] // n
-    return torch.cat([image[..., r * side : (r + 1) * side, c * side : (c + 1) * side] for r, c in places])
-
-
-@torch.no_grad()
-def fuse(model: LesionFPN, region: RegionTensors, t2: Tensor, tile_batch: int, workers: Workers) -> Tensor:
-    """The fused map of a region: mean of T1 and T2 where a tile exists, T2 elsewhere; (1, 1, s, s)."""
-    n = region.tiles_per_side
-    fused, side = t2.clone(), t2.shape[-1] // n
-
-    def pass_tiles(batch: tuple[Places, Tensor | None]) -> Tensor | None:
-        with torch.no_grad():  # each thread has its own switch
-            return None if batch[1] is None else downsampled_probability(model, batch[1], n)
-
-    batches = _micro_batches(region, tile_batch)
-    with own_statistics(model):
-        t1s = list(workers.map(pass_tiles, batches))
-    for (places, _), t1 in zip(batches, t1s, strict=True):
-        for block, (row, column) in zip([] if t1 is None else t1, places, strict=t1 is not None):
-            view = fused[0, :, row * side : (row + 1) * side, column * side : (column + 1) * side]
-            view.copy_((block + view) / 2)
-    return fused
-
-
-def focal_sum(logits: Tensor, mask: Tensor, settings: TrainSettings) -> Tensor:
-    """Focal loss (claim 5) against the lesion class, summed over the pixels that are not 255."""
-    target = (mask == LESION).to(logits.dtype)
-    loss = sigmoid_focal_loss(logits, target, alpha=settings.focal_alpha, gamma=settings.focal_gamma)
-    total: Tensor = (loss * (mask != IGNORE)).sum()
-    return total
-
-
-def _counted(mask: Tensor) -> int:
-    return max(1, int((mask != IGNORE).sum()))
-
-
-def _logits(model: LesionFPN, images: Tensor) -> Tensor:
-    with mixed_precision(images.device):
-        logits: Tensor = model(images)
-    return logits if logits.dtype == torch.float64 else logits.float()
-
-
-@torch.no_grad()
-def validate(model: LesionFPN, regions: RegionDataset, settings: TrainSettings, workers: Workers) -> Row:
-    """Loss, Dice and AUROC of the low view and of the fused map on the validation slides."""
-    seen: dict[str, Histograms] = {"low": Histograms.empty(), "fused": Histograms.empty()}
-    loss, counted = 0.0, 0
-    for region in _loaded(regions, range(len(regions)), model.mean.device):
-        low_logits = _logits(model, region.low)
-        loss += focal_sum(low_logits, region.low_mask, settings).item()
-        counted += _counted(region.low_mask)
-        t2 = torch.sigmoid(low_logits)
-        for view, probability in (("low", t2), ("fused", fuse(model, region, t2, settings.tile_batch, workers))):
-            levels = as_levels(probability[0, 0].cpu().numpy())
-            seen[view] += Histograms.of(levels, region.low_mask[0, 0].cpu().numpy())
-    row: Row = {"val_low_loss": loss / max(1, counted)}
-    for view, histograms in seen.items():
-        figures = binary_metrics(histograms, threshold=0.5)
-        row |= {f"val_{view}_dice": figures["dice"], f"val_{view}_auroc": figures["auroc"]}
-    return row

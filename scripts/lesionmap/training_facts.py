@@ -1,10 +1,10 @@
 """What a model file records of its training from the start: all that another facility needs to use it."""
 
-import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from lesionmap.files import sha256
 from lesionmap.tiling import IGNORE, LESION, STORED_CLASSES, TileSpec
 
 THRESHOLD = 0.5  # claim 8; that of the figures on validation slides, and of the config's inference.threshold
@@ -38,13 +38,8 @@ def training_facts(tiles: Mapping[str, Any], weights: str | None, provenance: di
         "threshold": THRESHOLD,
         "tiles": dict(tiles),
         "mpp": {"high": spec.mpp, "low": spec.low_mpp},
-        "backbone_weights": {"file": Path(weights).name, "sha256": _sha256(weights)} if weights else None,
+        "backbone_weights": {"file": Path(weights).name, "sha256": sha256(weights)} if weights else None,
         "licence": LICENCE,
         "intended_use": INTENDED_USE,
         "provenance": provenance,
     }
-
-
-def _sha256(path: str) -> str:
-    with open(path, "rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -7,6 +7,8 @@ from typing import TypeVar
 
 import torch
 
+CPU = torch.device("cpu")
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -21,12 +23,13 @@ class Workers(AbstractContextManager["Workers"]):
     Parameters
     ----------
     threads : int
-        Not used where a GPU computes: it takes one pass after another.
+    device : torch.device
+        A GPU takes one pass after another, whatever `threads` says.
     """
 
-    def __init__(self, threads: int) -> None:
+    def __init__(self, threads: int, device: torch.device = CPU) -> None:
         torch.set_num_threads(1)
-        self._threads = 1 if torch.cuda.is_available() else threads
+        self._threads = 1 if device.type == "cuda" else threads
         self._pool = ThreadPoolExecutor(self._threads)
 
     def __exit__(self, *_: object) -> None:

@@ -5,12 +5,13 @@ import pandas as pd
 import pytest
 import torch
 import yaml
-from lesionmap.costs import FORWARD_FLOPS, Work, costs_of, predict_work
+from lesionmap.costs import Work, costs_of, predict_work
 from lesionmap.doctor import examine_sheet
 from lesionmap.errors import LesionMapError, SlideError
 from lesionmap.files import write_json
 from lesionmap.inspection import SlideRow
 from lesionmap.model import LesionFPN, ModelSettings
+from lesionmap.network_costs import FORWARD_FLOPS
 from lesionmap.tissue import TissueSettings
 from pyramids import damage, info_of, write_tiff
 from torch.utils.flop_counter import FlopCounterMode
@@ -225,6 +226,29 @@ def test_the_networks_operations_are_what_torch_counts(backbone):
     with FlopCounterMode(display=False) as counter:
         model(images)
     assert FORWARD_FLOPS[backbone] == pytest.approx(counter.get_total_flops(), rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "passes"),
+    [
+        ("joint", 3 * (2 * 2 + 100) + 51),  # three for forward and backward; the low view twice
+        ("sequential", 3 * (2 * 2 + 100) + 51),
+        ("low_only", 3 * 2 + 1),
+        ("high_only", 3 * 100 + 50),
+    ],
+)
+def test_each_schedule_costs_its_passes(config, schedule, passes):
+    config["tiles"]["tile_px"], config["train"]["epochs"], config["train"]["schedule"] = 512, 10, schedule
+    work = [("train", Work(2, 100, 0, "", 0.0, 0, 0)), ("val", Work(1, 50, 0, "", 0.0, 0, 0))]
+    hours = 10 * passes * FORWARD_FLOPS["resnet50"] / 80e9 / 3600
+    assert costs_of(work, config).cpu_hours["train"] == pytest.approx(hours, abs=1e-3)
+
+
+def test_an_automatic_tile_batch_costs_what_it_may_take_on_a_cpu(config):
+    config["train"]["tile_batch"] = 4
+    expected = costs_of([], config).training_memory_gb
+    config["train"]["tile_batch"] = "auto"
+    assert costs_of([], config).training_memory_gb == expected
 
 
 def test_costs_are_the_sums_that_arithmetic_gives(config):

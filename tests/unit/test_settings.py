@@ -4,7 +4,8 @@ import pytest
 import yaml
 from lesionmap.errors import SettingsError
 from lesionmap.inspection import SlideRow
-from lesionmap.settings import check_config, read_sheet, reference_file
+from lesionmap.settings import check_config, read_sheet, reference_file, train_settings
+from lesionmap.train_settings import TrainSettings
 from pyramids import row
 
 pytestmark = pytest.mark.slides
@@ -43,6 +44,8 @@ def test_the_shipped_config_is_the_methods(config):
     assert (tiles["region_px"], tiles["tile_px"], tiles["mpp"]) == (4096, 512, 0.25)
     assert (train["epochs"], train["learning_rate"], train["focal_gamma"], train["focal_alpha"]) == (50, 0.001, 2, 0.75)
     assert (inference["mpp"], inference["batch_size"], inference["threshold"]) == (2.5, 128, 0.5)
+    assert (train["schedule"], train["early_stop"], train["stain_jitter"]) == ("joint", None, 0)
+    assert config["model"]["fusion"] == "mean"
     assert config["stain"]["method"] == "vahadane"
     assert (config["model"]["backbone"], config["model"]["weights"]) == ("resnet50", "imagenet")
 
@@ -50,6 +53,9 @@ def test_the_shipped_config_is_the_methods(config):
 def test_every_mistake_is_named_at_once(root, config):
     wrong = copy.deepcopy(config)
     wrong["train"]["epochs"] = 0
+    wrong["train"]["tile_batch"] = "all"
+    wrong["train"]["device"] = "gpu"
+    wrong["train"]["stain_jitter"] = 0.6
     wrong["stain"]["method"] = "reinhard"
     del wrong["tissue"]["mpp"]
     wrong["inference"]["treshold"] = 0.5
@@ -57,9 +63,28 @@ def test_every_mistake_is_named_at_once(root, config):
         check(root, wrong)
     message = str(raised.value)
     assert "train.epochs: 0 is less than the minimum of 1 (passes over all regions)" in message
+    assert "train.tile_batch: 'all' is not valid under any of the given schemas (tiles in the network at" in message
+    assert "train.device: 'gpu' does not match" in message
+    assert "(auto, cpu, cuda or cuda:N)" in message
+    assert "train.stain_jitter: 0.6 is greater than the maximum of 0.5" in message
     assert "stain.method: 'reinhard' is not one of ['vahadane', 'macenko', 'none', 'staintools']" in message
     assert "tissue: 'mpp' is a required property" in message
     assert "inference: Additional properties are not allowed ('treshold' was unexpected)" in message
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("tile_batch", "auto"), ("device", "cuda:3"), ("early_stop", 5), ("checkpoint_minutes", 0), ("stain_jitter", 0.5)],
+)
+def test_every_way_to_set_training_is_valid(root, config, key, value):
+    config["train"][key] = value
+    check(root, config)
+
+
+def test_where_training_runs_is_no_setting_of_its_result(config):
+    kept = train_settings(config)
+    assert set(config["train"]) - set(kept) == {"device", "checkpoint_minutes"}
+    assert TrainSettings(**kept).schedule == "joint"
 
 
 def test_a_region_that_is_no_whole_number_of_tiles_is_refused_at_once(root, config):

@@ -126,3 +126,43 @@ def test_results_come_in_order_and_few_at_a_time():
 def test_an_error_of_one_thread_reaches_the_caller():
     with pytest.raises(ZeroDivisionError):
         list(map_in_order(lambda item: 1 // (item - 5), range(100), 2))
+
+
+def test_a_store_gives_back_what_was_put_in_and_the_same_bytes(tmp_path):
+    parts = [region(5), region(0), region(16)]
+    for name in ("one.h5", "two.h5"):
+        with new_store(tmp_path / name, SPEC, {"slide": "s1"}, TileCodec()) as writer:
+            for part in parts:
+                writer.append(packed(part, TileCodec()))
+    with TileStore(tmp_path / "one.h5") as opened:
+        assert (len(opened), opened.spec, opened.slide) == (3, SPEC, "s1")
+        for index, part in enumerate(parts):
+            read = opened.region(index)
+            assert read.xy_lv0 == part.xy_lv0
+            for name in ("low_image", "low_mask", "row_col", "images", "masks"):
+                np.testing.assert_array_equal(getattr(read, name), getattr(part, name))
+        expected = [[int((part.masks == code).sum()) for code in range(4)] for part in parts]
+        assert opened.class_pixels().tolist() == expected
+    assert (tmp_path / "one.h5").read_bytes() == (tmp_path / "two.h5").read_bytes()
+
+
+def test_a_failing_writer_leaves_no_store(tmp_path):
+    with pytest.raises(RuntimeError), new_store(tmp_path / "s.h5", SPEC, {"slide": "s"}, TileCodec()) as writer:
+        writer.append(packed(region(), TileCodec()))
+        raise RuntimeError
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("label", "facts", "same"), [(2, {}, True), (3, {}, False), (2, {"provenance": {"a": 2}}, False)]
+)
+def test_the_digest_tells_other_outlines_and_settings(tmp_path, label, facts, same):
+    part, other = region(1), region(1)
+    other.masks[part.masks == 2] = label
+    digests = []
+    for name, one, more in (("one.h5", part, {}), ("two.h5", other, facts)):
+        with new_store(tmp_path / name, SPEC, {"slide": "s", "provenance": {"a": 1}} | more, TileCodec()) as writer:
+            writer.append(packed(one, TileCodec()))
+        with TileStore(tmp_path / name) as store:
+            digests.append(store.digest())
+    assert (digests[0] == digests[1]) == same

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -154,6 +155,29 @@ def test_new_logic_in_stain_reruns_stain_and_what_follows(project, checkout):
     assert "FIT_ITERATIONS = 100" in text
     path.write_text(text.replace("FIT_ITERATIONS = 100", "FIT_ITERATIONS = 50"))
     assert project.planned() == of("fit_stain", *ALL_SLIDES) | normalised_anew()
+
+
+def test_where_training_runs_and_how_often_it_is_saved_reruns_nothing(project):
+    project.config["train"] |= {"device": "cpu", "checkpoint_minutes": 0}
+    assert "Nothing to be done" in project.run()
+
+
+def test_killed_training_goes_on_where_it_stood(project, tmp_path):
+    project.config["train"] |= {"epochs": 2, "checkpoint_minutes": 0}
+    unfinished = project.folder / "results/model/unfinished.pt"
+    with open(tmp_path / "printed", "w", encoding="utf-8") as printed:
+        process = subprocess.Popen(project.command(), stdout=printed, stderr=printed, start_new_session=True)
+        while not unfinished.exists():
+            assert process.poll() is None, (tmp_path / "printed").read_text()
+            time.sleep(0.05)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    project.run("--unlock")
+    project.run()
+    first, *_, last = re.findall(r"train: (\d+) of (\d+) regions", (project.folder / "logs/train.log").read_text())
+    assert 0 < int(first[0]) < int(first[1]) == int(last[0])
+    assert not unfinished.exists()
+    assert list((project.folder / "logs/tensorboard").iterdir())
 
 
 @pytest.mark.parametrize("stage", ["extract_tiles", "train"])

@@ -11,7 +11,8 @@ from lesionmap.files import read_json
 from lesionmap.losses import RunFiles, show_quarantine
 from lesionmap.manifest import good_slides
 from lesionmap.provenance import code_digest
-from lesionmap.settings import check_config, inspection_settings, read_sheet, reference_file, tile_settings
+from lesionmap.settings import check_config, inspection_settings, read_sheet, reference_file
+from lesionmap.settings import tile_settings, train_settings
 
 try:
     check_config(config, f"{workflow.basedir}/workflow/schemas/config.schema.yaml")

@@ -4,6 +4,8 @@
 #         results/model/checkpoints/            the last and the best epoch
 #         results/model/learning_curves.svg     loss, Dice and AUROC over the epochs
 #         results/model/MODEL_CARD.md           what the model is, from the model file alone
+#         results/model/unfinished.pt           while training is unfinished: where it goes on
+#         logs/tensorboard/                     losses and validation figures, for TensorBoard
 
 
 localrules:
@@ -52,9 +54,10 @@ rule train:
         mem_mb=24000,
         runtime=2880,
     params:
-        model={key: config["model"][key] for key in ("backbone", "norm")},
+        model={key: config["model"][key] for key in ("backbone", "norm", "fusion")},
         weights=config["model"]["weights"],
-        train=config["train"],
+        train=train_settings(config),
+        events="logs/tensorboard",
         tiles=tile_settings(config),
         code=code_digest("train"),
     script:

@@ -1,0 +1,87 @@
+"""How a network is trained: the config section ``train``, and what follows from it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+AUTO = "auto"
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """What decides the weights; names as in the config section ``train``.
+
+    Parameters
+    ----------
+    schedule : str
+        ``joint``, ``sequential`` (METHOD.md §4), or a baseline: ``low_only``, ``high_only``.
+    epochs : int
+    learning_rate : float
+        α0 of Adam.
+    decay_rate : float
+        α = α0 / (1 + decay_rate · epoch).
+    focal_gamma, focal_alpha : float
+        γ and ξ of the focal loss.
+    tile_batch : int or "auto"
+        Tiles in the network at once; the gradient does not depend on it with frozen or group norm, but for rounding.
+    augment : bool
+        Random flips and quarter turns of whole regions.
+    stain_jitter : float
+        Each stain of a region is strengthened by exp of a number drawn from ±this; 0 for none.
+    early_stop : int or None
+        Epochs without a better validation loss after which training ends; None: never.
+    seed : int
+    leave_out_above : mapping
+        Largest shares of blur, pen and fold (:class:`lesionmap.quality.RegionQuality`) of a training region.
+    """
+
+    schedule: str
+    epochs: int
+    learning_rate: float
+    decay_rate: float
+    focal_gamma: float
+    focal_alpha: float
+    tile_batch: int | str
+    augment: bool
+    stain_jitter: float
+    early_stop: int | None
+    seed: int
+    leave_out_above: Mapping[str, float] = field(default_factory=dict)
+
+    def rate(self, epoch: int) -> float:
+        """Adam's learning rate in an epoch, counted from 0."""
+        return self.learning_rate / (1 + self.decay_rate * epoch)
+
+    @property
+    def views(self) -> tuple[str, ...]:
+        """Maps of a region that the schedule trains, and validation therefore judges; the first chooses the epoch."""
+        baselines: dict[str, tuple[str, ...]] = {"low_only": ("low",), "high_only": ("high",)}
+        return baselines.get(self.schedule, ("low", "fused"))
+
+    @property
+    def losses(self) -> tuple[str, ...]:
+        """Losses that a region is trained by, in their order."""
+        return {"sequential": ("low", "high", "fused")}.get(self.schedule, self.views)
+
+    @property
+    def trains_on_tile_masks(self) -> bool:
+        """Whether tiles have a loss of their own."""
+        return self.schedule in ("sequential", "high_only")
+
+
+@dataclass(frozen=True)
+class TrainMachine:
+    """Where and how safely training runs; none of it decides the weights.
+
+    Parameters
+    ----------
+    device : str
+        ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+    checkpoint_minutes : float
+        Between two savings of an unfinished run; 0 saves after every region.
+    threads : int
+        CPU cores to use.
+    """
+
+    device: str
+    checkpoint_minutes: float
+    threads: int

@@ -1,0 +1,71 @@
+"""How good the network is on the validation slides, after each epoch."""
+
+import math
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from lesionmap.augmentation import Draw
+from lesionmap.checkpoint import Row
+from lesionmap.metrics import Histograms, as_levels, binary_metrics
+from lesionmap.region_feed import RegionFeed
+from lesionmap.region_steps import (
+    NonFiniteLossError,
+    RegionTensors,
+    TilePasses,
+    counted,
+    focal_sum,
+    fused_map,
+    logits_of,
+    map_loss,
+    stitched,
+    tile_maps,
+)
+from lesionmap.train_settings import TrainSettings
+
+UNTURNED = Draw()
+
+
+@torch.no_grad()
+def validate(feed: RegionFeed, passes: TilePasses, settings: TrainSettings) -> Row:
+    """Loss, Dice and AUROC of each of the schedule's views, against the mask of the low view.
+
+    The model must be in evaluation mode.
+
+    Raises
+    ------
+    NonFiniteLossError
+        If the last update has spoilt the weights.
+    """
+    seen = {view: Histograms.empty() for view in settings.views}
+    losses, n_pixels = dict.fromkeys(settings.views, 0.0), 0
+    for region in feed.tensors((number, UNTURNED) for number in range(len(feed.regions))):
+        passes.pause_point()
+        n_pixels += counted(region.low_mask)
+        for view, loss, probability in _views(passes, region, settings):
+            if not math.isfinite(loss):
+                raise NonFiniteLossError(region)
+            losses[view] += loss
+            levels = as_levels(probability[0, 0].cpu().numpy())
+            seen[view] += Histograms.of(levels, region.low_mask[0, 0].cpu().numpy())
+    row: Row = {}
+    for view, histograms in seen.items():
+        figures = binary_metrics(histograms, threshold=0.5)
+        row |= {f"val_{view}_loss": losses[view] / max(1, n_pixels)}
+        row |= {f"val_{view}_dice": figures["dice"], f"val_{view}_auroc": figures["auroc"]}
+    return row
+
+
+def _views(passes: TilePasses, region: RegionTensors, settings: TrainSettings) -> Iterator[tuple[str, float, Tensor]]:
+    """Name, focal loss (a sum over pixels) and probability map, (1, 1, s, s), of each view."""
+    if "high" in settings.views:
+        t1 = stitched(tile_maps(passes, region), region, region.low_mask.float())
+        yield "high", map_loss(t1, region.low_mask, settings).item(), t1
+        return
+    logits = logits_of(passes.model, region.low)
+    t2 = torch.sigmoid(logits)
+    yield "low", focal_sum(logits, region.low_mask, settings).item(), t2
+    if "fused" in settings.views:
+        fused = fused_map(passes.model, region, tile_maps(passes, region), t2)
+        yield "fused", map_loss(fused, region.low_mask, settings).item(), fused

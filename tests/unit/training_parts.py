@@ -1,0 +1,102 @@
+"""Small regions, stores and networks that the tests of training share."""
+
+import csv
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from lesionmap.augmentation import Draw
+from lesionmap.model import LesionFPN, ModelSettings
+from lesionmap.region_steps import RegionTensors, TilePasses
+from lesionmap.store import Region, new_store, packed
+from lesionmap.tile_codec import TileCodec
+from lesionmap.tiling import TileSpec
+from lesionmap.train_settings import TrainMachine, TrainSettings
+from lesionmap.training import TrainFiles, TrainJob, train
+from stained import PROFILE
+
+NETWORK = ModelSettings("resnet18", "group")
+USUAL = TrainSettings(
+    schedule="joint",
+    epochs=2,
+    learning_rate=0.001,
+    decay_rate=0.5,
+    focal_gamma=2.0,
+    focal_alpha=0.75,
+    tile_batch=3,
+    augment=True,
+    stain_jitter=0,
+    early_stop=None,
+    seed=0,
+)
+STAIN = vars(PROFILE)
+UNCHANGED = Draw()
+
+
+def settings(**changes):
+    return replace(USUAL, **changes)
+
+
+def region(seed=0, n_tiles=5, lesion=True, side=32):
+    """A random region of 16 possible tiles, of which some are missing and some pixels are beyond the slide."""
+    rng = np.random.default_rng(seed)
+    places = np.sort(rng.permutation(16)[:n_tiles])
+    low_mask = (rng.random((side, side)) < 0.3).astype(np.uint8) * lesion
+    low_mask[:, side - 2 :] = 255
+    masks = rng.integers(0, 4, (n_tiles, side, side), dtype=np.uint8) * lesion
+    masks[:, :3] = 255
+    return Region(
+        xy_lv0=(128.0 * seed, 0.0),
+        low_image=rng.integers(0, 256, (side, side, 3), dtype=np.uint8),
+        low_mask=low_mask,
+        row_col=np.stack([places // 4, places % 4], axis=1).astype(np.uint8),
+        images=rng.integers(0, 256, (n_tiles, side, side, 3), dtype=np.uint8),
+        masks=masks,
+    )
+
+
+def tensors(part):
+    return RegionTensors(
+        name="test",
+        tiles_per_side=4,
+        low=torch.from_numpy(part.low_image[None]).permute(0, 3, 1, 2),
+        low_mask=torch.from_numpy(part.low_mask)[None, None],
+        tiles=torch.from_numpy(part.images).permute(0, 3, 1, 2),
+        row_col=[(int(r), int(c)) for r, c in part.row_col],
+        tile_masks=torch.from_numpy(part.masks)[:, None],
+    )
+
+
+def network(kind=NETWORK, dtype=torch.float64, seed=0):
+    torch.manual_seed(seed)
+    model = LesionFPN(kind).to(dtype)
+    torch.nn.init.normal_(model.head.weight, std=0.1)
+    return model.train()
+
+
+def passes(model, workers, tile_batch=3, pause_point=lambda: None):
+    return TilePasses(model, tile_batch, workers, pause_point)
+
+
+def store(path, *regions, slide="s1"):
+    facts = {"slide": slide, "identity": "f" * 64, "stain": {"reference": STAIN}, "provenance": {"a": 1}}
+    side = len(regions[0].low_mask)
+    with new_store(path, TileSpec(4 * side, side, 0.25), facts, TileCodec()) as writer:
+        for part in regions:
+            writer.append(packed(part, TileCodec()))
+    return str(path)
+
+
+def files(folder):
+    paths = ("m.safetensors", "history.csv", "checkpoints", "events")
+    return TrainFiles(*(str(Path(folder) / name) for name in paths))
+
+
+def run(folder, train_stores, val_stores=(), machine=None, network=NETWORK, **changes):
+    """Train in a folder; the folder and its history."""
+    facts = {"tiles": {"tile_px": 32}, "provenance": {"code": "c"}}
+    job = TrainJob(train_stores, val_stores, None, network, settings(**changes), facts)
+    train(job, files(folder), machine or TrainMachine("cpu", 10, 2))
+    with open(folder / "history.csv", encoding="utf-8") as stream:
+        return folder, list(csv.DictReader(stream))
