@@ -63,7 +63,7 @@ def test_an_unreadable_region_is_skipped_counted_and_listed(tmp_path, slide, cap
         assert (256, 128) not in [store.region(index).xy_lv0 for index in range(11)]
         assert store.unreadable == [[256, 128, 128, 128]]
     assert "11 regions stored, 1 unreadable" in caplog.text
-    assert "slide s1, extract_tiles: level 0, box x=256 y=128" in caplog.text
+    assert "slide s1, extract_tiles: level 0, box x=256 y=192 of 128×32 px" in caplog.text
 
 
 def test_too_many_unreadable_regions_refuse_the_slide_and_leave_no_store(tmp_path, slide):
