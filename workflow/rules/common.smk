@@ -8,7 +8,6 @@ from pathlib import Path
 
 from lesionmap.errors import SettingsError
 from lesionmap.files import read_json
-from lesionmap.losses import RunFiles, show_quarantine
 from lesionmap.manifest import good_slides
 from lesionmap.provenance import code_digest
 from lesionmap.settings import check_config, inspection_settings, read_sheet, reference_file
@@ -130,21 +129,14 @@ def backbone_file(wildcards):
 
 def model_file(wildcards):
     """The model to infer with: the config's, else the one that is trained."""
-    return config["model"]["path"] or "results/model/lesionmap.safetensors"
+    return config["model"]["path"] or after_manifest("results/model/lesionmap.safetensors")
 
 
-def existing(*patterns):
-    """Those files of all slides that are there."""
-    return [path for path in expand(patterns, slide=SLIDES) if Path(path).exists()]
+def history_file(wildcards):
+    """What training noted of each epoch."""
+    return after_manifest("results/model/history.csv")
 
 
-def show_losses():
-    """Say what is in quarantine when a run cannot reach its end; the tables would be those of an earlier run, or none."""
-    others = (f"results/{kind}" for kind in ("tissue/{slide}.tif", "annotations/{slide}.geojson", "stain/{slide}.json"))
-    files = RunFiles(
-        records=existing("results/slides/{slide}.json"),
-        tiles=existing("results/tiles/{slide}.json"),
-        outlines=existing("results/lesions/{slide}/lesions.geojson"),
-        others=existing(*others),
-    )
-    show_quarantine(files, "results/quarantine.tsv", "results/unreadable.tsv")
+def after_manifest(path):
+    """A result of training, asked for once the manifest is built, so that a touched slide makes nothing of it anew."""
+    return checkpoints.build_manifest.get() and path

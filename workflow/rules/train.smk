@@ -67,7 +67,7 @@ rule train:
 rule plot_learning_curves:
     """Draw loss, Dice and AUROC over the epochs."""
     input:
-        history="results/model/history.csv",
+        history=history_file,
     output:
         "results/model/learning_curves.svg",
     log:

@@ -1,0 +1,20 @@
+# What a run shows when it stops before its end.
+
+from lesionmap.losses import RunFiles, show_quarantine
+
+
+def existing(*patterns):
+    """Those files of all slides that are there."""
+    return [path for path in expand(patterns, slide=SLIDES) if Path(path).exists()]
+
+
+def show_losses():
+    """Say what is in quarantine when a run cannot reach its end; the tables would be those of an earlier run, or none."""
+    others = (f"results/{kind}" for kind in ("tissue/{slide}.tif", "annotations/{slide}.geojson", "stain/{slide}.json"))
+    files = RunFiles(
+        records=existing("results/slides/{slide}.json"),
+        tiles=existing("results/tiles/{slide}.json"),
+        outlines=existing("results/lesions/{slide}/lesions.geojson"),
+        others=existing(*others),
+    )
+    show_quarantine(files, "results/quarantine.tsv", "results/unreadable.tsv")
