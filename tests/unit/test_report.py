@@ -577,6 +577,26 @@ def test_methods_name_the_limits_and_the_fallback(
     assert text.count("did not show haematoxylin and eosin") == 1
 
 
+@pytest.mark.parametrize(
+    ("schedule", "fusion", "sentence"),
+    [
+        ("joint", "mean", "one update was made on the reduced view and one on the mean of the reduced view&#39;s map"),
+        (
+            "sequential",
+            "max",
+            "one on its tiles and their own masks, and one on the larger of the reduced view&#39;s map",
+        ),
+        ("low_only", "mean", "one update was made on the reduced view; its tiles were not used, after random flips"),
+        ("high_only", "mean", "one update was made on its tiles and their own masks; the reduced view was not used"),
+    ],
+)
+def test_methods_name_the_schedule_and_the_fusion(
+    inputs: ReportInputs, tmp_path: Path, schedule: str, fusion: str, sentence: str
+) -> None:
+    changes = {"train": CONFIG["train"] | {"schedule": schedule}, "model": CONFIG["model"] | {"fusion": fusion}}
+    assert sentence in (render(inputs, tmp_path, **changes) / "index.html").read_text()
+
+
 def test_no_page_of_a_former_slide_is_left(report: Path, inputs: ReportInputs, tmp_path: Path) -> None:
     names = ("records", "stains", "stain_pictures", "stain_thumbnails", "outlines", "overlays")
     fewer = {name: getattr(inputs, name)[1:] for name in names}
