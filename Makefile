@@ -76,8 +76,8 @@ ablation: $(VENV)/installed ## train low, high and both views on the CAMELYON ti
 	mkdir -p ablation
 	cp benchmarks/ablation.tsv ablation/slides.tsv
 	$(SNAKEMAKE) --directory ablation --configfile config/config.yaml benchmarks/ablation.yaml -- $(ABLATION_STORES)
-	PYTHONPATH=scripts $(BIN)/python benchmarks/ablation.py --folder ablation/results/ablation \
-		--seeds $(or $(SEEDS),0) $(if $(WEIGHTS),--weights $(WEIGHTS)) $(ABLATION_STORES:%=ablation/%)
+	PYTHONPATH=scripts $(BIN)/python benchmarks/ablation.py $(ABLATION_STORES:%=ablation/%) \
+		--folder ablation/results/ablation --seeds $(or $(SEEDS),0) $(if $(WEIGHTS),--weights $(WEIGHTS))
 
 .PHONY: format
 format: $(VENV)/installed ## format Python and Snakemake files

@@ -66,10 +66,9 @@ def main() -> None:
     for schedule, (_, view) in SCHEDULES.items():
         start, rows = time.monotonic(), []
         for seed in options.seeds:
-            folder = Path(options.stores[-1]).parent / f"ablation/{schedule}_{seed}"
-            rows.append(
-                last_epoch(options.stores, network, options.weights, settings(schedule, seed, options.epochs), folder)
-            )
+            asked = settings(schedule, seed, options.epochs)
+            job = TrainJob(options.stores[:-1], options.stores[-1:], options.weights, network, asked, FACTS)
+            rows.append(last_epoch(job, Path(options.folder, f"{schedule}_{seed}")))
         minutes = (time.monotonic() - start) / 60 / len(rows)
         for judged in dict.fromkeys(["low", view] if schedule == "joint" else [view]):
             figures = [spread([float(row[f"val_{judged}_{name}"]) for row in rows]) for name in ("dice", "auroc")]
