@@ -20,10 +20,9 @@ from pathlib import Path
 import numpy as np
 import openslide
 import tifffile
-from lesionmap.extraction import Extraction, RegionCutter, extract_tiles
+from lesionmap.extraction import Extraction, extract_tiles
 from lesionmap.files import write_json
 from lesionmap.inspection import SlideRow, describe
-from lesionmap.masks import Annotation
 from lesionmap.parallel import map_in_order
 from lesionmap.reader_choice import choose_reader
 from lesionmap.slides import SlideInfo
@@ -32,7 +31,7 @@ from lesionmap.store import PackedRegion, Region, TileStore, new_store, packed
 from lesionmap.tiff_reader import TiffReader
 from lesionmap.tile_codec import TileCodec
 from lesionmap.tiling import TileSpec
-from lesionmap.tissue import TissueMask, TissueSettings, find_tissue
+from lesionmap.tissue import TissueSettings, find_tissue
 
 SLIDES = Path("../shared/data/slides")
 MPP = 0.25
@@ -233,9 +232,8 @@ def cold_speed(path: str, read: Callable[[], Iterable[Region]]) -> float:
 
 def codec_table(case: Case) -> list[str]:
     """Size and speed of every codec on regions of a slide, one thread."""
-    info, settings = case.info(), case.settings(TileCodec())
-    with RegionCutter(info, TissueMask(case.files()[0], info), Annotation(case.files()[1]), settings) as cutter:
-        regions = [region for xy in cutter.corners() if (region := cutter.region(xy))][:6]
+    with TileStore(f"{case.folder}/store.h5") as store:
+        regions = [store.region(index) for index in range(6)]
     pixels = sum(region.images[..., 0].size for region in regions)
     row = "{:<16} {:>12} {:>14} {:>13} {:>26}"
     lines = [row.format("codec", "bytes/px", "write Mpx/s", "read Mpx/s", "cold random regions Mpx/s")]

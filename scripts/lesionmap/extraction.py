@@ -1,25 +1,27 @@
 """From a slide to its tile store: read, normalise, cut, draw the masks (METHOD.md §1.3)."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lesionmap.errors import SlideError
 from lesionmap.files import read_json
 from lesionmap.masks import Annotation
 from lesionmap.parallel import map_in_order, return_large_blocks
-from lesionmap.quality import RegionQuality
+from lesionmap.quality import RegionQuality, is_blurred
 from lesionmap.region_reader import RegionReader
 from lesionmap.resampling import area_majority
 from lesionmap.slides import SlideInfo, check_damage
 from lesionmap.stain import StainMatch
-from lesionmap.store import PackedRegion, Region, TileStoreWriter, new_store, packed
-from lesionmap.tile_codec import TileCodec
-from lesionmap.tiling import IGNORE, TileSpec, cut, grid_xy, inside
+from lesionmap.store import PackedRegion, TileStoreWriter, class_pixels, new_store
+from lesionmap.tile_codec import TileCodec, pack
+from lesionmap.tiling import IGNORE, STORED_CLASSES, TileSpec, cut, grid_xy, inside
 from lesionmap.tissue import FOLD, TissueMask
 
 
@@ -79,7 +81,7 @@ def extract_tiles(
     settings : Extraction
     provenance : dict
     threads : int
-        Each works on one region at a time, which takes about 150 MB with regions of 4096 px.
+        Each works on a row of tiles at a time.
 
     Raises
     ------
@@ -114,24 +116,84 @@ def _fill(
 ) -> tuple[int, list[SlideError]]:
     """Store regions; how many there are, and the errors of those that cannot be read."""
 
-    def cut_and_pack(xy: tuple[float, float]) -> PackedRegion | SlideError | None:
+    def cut_strip(part: tuple[RegionPlan, range]) -> tuple[RegionPlan, Strip | SlideError]:
         try:
-            region = cutter.region(xy)
+            return part[0], cutter.strip(*part)
         except SlideError as error:
-            return error
-        return packed(region, settings.codec, with_images=settings.stored) if region else None
+            return part[0], error
 
     stored, unreadable = 0, []
-    corners = cutter.corners()
-    for xy, region in zip(corners, map_in_order(cut_and_pack, corners, threads), strict=True):
-        if isinstance(region, SlideError):
-            logging.warning("%s", region)
-            unreadable.append(region)
-            store.skip((*xy, cutter.side_lv0, cutter.side_lv0))
-        elif region:
-            store.append(region)
+    plans = map_in_order(cutter.plan, cutter.corners(), threads)
+    parts = ((plan, rows) for plan in plans if plan for rows in cutter.strips)
+    for _, results in groupby(map_in_order(cut_strip, parts, threads), key=lambda result: result[0].xy_lv0):
+        plans_again, strips = zip(*results, strict=True)
+        plan, errors = plans_again[0], [strip for strip in strips if isinstance(strip, SlideError)]
+        if errors:
+            logging.warning("%s", errors[0])
+            unreadable.append(errors[0])
+            store.skip((*plan.xy_lv0, cutter.side_lv0, cutter.side_lv0))
+        else:
+            store.append(plan.with_pixels(strips, settings.codec))
             stored += 1
     return stored, unreadable
+
+
+@dataclass(frozen=True)
+class Strip:
+    """Some rows of tiles of a region, their images and masks compressed; n tiles to a side of the region of side s.
+
+    Parameters
+    ----------
+    low_image : (rows·s/n, s, 3) uint8
+    images, masks : list of bytes
+        Of the tiles that are kept, row by row.
+    blurred : list of bool
+        Which of them are out of focus.
+    class_pixels : (4,) int64
+        Of those tiles' masks.
+    """
+
+    low_image: NDArray[np.uint8]
+    images: list[bytes]
+    masks: list[bytes]
+    blurred: list[bool]
+    class_pixels: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class RegionPlan:
+    """What is known of a region before its pixels are read.
+
+    Parameters
+    ----------
+    xy_lv0 : (float, float)
+        Top-left corner in level-0 pixels.
+    codes : (s, s) uint8
+        Tissue (:func:`lesionmap.tissue.tissue_map`) at the pixels of the low-resolution view.
+    mask : (n·s, n·s) uint8
+        Classes.
+    kept : (n, n) bool
+        The tiles that are stored.
+    """
+
+    xy_lv0: tuple[float, float]
+    codes: NDArray[np.uint8]
+    mask: NDArray[np.uint8]
+    kept: NDArray[np.bool_]
+
+    def with_pixels(self, strips: Sequence[Strip], codec: TileCodec) -> PackedRegion:
+        """The region as it is stored; `strips` are all of it from the top."""
+        blurred = [flag for strip in strips for flag in strip.blurred]
+        return PackedRegion(
+            xy_lv0=self.xy_lv0,
+            low_image=codec.encode(np.concatenate([strip.low_image for strip in strips])),
+            low_mask=pack(area_majority(self.mask, len(self.kept))),
+            row_col=np.argwhere(self.kept).astype(np.uint8),
+            images=[image for strip in strips for image in strip.images],
+            masks=[mask for strip in strips for mask in strip.masks],
+            quality=RegionQuality.of(self.codes, self.kept, blurred),
+            class_pixels=np.sum([strip.class_pixels for strip in strips], axis=0),
+        )
 
 
 class RegionCutter(AbstractContextManager["RegionCutter"]):
@@ -153,6 +215,7 @@ class RegionCutter(AbstractContextManager["RegionCutter"]):
         self._info, self._tissue, self._annotation, self._settings = info, tissue, annotation, settings
         self._reader = RegionReader(info, settings.spec, settings.stain, "extract_tiles", threads)
         self.side_lv0 = settings.spec.region_side_lv0(info.mpp)
+        self.strips = self._reader.strips
 
     def __exit__(self, *error: object) -> None:
         self._reader.__exit__(*error)
@@ -161,35 +224,42 @@ class RegionCutter(AbstractContextManager["RegionCutter"]):
         """Top-left corners of all regions in level-0 pixels, row by row."""
         return [(float(x), float(y)) for x, y in grid_xy(self._info.size_lv0, self.side_lv0)]
 
-    def region(self, xy_lv0: tuple[float, float]) -> Region | None:
+    def plan(self, xy_lv0: tuple[float, float]) -> RegionPlan | None:
         """The region at a corner; None if it has neither tissue nor annotation. Tiles without either are left out.
 
         Tissue is looked up at the pixels of the low-resolution view, as it is known no finer than that.
-
-        Raises
-        ------
-        SlideError
-            If the file is damaged there.
         """
         spec, scale = self._settings.spec, self._settings.spec.mpp / self._info.mpp
         side = (spec.region_px, spec.region_px)
         codes = self._tissue.codes_at(xy_lv0, (spec.tile_px, spec.tile_px), scale * spec.tiles_per_side)
         covered = codes >= FOLD
         mask = self._annotation.mask(xy_lv0, side, scale)
-        if not mask.any() and covered.mean() < max(self._settings.min_tissue_fraction, 1e-9):
+        annotated = cut(mask, spec.tile_px).any(axis=(2, 3))  # (n, n)
+        if not annotated.any() and covered.mean() < max(self._settings.min_tissue_fraction, 1e-9):
             return None
-        low_side = spec.tile_px // spec.tiles_per_side
-        kept = np.asarray(cut(covered.view(np.uint8), low_side).any(axis=(2, 3)))  # (n, n)
-        kept |= cut(mask, spec.tile_px).any(axis=(2, 3))
-        if any(corner + self.side_lv0 > end for corner, end in zip(xy_lv0, self._info.size_lv0, strict=True)):
-            mask[~inside(xy_lv0, spec.region_px, scale, self._info.size_lv0)] = IGNORE
-        images, low_image = self._reader.region(xy_lv0, kept)
-        return Region(
-            xy_lv0=xy_lv0,
-            low_image=low_image,
-            low_mask=area_majority(mask, spec.tiles_per_side),
-            row_col=np.argwhere(kept).astype(np.uint8),
-            images=images,
-            masks=cut(mask, spec.tile_px)[kept],
-            quality=RegionQuality.of(codes, kept, images, spec.mpp),
-        )
+        kept = cut(covered.view(np.uint8), spec.tile_px // spec.tiles_per_side).any(axis=(2, 3)) | annotated
+        columns, rows = inside(xy_lv0, spec.region_px, scale, self._info.size_lv0)
+        mask[rows:] = mask[:, columns:] = IGNORE
+        return RegionPlan(xy_lv0, codes, mask, np.asarray(kept))
+
+    def strip(self, plan: RegionPlan, rows: range) -> Strip:
+        """Read, normalise and compress some rows of a region's tiles, one of `strips`.
+
+        Raises
+        ------
+        SlideError
+            If the file is damaged there.
+        """
+        settings, spec = self._settings, self._settings.spec
+        side = spec.tile_px // spec.tiles_per_side
+        low_image = np.empty((len(rows) * side, spec.tile_px, 3), dtype=np.uint8)
+        low_blocks, masks = cut(low_image, side), cut(plan.mask, spec.tile_px)  # views
+        strip = Strip(low_image, [], [], [], np.zeros(len(STORED_CLASSES), dtype=np.int64))
+        for (row, column), image, low in self._reader.tiles(plan.xy_lv0, rows):
+            low_blocks[rows.index(row), column] = low
+            if plan.kept[row, column]:
+                strip.images.extend([settings.codec.encode(image)] if settings.stored else [])
+                strip.masks.append(pack(masks[row, column]))
+                strip.blurred.append(is_blurred(image, spec.mpp))
+                strip.class_pixels[:] += class_pixels(masks[row, column])
+        return strip

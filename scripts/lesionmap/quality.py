@@ -1,5 +1,6 @@
 """What makes a region poor to learn from: blur, ink and folds."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numba
@@ -33,9 +34,7 @@ class RegionQuality:
     fold: float = 0.0
 
     @classmethod
-    def of(
-        cls, codes: NDArray[np.uint8], kept: NDArray[np.bool_], images: NDArray[np.uint8], mpp: float
-    ) -> "RegionQuality":
+    def of(cls, codes: NDArray[np.uint8], kept: NDArray[np.bool_], blurred: Sequence[bool]) -> "RegionQuality":
         """Judge a region.
 
         Parameters
@@ -44,16 +43,14 @@ class RegionQuality:
             Its tissue map (:func:`lesionmap.tissue.tissue_map`).
         kept : (n, n) bool
             Its tiles.
-        images : (k, t, t, 3) uint8
-            Those tiles, row by row.
-        mpp : float
-            Their resolution, µm/px.
+        blurred : sequence of k bool
+            Which of those are, row by row (:func:`is_blurred`); counts where they are tissue.
         """
         n = len(kept)
         tissue, inked = codes >= FOLD, codes == INK
         filled = tissue.reshape(n, len(codes) // n, n, -1).mean(axis=(1, 3))[kept] >= 0.5
         return cls(
-            blur=_share(sum(is_blurred(image, mpp) for image in images[filled]), filled.sum()),
+            blur=_share((filled & np.asarray(blurred, dtype=bool)).sum(), filled.sum()),
             pen=_share(inked.sum(), inked.sum() + tissue.sum()),
             fold=_share((codes == FOLD).sum(), tissue.sum()),
         )

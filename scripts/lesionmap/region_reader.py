@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
-from functools import cached_property
+from threading import Lock
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,20 +32,68 @@ class RegionReader(AbstractContextManager["RegionReader"]):
         self._spec = spec
         self._slide = Slide(info, stage)
         self._stain, self._threads = stain, threads
+        self._table_made: NDArray[np.uint8] | None = None
+        self._table_lock = Lock()
 
     def __exit__(self, *_: object) -> None:
         self._slide.close()
 
-    @cached_property
+    @property
     def _table(self) -> NDArray[np.uint8]:
-        return self._stain.table(self._threads)  # 48 MB that who only asks for facts does not need
+        """48 MB that who only asks for facts does not need; made by the first thread that comes for them."""
+        with self._table_lock:
+            if self._table_made is None:
+                self._table_made = self._stain.table(self._threads)
+            return self._table_made
+
+    @property
+    def strips(self) -> list[range]:
+        """The rows of tiles that are best read at a time, from the top.
+
+        One where pixels are taken as they are. Where they are resampled it is the whole region, as each read decodes
+        what lies around its edges once more.
+        """
+        n = self._spec.tiles_per_side
+        step = 1 if self._spec.mpp == self._slide.info.mpp else n
+        return [range(row, row + step) for row in range(0, n, step)]
+
+    def tiles(
+        self, xy_lv0: tuple[float, float], rows: range
+    ) -> Iterator[tuple[tuple[int, int], NDArray[np.uint8], NDArray[np.uint8]]]:
+        """Read some rows of tiles of the region at a corner, one of `strips`.
+
+        Parameters
+        ----------
+        xy_lv0 : (float, float)
+            Top-left corner of the region in level-0 pixels.
+        rows : range
+
+        Yields
+        ------
+        place : (int, int)
+            Row and column of a tile in the region.
+        image : (s, s, 3) uint8
+            The tile, normalised, while it is in the processor's cache.
+        low_image : (s/n, s/n, 3) uint8
+            The same at low resolution.
+
+        Raises
+        ------
+        SlideError
+            If the file is damaged there.
+        """
+        spec, side = self._spec, self._spec.tile_px
+        top_lv0 = rows.start * side * spec.mpp / self._slide.info.mpp
+        strip = self._slide.read((xy_lv0[0], xy_lv0[1] + top_lv0), (spec.region_px, len(rows) * side), spec.mpp)
+        blocks = cut(strip, side)
+        for row, column in np.ndindex(blocks.shape[:2]):
+            image = apply_table(self._table, blocks[row, column])
+            yield (rows[row], column), image, area_mean(image, spec.tiles_per_side)
 
     def region(
         self, xy_lv0: tuple[float, float], kept: NDArray[np.bool_]
     ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         """Read the region at a corner.
-
-        Tile by tile, so that each is normalised and averaged while it is in the processor's cache.
 
         Parameters
         ----------
@@ -66,28 +114,13 @@ class RegionReader(AbstractContextManager["RegionReader"]):
         SlideError
             If the file is damaged there.
         """
-        spec, n = self._spec, self._spec.tiles_per_side
-        images = np.empty((kept.sum(), spec.tile_px, spec.tile_px, 3), dtype=np.uint8)
-        left_out, low_image = np.empty((2, *images.shape[1:]), dtype=np.uint8)
-        targets = iter(images)
-        low_blocks = cut(low_image, spec.tile_px // n)  # a view
-        for place, tile in self._tiles(xy_lv0):
-            normalised = apply_table(self._table, tile, out=next(targets) if kept[place] else left_out)
-            low_blocks[place] = area_mean(normalised, n)
+        side = self._spec.tile_px
+        images = np.empty((kept.sum(), side, side, 3), dtype=np.uint8)
+        low_image = np.empty((side, side, 3), dtype=np.uint8)
+        targets, low_blocks = iter(images), cut(low_image, side // self._spec.tiles_per_side)  # a view
+        for rows in self.strips:
+            for place, image, low in self.tiles(xy_lv0, rows):
+                low_blocks[place] = low
+                if kept[place]:
+                    next(targets)[...] = image
         return images, low_image
-
-    def _tiles(self, xy_lv0: tuple[float, float]) -> Iterator[tuple[tuple[int, int], NDArray[np.uint8]]]:
-        """Row and column of each tile, and its pixels as they are in the slide.
-
-        A row of tiles is read at a time where pixels are taken as they are. Where they are resampled the whole region
-        is, as each read decodes what lies around its edges once more.
-        """
-        spec, n = self._spec, self._spec.tiles_per_side
-        scale = spec.mpp / self._slide.info.mpp
-        height = spec.tile_px if scale == 1 else spec.region_px
-        for top in range(0, spec.region_px, height):
-            strip = self._slide.read((xy_lv0[0], xy_lv0[1] + top * scale), (spec.region_px, height), spec.mpp)
-            for row, column in np.ndindex(height // spec.tile_px, n):
-                y, x = row * spec.tile_px, column * spec.tile_px
-                place = (top // spec.tile_px + row, column)
-                yield place, strip[y : y + spec.tile_px, x : x + spec.tile_px]

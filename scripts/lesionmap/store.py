@@ -64,21 +64,22 @@ class PackedRegion:
     class_pixels: NDArray[np.int64]
 
 
-def packed(region: Region, codec: TileCodec, *, with_images: bool = True) -> PackedRegion:
-    """Compress a region, if asked without its tiles' images; several threads may do so at once."""
+def packed(region: Region, codec: TileCodec) -> PackedRegion:
+    """Compress a region that is in memory."""
     return PackedRegion(
         xy_lv0=region.xy_lv0,
         low_image=codec.encode(region.low_image),
         low_mask=pack(region.low_mask),
         row_col=region.row_col,
-        images=[codec.encode(image) for image in region.images] if with_images else [],
+        images=[codec.encode(image) for image in region.images],
         masks=[pack(mask) for mask in region.masks],
         quality=region.quality,
-        class_pixels=_class_pixels(region.masks),
+        class_pixels=class_pixels(region.masks),
     )
 
 
-def _class_pixels(masks: NDArray[np.uint8]) -> NDArray[np.int64]:
+def class_pixels(masks: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """Pixels of each of the :data:`lesionmap.tiling.STORED_CLASSES` in masks of any shape."""
     if not masks.any():  # the most usual by far
         return np.array([masks.size] + [0] * (len(STORED_CLASSES) - 1))
     return np.array([np.count_nonzero(masks == code) for code in range(len(STORED_CLASSES))])

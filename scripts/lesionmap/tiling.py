@@ -81,15 +81,24 @@ def map_size(size_lv0: tuple[int, int], scale: float) -> tuple[int, int]:
     return width, height
 
 
-def inside(xy_lv0: tuple[float, float], side_px: int, scale: float, size_lv0: tuple[int, int]) -> NDArray[np.bool_]:
-    """Which pixels of a box have their centre on the slide; (side_px, side_px) bool."""
+def inside(xy_lv0: tuple[float, float], side_px: int, scale: float, size_lv0: tuple[int, int]) -> tuple[int, int]:
+    """How many columns and rows of a box have their centres on the slide.
+
+    Parameters
+    ----------
+    xy_lv0 : (float, float)
+        Top-left corner of the box, on the slide.
+    side_px : int
+    scale : float
+        Level-0 pixels per pixel of the box.
+    size_lv0 : (int, int)
+    """
     centres = (np.arange(side_px) + 0.5) * scale
-    x_inside = xy_lv0[0] + centres < size_lv0[0]
-    y_inside = xy_lv0[1] + centres < size_lv0[1]
-    return y_inside[:, None] & x_inside[None, :]
+    columns, rows = (int((at + centres < end).sum()) for at, end in zip(xy_lv0, size_lv0, strict=True))
+    return columns, rows
 
 
-def cut(region: NDArray[np.uint8], tile_px: int) -> NDArray[np.uint8]:
-    """Cut a square (S, S, …) array into its (n, n, tile_px, tile_px, …) tiles, indexed by row and column."""
-    n = region.shape[0] // tile_px
-    return region.reshape(n, tile_px, n, tile_px, *region.shape[2:]).swapaxes(1, 2)
+def cut(image: NDArray[np.uint8], tile_px: int) -> NDArray[np.uint8]:
+    """Cut a (rows·tile_px, columns·tile_px, …) array into its (rows, columns, tile_px, tile_px, …) tiles, a view."""
+    rows, columns = (length // tile_px for length in image.shape[:2])
+    return image.reshape(rows, tile_px, columns, tile_px, *image.shape[2:]).swapaxes(1, 2)

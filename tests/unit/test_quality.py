@@ -46,10 +46,9 @@ def test_shares_are_of_the_tissue():
     codes[4:6, 4:] = INK
     codes[6:, 4:6] = FOLD
     kept = np.array([[False, True], [True, True]])
-    quality = RegionQuality.of(codes, kept, np.stack([soft, sharp, sharp]), 0.25)
+    quality = RegionQuality.of(codes, kept, [is_blurred(image, 0.25) for image in (soft, sharp, sharp)])
     assert quality == RegionQuality(blur=0.3333, pen=pytest.approx(8 / 48, abs=1e-4), fold=0.1)
 
 
 def test_a_region_without_tissue_has_no_flaws():
-    nothing = np.empty((0, SIDE, SIDE, 3), np.uint8)
-    assert RegionQuality.of(np.zeros((8, 8), np.uint8), np.zeros((2, 2), bool), nothing, 0.25) == RegionQuality()
+    assert RegionQuality.of(np.zeros((8, 8), np.uint8), np.zeros((2, 2), bool), []) == RegionQuality()

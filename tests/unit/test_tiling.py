@@ -2,14 +2,13 @@ import numpy as np
 import pytest
 import tifffile
 from lesionmap.errors import SettingsError
-from lesionmap.extraction import Extraction, RegionCutter
+from lesionmap.extraction import Extraction, extract_tiles
 from lesionmap.files import write_json
-from lesionmap.masks import Annotation
 from lesionmap.resampling import area_majority, area_mean
 from lesionmap.stain import StainMatch
+from lesionmap.store import TileStore
 from lesionmap.tile_codec import TileCodec
 from lesionmap.tiling import IGNORE, TileSpec, cut, grid_xy, inside, map_size
-from lesionmap.tissue import TissueMask
 from pyramids import info_of, write_tiff
 from stained import PROFILE
 
@@ -39,8 +38,8 @@ def test_a_fraction_of_a_rounding_error_makes_no_extra_box():
 
 
 def test_inside_goes_by_pixel_centres():
-    found = inside((96, 0), 4, 2.0, (100, 3))
-    np.testing.assert_array_equal(found, [[1, 1, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0]])
+    assert inside((96, 0), 4, 2.0, (100, 3)) == (2, 1)
+    assert inside((0, 0), 4, 2.0, (100, 8)) == (4, 4)
 
 
 def test_cut_orders_tiles_by_row_and_column():
@@ -76,9 +75,10 @@ def regions_with_marker(tmp_path, xy_lv0, size=(333, 301)):
     write_json(tmp_path / "a.geojson", {"type": "FeatureCollection", "features": [feature]})
     tifffile.imwrite(tmp_path / "tissue.tif", np.full((height // 8 + 1, width // 8 + 1), 255, dtype=np.uint8))
     settings = Extraction(SPEC, 0.0, 0.0, StainMatch(PROFILE, PROFILE, (1.0, 1.0)), TileCodec())
-    tissue, annotation = TissueMask(tmp_path / "tissue.tif", info), Annotation(tmp_path / "a.geojson")
-    with RegionCutter(info, tissue, annotation, settings) as cutter:
-        return [region for xy in cutter.corners() if (region := cutter.region(xy))]
+    tissue, annotation, store = (str(tmp_path / name) for name in ("tissue.tif", "a.geojson", "store.h5"))
+    extract_tiles(info, tissue, annotation, store, settings, {})
+    with TileStore(store) as opened:
+        return [opened.region(index) for index in range(len(opened))]
 
 
 @pytest.mark.parametrize(
