@@ -1,11 +1,13 @@
 """How many tiles the network takes at once, where the config leaves it open (``train.tile_batch: auto``)."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import psutil
 import torch
+from torch import Tensor
 
 from lesionmap.model import LesionFPN
 from lesionmap.network_costs import MOST_TILES_ON_CPU, training_gb
@@ -19,8 +21,21 @@ CGROUPS = Path("/sys/fs/cgroup")
 def fitting_tile_batch(model: LesionFPN, backbone: str, tile_px: int, threads: int) -> int:
     """Tiles at once that fit the free memory of the model's device, each thread of a CPU holding so many."""
     if model.mean.device.type == "cuda":
-        return on_gpu(_free_bytes(model.mean.device), _bytes_per_tile(model, tile_px))
+        return on_gpu(_free_bytes(model.mean.device), _bytes_per_tile(model, tile_px, partial(_train_step, model)))
     return on_cpu(available_bytes(), training_gb(backbone, tile_px) * 1e9, threads)
+
+
+def fitting_inference_batch(model: LesionFPN, tile_px: int, asked: int) -> int:
+    """Tiles at once in a pass without gradient: `asked`, or as many as fit a GPU's free memory; one on a CPU.
+
+    A CPU is no faster with more. Each thread of it takes one tile after another.
+    """
+    device = model.mean.device
+    if device.type == "cpu":
+        return 1
+    with torch.no_grad():
+        per_tile = _bytes_per_tile(model, tile_px, lambda tiles: logits_of(model, tiles))
+    return max(1, min(asked, int(USED_SHARE * _free_bytes(device) / per_tile)))
 
 
 def on_gpu(free_bytes: int, bytes_per_tile: int) -> int:
@@ -55,14 +70,17 @@ def _free_bytes(device: torch.device) -> int:
     return torch.cuda.mem_get_info(device)[0] + kept
 
 
-def _bytes_per_tile(model: LesionFPN, tile_px: int) -> int:
-    """What a second tile adds to the peak of a forward and backward pass."""
+def _bytes_per_tile(model: LesionFPN, tile_px: int, use: Callable[[Tensor], object]) -> int:
+    """What a second tile adds to the peak of a use of the network."""
     peaks = []
     for count in (1, 2):
         torch.cuda.reset_peak_memory_stats(model.mean.device)
-        tiles = torch.zeros(count, 3, tile_px, tile_px, dtype=torch.uint8, device=model.mean.device)
-        with own_statistics(model):
-            logits_of(model, tiles).sum().backward()  # type: ignore[no-untyped-call]  # torch does not type it
-        model.zero_grad()
+        use(torch.zeros(count, 3, tile_px, tile_px, dtype=torch.uint8, device=model.mean.device))
         peaks.append(torch.cuda.max_memory_allocated(model.mean.device))
     return max(1, peaks[1] - peaks[0])
+
+
+def _train_step(model: LesionFPN, tiles: Tensor) -> None:
+    with own_statistics(model):
+        logits_of(model, tiles).sum().backward()  # type: ignore[no-untyped-call]  # torch does not type it
+    model.zero_grad()

@@ -75,6 +75,19 @@ def grid_xy(size_lv0: tuple[int, int], side_lv0: float) -> NDArray[np.float64]:
     return np.stack([x.ravel(), y.ravel()], axis=1) * float(side_lv0)
 
 
+def corners_px(size_px: tuple[int, int], tile_px: int, stride_px: int) -> NDArray[np.int64]:
+    """Top-left corners of the square tiles that cover a map, each `stride_px` from the one before, row by row.
+
+    Returns
+    -------
+    (N, 2) int64
+        (x, y) in pixels of the map. Tiles of the last row and column may reach beyond it.
+    """
+    columns, rows = (max(0, -(-(length - tile_px) // stride_px)) + 1 for length in size_px)
+    y, x = np.mgrid[:rows, :columns]
+    return np.stack([x.ravel(), y.ravel()], axis=1) * stride_px
+
+
 def map_size(size_lv0: tuple[int, int], scale: float) -> tuple[int, int]:
     """Width and height of a map of the whole slide with `scale` level-0 pixels per map pixel."""
     width, height = (max(1, int(np.ceil(length / scale - 1e-9))) for length in size_lv0)

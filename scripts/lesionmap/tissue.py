@@ -144,6 +144,18 @@ class TissueMask:
         tissue: NDArray[np.bool_] = self.codes_at(xy_lv0, size_px, scale) >= FOLD
         return tissue
 
+    def any_at(self, xy_lv0: tuple[float, float], size_px: tuple[int, int], scale: float) -> bool:
+        """Whether there is tissue between the first and the last pixel centre of a box that starts on the slide.
+
+        That is what :meth:`at` would show of it (and more only where the box is coarser than the map), at a
+        hundredth of the time.
+        """
+        ranges = []
+        for corner, length, per_px in zip(xy_lv0, size_px, self.scale, strict=True):
+            first, last = (math.floor((corner + centre * scale) / per_px) for centre in (0.5, length - 0.5))
+            ranges.append(slice(first, last + 1))
+        return bool(self.mask[ranges[1], ranges[0]].any())
+
     def codes_at(self, xy_lv0: tuple[float, float], size_px: tuple[int, int], scale: float) -> NDArray[np.uint8]:
         """The map's codes at the pixel centres of a box; (height, width) uint8, 0 beyond the slide."""
         columns = np.floor((xy_lv0[0] + (np.arange(size_px[0]) + 0.5) * scale) / self.scale[0]).astype(int)

@@ -1,7 +1,8 @@
 """Use several CPU cores without letting their number touch the result."""
 
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from typing import TypeVar
 
@@ -35,7 +36,16 @@ class Workers(AbstractContextManager["Workers"]):
     def __exit__(self, *_: object) -> None:
         self._pool.shutdown()
 
-    def map(self, function: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
+    def map(self, function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
         """Results in the order of `items`, of which no more than `threads` are in work or waiting at a time."""
-        for first in range(0, len(items), self._threads):
-            yield from self._pool.map(function, items[first : first + self._threads])
+        waiting: deque[Future[Result]] = deque()
+        try:
+            for item in items:
+                if len(waiting) == self._threads:
+                    yield waiting.popleft().result()
+                waiting.append(self._pool.submit(function, item))
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()

@@ -1,10 +1,12 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 import tifffile
 import torch
-from lesionmap.inference import InferenceSettings, probability_map
 from lesionmap.slides import Slide
 from lesionmap.stain import StainMatch, apply_table
+from lesionmap.tile_pass import PassSettings, map_slide
 from lesionmap.tissue import TissueMask
 from pyramids import info_of, write_tiff
 from stained import OTHER_HE, PROFILE, profile
@@ -34,16 +36,12 @@ def slide(tmp_path):
     return info, TissueMask(tmp_path / "tissue.tif", info)
 
 
-def mapped_with_losses(slide, batch_size=3, threads=2, most=0.0):
+def mapped(slide, batch_size=3, threads=2):
     info, tissue = slide
-    settings = InferenceSettings(mpp=2.5, batch_size=batch_size, threshold=0.5, max_unreadable_fraction=most)
-    return probability_map(info, tissue, STAIN, Pointwise(), tile_px=32, settings=settings, threads=threads)
-
-
-def mapped(slide, **options):
-    levels, unreadable = mapped_with_losses(slide, **options)
-    assert unreadable == []
-    return levels
+    settings = PassSettings(mpp=2.5, tile_px=32, batch_size=batch_size, max_unreadable_fraction=0.0)
+    found = map_slide(info, tissue, STAIN, Pointwise(), settings, Path(info.path).parent, threads=threads)
+    assert found.unreadable == []
+    return found.levels
 
 
 def test_the_stitched_map_is_that_of_the_whole_slide(slide):

@@ -11,12 +11,12 @@ from lesionmap.evaluation import evaluate_slide
 from lesionmap.extraction import Extraction, extract_tiles
 from lesionmap.files import read_json, write_json
 from lesionmap.images import write_pyramid
-from lesionmap.inference import InferenceSettings, probability_map
 from lesionmap.masks import Annotation
 from lesionmap.stain import StainMatch
 from lesionmap.stain_fit import FitFiles, StainSettings, fit_slide
 from lesionmap.store import TileStore
 from lesionmap.tile_codec import TileCodec
+from lesionmap.tile_pass import PassSettings, map_slide
 from lesionmap.tiling import TileSpec
 from lesionmap.tissue import TissueMask, TissueSettings, find_tissue
 from pyramids import damage, info_of, write_tiff
@@ -74,9 +74,10 @@ def test_too_many_unreadable_regions_refuse_the_slide_and_leave_no_store(tmp_pat
 
 
 def mapped(tmp_path, info, most, batch_size):
-    settings = InferenceSettings(mpp=0.5, batch_size=batch_size, threshold=0.5, max_unreadable_fraction=most)
+    settings = PassSettings(mpp=0.5, tile_px=32, batch_size=batch_size, max_unreadable_fraction=most)
     tissue = TissueMask(tmp_path / "tissue.tif", info)
-    return probability_map(info, tissue, STAIN, Half(), tile_px=32, settings=settings, threads=2)
+    mapped = map_slide(info, tissue, STAIN, Half(), settings, tmp_path, threads=2)
+    return mapped.levels, mapped.unreadable
 
 
 @pytest.mark.parametrize("batch_size", [1, 5, 128])
