@@ -1,13 +1,16 @@
 """Adapter of rule infer_slide."""
 
-from lesionmap.inference import InferenceSettings, LesionFiles, infer_slide
+from lesionmap.infer_settings import InferenceSettings
+from lesionmap.inference import LesionFiles, infer_slide
 from lesionmap.provenance import provenance
 from lesionmap.quarantine import slide_job
 from lesionmap.slides import load_info
 
 with slide_job(snakemake.wildcards.slide, snakemake.log[0], snakemake.input, snakemake.output):
     info, paths = load_info(snakemake.input.info), snakemake.input
-    settings, limit = snakemake.params.inference, snakemake.params.max_unreadable_fraction
+    settings, batch_size = snakemake.params.inference, snakemake.config["inference"]["batch_size"]
     origin = provenance(snakemake.params.code, identity=info.identity, inference=settings)
-    files, options = LesionFiles(*snakemake.output), InferenceSettings(**settings, max_unreadable_fraction=limit)
-    infer_slide(info, paths.tissue, paths.stain, paths.model, files, options, origin, threads=snakemake.threads)
+    options = InferenceSettings.of(settings, batch_size, snakemake.params.max_unreadable_fraction)
+    *files, record = snakemake.output
+    places = (LesionFiles(*files), record)
+    infer_slide(info, paths.tissue, paths.stain, paths.model, *places, options, origin, threads=snakemake.threads)

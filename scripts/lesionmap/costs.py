@@ -1,5 +1,6 @@
 """What a run will cost in regions, tiles, disk, memory and hours, and on what that estimate rests."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lesionmap.errors import SlideError
+from lesionmap.infer_settings import map_mpp
 from lesionmap.network_costs import MOST_TILES_ON_CPU, forward_flops, training_gb
 from lesionmap.resampling import area_resample
 from lesionmap.slides import Slide, SlideInfo
@@ -115,7 +117,9 @@ def predict_work(info: SlideInfo, settings: TissueSettings, config: Mapping[str,
     tissue, basis, lost = _overview_tissue(info, settings, overview_mpp)
     shares = _tile_shares(info, tissue, spec.tile_px * spec.mpp)
     n_regions, n_tiles = _kept(shares, spec, tiles["min_tissue_fraction"]) if trained else (0, 0)
-    n_inference = int((_tile_shares(info, tissue, spec.tile_px * inference["mpp"]) > 0).sum())
+    map_tile_um = spec.tile_px * map_mpp(inference["magnification"], spec)
+    n_grid = int((_tile_shares(info, tissue, map_tile_um) > 0).sum())
+    n_inference = math.ceil(n_grid / (1 - inference["overlap"]) ** 2)
     tile_mpx = spec.tile_px**2 / 1e6
     seconds = START_S_PER_SLIDE + Path(info.path).stat().st_size / 1e6 / HASHED_MB_PER_S
     seconds += n_regions * spec.region_px**2 / 1e6 / EXTRACTED_MPX_PER_S + n_inference * tile_mpx / INFERRED_MPX_PER_S
@@ -173,7 +177,7 @@ def costs_of(work: Sequence[tuple[str, Work]], config: Mapping[str, Any]) -> Cos
     flops = forward_flops(model["backbone"], tile_px)
     tile_batch = MOST_TILES_ON_CPU if train["tile_batch"] == AUTO else train["tile_batch"]
     total = {key: sum(getattr(one, key) for _, one in work) for key in ("regions", "tiles", "inference_tiles")}
-    network = {"infer": total["inference_tiles"] * flops}
+    network = {"infer": total["inference_tiles"] * (4 if config["inference"]["flips"] else 1) * flops}
     if model["path"] is None:
         images = sum(_images_per_epoch(split, one, train["schedule"]) for split, one in work)
         network["train"] = train["epochs"] * images * flops

@@ -1,7 +1,7 @@
 """The pass over a whole slide and what is written of it (METHOD.md §5)."""
 
 import logging
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,31 +11,19 @@ from numpy.typing import NDArray
 
 from lesionmap.errors import ModelError
 from lesionmap.export import write_lesions, write_overlay
-from lesionmap.files import read_json
+from lesionmap.files import read_json, write_json
 from lesionmap.images import write_pyramid
+from lesionmap.infer_settings import InferenceSettings, overlap_px
 from lesionmap.metrics import first_positive_level
 from lesionmap.model import load_model, pick_device
 from lesionmap.model_facts import load_facts
 from lesionmap.slides import Slide, SlideInfo
 from lesionmap.stain import StainMatch, StainProfile
-from lesionmap.tile_pass import PassSettings, map_slide
+from lesionmap.tile_pass import PassSettings, SlideMap, map_slide
 from lesionmap.tissue import TissueMask
 
 OVERLAY_SIDE_PX = 1600
 PYRAMID_LEVELS = 8
-
-
-@dataclass(frozen=True)
-class InferenceSettings:
-    """The pass: at `mpp` µm/px, `batch_size` tiles at a time, lesion from probability `threshold`.
-
-    A slide of whose tiles more than `max_unreadable_fraction` cannot be read is refused.
-    """
-
-    mpp: float
-    batch_size: int
-    threshold: float
-    max_unreadable_fraction: float
 
 
 @dataclass(frozen=True)
@@ -54,6 +42,7 @@ def infer_slide(
     stain_path: str,
     model_path: str,
     files: LesionFiles,
+    record: str,
     settings: InferenceSettings,
     provenance: dict[str, Any],
     *,
@@ -69,6 +58,8 @@ def infer_slide(
     model_path : str
         Model file; it carries the tile side and the stain reference it was trained with.
     files : LesionFiles
+    record : str
+        JSON: how the map was made, and how it came out.
     settings : InferenceSettings
     provenance : dict
     threads : int
@@ -80,12 +71,13 @@ def infer_slide(
         If too many tiles cannot be read.
     """
     facts = load_facts(model_path)
+    check_tiles(settings, facts)
     mapped = map_slide(
         info,
         TissueMask(tissue_path, info),
         stain_of(info.slide, stain_path, facts),
         load_model(model_path).to(pick_device(), memory_format=torch.channels_last),  # type: ignore[call-overload]
-        PassSettings(settings.mpp, facts["tiles"]["tile_px"], settings.batch_size, settings.max_unreadable_fraction),
+        _pass_settings(settings, facts),
         Path(files.probability).parent,
         threads=threads,
     )
@@ -101,7 +93,52 @@ def infer_slide(
     facts_beside = {"unreadable": unreadable, "provenance": provenance}
     count = write_lesions(files.outlines, lesions, levels, scale=scale, info=info, facts=facts_beside)
     _draw_overlay(info, levels, lesions, settings.mpp, files.overlay)
+    _write_record(record, info, mapped, provenance)
     logging.info("%s: %d lesions, %.3f mm²", info.slide, count, lesions.sum() * settings.mpp**2 / 1e6)
+
+
+def _pass_settings(settings: InferenceSettings, facts: dict[str, Any]) -> PassSettings:
+    tile_px = facts["tiles"]["tile_px"]
+    return PassSettings(
+        mpp=settings.mpp,
+        tile_px=tile_px,
+        overlap_px=overlap_px(settings.overlap, tile_px),
+        flips=settings.flips,
+        batch_size=settings.batch_size,
+        max_unreadable_fraction=settings.max_unreadable_fraction,
+    )
+
+
+def check_tiles(settings: InferenceSettings, facts: dict[str, Any]) -> None:
+    """See that a map which rests on how training slides were cut finds the model cut as the config says.
+
+    Raises
+    ------
+    ModelError
+        If it does not.
+    """
+    asked = asdict(settings.tiles)
+    differing = [key for key, value in asked.items() if facts["tiles"][key] != value]
+    if differing and settings.needs_training_tiles:
+        raise ModelError(
+            stage="infer_slide",
+            finding="the model was trained on "
+            + ", ".join(f"tiles.{key} {facts['tiles'][key]} (the config has {asked[key]})" for key in differing),
+            remedy="set those keys to the model's values, or inference.magnification to patent",
+        )
+
+
+def _write_record(path: str, info: SlideInfo, mapped: SlideMap, provenance: dict[str, Any]) -> None:
+    height, width = mapped.levels.shape
+    content = {
+        "slide": info.slide,
+        "map": {"mpp": mapped.mpp, "width": width, "height": height},
+        "tiles": {"read": mapped.n_read, "skipped": mapped.n_skipped, "unreadable": len(mapped.unreadable)},
+        "unreadable": mapped.unreadable,
+        "seam_measure": mapped.seam_measure,
+        "provenance": provenance,
+    }
+    write_json(path, content)
 
 
 def stain_of(slide: str, path: str, facts: dict[str, Any]) -> StainMatch:

@@ -27,6 +27,7 @@ from lesionmap.figures import BLUE, VERMILION, save_svg
 from lesionmap.files import read_json, write_text
 from lesionmap.learning_curves import published_epoch
 from lesionmap.quarantine import quarantined
+from lesionmap.settings import inference_mpp
 from lesionmap.stain import StainProfile
 from lesionmap.stain_pictures import directions, draw_stains
 
@@ -180,10 +181,11 @@ def render_report(
     inputs = _without_quarantined(inputs)
     slides = _load_slides(inputs)
     facts = _cohort_facts(inputs, slides) | {"stages": stage_times(benchmarks), "settings": _yaml(config)}
-    text = templates.get_template("index.html.j2").render(facts, config=config)
-    stain_text = templates.get_template("stain.html.j2").render(_stain_facts(inputs, slides), config=config)
+    shared = {"config": config, "map_mpp": inference_mpp(config)}
+    text = templates.get_template("index.html.j2").render(facts, **shared)
+    stain_text = templates.get_template("stain.html.j2").render(_stain_facts(inputs, slides), **shared)
     with _replaced(pages) as new_pages, _replaced(figures) as new_figures:
-        _write_pages(new_pages, slides, templates.get_template("slide.html.j2"), config)
+        _write_pages(new_pages, slides, templates.get_template("slide.html.j2"), shared)
         _write_pictures(new_figures, slides, inputs)
     write_text(stain, stain_text)
     write_text(index, text)
@@ -312,9 +314,9 @@ def _yaml(content: Any) -> str:
     return yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=100)
 
 
-def _write_pages(folder: Path, slides: list[SlideReport], template: Template, config: dict[str, Any]) -> None:
+def _write_pages(folder: Path, slides: list[SlideReport], template: Template, shared: dict[str, Any]) -> None:
     for before, slide, after in zip([None, *slides], slides, [*slides[1:], None], strict=False):
-        page = template.render(slide=slide, before=before, after=after, config=config)
+        page = template.render(slide=slide, before=before, after=after, **shared)
         write_text(folder / f"{slide.slide}.html", page)
 
 

@@ -11,12 +11,13 @@ import jsonschema
 import yaml
 
 from lesionmap.errors import SettingsError
+from lesionmap.infer_settings import map_mpp
 from lesionmap.inspection import SlideRow
 from lesionmap.tile_codec import LOSSLESS
 from lesionmap.tiling import TileSpec
 
 NEEDED_COLUMNS = ["slide", "path", "split"]
-MACHINE_SETTINGS = ("device", "checkpoint_minutes")
+MACHINE_SETTINGS = ("device", "checkpoint_minutes", "batch_size")
 OPTIONAL_COLUMNS = {"annotation": "", "mpp": "", "upsample": "", "mask_mpp": "", "patient": ""}
 
 
@@ -31,8 +32,7 @@ def check_config(config: dict[str, Any], schema_path: str | Path) -> None:
     problems = list(_problems(config, _schema(schema_path))) or list(_contradictions(config))
     if problems:
         raise SettingsError(stage="config", finding=_listed(problems), remedy="correct the keys named above")
-    tiles = config["tiles"]
-    TileSpec(tiles["region_px"], tiles["tile_px"], tiles["mpp"])
+    TileSpec(**_cut(config))
 
 
 def _contradictions(config: Mapping[str, Any]) -> Iterator[str]:
@@ -49,13 +49,29 @@ def _contradictions(config: Mapping[str, Any]) -> Iterator[str]:
 def inspection_settings(config: Mapping[str, Any]) -> dict[str, Any]:
     """What the config asks of a slide: the fields of :class:`lesionmap.inspection.InspectionSettings`."""
     asked = {key: value for key, value in config["slides"].items() if key not in ("sheet", "roots")}
-    return asked | {"needed_mpp": {"tiles": config["tiles"]["mpp"], "inference": config["inference"]["mpp"]}}
+    return asked | {"needed_mpp": {"tiles": config["tiles"]["mpp"], "inference": inference_mpp(config)}}
 
 
 def tile_settings(config: Mapping[str, Any]) -> dict[str, Any]:
     """What the config asks of tiles, as far as results depend on it: not on whether stores are dropped in the end."""
     tiles = config["tiles"]
     return {key: value for key, value in tiles.items() if key != "store"} | {"stored": tiles["store"] != "none"}
+
+
+def inference_mpp(config: Mapping[str, Any]) -> float:
+    """Resolution of the lesion maps, µm/px."""
+    return map_mpp(config["inference"]["magnification"], TileSpec(**_cut(config)))
+
+
+def inference_settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What the config asks of inference, as far as maps depend on it: not on how many tiles pass at once."""
+    asked = {key: value for key, value in config["inference"].items() if key not in MACHINE_SETTINGS}
+    return asked | {"tiles": _cut(config)}
+
+
+def _cut(config: Mapping[str, Any]) -> dict[str, Any]:
+    """How slides are cut for training: the fields of :class:`lesionmap.tiling.TileSpec`."""
+    return {key: config["tiles"][key] for key in ("region_px", "tile_px", "mpp")}
 
 
 def train_settings(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from lesionmap.blending import RowBand, Take, window
 from lesionmap.errors import SlideError
@@ -18,6 +17,7 @@ from lesionmap.metrics import as_levels
 from lesionmap.model import LesionFPN
 from lesionmap.parallel import map_in_order
 from lesionmap.region_steps import logits_of
+from lesionmap.seams import seam_measure
 from lesionmap.slides import Slide, SlideInfo, check_damage
 from lesionmap.stain import StainMatch
 from lesionmap.stain_torch import TableOnDevice
@@ -28,6 +28,8 @@ from lesionmap.tissue import TissueMask
 from lesionmap.workers import Workers
 
 STAGE = "infer_slide"
+UNFLIPPED = ((),)
+FLIPS = ((), (2,), (3,), (2, 3))  # axes of (N, C, H, W)
 
 
 @dataclass(frozen=True)
@@ -38,8 +40,10 @@ class PassSettings:
     ----------
     mpp : float
         Resolution of tiles and map, µm/px.
-    tile_px : int
-        Side of a tile.
+    tile_px, overlap_px : int
+        Side of a tile, and what it has in common with the next.
+    flips : bool
+        Whether tiles are also passed flipped, and the mean of the four probabilities taken.
     batch_size : int
         Tiles in a GPU at once, if so many fit.
     max_unreadable_fraction : float
@@ -48,6 +52,8 @@ class PassSettings:
 
     mpp: float
     tile_px: int
+    overlap_px: int
+    flips: bool
     batch_size: int
     max_unreadable_fraction: float
 
@@ -66,6 +72,8 @@ class SlideMap:
         Tiles that were passed through the network, and those without tissue.
     unreadable : list of [x, y, width, height]
         Tiles that cannot be read, level-0 pixels.
+    seam_measure : float or None
+        See :func:`lesionmap.seams.seam_measure`.
     """
 
     levels: NDArray[np.uint8]
@@ -73,6 +81,7 @@ class SlideMap:
     n_read: int
     n_skipped: int
     unreadable: list[list[float]]
+    seam_measure: float | None
 
 
 def map_slide(
@@ -100,13 +109,13 @@ def map_slide(
     SlideError
         If too many tiles cannot be read.
     """
-    scale, tile_px = settings.mpp / info.mpp, settings.tile_px
+    scale, tile_px, stride_px = settings.mpp / info.mpp, settings.tile_px, settings.tile_px - settings.overlap_px
     width, height = map_size(info.size_lv0, scale)
     levels = on_disk((height, width), np.uint8, folder)
-    grid = corners_px((width, height), tile_px, tile_px)
-    corners = [xy for xy in grid if tissue.any_at(tuple(xy * scale), (tile_px, tile_px), scale)]
+    grid = corners_px((width, height), tile_px, stride_px)
+    corners = grid[[tissue.any_at(tuple(xy * scale), (tile_px, tile_px), scale) for xy in grid]]
     band = RowBand((height, width), tile_px, _mean_into(levels))
-    weights = window(tile_px, 0)
+    weights = window(tile_px, settings.overlap_px)
     failed: list[SlideError] = []
     unreadable: list[list[float]] = []
     with progress(len(corners), f"infer {info.slide}", "tile") as bar:
@@ -120,7 +129,9 @@ def map_slide(
                 band.add(tuple(xy), tile * weights, weights)
     band.finish()
     check_damage(info, STAGE, failed, len(corners), settings.max_unreadable_fraction)
-    return SlideMap(levels, settings.mpp, len(corners) - len(failed), len(grid) - len(corners), unreadable)
+    seams = seam_measure(levels, tissue, scale, corners, tile_px, stride_px)
+    counts = len(corners) - len(failed), len(grid) - len(corners)
+    return SlideMap(levels, settings.mpp, *counts, unreadable, seams)
 
 
 def _mean_into(levels: NDArray[np.uint8]) -> Take:
@@ -154,7 +165,7 @@ def _mapped(
     info: SlideInfo,
     stain: StainMatch,
     model: LesionFPN,
-    corners: Sequence[NDArray[np.int64]],
+    corners: NDArray[np.int64],
     settings: PassSettings,
     threads: int,
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32] | SlideError]]:
@@ -170,12 +181,12 @@ def _mapped(
     with Slide(info, STAGE) as slide, Workers(threads, device) as workers, ThreadPoolExecutor(threads) as readers:
         reader = TileReader(slide, settings.tile_px, settings.mpp)
 
-        def read(batch: Sequence[NDArray[np.int64]]) -> list[NDArray[np.uint8] | SlideError]:
+        def read(batch: NDArray[np.int64]) -> list[NDArray[np.uint8] | SlideError]:
             return list(readers.map(reader.read, batch))
 
         def passed(tiles: list[NDArray[np.uint8] | SlideError]) -> list[NDArray[np.float32] | SlideError]:
             images = [tile for tile in tiles if not isinstance(tile, SlideError)]
-            maps = iter(lesion_probability(model, table.normalised(np.stack(images))) if images else ())
+            maps = iter(probability_of(model, table, images, flips=settings.flips) if images else ())
             return [tile if isinstance(tile, SlideError) else next(maps) for tile in tiles]
 
         if device.type == "cpu":
@@ -187,7 +198,12 @@ def _mapped(
 
 
 @torch.no_grad()
-def lesion_probability(model: LesionFPN, images: Tensor) -> NDArray[np.float32]:
-    """(N, H, W, 3) uint8 → (N, H, W) float32."""
-    probability: NDArray[np.float32] = torch.sigmoid(logits_of(model, images.permute(0, 3, 1, 2)))[:, 0].cpu().numpy()
+def probability_of(
+    model: LesionFPN, table: TableOnDevice, images: Sequence[NDArray[np.uint8]], *, flips: bool
+) -> NDArray[np.float32]:
+    """Lesion probability of images (H, W, 3) uint8 as they are in the slide; (N, H, W)."""
+    batch = table.normalised(np.stack(images)).permute(0, 3, 1, 2)  # (N, 3, H, W)
+    turns = FLIPS if flips else UNFLIPPED
+    flipped = [torch.sigmoid(logits_of(model, batch.flip(axes))).flip(axes) for axes in turns]  # (N, 1, H, W) each
+    probability: NDArray[np.float32] = torch.stack(flipped).mean(dim=0)[:, 0].cpu().numpy()
     return probability

@@ -43,7 +43,7 @@ def test_the_shipped_config_is_the_methods(config):
     tiles, train, inference = config["tiles"], config["train"], config["inference"]
     assert (tiles["region_px"], tiles["tile_px"], tiles["mpp"]) == (4096, 512, 0.25)
     assert (train["epochs"], train["learning_rate"], train["focal_gamma"], train["focal_alpha"]) == (50, 0.001, 2, 0.75)
-    assert (inference["mpp"], inference["batch_size"], inference["threshold"]) == (2.5, 128, 0.5)
+    assert (inference["magnification"], inference["batch_size"], inference["threshold"]) == ("patent", 128, 0.5)
     assert (train["schedule"], train["early_stop"], train["stain_jitter"]) == ("joint", None, 0)
     assert config["model"]["fusion"] == "mean"
     assert config["stain"]["method"] == "vahadane"

@@ -74,7 +74,7 @@ def test_too_many_unreadable_regions_refuse_the_slide_and_leave_no_store(tmp_pat
 
 
 def mapped(tmp_path, info, most, batch_size):
-    settings = PassSettings(mpp=0.5, tile_px=32, batch_size=batch_size, max_unreadable_fraction=most)
+    settings = PassSettings(0.5, 32, 0, False, batch_size, most)
     tissue = TissueMask(tmp_path / "tissue.tif", info)
     mapped = map_slide(info, tissue, STAIN, Half(), settings, tmp_path, threads=2)
     return mapped.levels, mapped.unreadable

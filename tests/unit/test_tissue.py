@@ -126,3 +126,5 @@ def test_the_mask_is_looked_up_at_its_place(tmp_path):
     np.testing.assert_array_equal(mask.at((150, 70), (100, 50), 1.0), found[70:120, 150:250])
     assert not mask.at((517, 0), (20, 333), 1.0).any()
     assert not mask.at((-30, 0), (30, 333), 1.0).any()
+    for x, y in [(0, 0), (100, 0), (140, 60), (300, 200), (390, 230), (500, 320)]:
+        assert mask.any_at((x, y), (13, 17), 1.3) == mask.at((x, y), (13, 17), 1.3).any()

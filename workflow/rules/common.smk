@@ -10,7 +10,7 @@ from lesionmap.errors import SettingsError
 from lesionmap.files import read_json
 from lesionmap.manifest import good_slides
 from lesionmap.provenance import code_digest
-from lesionmap.settings import check_config, inspection_settings, read_sheet, reference_file
+from lesionmap.settings import check_config, inference_settings, inspection_settings, read_sheet, reference_file
 from lesionmap.settings import tile_settings, train_settings
 
 try:

@@ -3,6 +3,7 @@
 #         results/lesions/{slide}/lesions.tif       255 lesion, pyramid
 #         results/lesions/{slide}/lesions.geojson   outlines for QuPath
 #         results/lesions/{slide}/overlay.png       a picture of both on the slide
+#         results/lesions/{slide}/inference.json    how the map was made: tiles, what was unreadable, seams
 
 
 rule infer_slide:
@@ -18,6 +19,7 @@ rule infer_slide:
         lesions="results/lesions/{slide}/lesions.tif",
         outlines="results/lesions/{slide}/lesions.geojson",
         overlay="results/lesions/{slide}/overlay.png",
+        record="results/lesions/{slide}/inference.json",
     log:
         "logs/infer_slide/{slide}.log",
     benchmark:
@@ -30,7 +32,7 @@ rule infer_slide:
         runtime=120,
     params:
         max_unreadable_fraction=config["slides"]["max_unreadable_fraction"],
-        inference=config["inference"],
+        inference=inference_settings(config),
         code=code_digest("infer_slide"),
     script:
         "../../scripts/infer_slide.py"

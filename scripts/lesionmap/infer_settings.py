@@ -1,0 +1,69 @@
+"""How whole slides are mapped: the config section ``inference``, and what follows from it."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from lesionmap.tiling import TileSpec
+
+PATENT, MATCH_TRAINING = "patent", "match_training"
+PATENT_MPP = 2.5  # 4× (claim 8)
+
+
+@dataclass(frozen=True)
+class InferenceSettings:
+    """What decides a slide's lesion map; names as in the config section ``inference``.
+
+    Parameters
+    ----------
+    magnification : str
+        ``patent`` or ``match_training``: the resolution of the pass.
+    overlap : float
+        Share of a tile's side that it has in common with the next, 0–0.5.
+    flips : bool
+        Whether each tile is also passed flipped, and the mean taken.
+    tiles : TileSpec
+        How the config cuts slides for training.
+    batch_size : int
+        Tiles in a GPU at once, at most.
+    threshold : float
+        Probability from which a pixel is lesion.
+    max_unreadable_fraction : float
+        A slide of which a larger share of tiles cannot be read is refused.
+    """
+
+    magnification: str
+    overlap: float
+    flips: bool
+    tiles: TileSpec
+    batch_size: int
+    threshold: float
+    max_unreadable_fraction: float
+
+    @classmethod
+    def of(cls, inference: Mapping[str, Any], batch_size: int, max_unreadable_fraction: float) -> "InferenceSettings":
+        """From the config's :func:`lesionmap.settings.inference_settings`."""
+        spec = TileSpec(**inference["tiles"])
+        limits = {"batch_size": batch_size, "max_unreadable_fraction": max_unreadable_fraction}
+        return cls(**dict(inference) | {"tiles": spec} | limits)
+
+    @property
+    def mpp(self) -> float:
+        """Resolution of the map, µm/px."""
+        return map_mpp(self.magnification, self.tiles)
+
+    @property
+    def needs_training_tiles(self) -> bool:
+        """Whether the result depends on how the training slides were cut, beyond the size of a tile."""
+        return self.magnification == MATCH_TRAINING
+
+
+def map_mpp(magnification: str, spec: TileSpec) -> float:
+    """µm/px of the pass over whole slides: the method's 4×, or that of the low view in training."""
+    return PATENT_MPP if magnification == PATENT else spec.low_mpp
+
+
+def overlap_px(overlap: float, tile_px: int) -> int:
+    """Pixels that neighbouring tiles have in common."""
+    return math.floor(overlap * tile_px)
