@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lesionmap.errors import SlideError
-from lesionmap.infer_settings import map_mpp
+from lesionmap.infer_settings import NO_REFINEMENT, map_mpp
 from lesionmap.network_costs import MOST_TILES_ON_CPU, forward_flops, training_gb
 from lesionmap.resampling import area_resample
 from lesionmap.slides import Slide, SlideInfo
@@ -44,7 +44,8 @@ class Work:
     regions, tiles : int
         Cut for training; 0 for slides that are not trained on.
     inference_tiles : int
-        Tiles of the pass over the whole slide.
+        Images that inference passes through the network: tiles of the pass over the whole slide, tiles and low views of
+        the regions that are refined (all with tissue that may be).
     tissue_basis : str
         What the tissue that they are counted on was estimated from.
     lost_share : float
@@ -120,11 +121,14 @@ def predict_work(info: SlideInfo, settings: TissueSettings, config: Mapping[str,
     map_tile_um = spec.tile_px * map_mpp(inference["magnification"], spec)
     n_grid = int((_tile_shares(info, tissue, map_tile_um) > 0).sum())
     n_inference = math.ceil(n_grid / (1 - inference["overlap"]) ** 2)
+    n_refined, n_refined_tiles = (0, 0) if inference["refine"] == NO_REFINEMENT else _kept(shares, spec, 0)
     tile_mpx = spec.tile_px**2 / 1e6
     seconds = START_S_PER_SLIDE + Path(info.path).stat().st_size / 1e6 / HASHED_MB_PER_S
-    seconds += n_regions * spec.region_px**2 / 1e6 / EXTRACTED_MPX_PER_S + n_inference * tile_mpx / INFERRED_MPX_PER_S
+    n_read = n_regions + n_refined
+    seconds += n_read * spec.region_px**2 / 1e6 / EXTRACTED_MPX_PER_S + n_inference * tile_mpx / INFERRED_MPX_PER_S
     n_images = n_regions + (0 if tiles["store"] == "none" else n_tiles)
     store_gb = n_images * tile_mpx * _bytes_per_px(tiles) / 1e3
+    n_inference += n_refined + n_refined_tiles
     return Work(n_regions, n_tiles, n_inference, basis, lost, round(store_gb, 3), round(seconds / 3600, 4))
 
 
@@ -189,7 +193,7 @@ def costs_of(work: Sequence[tuple[str, Work]], config: Mapping[str, Any]) -> Cos
         cpu_hours={"read, normalise, cut": round(sum(one.cpu_hours for _, one in work), 3)}
         | {stage: round(count / CPU_FLOPS / 3600, 3) for stage, count in network.items()},
         gpu_hours={stage: round(count / GPU_FLOPS / 3600, 4) for stage, count in network.items()},
-        basis=_basis(flops, _bytes_per_px(config["tiles"])),
+        basis=_basis(flops, _bytes_per_px(config["tiles"]), config["inference"]["refine"]),
     )
 
 
@@ -199,8 +203,10 @@ def _images_per_epoch(split: str, work: Work, schedule: str) -> int:
     return 3 * (low * work.regions + tiles) if split == "train" else min(low, 1) * work.regions + tiles
 
 
-def _basis(flops: float, bytes_per_px: float) -> list[str]:
+def _basis(flops: float, bytes_per_px: float, refine: str) -> list[str]:
+    at_most = [f"inference.refine: {refine} as if all regions with tissue were refined; it may be far fewer"]
     return [
+        *(at_most if refine in ("unsure", "lesion") else []),
         "tissue as found on an overview of each slide; its threshold is that of the run",
         f"a core extracts {EXTRACTED_MPX_PER_S} Mpx/s, reads {INFERRED_MPX_PER_S} Mpx/s for inference and does "
         f"{CPU_FLOPS / 1e9:.0f} GFLOP/s (measured on one core of a 2026 server)",

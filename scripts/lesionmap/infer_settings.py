@@ -8,6 +8,7 @@ from typing import Any
 from lesionmap.tiling import TileSpec
 
 PATENT, MATCH_TRAINING = "patent", "match_training"
+NO_REFINEMENT = "none"
 PATENT_MPP = 2.5  # 4× (claim 8)
 
 
@@ -23,6 +24,10 @@ class InferenceSettings:
         Share of a tile's side that it has in common with the next, 0–0.5.
     flips : bool
         Whether each tile is also passed flipped, and the mean taken.
+    refine : str
+        ``none``, ``unsure``, ``lesion`` or ``all``: which regions are read in full resolution and fused.
+    unsure : (float, float)
+        Least and largest probability that is unsure.
     tiles : TileSpec
         How the config cuts slides for training.
     batch_size : int
@@ -36,6 +41,8 @@ class InferenceSettings:
     magnification: str
     overlap: float
     flips: bool
+    refine: str
+    unsure: tuple[float, float]
     tiles: TileSpec
     batch_size: int
     threshold: float
@@ -46,7 +53,7 @@ class InferenceSettings:
         """From the config's :func:`lesionmap.settings.inference_settings`."""
         spec = TileSpec(**inference["tiles"])
         limits = {"batch_size": batch_size, "max_unreadable_fraction": max_unreadable_fraction}
-        return cls(**dict(inference) | {"tiles": spec} | limits)
+        return cls(**dict(inference) | {"tiles": spec, "unsure": tuple(inference["unsure"])} | limits)
 
     @property
     def mpp(self) -> float:
@@ -56,7 +63,16 @@ class InferenceSettings:
     @property
     def needs_training_tiles(self) -> bool:
         """Whether the result depends on how the training slides were cut, beyond the size of a tile."""
-        return self.magnification == MATCH_TRAINING
+        return self.magnification == MATCH_TRAINING or self.refine != NO_REFINEMENT
+
+    def refined_levels(self, first_positive: int) -> tuple[int, int]:
+        """Levels (probability × 255), from the first to the second, of the first pass that ask for a second look."""
+        least, most = (255 * part for part in self.unsure)
+        return {
+            "unsure": (math.ceil(least - 1e-9), math.floor(most + 1e-9)),
+            "lesion": (first_positive, 255),
+            "all": (0, 255),
+        }[self.refine]
 
 
 def map_mpp(magnification: str, spec: TileSpec) -> float:

@@ -13,14 +13,17 @@ from lesionmap.errors import ModelError
 from lesionmap.export import write_lesions, write_overlay
 from lesionmap.files import read_json, write_json
 from lesionmap.images import write_pyramid
-from lesionmap.infer_settings import InferenceSettings, overlap_px
+from lesionmap.infer_settings import NO_REFINEMENT, InferenceSettings, overlap_px
 from lesionmap.metrics import first_positive_level
 from lesionmap.model import load_model, pick_device
 from lesionmap.model_facts import load_facts
+from lesionmap.network_costs import MOST_TILES_ON_CPU
+from lesionmap.refinement import Refined, RefineSettings, refine_map
 from lesionmap.slides import Slide, SlideInfo
 from lesionmap.stain import StainMatch, StainProfile
 from lesionmap.tile_pass import PassSettings, SlideMap, map_slide
 from lesionmap.tissue import TissueMask
+from lesionmap.train_settings import AUTO
 
 OVERLAY_SIDE_PX = 1600
 PYRAMID_LEVELS = 8
@@ -72,19 +75,12 @@ def infer_slide(
     """
     facts = load_facts(model_path)
     check_tiles(settings, facts)
-    mapped = map_slide(
-        info,
-        TissueMask(tissue_path, info),
-        stain_of(info.slide, stain_path, facts),
-        load_model(model_path).to(pick_device(), memory_format=torch.channels_last),  # type: ignore[call-overload]
-        _pass_settings(settings, facts),
-        Path(files.probability).parent,
-        threads=threads,
-    )
+    first_positive = first_positive_level(settings.threshold)
+    mapped, refined = _mapped(info, tissue_path, stain_path, model_path, facts, settings, record, threads)
     levels, unreadable = mapped.levels, mapped.unreadable
     provenance = provenance | {"model_training": facts["provenance"]}
     map_facts = provenance | {"unreadable": unreadable}
-    lesions = levels >= first_positive_level(settings.threshold)
+    lesions = levels >= first_positive
     scale = settings.mpp / info.mpp
     write_pyramid(files.probability, levels, mpp=settings.mpp, levels=PYRAMID_LEVELS, provenance=map_facts)
     write_pyramid(
@@ -93,8 +89,43 @@ def infer_slide(
     facts_beside = {"unreadable": unreadable, "provenance": provenance}
     count = write_lesions(files.outlines, lesions, levels, scale=scale, info=info, facts=facts_beside)
     _draw_overlay(info, levels, lesions, settings.mpp, files.overlay)
-    _write_record(record, info, mapped, provenance)
+    _write_record(record, info, mapped, refined, provenance)
     logging.info("%s: %d lesions, %.3f mm²", info.slide, count, lesions.sum() * settings.mpp**2 / 1e6)
+
+
+def _mapped(
+    info: SlideInfo,
+    tissue_path: str,
+    stain_path: str,
+    model_path: str,
+    facts: dict[str, Any],
+    settings: InferenceSettings,
+    beside: str,
+    threads: int,
+) -> tuple[SlideMap, Refined | None]:
+    """The pass over the slide, and the second look if one is asked for; the map lies on the disk of `beside`."""
+    model = load_model(model_path).to(pick_device(), memory_format=torch.channels_last)  # type: ignore[call-overload]
+    inputs = (info, TissueMask(tissue_path, info), stain_of(info.slide, stain_path, facts), model)
+    mapped = map_slide(*inputs, _pass_settings(settings, facts), Path(beside).parent, threads=threads)
+    if settings.refine == NO_REFINEMENT:
+        return mapped, None
+    return mapped, refine_map(mapped, *inputs, _refine_settings(settings, facts), threads=threads)
+
+
+def _refine_settings(settings: InferenceSettings, facts: dict[str, Any]) -> RefineSettings:
+    return RefineSettings(
+        spec=settings.tiles,
+        levels=settings.refined_levels(first_positive_level(settings.threshold)),
+        tile_batch=tile_batch_of(facts),
+        flips=settings.flips,
+        max_unreadable_fraction=settings.max_unreadable_fraction,
+    )
+
+
+def tile_batch_of(facts: dict[str, Any]) -> int:
+    """Tiles in the network at once: those of training where they share the statistics of batch norm, else few."""
+    trained = facts["provenance"].get("train", {}).get("tile_batch", AUTO)
+    return trained if facts["architecture"]["norm"] == "batch" and trained != AUTO else MOST_TILES_ON_CPU
 
 
 def _pass_settings(settings: InferenceSettings, facts: dict[str, Any]) -> PassSettings:
@@ -124,11 +155,14 @@ def check_tiles(settings: InferenceSettings, facts: dict[str, Any]) -> None:
             stage="infer_slide",
             finding="the model was trained on "
             + ", ".join(f"tiles.{key} {facts['tiles'][key]} (the config has {asked[key]})" for key in differing),
-            remedy="set those keys to the model's values, or inference.magnification to patent",
+            remedy="set those keys to the model's values, or inference.magnification to patent and inference.refine "
+            "to none",
         )
 
 
-def _write_record(path: str, info: SlideInfo, mapped: SlideMap, provenance: dict[str, Any]) -> None:
+def _write_record(
+    path: str, info: SlideInfo, mapped: SlideMap, refined: Refined | None, provenance: dict[str, Any]
+) -> None:
     height, width = mapped.levels.shape
     content = {
         "slide": info.slide,
@@ -136,6 +170,7 @@ def _write_record(path: str, info: SlideInfo, mapped: SlideMap, provenance: dict
         "tiles": {"read": mapped.n_read, "skipped": mapped.n_skipped, "unreadable": len(mapped.unreadable)},
         "unreadable": mapped.unreadable,
         "seam_measure": mapped.seam_measure,
+        "refined": refined and asdict(refined),
         "provenance": provenance,
     }
     write_json(path, content)

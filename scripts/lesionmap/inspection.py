@@ -84,7 +84,8 @@ class InspectionSettings:
     reader : str
         ``auto`` or ``openslide``; see :func:`lesionmap.reader_choice.choose_reader`.
     needed_mpp : mapping
-        ``{"tiles": µm/px of training, "inference": µm/px of the pass over the whole slide}``.
+        ``{"tiles": µm/px of training, "inference": the finest µm/px at which whole slides are read, "first_pass": that
+        of the pass over them, before regions are refined}``.
     """
 
     read_share: float
@@ -336,6 +337,8 @@ def _check_role(row: SlideRow, resolution: Resolution, settings: InspectionSetti
     options = [f"use a scan of {needed:g} µm/px or finer"]
     if mpp <= settings.needed_mpp["inference"] * (1 + settings.mpp_tolerance):
         options.append("give it the split 'inference' or 'test', for which it is fine enough")
+    if needed < settings.needed_mpp["first_pass"] and NEEDED_BY[row.split] == "inference":
+        options.append("set inference.refine to none, for all slides")
     if not PLAUSIBLE_MPP[0] <= mpp <= PLAUSIBLE_MPP[1]:
         options.append("correct its implausible µm/px in the column mpp of the slide sheet")
     options.append("write upsample: true into its row")

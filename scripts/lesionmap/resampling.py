@@ -29,6 +29,16 @@ def area_weights(start: float, step: float, n_out: int, n_in: int) -> tuple[NDAr
     return column[:, 0], np.where(keep, overlap / step, 0).astype(np.float32)
 
 
+def area_matrix(start: float, step: float, n_out: int, n_in: int) -> NDArray[np.float32]:
+    """The shares of :func:`area_weights` as a matrix, (n_out, n_in)."""
+    first, shares = area_weights(start, step, n_out, n_in)
+    matrix = np.zeros((n_out, n_in), dtype=np.float32)
+    columns = first[:, None] + np.arange(shares.shape[1])
+    rows, places = np.nonzero(shares)
+    matrix[rows, columns[rows, places]] = shares[rows, places]
+    return matrix
+
+
 def area_resample(
     image: NDArray[np.uint8],
     start: tuple[float, float],

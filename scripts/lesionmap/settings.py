@@ -11,7 +11,7 @@ import jsonschema
 import yaml
 
 from lesionmap.errors import SettingsError
-from lesionmap.infer_settings import map_mpp
+from lesionmap.infer_settings import NO_REFINEMENT, map_mpp
 from lesionmap.inspection import SlideRow
 from lesionmap.tile_codec import LOSSLESS
 from lesionmap.tiling import TileSpec
@@ -41,15 +41,18 @@ def _contradictions(config: Mapping[str, Any]) -> Iterator[str]:
     if config["tiles"]["store"] == "none" and config["tiles"]["codec"] != LOSSLESS:
         codec = config["tiles"]["codec"]
         yield f"tiles.codec: {codec} is of no use with store: none, which holds no tiles; take lossless"
-    least, most = config["stain"]["ratio_limits"]
-    if least > most:
-        yield f"stain.ratio_limits: the least, {least}, is above the largest, {most}; take [{most}, {least}]"
+    for section, key in (("stain", "ratio_limits"), ("inference", "unsure")):
+        least, most = config[section][key]
+        if least > most:
+            yield f"{section}.{key}: the least, {least}, is above the largest, {most}; take [{most}, {least}]"
 
 
 def inspection_settings(config: Mapping[str, Any]) -> dict[str, Any]:
     """What the config asks of a slide: the fields of :class:`lesionmap.inspection.InspectionSettings`."""
     asked = {key: value for key, value in config["slides"].items() if key not in ("sheet", "roots")}
-    return asked | {"needed_mpp": {"tiles": config["tiles"]["mpp"], "inference": inference_mpp(config)}}
+    first_pass, tiles = inference_mpp(config), config["tiles"]["mpp"]
+    inference = first_pass if config["inference"]["refine"] == NO_REFINEMENT else min(first_pass, tiles)
+    return asked | {"needed_mpp": {"tiles": tiles, "inference": inference, "first_pass": first_pass}}
 
 
 def tile_settings(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -50,13 +50,15 @@ INSPECTION = InspectionSettings(
     mpp_from_objective=None,
     apply_icc=False,
     reader="auto",
-    needed_mpp={"tiles": 0.25, "inference": 2.5},
+    needed_mpp={"tiles": 0.25, "inference": 2.5, "first_pass": 2.5},
 )
 
 
 def info_of(path: Path | str, **changes) -> SlideInfo:
     """What is known of a slide that suits any role."""
-    return examine(row(path, **changes), replace(INSPECTION, needed_mpp={"tiles": 1000.0, "inference": 1000.0}))["info"]
+    return examine(row(path, **changes), replace(INSPECTION, needed_mpp=dict.fromkeys(INSPECTION.needed_mpp, 1000.0)))[
+        "info"
+    ]
 
 
 def row(path: Path | str, split: str = "inference", **changes) -> SlideRow:

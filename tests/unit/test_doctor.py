@@ -187,6 +187,20 @@ def test_work_is_counted_on_the_tissue_of_slides(tmp_path, tissue, config):
     assert found.store_gb == pytest.approx((found.tiles + 2) * 64 * 64 * 2.6 / 1e9, abs=6e-4)
 
 
+def test_options_of_inference_cost_their_passes(tmp_path, tissue, config):
+    info, settings = info_of(write_tiff(tmp_path / "s.tif", tissue, factors=(1, 4))), TissueSettings(**config["tissue"])
+    config["tiles"]["min_tissue_fraction"] = 0
+    usual = predict_work(info, settings, config, trained=True)
+    config["inference"] |= {"overlap": 0.5, "refine": "unsure"}
+    found = predict_work(info, settings, config, trained=False)
+    # four times the tiles of the first pass, and the regions with their tiles
+    assert found.inference_tiles == 4 * 4 + usual.regions + usual.tiles
+    assert "refine: unsure as if all" in costs_of([("test", found)], config).basis[0]
+    once = costs_of([("test", found)], config).cpu_hours["infer"]
+    config["inference"]["flips"] = True
+    assert costs_of([("test", found)], config).cpu_hours["infer"] == pytest.approx(4 * once, rel=0.01)
+
+
 @pytest.mark.parametrize(
     ("asked", "bytes_per_px"),
     [({"codec": "jpeg"}, 0.4), ({"codec": "jpegxl"}, 0.25), ({"codec": "jpegxl", "quality": 100}, 1.3), ({}, 2.6)],

@@ -207,6 +207,15 @@ def test_resolution_is_judged_by_the_role(tmp_path, noise, split, verdict):
         assert "write upsample: true into its row" in record["remedy"]
 
 
+def test_refinement_needs_the_resolution_of_training(tmp_path, noise):
+    path = write_tiff(tmp_path / "s.tif", noise, mpp=0.499)
+    refining = {"needed_mpp": {"tiles": 0.25, "inference": 0.25, "first_pass": 2.5}}
+    record = inspected(tmp_path, row(path, "inference"), **refining)
+    assert "coarser than the 0.25 µm/px that the split 'inference' needs" in record["finding"]
+    assert "set inference.refine to none, for all slides" in record["remedy"]
+    assert "inference.refine" not in inspected(tmp_path, row(path, "train"), **refining)["remedy"]
+
+
 def test_slides_too_coarse_for_any_role_and_implausible_are_told_so(tmp_path, noise):
     path = write_tiff(tmp_path / "s.tif", noise, mpp=352.8)  # 72 dpi
     record = inspected(tmp_path, row(path, "test"))

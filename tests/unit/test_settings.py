@@ -3,8 +3,17 @@ import copy
 import pytest
 import yaml
 from lesionmap.errors import SettingsError
+from lesionmap.infer_settings import InferenceSettings
 from lesionmap.inspection import SlideRow
-from lesionmap.settings import check_config, read_sheet, reference_file, train_settings
+from lesionmap.settings import (
+    check_config,
+    inference_settings,
+    inspection_settings,
+    read_sheet,
+    reference_file,
+    train_settings,
+)
+from lesionmap.tiling import TileSpec
 from lesionmap.train_settings import TrainSettings
 from pyramids import row
 
@@ -48,6 +57,30 @@ def test_the_shipped_config_is_the_methods(config):
     assert config["model"]["fusion"] == "mean"
     assert config["stain"]["method"] == "vahadane"
     assert (config["model"]["backbone"], config["model"]["weights"]) == ("resnet50", "imagenet")
+
+
+@pytest.mark.parametrize(
+    ("changes", "inference", "first_pass"),
+    [
+        ({}, 2.5, 2.5),
+        ({"magnification": "match_training"}, 2.0, 2.0),
+        ({"refine": "unsure"}, 0.25, 2.5),
+        ({"magnification": "match_training", "refine": "all"}, 0.25, 2.0),
+    ],
+)
+def test_slides_need_the_finest_resolution_at_which_they_are_read(config, changes, inference, first_pass):
+    config["inference"] |= changes
+    needed = inspection_settings(config)["needed_mpp"]
+    assert needed == {"tiles": 0.25, "inference": inference, "first_pass": first_pass}
+
+
+def test_inference_settings_hold_what_decides_a_map_and_no_more(config):
+    before = inference_settings(config)
+    config["inference"]["batch_size"] = 3
+    assert inference_settings(config) == before
+    config["tiles"]["region_px"] = 2048
+    assert inference_settings(config) != before
+    assert InferenceSettings.of(before, 3, 0.1).tiles == TileSpec(4096, 512, 0.25)
 
 
 def test_every_mistake_is_named_at_once(root, config):
@@ -216,9 +249,11 @@ def test_a_reference_that_is_neither_slide_nor_profile_is_refused(tmp_path, conf
         reference_file(config, {"s1": row("x.svs")})
 
 
-def test_ratio_limits_the_wrong_way_round_are_refused(root, config):
-    config["stain"]["ratio_limits"] = [2.0, 0.5]
-    with pytest.raises(SettingsError, match=r"the least, 2\.0, is above the largest, 0\.5; take \[0\.5, 2\.0\]"):
+@pytest.mark.parametrize(("section", "key"), [("stain", "ratio_limits"), ("inference", "unsure")])
+def test_limits_the_wrong_way_round_are_refused(root, config, section, key):
+    config[section][key] = [0.9, 0.5]
+    said = rf"{section}\.{key}: the least, 0\.9, is above the largest, 0\.5; take \[0\.5, 0\.9\]"
+    with pytest.raises(SettingsError, match=said):
         check(root, config)
 
 
