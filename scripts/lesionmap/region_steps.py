@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torchvision.ops import sigmoid_focal_loss
 
 from lesionmap.model import LesionFPN, mixed_precision
+from lesionmap.parallel import return_freed_memory
 from lesionmap.tiling import IGNORE, LESION
 from lesionmap.train_settings import TrainSettings
 from lesionmap.workers import Workers
@@ -92,6 +93,7 @@ class TilePasses:
             for result in self.workers.map(function, batches):
                 self.pause_point()
                 yield result
+                return_freed_memory()
 
     def batches(self, region: RegionTensors) -> list[MicroBatch]:
         """All tiles of a region, `tile_batch` at a time."""
