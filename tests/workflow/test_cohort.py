@@ -33,9 +33,10 @@ ARTEFACTS = [
     "model/learning_curves.svg",
     "model/MODEL_CARD.md",
     "model/checkpoints/last.safetensors",
-    "lesions/test_1/probability.tif",
+    "lesions/test_1/probability.ome.tif",
     "lesions/test_1/lesions.tif",
     "lesions/test_1/lesions.geojson",
+    "lesions/test_1/lesions.tsv",
     "lesions/test_1/overlay.png",
     "metrics/test_1.json",
     "unreadable.tsv",
@@ -84,7 +85,7 @@ def test_tile_stores_are_read_with_h5py_and_hdf5plugin_alone(results):
     subprocess.run([sys.executable, "-c", code, str(results / "tiles/train_1.h5")], check=True)
 
 
-@pytest.mark.parametrize("name", ["probability.tif", "lesions.tif"])
+@pytest.mark.parametrize("name", ["probability.ome.tif", "lesions.tif"])
 def test_maps_open_in_tifffile_and_openslide(results, name):
     path = results / "lesions/test_1" / name
     pixels = tifffile.imread(path, series=0, level=0)
@@ -170,7 +171,12 @@ def test_a_blank_slide_goes_into_quarantine_with_all_that_follows(project):
     page = (project.folder / "results/report/index.html").read_text()
     assert "no tissue was found" in page
     assert not (project.folder / "results/report/slides/test_1.html").exists()
-    for name in ("stain/fits/test_1.json", "stain/test_1.png", "lesions/test_1/probability.tif", "metrics/test_1.json"):
+    for name in (
+        "stain/fits/test_1.json",
+        "stain/test_1.png",
+        "lesions/test_1/probability.ome.tif",
+        "metrics/test_1.json",
+    ):
         assert "find_tissue" in (project.folder / "results" / name).read_text()
 
 
@@ -204,7 +210,7 @@ def test_a_slide_without_two_stains_gets_its_verdict_and_is_mapped(project, colo
     assert match["profile"]["basis"] == match["reference"]["basis"]
     assert list(quarantine(project).index) == ["unreadable"]
     assert verdict.replace("&", "&amp;") in (project.folder / "results/report/stain.html").read_text()
-    assert (project.folder / "results/lesions/test_1/probability.tif").exists()
+    assert (project.folder / "results/lesions/test_1/probability.ome.tif").exists()
 
 
 def test_a_slide_without_two_stains_is_quarantined_if_the_policy_says_so(project):

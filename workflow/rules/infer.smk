@@ -1,8 +1,9 @@
 # Reads   the slide, its record, tissue and stain, and the model
-# Writes  results/lesions/{slide}/probability.tif   lesion probability × 255, pyramid
-#         results/lesions/{slide}/lesions.tif       255 lesion, pyramid
-#         results/lesions/{slide}/lesions.geojson   outlines for QuPath
-#         results/lesions/{slide}/overlay.png       a picture of both on the slide
+# Writes  results/lesions/{slide}/probability.ome.tif   lesion probability × 255, pyramid
+#         results/lesions/{slide}/lesions.tif           255 lesion, pyramid
+#         results/lesions/{slide}/lesions.geojson       outlines for QuPath
+#         results/lesions/{slide}/lesions.tsv           a row per lesion
+#         results/lesions/{slide}/overlay.png           a picture of all on the slide
 
 
 rule infer_slide:
@@ -14,9 +15,10 @@ rule infer_slide:
         stain="results/stain/{slide}.json",
         model=model_file,
     output:
-        probability="results/lesions/{slide}/probability.tif",
+        probability="results/lesions/{slide}/probability.ome.tif",
         lesions="results/lesions/{slide}/lesions.tif",
         outlines="results/lesions/{slide}/lesions.geojson",
+        table="results/lesions/{slide}/lesions.tsv",
         overlay="results/lesions/{slide}/overlay.png",
     log:
         "logs/infer_slide/{slide}.log",
