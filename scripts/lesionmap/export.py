@@ -4,7 +4,7 @@ import csv
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import count, islice
+from itertools import chain, count, islice
 from pathlib import Path
 from typing import Any
 
@@ -159,8 +159,11 @@ def _outlines(mapped: MapFile) -> Iterator[NDArray[Any]]:
     GDAL's rings touch themselves where pixels meet at a corner; that is made a hole, as the standard has it.
     """
     shapes = rasterio.features.shapes(mapped.band, mask=mapped.band, connectivity=4)
-    while some := [shapely.geometry.shape(geometry) for geometry, _ in islice(shapes, OUTLINES_AT_ONCE)]:
-        outlines = np.array(some, dtype=object)
+    while some := [geometry["coordinates"] for geometry, _ in islice(shapes, OUTLINES_AT_ONCE)]:
+        rings = list(chain.from_iterable(some))
+        offsets = np.cumsum([0, *map(len, rings)]), np.cumsum([0, *map(len, some)])
+        vertices = np.array(list(chain.from_iterable(rings)))
+        outlines = shapely.from_ragged_array(shapely.GeometryType.POLYGON, vertices, offsets)
         touching = ~shapely.is_valid(outlines)
         outlines[touching] = shapely.make_valid(outlines[touching])
         yield outlines

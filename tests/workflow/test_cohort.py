@@ -10,6 +10,7 @@ import openslide
 import pandas as pd
 import pytest
 import tifffile
+from highdicom.seg import segread
 from lesionmap.model_facts import load_facts
 from project import ROOT
 from pyramids import damage, write_tiff
@@ -164,20 +165,22 @@ def test_damage_found_by_a_later_stage_spares_the_cohort(project):
 
 
 def test_a_blank_slide_goes_into_quarantine_with_all_that_follows(project):
+    """With DICOM asked for, which the others then have."""
     slide = project.folder / "slides/test_1.tif"
     write_tiff(slide, np.full_like(tifffile.imread(slide, level=0), 245))
+    project.config["exports"] = {"dicom": "always"}
     project.run()
     assert quarantine(project).loc[["test_1"], "stage"].tolist() == ["find_tissue"]
-    page = (project.folder / "results/report/index.html").read_text()
-    assert "no tissue was found" in page
-    assert not (project.folder / "results/report/slides/test_1.html").exists()
-    for name in (
-        "stain/fits/test_1.json",
-        "stain/test_1.png",
-        "lesions/test_1/probability.ome.tif",
-        "metrics/test_1.json",
-    ):
-        assert "find_tissue" in (project.folder / "results" / name).read_text()
+    results = project.folder / "results"
+    assert "no tissue was found" in (results / "report/index.html").read_text()
+    assert not (results / "report/slides/test_1.html").exists()
+    for name in ("stain/fits/test_1.json", "stain/test_1.png", "metrics/test_1.json"):
+        assert "find_tissue" in (results / name).read_text()
+    for name in ("probability.ome.tif", "lesions.tif", "lesions.tsv", "lesions.dcm"):
+        assert "find_tissue" in (results / "lesions/test_1" / name).read_text()
+    segmentation = segread(results / "lesions/train_1/lesions.dcm")
+    found = segmentation.get_total_pixel_matrix(combine_segments=True) > 0
+    np.testing.assert_array_equal(found, tifffile.imread(results / "lesions/train_1/lesions.tif") > 0)
 
 
 def repainted(project, slide, colours):
