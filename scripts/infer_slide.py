@@ -1,6 +1,7 @@
 """Adapter of rule infer_slide."""
 
-from lesionmap.inference import InferenceSettings, LesionFiles, infer_slide
+from lesionmap.export import LesionFiles
+from lesionmap.inference import InferenceSettings, infer_slide
 from lesionmap.provenance import provenance
 from lesionmap.quarantine import slide_job
 from lesionmap.slides import load_info

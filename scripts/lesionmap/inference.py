@@ -11,9 +11,8 @@ import torch
 from numpy.typing import NDArray
 
 from lesionmap.errors import ModelError, SlideError
-from lesionmap.export import write_lesions, write_overlay
+from lesionmap.export import LesionFiles, export_lesions, lesions_from
 from lesionmap.files import read_json
-from lesionmap.images import write_pyramid
 from lesionmap.logs import progress
 from lesionmap.metrics import as_levels, first_positive_level
 from lesionmap.model import LesionFPN, load_model, mixed_precision, pick_device
@@ -24,9 +23,6 @@ from lesionmap.stain_torch import TableOnDevice
 from lesionmap.tiling import grid_xy, map_size
 from lesionmap.tissue import TissueMask
 from lesionmap.workers import Workers
-
-OVERLAY_SIDE_PX = 1600
-PYRAMID_LEVELS = 8
 
 
 @dataclass(frozen=True)
@@ -40,16 +36,6 @@ class InferenceSettings:
     batch_size: int
     threshold: float
     max_unreadable_fraction: float
-
-
-@dataclass(frozen=True)
-class LesionFiles:
-    """Where the results of one slide go."""
-
-    probability: str
-    lesions: str
-    outlines: str
-    overlay: str
 
 
 def infer_slide(
@@ -94,17 +80,10 @@ def infer_slide(
         threads=threads,
     )
     provenance = provenance | {"model_training": facts["provenance"]}
-    map_facts = provenance | {"unreadable": unreadable}
-    lesions = levels >= first_positive_level(settings.threshold)
-    scale = settings.mpp / info.mpp
-    write_pyramid(files.probability, levels, mpp=settings.mpp, levels=PYRAMID_LEVELS, provenance=map_facts)
-    write_pyramid(
-        files.lesions, lesions.astype(np.uint8) * 255, mpp=settings.mpp, levels=PYRAMID_LEVELS, provenance=map_facts
-    )
     facts_beside = {"unreadable": unreadable, "provenance": provenance}
-    count = write_lesions(files.outlines, lesions, levels, scale=scale, info=info, facts=facts_beside)
-    _draw_overlay(info, levels, lesions, settings.mpp, files.overlay)
-    logging.info("%s: %d lesions, %.3f mm²", info.slide, count, lesions.sum() * settings.mpp**2 / 1e6)
+    lesions = lesions_from(levels, first_positive_level(settings.threshold), Path(files.lesions).parent)
+    n, area_mm2 = export_lesions(files, levels, lesions, info=info, mpp=settings.mpp, facts=facts_beside)
+    logging.info("%s: %d lesions, %.3f mm²", info.slide, n, area_mm2)
 
 
 def probability_map(
@@ -217,13 +196,3 @@ def _probabilities(model: LesionFPN, images: torch.Tensor) -> NDArray[np.uint8]:
     with mixed_precision(batch.device):
         logits = torch.cat([model(batch[first : first + step]) for first in range(0, len(batch), step)])
     return as_levels(torch.sigmoid(logits.float())[:, 0].cpu().numpy())
-
-
-def _draw_overlay(
-    info: SlideInfo, levels: NDArray[np.uint8], lesions: NDArray[np.bool_], mpp: float, path: str | Path
-) -> None:
-    every = max(1, -(-max(levels.shape) // OVERLAY_SIDE_PX))
-    small, outlined = levels[::every, ::every], lesions[::every, ::every]
-    with Slide(info, "infer_slide") as slide:
-        overview, _ = slide.read_where_possible((0, 0), (small.shape[1], small.shape[0]), mpp * every)
-    write_overlay(path, overview, small, outlined)
