@@ -8,7 +8,6 @@ import sys
 import threading
 import time
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import replace
 
 import psutil
 import pytest
@@ -30,9 +29,8 @@ from test_region_steps import assert_same_gradients, naive_fused_loss, naive_tra
 from training_parts import files, job, network, passes, region, run, settings, store, tensors
 
 KIND = ModelSettings("resnet18", "group", "learned")
-N_TILES = (0, 3, 2, 0, 1)  # two of the regions have no tiles
-ALWAYS = TrainMachine("cpu", 0, 2)
-WHOLE = {"schedule": "sequential", "stain_jitter": 0.1, "epochs": 3, "tile_batch": "auto", "processes": 2}
+N_TILES = (0, 2, 1, 0)
+WHOLE = {"schedule": "sequential", "stain_jitter": 0.1, "epochs": 2, "tile_batch": "auto", "processes": 2}
 
 FORKING = multiprocessing.get_context("forkserver")  # torch is imported once
 FORKING.set_forkserver_preload(["test_train_processes"])
@@ -57,8 +55,8 @@ def digest(model):
 
 
 def groups_of(count):
-    """Five regions, `count` at a time; the last group is not full."""
-    parts = [tensors(region(seed, n_tiles)) for seed, n_tiles in enumerate(N_TILES)]
+    """One region more than there are processes, some without tiles: a full group, and one of a single region."""
+    parts = [tensors(region(seed, n_tiles)) for seed, n_tiles in enumerate(N_TILES[: count + 1])]
     return [parts[first : first + count] for first in range(0, len(parts), count)]
 
 
@@ -118,48 +116,41 @@ def check_all(ranks, schedule, path):
 
 @pytest.mark.parametrize(("count", "schedule"), [(2, "sequential"), (3, "joint")])
 def test_updates_follow_the_mean_gradient_and_all_weights_stay_the_same(count, schedule, tmp_path):
-    path = store(tmp_path / "v.h5", *(region(seed, n_tiles) for seed, n_tiles in enumerate(N_TILES[:4])))
+    path = store(tmp_path / "v.h5", *(region(seed, n_tiles) for seed, n_tiles in enumerate(N_TILES)))
     found = in_processes(tmp_path, count, check_all, schedule, path)
     assert all(one == found[0] for one in found)
 
 
 def train_unbroken(ranks, folder, asked):
-    train(asked, files(folder), replace(ALWAYS, threads=1), ranks)
+    train(asked, files(folder), TrainMachine("cpu", 10, 1), ranks)
 
 
-@pytest.fixture
-def sent():
-    """Sends this process a signal once a file is there."""
-    threads = []
+def stopped_at_its_first_saving(path):
+    """Have this process told to stop, once."""
 
-    def send(number, path):
-        def wait_and_send():
-            while not path.exists():
-                time.sleep(0.01)
-            os.kill(os.getpid(), number)
+    def wait_and_stop():
+        while not path.exists():
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGTERM)
 
-        threads.append(threading.Thread(target=wait_and_send, daemon=True))
-        threads[-1].start()
-
-    yield send
-    for thread in threads:
-        thread.join(timeout=10)
+    threading.Thread(target=wait_and_stop, daemon=True).start()
 
 
-def test_a_run_that_is_told_to_stop_ends_as_one_and_goes_on_to_the_same_bytes(tmp_path, sent):
-    stores = [store(tmp_path / "t.h5", region(0), region(1, 0), region(2, 16))], [store(tmp_path / "v.h5", region(3))]
+def test_a_run_that_is_told_to_stop_ends_as_one_and_goes_on_to_the_same_bytes(tmp_path):
+    train_store = store(tmp_path / "t.h5", region(0, 1), region(1, 0), region(2, 2))
+    stores = [train_store], [store(tmp_path / "v.h5", region(3, 1))]
     folder, whole = tmp_path / "stopped", tmp_path / "whole"
     folder.mkdir()
-    sent(signal.SIGTERM, folder / "unfinished.pt")
+    stopped_at_its_first_saving(folder / "unfinished.pt")
     with pytest.raises(InterruptedTrainingError, match=r"told to stop \(SIGTERM\) in epoch \d after \d of 3 regions"):
-        run(folder, *stores, ALWAYS, **WHOLE)
+        run(folder, *stores, TrainMachine("cpu", 0, 2), **WHOLE)
     assert not (folder / "m.safetensors").exists()
     with pytest.raises(TrainingError, match=r"\n  - train\.processes: 2 there, 1 here"):
-        run(folder, *stores, ALWAYS, **WHOLE | {"processes": 1})
-    _, rows = run(folder, *stores, ALWAYS, **WHOLE)
-    assert len(rows) == 3
+        run(folder, *stores, **WHOLE | {"processes": 1})
+    _, rows = run(folder, *stores, **WHOLE)
+    assert len(rows) == 2
     log = (folder / "train.log").read_text()
-    assert "INFO process 1: train: 9 of 9 regions" in log
+    assert "INFO process 1: train: 6 of 6 regions" in log
     assert "process 2: train: " not in log
     whole.mkdir()
     in_processes(tmp_path, 2, train_unbroken, whole, job(*stores, **WHOLE))
