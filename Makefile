@@ -70,6 +70,10 @@ bench-tiles: $(BENCH_VENV)/installed ## time tile extraction on the real slides 
 bench-train: $(BENCH_VENV)/installed ## time a training step against the textbook's way, in about 10 minutes
 	PYTHONPATH=scripts $(BENCH_VENV)/bin/python benchmarks/train.py
 
+.PHONY: bench-exports
+bench-exports: $(VENV)/installed ## time the exports of a map with 100,000 lesions, in about 3 minutes
+	PYTHONPATH=scripts $(BIN)/python benchmarks/exports.py
+
 ABLATION_STORES := $(foreach n,1 2 3 4,results/tiles/camelyon_$(n).h5)
 .PHONY: ablation
 ablation: $(VENV)/installed ## train low, high and both views on the CAMELYON tiles of ../shared/data; SEEDS="0 1 2"

@@ -1,7 +1,8 @@
 """Adapter of rule infer_slide."""
 
+from lesionmap.export import LesionFiles
 from lesionmap.infer_settings import InferenceSettings
-from lesionmap.inference import LesionFiles, infer_slide
+from lesionmap.inference import infer_slide
 from lesionmap.provenance import provenance
 from lesionmap.quarantine import slide_job
 from lesionmap.slides import load_info

@@ -5,4 +5,5 @@ from lesionmap.losses import RunFiles, list_quarantine
 
 with job_log(snakemake.log[0]):
     paths = snakemake.input
-    list_quarantine(RunFiles(paths.records, paths.tiles, paths.outlines, paths.metrics), *snakemake.output)
+    files = RunFiles(paths.records, paths.tiles, paths.outlines, [*paths.metrics, *paths.dicom])
+    list_quarantine(files, *snakemake.output)

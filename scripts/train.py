@@ -4,8 +4,9 @@ from lesionmap.logs import job_log
 from lesionmap.model import ModelSettings
 from lesionmap.provenance import provenance
 from lesionmap.quarantine import usable
+from lesionmap.train_processes import train_in_processes
 from lesionmap.train_settings import TrainMachine, TrainSettings
-from lesionmap.training import TrainFiles, TrainJob, train
+from lesionmap.training import TrainFiles, TrainJob
 from lesionmap.training_facts import training_facts
 
 with job_log(snakemake.log[0]):
@@ -15,4 +16,4 @@ with job_log(snakemake.log[0]):
     facts, stores = training_facts(params.tiles, weights, origin), (usable(paths.train), usable(paths.val))
     job = TrainJob(*stores, weights, ModelSettings(**params.model), TrainSettings(**params.train), facts)
     machine = TrainMachine(config["device"], config["checkpoint_minutes"], snakemake.threads)
-    train(job, TrainFiles(*snakemake.output, params.events), machine)
+    train_in_processes(job, TrainFiles(*snakemake.output, params.events, snakemake.log[0]), machine)

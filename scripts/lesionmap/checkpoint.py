@@ -26,8 +26,9 @@ class StopRequestedError(Exception):
 class StopRequest(AbstractContextManager["StopRequest"]):
     """Notes SIGTERM, by which schedulers announce the end of a job, until work reaches a pause point."""
 
+    asked = False
+
     def __enter__(self) -> "StopRequest":
-        self._asked = False
         self._before = signal.signal(signal.SIGTERM, self._note)
         return self
 
@@ -35,11 +36,11 @@ class StopRequest(AbstractContextManager["StopRequest"]):
         signal.signal(signal.SIGTERM, self._before)
 
     def _note(self, *_: object) -> None:
-        self._asked = True
+        self.asked = True
 
     def pause_point(self) -> None:
         """Raise :class:`StopRequestedError` if the job was told to stop."""
-        if self._asked:
+        if self.asked:
             raise StopRequestedError
 
 

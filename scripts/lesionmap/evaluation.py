@@ -5,13 +5,13 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import tifffile
 
 from lesionmap.files import read_json, write_json, write_text, written_whole
-from lesionmap.images import pyramid_mpp, pyramid_provenance
+from lesionmap.map_files import MapFile
 from lesionmap.masks import Annotation
 from lesionmap.metrics import Histograms, binary_metrics
 from lesionmap.slides import SlideInfo
+from lesionmap.strips import strips
 from lesionmap.tiling import IGNORE
 from lesionmap.tissue import TissueMask
 
@@ -27,7 +27,7 @@ def evaluate_slide(
     split: str,
     provenance: dict[str, Any],
 ) -> None:
-    """Compare one slide's probability map with its annotation, inside tissue, at the map's resolution.
+    """Compare one slide's probability map with its annotation, inside tissue, at the map's resolution, strip by strip.
 
     Annotated pixels count even where tissue detection missed them; what could not be read does not.
 
@@ -36,16 +36,18 @@ def evaluate_slide(
     output : str
         JSON: the metrics, and the histograms they come from.
     """
-    levels = tifffile.imread(probability_path, level=0)
-    size = (levels.shape[1], levels.shape[0])
-    scale = pyramid_mpp(probability_path) / info.mpp
-    mask = Annotation(annotation_path).mask((0, 0), size, scale)
-    tissue = TissueMask(tissue_path, info).at((0, 0), size, scale)
-    mask[~tissue & (mask == 0)] = IGNORE
-    for box in pyramid_provenance(probability_path)["unreadable"]:
-        left, top, width, height = (round(part / scale) for part in box)
-        mask[top : top + height, left : left + width] = IGNORE
-    histograms = Histograms.of(levels, mask)
+    annotation, tissue, histograms = Annotation(annotation_path), TissueMask(tissue_path, info), Histograms.empty()
+    with MapFile(probability_path) as probability:
+        scale, (height, width) = probability.mpp / info.mpp, probability.shape
+        for part in strips(height):
+            place = (0, part.start * scale), (width, part.stop - part.start), scale
+            mask = annotation.mask(*place)
+            mask[~tissue.at(*place) & (mask == 0)] = IGNORE
+            for box in probability.facts["unreadable"]:
+                left, top, across, down = (round(length / scale) for length in box)
+                rows = slice(max(0, top - part.start), max(0, top + down - part.start))
+                mask[rows, left : left + across] = IGNORE
+            histograms += Histograms.of(probability.rows(part), mask)
     content = {
         "slide": info.slide,
         "split": split,

@@ -14,10 +14,12 @@ class Events(AbstractContextManager["Events"]):
     folder : str
     first_step : int
         Where the run goes on: TensorBoard drops what an earlier process wrote of this step and later ones.
+    written : bool
+        False: nothing is written, as another process does.
     """
 
-    def __init__(self, folder: str, first_step: int) -> None:
-        self._writer = SummaryWriter(folder, purge_step=first_step)
+    def __init__(self, folder: str, first_step: int, *, written: bool = True) -> None:
+        self._writer = SummaryWriter(folder, purge_step=first_step, write_to_disk=written)
 
     def __exit__(self, *_: object) -> None:
         self._writer.close()

@@ -1,42 +1,26 @@
 """The pass over a whole slide and what is written of it (METHOD.md §5)."""
 
 import logging
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from lesionmap.errors import ModelError
-from lesionmap.export import write_lesions, write_overlay
+from lesionmap.export import LesionFiles, export_lesions, lesions_from
 from lesionmap.files import read_json, write_json
-from lesionmap.images import write_pyramid
 from lesionmap.infer_settings import NO_REFINEMENT, InferenceSettings, overlap_px
 from lesionmap.metrics import first_positive_level
 from lesionmap.model import load_model, pick_device
 from lesionmap.model_facts import load_facts
 from lesionmap.network_costs import MOST_TILES_ON_CPU
 from lesionmap.refinement import Refined, RefineSettings, refine_map
-from lesionmap.slides import Slide, SlideInfo
+from lesionmap.slides import SlideInfo
 from lesionmap.stain import StainMatch, StainProfile
 from lesionmap.tile_pass import PassSettings, SlideMap, map_slide
 from lesionmap.tissue import TissueMask
 from lesionmap.train_settings import AUTO
-
-OVERLAY_SIDE_PX = 1600
-PYRAMID_LEVELS = 8
-
-
-@dataclass(frozen=True)
-class LesionFiles:
-    """Where the results of one slide go."""
-
-    probability: str
-    lesions: str
-    outlines: str
-    overlay: str
 
 
 def infer_slide(
@@ -77,20 +61,12 @@ def infer_slide(
     check_tiles(settings, facts)
     first_positive = first_positive_level(settings.threshold)
     mapped, refined = _mapped(info, tissue_path, stain_path, model_path, facts, settings, record, threads)
-    levels, unreadable = mapped.levels, mapped.unreadable
     provenance = provenance | {"model_training": facts["provenance"]}
-    map_facts = provenance | {"unreadable": unreadable}
-    lesions = levels >= first_positive
-    scale = settings.mpp / info.mpp
-    write_pyramid(files.probability, levels, mpp=settings.mpp, levels=PYRAMID_LEVELS, provenance=map_facts)
-    write_pyramid(
-        files.lesions, lesions.astype(np.uint8) * 255, mpp=settings.mpp, levels=PYRAMID_LEVELS, provenance=map_facts
-    )
-    facts_beside = {"unreadable": unreadable, "provenance": provenance}
-    count = write_lesions(files.outlines, lesions, levels, scale=scale, info=info, facts=facts_beside)
-    _draw_overlay(info, levels, lesions, settings.mpp, files.overlay)
+    facts_beside = {"unreadable": mapped.unreadable, "provenance": provenance}
+    lesions = lesions_from(mapped.levels, first_positive, Path(record).parent)
+    n, area_mm2 = export_lesions(files, mapped.levels, lesions, info=info, mpp=mapped.mpp, facts=facts_beside)
     _write_record(record, info, mapped, refined, provenance)
-    logging.info("%s: %d lesions, %.3f mm²", info.slide, count, lesions.sum() * settings.mpp**2 / 1e6)
+    logging.info("%s: %d lesions, %.3f mm²", info.slide, n, area_mm2)
 
 
 def _mapped(
@@ -192,13 +168,3 @@ def stain_of(slide: str, path: str, facts: dict[str, Any]) -> StainMatch:
             remedy="run the workflow again from its start with this model as model.path",
         )
     return match
-
-
-def _draw_overlay(
-    info: SlideInfo, levels: NDArray[np.uint8], lesions: NDArray[np.bool_], mpp: float, path: str | Path
-) -> None:
-    every = max(1, -(-max(levels.shape) // OVERLAY_SIDE_PX))
-    small, outlined = levels[::every, ::every], lesions[::every, ::every]
-    with Slide(info, "infer_slide") as slide:
-        overview, _ = slide.read_where_possible((0, 0), (small.shape[1], small.shape[0]), mpp * every)
-    write_overlay(path, overview, small, outlined)

@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from lesionmap.errors import LesionMapError, StorageError
 
+LINE = "%(asctime)s %(levelname)s %(message)s"
 SECONDS_BETWEEN_LINES = 60
 PROGRESS_LINE = "{desc}: {n_fmt} of {total_fmt} {unit}s, {rate_fmt}, {elapsed} passed, {remaining} left{postfix}"
 
@@ -35,18 +36,29 @@ def job_log(path: str) -> Iterator[None]:
     So it does with a disk that is full or cannot be written to. Any other exception keeps its traceback, in the log and
     on the terminal: it is our fault, not the user's.
     """
-    logging.basicConfig(filename=path, filemode="w", level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    logging.basicConfig(filename=path, filemode="w", level=logging.INFO, format=LINE)
     logging.captureWarnings(True)
     warnings.filterwarnings("ignore", message="Dataset has no geotransform")  # rasterio's, of maps; slides have none
     try:
         yield
     except Exception as error:
-        known = error if isinstance(error, LesionMapError) else _storage_error(error, path)
+        known = known_error(error, path)
         if not known:
             logging.exception("unexpected error")
             raise
         logging.error("%s", known)
         sys.exit(f"LesionMap: {known}")
+
+
+def log_beside(path: str, name: str, level: int) -> None:
+    """Add this process's log records, from `level` on, to the log of the job that started it, under a name."""
+    logging.basicConfig(filename=path, level=level, format=LINE.replace("%(message)s", f"{name}: %(message)s"))
+    logging.captureWarnings(True)
+
+
+def known_error(error: Exception, log: str) -> LesionMapError | None:
+    """The error, if it is the data's, the settings' or the disk's fault and not the program's; `log` names the job."""
+    return error if isinstance(error, LesionMapError) else _storage_error(error, log)
 
 
 def _storage_error(error: BaseException, log: str) -> StorageError | None:
@@ -85,7 +97,7 @@ class _LogLines:
         """Nothing is held back."""
 
 
-def progress(total: int, desc: str, unit: str, initial: int = 0) -> "tqdm[Any]":
+def progress(total: int, desc: str, unit: str, initial: int = 0, *, shown: bool = True) -> "tqdm[Any]":
     """How far a job is: a bar on a terminal; elsewhere a line in the log, at most once a minute.
 
     Parameters
@@ -94,7 +106,11 @@ def progress(total: int, desc: str, unit: str, initial: int = 0) -> "tqdm[Any]":
         What there is to do, and what of it is done already.
     desc, unit : str
         What is done, and with what.
+    shown : bool
+        False: nothing is said, as another process does.
     """
+    if not shown:
+        return tqdm(disable=True)
     if sys.stderr.isatty():
         return tqdm(total=total, desc=desc, unit=unit, initial=initial)
     return tqdm(

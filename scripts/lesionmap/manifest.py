@@ -42,6 +42,13 @@ def good_slides(manifest: str, splits: Sequence[str]) -> list[str]:
     return [str(slide) for slide in table.loc[table["split"].isin(splits), "slide"]]
 
 
+def segmented_slides(manifest: str, dicom: str) -> list[str]:
+    """Ids of the readable slides whose lesions are written as DICOM: ``always``, ``never``, ``auto`` (DICOM slides)."""
+    table = _read_table(manifest)
+    wanted = table["vendor"] == "dicom" if dicom == "auto" else [dicom == "always"] * len(table)
+    return [str(slide) for slide in table.loc[wanted, "slide"]]
+
+
 def _read_table(path: str) -> pd.DataFrame:
     return pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False)
 

@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from torchvision.ops import sigmoid_focal_loss
 
 from lesionmap.model import LesionFPN, mixed_precision
+from lesionmap.parallel import return_freed_memory
+from lesionmap.ranks import ALONE, Ranks
 from lesionmap.tiling import IGNORE, LESION
 from lesionmap.train_settings import TrainSettings
 from lesionmap.workers import Workers
@@ -92,6 +94,7 @@ class TilePasses:
             for result in self.workers.map(function, batches):
                 self.pause_point()
                 yield result
+                return_freed_memory()
 
     def batches(self, region: RegionTensors) -> list[MicroBatch]:
         """All tiles of a region, `tile_batch` at a time."""
@@ -105,44 +108,47 @@ class TilePasses:
 
 @dataclass(frozen=True)
 class RegionSteps:
-    """The updates that a region makes, by the schedule of `settings`."""
+    """The updates that a region makes, by the schedule of `settings`.
+
+    With several processes, `ranks`, each brings its own region, or None, and all make the same updates on the mean of
+    the regions' gradients. All must take every step.
+    """
 
     passes: TilePasses
     optimiser: torch.optim.Optimizer
     settings: TrainSettings
+    ranks: Ranks = ALONE
 
-    def low(self, region: RegionTensors) -> Losses:
+    def low(self, region: RegionTensors | None) -> Losses:
         """Step 1: the update on the low view."""
         if self.settings.schedule == "high_only":
             return {}
-        return {"low": self._update(region, lambda: low_backward(self.passes.model, region, self.settings))}
+        return self._update("low", region, lambda part: low_backward(self.passes.model, part, self.settings))
 
-    def rest(self, region: RegionTensors) -> Losses:
+    def rest(self, region: RegionTensors | None) -> Losses:
         """Steps 2 and 3: what follows the low update."""
         passes, settings = self.passes, self.settings
         if settings.schedule == "joint":
-            return {"fused": self._update(region, lambda: fused_backward(passes, region, settings))}
+            return self._update("fused", region, lambda part: fused_backward(passes, part, settings))
         if settings.schedule == "low_only":
             return {}
-        losses, t1 = {}, torch.zeros(0)
-        if len(region.tiles):
-            losses["high"], t1 = self._update_by_tiles(region)
+        t1s: list[Tensor] = []
+        with_tiles = region if region and len(region.tiles) else None
+        losses = self._update("high", with_tiles, lambda part: tiles_backward(passes, part, settings, t1s.append))
         if settings.schedule == "sequential":
-            losses["fused"] = self._update(region, lambda: constant_t1_backward(passes.model, region, t1, settings))
+            t1 = torch.cat(t1s) if t1s else torch.zeros(0)
+            losses |= self._update("fused", region, lambda part: constant_t1_backward(passes.model, part, t1, settings))
         return losses
 
-    def _update_by_tiles(self, region: RegionTensors) -> tuple[float, Tensor]:
-        t1s: list[Tensor] = []
-        loss = self._update(region, lambda: tiles_backward(self.passes, region, self.settings, t1s.append))
-        return loss, torch.cat(t1s)
-
-    def _update(self, region: RegionTensors, backward: Callable[[], float]) -> float:
+    def _update(self, name: str, region: RegionTensors | None, backward: Callable[[RegionTensors], float]) -> Losses:
+        """One update by all processes; our region's loss, if there is a region."""
         self.optimiser.zero_grad()
-        loss = backward()
-        if not math.isfinite(loss):
+        losses = {name: backward(region)} if region else {}
+        if region and not math.isfinite(losses[name]):
             raise NonFiniteLossError(region)
-        self.optimiser.step()
-        return loss
+        if self.ranks.mean_gradients(self.passes.weights(), bool(region)):
+            self.optimiser.step()
+        return losses
 
 
 def low_backward(model: LesionFPN, region: RegionTensors, settings: TrainSettings) -> float:

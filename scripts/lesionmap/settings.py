@@ -41,6 +41,9 @@ def _contradictions(config: Mapping[str, Any]) -> Iterator[str]:
     if config["tiles"]["store"] == "none" and config["tiles"]["codec"] != LOSSLESS:
         codec = config["tiles"]["codec"]
         yield f"tiles.codec: {codec} is of no use with store: none, which holds no tiles; take lossless"
+    device, processes = config["train"]["device"], config["train"]["processes"]
+    if processes > 1 and device.startswith("cuda:"):
+        yield f"train.device: {device} is one GPU, and processes: {processes} need one each; take cuda or auto"
     for section, key in (("stain", "ratio_limits"), ("inference", "unsure")):
         least, most = config[section][key]
         if least > most:

@@ -1,5 +1,7 @@
 """Arrays that are too large for memory, a few rows at a time."""
 
+import math
+import os
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,8 +21,15 @@ def strips(height: int, rows: int = STRIP_ROWS) -> Iterator[slice]:
 
 
 def on_disk(shape: tuple[int, ...], dtype: DTypeLike, folder: str | Path) -> NDArray[Any]:
-    """Zeros in an unnamed file in `folder`, which goes away with the array, or with the process if that is killed."""
+    """Zeros in an unnamed file in `folder`, which goes away with the array, or with the process if that is killed.
+
+    Raises
+    ------
+    OSError
+        If the disk has no room for all of it; without asking, the process would be killed once it is full.
+    """
     with tempfile.TemporaryFile(dir=folder) as file:
+        os.posix_fallocate(file.fileno(), 0, max(1, math.prod(shape) * np.dtype(dtype).itemsize))
         return np.memmap(file, dtype, "w+", shape=shape)
 
 

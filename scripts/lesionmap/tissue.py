@@ -12,7 +12,7 @@ from skimage.filters import threshold_otsu
 from skimage.morphology import remove_small_holes, remove_small_objects
 
 from lesionmap.errors import SlideError
-from lesionmap.images import write_pyramid
+from lesionmap.images import write_tiff
 from lesionmap.slides import Slide, SlideInfo
 from lesionmap.tiling import map_size
 
@@ -56,7 +56,7 @@ def find_tissue(info: SlideInfo, output: str, settings: TissueSettings) -> None:
             finding="no tissue was found",
             remedy="look at the slide; remove it from the sheet if it is blank, grey or covered with ink",
         )
-    write_pyramid(output, codes, mpp=settings.mpp, levels=1)
+    write_tiff(output, codes, mpp=settings.mpp)
 
 
 def tissue_map(overview: NDArray[np.uint8], settings: TissueSettings) -> NDArray[np.uint8]:

@@ -30,6 +30,8 @@ class TrainSettings:
     early_stop : int or None
         Epochs without a better validation loss after which training ends; None: never.
     seed : int
+    processes : int
+        Regions per update, each in a process of its own; the update follows the mean of their gradients.
     leave_out_above : mapping
         Largest shares of blur, pen and fold (:class:`lesionmap.quality.RegionQuality`) of a training region.
     """
@@ -45,6 +47,7 @@ class TrainSettings:
     stain_jitter: float
     early_stop: int | None
     seed: int
+    processes: int = 1
     leave_out_above: Mapping[str, float] = field(default_factory=dict)
 
     def rate(self, epoch: int) -> float:
@@ -79,7 +82,7 @@ class TrainMachine:
     checkpoint_minutes : float
         Between two savings of an unfinished run; 0 saves after every region.
     threads : int
-        CPU cores to use.
+        CPU cores to use, in each process.
     """
 
     device: str

@@ -2,6 +2,7 @@
 
 import csv
 import logging
+import math
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -21,8 +22,9 @@ from lesionmap.events import Events
 from lesionmap.files import sha256, written_whole
 from lesionmap.logs import progress
 from lesionmap.model import LesionFPN, ModelSettings, load_backbone, pick_device, save_model
+from lesionmap.ranks import ALONE, Ranks
 from lesionmap.region_feed import RegionFeed
-from lesionmap.region_steps import NonFiniteLossError, RegionSteps, RegionTensors, TilePasses, settle_statistics
+from lesionmap.region_steps import Losses, NonFiniteLossError, RegionSteps, RegionTensors, TilePasses, settle_statistics
 from lesionmap.tile_batch import fitting_tile_batch
 from lesionmap.train_settings import TrainMachine, TrainSettings
 from lesionmap.validation import validate
@@ -68,12 +70,15 @@ class TrainFiles:
         Folder for ``last.safetensors`` and ``best.safetensors``.
     events : str
         Folder for TensorBoard.
+    log : str
+        The job's log, to which its processes add if there are several.
     """
 
     model: str
     history: str
     checkpoints: str
     events: str
+    log: str
 
     @property
     def unfinished(self) -> Path:
@@ -86,7 +91,7 @@ class TrainFiles:
         return Path(self.model).with_name("nonfinite_region.npz")
 
 
-def train(job: TrainJob, files: TrainFiles, machine: TrainMachine) -> None:
+def train(job: TrainJob, files: TrainFiles, machine: TrainMachine, ranks: Ranks = ALONE) -> None:
     """Train on the tile stores; publish the epoch with the lowest validation loss (the last, without validation).
 
     An unfinished run of the same job goes on where it stands; on a CPU the result is then that of an unbroken one.
@@ -96,11 +101,14 @@ def train(job: TrainJob, files: TrainFiles, machine: TrainMachine) -> None:
     job : TrainJob
     files : TrainFiles
     machine : TrainMachine
+    ranks : Ranks
+        The processes that train together; all must call this.
 
     Raises
     ------
     TrainingError
-        If no training slide has a lesion, the loss stops being finite, or there is an unfinished run of another job.
+        If no training slide has a lesion, the loss stops being finite, the GPU's memory is too small, or there is an
+        unfinished run of another job.
     InterruptedTrainingError
         If the process gets SIGTERM.
     SlideError
@@ -114,21 +122,27 @@ def train(job: TrainJob, files: TrainFiles, machine: TrainMachine) -> None:
     device = pick_device(machine.device)
     learner = _learner(job, device)
     checkpoint = Checkpoint(files.unfinished, _fingerprint(job, regions, val_regions), machine.checkpoint_minutes)
-    state = checkpoint.restore(learner) or RunState(_tile_batch(job, learner.model, regions, machine.threads))
+    state = checkpoint.restore(learner) or RunState(_tile_batch(job, learner.model, regions, machine.threads, ranks))
     logging.info("%d tiles in the network at once on each thread of %s", state.tile_batch, device)
     first_step = state.epoch * len(regions) + state.position
     with (
         StopRequest() as stop,
         Workers(machine.threads, device) as workers,
-        Events(files.events, first_step) as events,
-        progress(job.settings.epochs * len(regions), "train", "region", first_step) as bar,
+        Events(files.events, first_step, written=ranks.leads) as events,
+        progress(job.settings.epochs * len(regions), "train", "region", first_step, shown=ranks.leads) as bar,
     ):
-        passes = TilePasses(learner.model, state.tile_batch, workers, stop.pause_point)
+        # The leading process alone stops: none finishes an update without it, so what it saves is the state of all.
+        passes = TilePasses(learner.model, state.tile_batch, workers, stop.pause_point if ranks.leads else _go_on)
         feed = RegionFeed(regions, device, job.settings.trains_on_tile_masks)
         val_feed = RegionFeed(val_regions, device, with_tile_masks=False)
-        _Run(job.settings, files, learner, state, checkpoint, passes, feed, val_feed, events, bar).finish()
-    _publish(job, files, learner.model, state, regions, val_regions)
-    checkpoint.path.unlink(missing_ok=True)
+        _Run(job.settings, files, learner, state, checkpoint, passes, feed, val_feed, events, bar, ranks).finish()
+    if ranks.leads:
+        _publish(job, files, learner.model, state, regions, val_regions)
+        checkpoint.path.unlink(missing_ok=True)
+
+
+def _go_on() -> None:
+    """The pause point of a process that others stop."""
 
 
 def _learner(job: TrainJob, device: torch.device) -> Learner:
@@ -156,11 +170,13 @@ def _fingerprint(job: TrainJob, regions: RegionDataset, val_regions: RegionDatas
     }
 
 
-def _tile_batch(job: TrainJob, model: LesionFPN, regions: RegionDataset, threads: int) -> int:
+def _tile_batch(job: TrainJob, model: LesionFPN, regions: RegionDataset, threads: int, ranks: Ranks) -> int:
     asked = job.settings.tile_batch
     if isinstance(asked, int):
         return asked
-    return fitting_tile_batch(model, job.model.backbone, regions.stores[0].tile_px, threads)
+    # Processes on a CPU share its memory.
+    fitting = fitting_tile_batch(model, job.model.backbone, regions.stores[0].tile_px, threads * ranks.count)
+    return int(min(ranks.gathered([fitting]))[0])
 
 
 @dataclass
@@ -177,6 +193,7 @@ class _Run:
     val_feed: RegionFeed
     events: Events
     bar: "tqdm[Any]"
+    ranks: Ranks
 
     def finish(self) -> None:
         """Train until the last epoch is closed, or the validation loss has stopped falling."""
@@ -194,31 +211,47 @@ class _Run:
             ) from None
         except NonFiniteLossError as error:
             raise _nonfinite_error(error.region, self.files.nonfinite_region) from None
+        except torch.OutOfMemoryError as error:
+            raise TrainingError(
+                stage="train",
+                finding=f"the GPU's memory is too small ({str(error).splitlines()[0]})",
+                remedy="lower train.tile_batch, or set it to auto",
+            ) from error
 
     def _train_epoch(self) -> None:
         self.learner.model.train()
-        steps = RegionSteps(self.passes, self.learner.optimiser, self.settings)
+        steps = RegionSteps(self.passes, self.learner.optimiser, self.settings, self.ranks)
         epoch, first = self.state.epoch, self.state.position
         self.learner.set_rate(self.settings.rate(epoch))
-        order = epoch_order(self.settings, epoch, len(self.feed.regions))[first:]
-        tasks = ((number, drawn(self.settings, epoch, first + index)) for index, number in enumerate(order))
-        for region in self.feed.tensors(tasks):
+        order = epoch_order(self.settings, epoch, len(self.feed.regions))
+        mine = range(first + self.ranks.rank, len(order), self.ranks.count)
+        regions = self.feed.tensors((order[position], drawn(self.settings, epoch, position)) for position in mine)
+        for position in range(first, len(order), self.ranks.count):
+            region = next(regions, None)
             self.passes.pause_point()
-            self._learn(steps, region)
-            self._show()
+            self._learn(steps, region, min(self.ranks.count, len(order) - position))
             self._save_if_due()
 
-    def _learn(self, steps: RegionSteps, region: RegionTensors) -> None:
+    def _learn(self, steps: RegionSteps, region: RegionTensors | None, n_regions: int) -> None:
+        """Learn from `n_regions` at once, of which one is ours, if any."""
         state = self.state
         if not state.low_done:
-            state.losses.append(steps.low(region))
+            state.losses += self._of_all(steps.low(region))[:n_regions]
             state.low_done = True
-        state.losses[-1] |= steps.rest(region)
+        for losses, others in zip(state.losses[-n_regions:], self._of_all(steps.rest(region)), strict=False):
+            losses |= others
         state.low_done = False
-        state.position += 1
+        for losses in state.losses[-n_regions:]:
+            state.position += 1
+            self._show(losses)
 
-    def _show(self) -> None:
-        losses = self.state.losses[-1]
+    def _of_all(self, losses: Losses) -> list[Losses]:
+        """The losses of each process's region."""
+        names = self.settings.losses
+        rows = self.ranks.gathered([losses.get(name, math.nan) for name in names])
+        return [{name: loss for name, loss in zip(names, row, strict=True) if not math.isnan(loss)} for row in rows]
+
+    def _show(self, losses: Losses) -> None:
         self.events.add({f"region/{name}_loss": loss for name, loss in losses.items()}, self._step())
         shown = {name: f"{loss:.4f}" for name, loss in losses.items()}
         self.bar.set_postfix({"epoch": f"{self.state.epoch + 1}", **shown}, refresh=False)
@@ -233,15 +266,19 @@ class _Run:
         model.eval()
         row: Row = {"epoch": state.epoch + 1, "learning_rate": self.settings.rate(state.epoch)}
         row |= _mean_losses(state.losses, self.settings)
-        row |= validate(self.val_feed, self.passes, self.settings) if len(self.val_feed.regions) else {}
-        logging.info("%s", row)
-        self.bar.write("  ".join(f"{key} {value:.4g}" for key, value in row.items() if value is not None))
-        self.events.add({f"epoch/{name}": figure for name, figure in row.items() if name != "epoch"}, self._step())
+        row |= validate(self.val_feed, self.passes, self.settings, self.ranks) if len(self.val_feed.regions) else {}
+        self._tell(row)
         state.rows.append(row)
         if best_row(state.rows, self.settings) is row:
             state.best = {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
         state.epoch, state.position, state.losses = state.epoch + 1, 0, []
         self._save_if_due()
+
+    def _tell(self, row: Row) -> None:
+        logging.info("%s", row)
+        if self.ranks.leads:
+            self.bar.write("  ".join(f"{key} {value:.4g}" for key, value in row.items() if value is not None))
+        self.events.add({f"epoch/{name}": figure for name, figure in row.items() if name != "epoch"}, self._step())
 
     def _low_images(self) -> Iterator[NDArray[np.uint8]]:
         for number in range(len(self.feed.regions)):
@@ -249,7 +286,7 @@ class _Run:
             yield self.feed.regions.low_image(number)
 
     def _save_if_due(self) -> None:
-        if self.checkpoint.is_due():
+        if self.ranks.leads and self.checkpoint.is_due():
             self.checkpoint.save(self.learner, self.state)
 
 

@@ -3,12 +3,14 @@
 import math
 from collections.abc import Iterator
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from lesionmap.augmentation import Draw
 from lesionmap.checkpoint import Row
-from lesionmap.metrics import Histograms, as_levels, binary_metrics
+from lesionmap.metrics import LEVELS, Histograms, as_levels, binary_metrics
+from lesionmap.ranks import ALONE, Ranks
 from lesionmap.region_feed import RegionFeed
 from lesionmap.region_steps import (
     NonFiniteLossError,
@@ -28,10 +30,10 @@ UNTURNED = Draw()
 
 
 @torch.no_grad()
-def validate(feed: RegionFeed, passes: TilePasses, settings: TrainSettings) -> Row:
+def validate(feed: RegionFeed, passes: TilePasses, settings: TrainSettings, ranks: Ranks = ALONE) -> Row:
     """Loss, Dice and AUROC of each of the schedule's views, against the mask of the low view.
 
-    The model must be in evaluation mode.
+    The model must be in evaluation mode. Several processes share the regions out; each gets the figures of all.
 
     Raises
     ------
@@ -40,7 +42,7 @@ def validate(feed: RegionFeed, passes: TilePasses, settings: TrainSettings) -> R
     """
     seen = {view: Histograms.empty() for view in settings.views}
     losses, n_pixels = dict.fromkeys(settings.views, 0.0), 0
-    for region in feed.tensors((number, UNTURNED) for number in range(len(feed.regions))):
+    for region in feed.tensors((number, UNTURNED) for number in range(ranks.rank, len(feed.regions), ranks.count)):
         passes.pause_point()
         n_pixels += counted(region.low_mask)
         for view, loss, probability in _views(passes, region, settings):
@@ -51,8 +53,9 @@ def validate(feed: RegionFeed, passes: TilePasses, settings: TrainSettings) -> R
             seen[view] += Histograms.of(levels, region.low_mask[0, 0].cpu().numpy())
     row: Row = {}
     for view, histograms in seen.items():
-        figures = binary_metrics(histograms, threshold=0.5)
-        row |= {f"val_{view}_loss": losses[view] / max(1, n_pixels)}
+        n_all, loss, *counts = ranks.summed([n_pixels, losses[view], *histograms.counts.ravel().tolist()])
+        figures = binary_metrics(Histograms(np.array(counts, dtype=np.int64).reshape(-1, LEVELS)), threshold=0.5)
+        row |= {f"val_{view}_loss": loss / max(1, n_all)}
         row |= {f"val_{view}_dice": figures["dice"], f"val_{view}_auroc": figures["auroc"]}
     return row
 

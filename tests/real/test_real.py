@@ -14,10 +14,9 @@ import pytest
 import tifffile
 import yaml
 from imagecodecs import jpeg8_decode, jpeg8_encode
+from lesion_maps import write_outlines
 from lesionmap.annotations import AnnotationSettings, import_annotation
-from lesionmap.export import write_lesions
 from lesionmap.extraction import Extraction, extract_tiles
-from lesionmap.images import write_pyramid
 from lesionmap.inspection import SlideRow, describe
 from lesionmap.masks import Annotation
 from lesionmap.quality import is_blurred
@@ -84,9 +83,7 @@ def test_annotation_mask_map_outlines_and_back(tmp_path, slide, scale, bounds):
     info = replace(load_info(RESULTS / f"slides/{slide}.json"), bounds_xy_lv0=bounds)
     size = map_size(info.size_lv0, scale)
     mask = Annotation(RESULTS / f"annotations/{slide}.geojson").mask((0, 0), size, scale) == LESION
-    write_pyramid(tmp_path / "lesions.tif", mask.astype(np.uint8) * 255, mpp=info.mpp * scale, levels=8)
-    lesions = tifffile.imread(tmp_path / "lesions.tif", level=0)
-    write_lesions(tmp_path / "lesions.geojson", lesions > 0, lesions, scale=scale, info=info, facts={})
+    write_outlines(tmp_path / "lesions.geojson", mask, mask.astype(np.uint8), scale, info)
     settings = AnnotationSettings({"Lesion": "lesion"}, {}, "refuse")
     import_annotation(str(tmp_path / "lesions.geojson"), info, str(tmp_path / "back.geojson"), settings)
     back = Annotation(tmp_path / "back.geojson").mask((0, 0), size, scale) == LESION
@@ -182,7 +179,7 @@ def test_maps_and_outlines_lie_on_the_slide(slide):
     info = load_info(RESULTS / f"slides/{slide}.json")
     folder = RESULTS / "lesions" / slide
     expected = tuple(int(np.ceil(length * info.mpp / 2.5 - 1e-9)) for length in info.size_lv0)
-    with openslide.OpenSlide(folder / "probability.tif") as opened:
+    with openslide.OpenSlide(folder / "probability.ome.tif") as opened:
         assert opened.dimensions == expected
     lesions = tifffile.imread(folder / "lesions.tif", level=0) > 0
     features = json.loads((folder / "lesions.geojson").read_text())["features"]

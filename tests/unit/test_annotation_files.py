@@ -24,10 +24,10 @@ from annotation_writers import (
 from hypothesis import assume, given
 from hypothesis import settings as budget
 from hypothesis import strategies as st
+from lesion_maps import write_outlines
 from lesionmap.annotation_files import mask_scale, read_annotation
 from lesionmap.annotations import PRIORITY, import_annotation
 from lesionmap.errors import AnnotationError
-from lesionmap.export import write_lesions
 from lesionmap.masks import Annotation
 from PIL import Image
 from shapely import Polygon, box
@@ -771,7 +771,7 @@ def test_written_lesions_come_back_exactly_on_a_slide_with_bounds(polygon, facto
     info = info_at(bounds_xy_lv0=bounds)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "lesions.geojson"
-        write_lesions(path, lesions, lesions.astype(np.uint8), scale=factor, info=info, facts={})
+        write_outlines(path, lesions, lesions.astype(np.uint8), factor, info)
         annotation = Annotation(canonical_of(folder, path, info))
     columns, rows = (((np.arange(length) + 0.5) // factor).astype(int) for length in SIZE)
     np.testing.assert_array_equal(annotation.mask((0, 0), mask_size(factor), factor), lesions)

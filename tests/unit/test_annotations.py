@@ -3,12 +3,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import tifffile
 from annotation_writers import info_at, mask_size, settings
+from lesion_maps import write_outlines
 from lesionmap.annotations import FRAME, import_annotation, meaning
 from lesionmap.errors import AnnotationError
-from lesionmap.export import write_lesions
-from lesionmap.images import write_pyramid
 from lesionmap.masks import Annotation
 from lesionmap.slides import SlideInfo
 from shapely.geometry import shape
@@ -393,9 +391,8 @@ def round_trip(tmp_path: Path, info: SlideInfo) -> tuple[Annotation, Annotation]
     )
     annotation = Annotation(tmp_path / "canonical.geojson")
     lesions = annotation.mask((0, 0), mask_size(MAP_SCALE, info.size_lv0), MAP_SCALE) == 1
-    write_pyramid(tmp_path / "map.tif", np.where(lesions, 230, 12).astype(np.uint8), mpp=2.5, levels=2)
-    found = tifffile.imread(tmp_path / "map.tif")
-    write_lesions(tmp_path / "lesions.geojson", found > 127, found, scale=MAP_SCALE, info=info, facts={})
+    levels = np.where(lesions, 230, 12).astype(np.uint8)
+    write_outlines(tmp_path / "lesions.geojson", lesions, levels, MAP_SCALE, info)
     import_annotation(str(tmp_path / "lesions.geojson"), info, str(tmp_path / "back.geojson"), settings())
     return annotation, Annotation(tmp_path / "back.geojson")
 

@@ -8,9 +8,10 @@ import pytest
 import tifffile
 import torch
 from lesionmap.errors import ModelError
+from lesionmap.export import LesionFiles
 from lesionmap.files import read_json, write_json
 from lesionmap.infer_settings import InferenceSettings
-from lesionmap.inference import LesionFiles, check_tiles, infer_slide, tile_batch_of
+from lesionmap.inference import check_tiles, infer_slide, tile_batch_of
 from lesionmap.model import LesionFPN, ModelSettings, save_model
 from lesionmap.stain import StainMatch
 from lesionmap.tiling import TileSpec
@@ -29,6 +30,7 @@ SETTINGS = InferenceSettings(
     threshold=0.5,
     max_unreadable_fraction=0.0,
 )
+EXPORTS = ("probability.ome.tif", "lesions.tif", "lesions.geojson", "lesions.tsv", "overlay.png")
 FACTS = {"tiles": asdict(SPEC), "provenance": {"code": "c"}, "stain_reference": vars(PROFILE)}
 
 
@@ -45,7 +47,7 @@ def inferred(tmp_path, **changes):
     save_model(tmp_path / "m.safetensors", LesionFPN(kind), kind, FACTS)
     out = tmp_path / "out"
     out.mkdir()
-    files = LesionFiles(*(str(out / name) for name in ("probability.tif", "lesions.tif", "lesions.geojson", "o.png")))
+    files = LesionFiles(*(str(out / name) for name in EXPORTS))
     inputs = [str(tmp_path / name) for name in ("tissue.tif", "stain.json", "m.safetensors")]
     settings = replace(SETTINGS, **changes)
     infer_slide(info, *inputs, files, str(out / "inference.json"), settings, {"code": "d"}, threads=1)
@@ -62,7 +64,7 @@ def test_the_record_says_how_the_map_was_made_and_nothing_else_is_left(tmp_path)
     assert record["refined"] is None
     assert record["seam_measure"] > 0
     assert record["provenance"] == {"code": "d", "model_training": {"code": "c"}}
-    assert left == {"probability.tif", "lesions.tif", "lesions.geojson", "o.png", "inference.json"}
+    assert left == {*EXPORTS, "inference.json"}
 
 
 def test_the_record_counts_what_was_refined(tmp_path):

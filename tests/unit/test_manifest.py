@@ -4,7 +4,7 @@ import pytest
 from lesionmap.errors import LesionMapError, SlideError
 from lesionmap.files import write_json
 from lesionmap.losses import RunFiles, list_quarantine, show_quarantine
-from lesionmap.manifest import RunTables, build_manifest, conclude, good_slides
+from lesionmap.manifest import RunTables, build_manifest, conclude, good_slides, segmented_slides
 from lesionmap.quarantine import write_quarantined
 from lesionmap.store import Region, new_store, packed
 from lesionmap.tile_codec import TileCodec
@@ -44,6 +44,13 @@ def test_the_manifest_holds_the_slides_that_passed(tables):
     table = pd.read_csv(tables.manifest, sep="\t", keep_default_na=False).set_index("slide")
     assert table["flags"].to_dict() == {"NA": "", "b": 'it is pale; it is "small"'}
     assert table["mpp_source"].to_list() == ["file", "file"]
+
+
+def test_the_lesions_of_dicom_slides_are_written_as_dicom(tmp_path, records, tables):
+    write_json(records[1], {"slide": "b", "split": "test"} | GOOD | {"info": INFO | {"vendor": "dicom"}})
+    build_manifest(records, tables.manifest)
+    chosen = {dicom: segmented_slides(tables.manifest, dicom) for dicom in ("auto", "always", "never")}
+    assert chosen == {"auto": ["b"], "always": ["NA", "b"], "never": []}
 
 
 def test_one_table_has_what_every_stage_found(tmp_path, records, tables):

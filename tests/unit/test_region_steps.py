@@ -100,13 +100,16 @@ def test_micro_batches_give_the_gradient_of_the_tiles_own_loss(tile_batch, n_til
     assert not t1s[0].requires_grad
 
 
-def naive_training(model, parts, options, schedule, epochs):
-    """METHOD.md §4, all regions in their order, with Adam (Kingma & Ba, algorithm 1) written out."""
+def naive_training(model, groups, options, schedule, epochs):
+    """METHOD.md §4, all regions in their order, with Adam (Kingma & Ba, algorithm 1) written out.
+
+    Each update is on the mean loss of a group of regions; the method's groups have one.
+    """
     weights = [weight for weight in model.parameters() if weight.requires_grad]
     m, v, n_updates = [0.0] * len(weights), [0.0] * len(weights), [0] * len(weights)
 
-    def update(loss, rate):
-        gradients = torch.autograd.grad(loss, weights, allow_unused=True)
+    def update(losses, rate):
+        gradients = torch.autograd.grad(sum(losses) / len(losses), weights, allow_unused=True)
         for i, (weight, gradient) in enumerate(zip(weights, gradients, strict=True)):
             if gradient is None:
                 continue
@@ -118,14 +121,16 @@ def naive_training(model, parts, options, schedule, epochs):
 
     for epoch in range(epochs):
         rate = options.learning_rate / (1 + options.decay_rate * epoch)
-        for part in parts:
-            update(naive_focal_loss(torch.sigmoid(model(part.low)), part.low_mask, options), rate)
-            t1 = None
-            if schedule == "sequential" and len(part.tiles):
-                probability = torch.sigmoid(model(part.tiles))
-                t1 = probability.detach()
-                update(naive_focal_loss(probability, part.tile_masks, options), rate)
-            update(naive_fused_loss(model, part, options, "learned", t1), rate)
+        for parts in groups:
+            update([naive_focal_loss(torch.sigmoid(model(part.low)), part.low_mask, options) for part in parts], rate)
+            t1s = [None] * len(parts)
+            if schedule == "sequential" and any(len(part.tiles) for part in parts):
+                maps = [(torch.sigmoid(model(part.tiles)), part.tile_masks) for part in parts if len(part.tiles)]
+                ready = iter([t1.detach() for t1, _ in maps])
+                t1s = [next(ready) if len(part.tiles) else None for part in parts]
+                update([naive_focal_loss(t1, mask, options) for t1, mask in maps], rate)
+            pairs = zip(parts, t1s, strict=True)
+            update([naive_fused_loss(model, part, options, "learned", t1) for part, t1 in pairs], rate)
 
 
 @pytest.mark.parametrize("schedule", ["joint", "sequential"])
@@ -133,7 +138,7 @@ def test_the_schedule_is_that_of_the_method(schedule):
     kind, options = ModelSettings("resnet18", "group", "learned"), settings(schedule=schedule, learning_rate=1e-4)
     parts = [tensors(region(seed, n_tiles)) for seed, n_tiles in enumerate((5, 0, 16))]
     naive, ours = network(kind), network(kind)
-    naive_training(naive, parts, options, schedule, epochs=2)
+    naive_training(naive, [[part] for part in parts], options, schedule, epochs=2)
     optimiser = torch.optim.Adam(ours.parameters(), lr=options.learning_rate)
     with Workers(2) as workers:
         steps = RegionSteps(passes(ours, workers), optimiser, options)

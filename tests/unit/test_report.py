@@ -12,9 +12,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from lesion_maps import write_outlines
 from lesionmap.errors import SlideError
 from lesionmap.evaluation import summarise
-from lesionmap.export import write_lesions, write_overlay
+from lesionmap.export import write_overlay
 from lesionmap.files import write_json
 from lesionmap.images import write_png
 from lesionmap.learning_curves import plot_learning_curves
@@ -104,14 +105,8 @@ def make_slide(folder: Path, slide: str, split: str, lesions: np.ndarray[Any, An
     write_png(folder / f"{slide}.stain_thumbnails.png", np.full((256, 512, 3), 200, dtype=np.uint8))
     levels = lesions.astype(np.uint8) * 204
     origin = {"software": "LesionMap 9", "code": "c0de"}
-    write_lesions(
-        folder / f"{slide}.geojson",
-        lesions,
-        levels,
-        scale=10,
-        info=info,
-        facts={"unreadable": [], "provenance": origin},
-    )
+    facts = {"unreadable": [], "provenance": origin}
+    write_outlines(folder / f"{slide}.geojson", lesions, levels, 10, info, facts)
     no_lesion = np.zeros((30, 40), dtype=np.uint8)
     write_overlay(folder / f"{slide}.overlay.png", view, no_lesion, no_lesion > 0)
 

@@ -89,6 +89,7 @@ def test_every_mistake_is_named_at_once(root, config):
     wrong["train"]["tile_batch"] = "all"
     wrong["train"]["device"] = "gpu"
     wrong["train"]["stain_jitter"] = 0.6
+    wrong["train"]["processes"] = 0
     wrong["stain"]["method"] = "reinhard"
     del wrong["tissue"]["mpp"]
     wrong["inference"]["treshold"] = 0.5
@@ -100,6 +101,7 @@ def test_every_mistake_is_named_at_once(root, config):
     assert "train.device: 'gpu' does not match" in message
     assert "(auto, cpu, cuda or cuda:N)" in message
     assert "train.stain_jitter: 0.6 is greater than the maximum of 0.5" in message
+    assert "train.processes: 0 is less than the minimum of 1 (processes that train together" in message
     assert "stain.method: 'reinhard' is not one of ['vahadane', 'macenko', 'none', 'staintools']" in message
     assert "tissue: 'mpp' is a required property" in message
     assert "inference: Additional properties are not allowed ('treshold' was unexpected)" in message
@@ -107,7 +109,14 @@ def test_every_mistake_is_named_at_once(root, config):
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("tile_batch", "auto"), ("device", "cuda:3"), ("early_stop", 5), ("checkpoint_minutes", 0), ("stain_jitter", 0.5)],
+    [
+        ("processes", 4),
+        ("tile_batch", "auto"),
+        ("device", "cuda:3"),
+        ("early_stop", 5),
+        ("checkpoint_minutes", 0),
+        ("stain_jitter", 0.5),
+    ],
 )
 def test_every_way_to_set_training_is_valid(root, config, key, value):
     config["train"][key] = value
@@ -129,6 +138,19 @@ def test_a_region_that_is_no_whole_number_of_tiles_is_refused_at_once(root, conf
 def test_a_codec_for_tiles_that_are_not_stored_is_refused(root, config):
     config["tiles"] |= {"store": "none", "codec": "jpeg"}
     with pytest.raises(SettingsError, match=r"tiles\.codec: jpeg is of no use with store: none"):
+        check(root, config)
+
+
+def test_several_processes_on_one_gpu_are_refused(root, config):
+    config["train"] |= {"processes": 2, "device": "cuda:1"}
+    with pytest.raises(SettingsError, match=r"train\.device: cuda:1 is one GPU, and processes: 2 need one each"):
+        check(root, config)
+
+
+@pytest.mark.parametrize("processes", ["two", "auto", 1.5])
+def test_processes_are_a_whole_number(root, config, processes):
+    config["train"]["processes"] = processes
+    with pytest.raises(SettingsError, match=r"train\.processes: .* is not of type 'integer'"):
         check(root, config)
 
 

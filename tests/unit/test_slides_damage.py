@@ -10,11 +10,12 @@ from lesionmap.errors import SlideError
 from lesionmap.evaluation import evaluate_slide
 from lesionmap.extraction import Extraction, extract_tiles
 from lesionmap.files import read_json, write_json
-from lesionmap.images import write_pyramid
+from lesionmap.map_files import MapNotes, write_map
 from lesionmap.masks import Annotation
 from lesionmap.stain import StainMatch
 from lesionmap.stain_fit import FitFiles, StainSettings, fit_slide
 from lesionmap.store import TileStore
+from lesionmap.strips import block_mean
 from lesionmap.tile_codec import TileCodec
 from lesionmap.tile_pass import PassSettings, map_slide
 from lesionmap.tiling import TileSpec
@@ -100,7 +101,8 @@ def test_what_cannot_be_read_is_not_evaluated(tmp_path, slide):
     write_json(tmp_path / "a.geojson", {"type": "FeatureCollection", "features": features})
     assert Annotation(tmp_path / "a.geojson").mask((0, 0), (256, 192), 2.0).sum() == 32 * 32
     levels, unreadable = mapped(tmp_path, slide, 0.05, 16)
-    write_pyramid(tmp_path / "p.tif", levels, mpp=0.5, levels=1, provenance={"unreadable": unreadable})
+    notes = MapNotes("s1", "lesion probability", 0.5, {"unreadable": unreadable})
+    write_map(tmp_path / "p.tif", levels, notes, block_mean)
     paths = [str(tmp_path / name) for name in ("p.tif", "tissue.tif", "a.geojson", "m.json")]
     evaluate_slide(slide, *paths, threshold=0.5, split="test", provenance={})
     assert np.sum(read_json(paths[3])["histograms"]) == 256 * 192 - 32 * 32

@@ -10,7 +10,7 @@ from lesionmap.logs import job_log
 
 WRITERS = {  # by h5py, tifffile, safetensors and Python itself
     "store": "for _ in range(3): store.append(packed(REGION, TileCodec()))",
-    "pyramid": "write_pyramid('target', noise, mpp=1.0, levels=2)",
+    "pyramid": "write_map('target', noise.reshape(1024, -1), MapNotes('s1', 'noise', 1.0, {}), block_mean)",
     "model": "save_model('target', LesionFPN(NETWORK), NETWORK, {})",
     "table": "write_text('target', noise.tobytes().hex())",
 }
@@ -18,10 +18,11 @@ JOB = """
 from contextlib import nullcontext
 import numpy as np
 from lesionmap.files import write_text
-from lesionmap.images import write_pyramid
+from lesionmap.map_files import MapNotes, write_map
 from lesionmap.model import LesionFPN, ModelSettings, save_model
 from lesionmap.quarantine import slide_job
 from lesionmap.store import Region, new_store, packed
+from lesionmap.strips import block_mean
 from lesionmap.tile_codec import TileCodec
 from lesionmap.tiling import TileSpec
 noise = np.random.default_rng(0).integers(0, 256, (1024, 1024, 3), dtype=np.uint8)

@@ -12,8 +12,9 @@ from lesionmap.region_steps import RegionTensors, TilePasses
 from lesionmap.store import Region, new_store, packed
 from lesionmap.tile_codec import TileCodec
 from lesionmap.tiling import TileSpec
+from lesionmap.train_processes import train_in_processes
 from lesionmap.train_settings import TrainMachine, TrainSettings
-from lesionmap.training import TrainFiles, TrainJob, train
+from lesionmap.training import TrainFiles, TrainJob
 from stained import PROFILE
 
 NETWORK = ModelSettings("resnet18", "group")
@@ -89,14 +90,18 @@ def store(path, *regions, slide="s1"):
 
 
 def files(folder):
-    paths = ("m.safetensors", "history.csv", "checkpoints", "events")
+    paths = ("m.safetensors", "history.csv", "checkpoints", "events", "train.log")
     return TrainFiles(*(str(Path(folder) / name) for name in paths))
+
+
+def job(train_stores, val_stores=(), network=NETWORK, **changes):
+    facts = {"tiles": {"tile_px": 32}, "provenance": {"code": "c"}}
+    return TrainJob(train_stores, val_stores, None, network, settings(**changes), facts)
 
 
 def run(folder, train_stores, val_stores=(), machine=None, network=NETWORK, **changes):
     """Train in a folder; the folder and its history."""
-    facts = {"tiles": {"tile_px": 32}, "provenance": {"code": "c"}}
-    job = TrainJob(train_stores, val_stores, None, network, settings(**changes), facts)
-    train(job, files(folder), machine or TrainMachine("cpu", 10, 2))
+    asked = job(train_stores, val_stores, network, **changes)
+    train_in_processes(asked, files(folder), machine or TrainMachine("cpu", 10, 2))
     with open(folder / "history.csv", encoding="utf-8") as stream:
         return folder, list(csv.DictReader(stream))

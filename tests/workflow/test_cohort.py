@@ -10,6 +10,7 @@ import openslide
 import pandas as pd
 import pytest
 import tifffile
+from highdicom.seg import segread
 from lesionmap.model_facts import load_facts
 from project import ROOT
 from pyramids import damage, write_tiff
@@ -33,9 +34,10 @@ ARTEFACTS = [
     "model/learning_curves.svg",
     "model/MODEL_CARD.md",
     "model/checkpoints/last.safetensors",
-    "lesions/test_1/probability.tif",
+    "lesions/test_1/probability.ome.tif",
     "lesions/test_1/lesions.tif",
     "lesions/test_1/lesions.geojson",
+    "lesions/test_1/lesions.tsv",
     "lesions/test_1/overlay.png",
     "metrics/test_1.json",
     "unreadable.tsv",
@@ -84,7 +86,7 @@ def test_tile_stores_are_read_with_h5py_and_hdf5plugin_alone(results):
     subprocess.run([sys.executable, "-c", code, str(results / "tiles/train_1.h5")], check=True)
 
 
-@pytest.mark.parametrize("name", ["probability.tif", "lesions.tif"])
+@pytest.mark.parametrize("name", ["probability.ome.tif", "lesions.tif"])
 def test_maps_open_in_tifffile_and_openslide(results, name):
     path = results / "lesions/test_1" / name
     pixels = tifffile.imread(path, series=0, level=0)
@@ -163,15 +165,22 @@ def test_damage_found_by_a_later_stage_spares_the_cohort(project):
 
 
 def test_a_blank_slide_goes_into_quarantine_with_all_that_follows(project):
+    """With DICOM asked for, which the others then have."""
     slide = project.folder / "slides/test_1.tif"
     write_tiff(slide, np.full_like(tifffile.imread(slide, level=0), 245))
+    project.config["exports"] = {"dicom": "always"}
     project.run()
     assert quarantine(project).loc[["test_1"], "stage"].tolist() == ["find_tissue"]
-    page = (project.folder / "results/report/index.html").read_text()
-    assert "no tissue was found" in page
-    assert not (project.folder / "results/report/slides/test_1.html").exists()
-    for name in ("stain/fits/test_1.json", "stain/test_1.png", "lesions/test_1/probability.tif", "metrics/test_1.json"):
-        assert "find_tissue" in (project.folder / "results" / name).read_text()
+    results = project.folder / "results"
+    assert "no tissue was found" in (results / "report/index.html").read_text()
+    assert not (results / "report/slides/test_1.html").exists()
+    for name in ("stain/fits/test_1.json", "stain/test_1.png", "metrics/test_1.json"):
+        assert "find_tissue" in (results / name).read_text()
+    for name in ("probability.ome.tif", "lesions.tif", "lesions.tsv", "lesions.dcm"):
+        assert "find_tissue" in (results / "lesions/test_1" / name).read_text()
+    segmentation = segread(results / "lesions/train_1/lesions.dcm")
+    found = segmentation.get_total_pixel_matrix(combine_segments=True) > 0
+    np.testing.assert_array_equal(found, tifffile.imread(results / "lesions/train_1/lesions.tif") > 0)
 
 
 def repainted(project, slide, colours):
@@ -204,7 +213,7 @@ def test_a_slide_without_two_stains_gets_its_verdict_and_is_mapped(project, colo
     assert match["profile"]["basis"] == match["reference"]["basis"]
     assert list(quarantine(project).index) == ["unreadable"]
     assert verdict.replace("&", "&amp;") in (project.folder / "results/report/stain.html").read_text()
-    assert (project.folder / "results/lesions/test_1/probability.tif").exists()
+    assert (project.folder / "results/lesions/test_1/probability.ome.tif").exists()
 
 
 def test_a_slide_without_two_stains_is_quarantined_if_the_policy_says_so(project):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from lesionmap.errors import SettingsError
 from lesionmap.files import read_json
-from lesionmap.manifest import good_slides
+from lesionmap.manifest import good_slides, segmented_slides
 from lesionmap.provenance import code_digest
 from lesionmap.settings import check_config, inference_settings, inspection_settings, read_sheet, reference_file
 from lesionmap.settings import tile_settings, train_settings
@@ -71,6 +71,11 @@ def good(*splits):
 def readable_slides(wildcards):
     """All slides that are not in quarantine."""
     return good("train", "val", "test", "inference")
+
+
+def dicom_slides(wildcards):
+    """Slides whose lesions are written as DICOM, too."""
+    return segmented_slides(checkpoints.build_manifest.get().output[0], config["exports"]["dicom"])
 
 
 def evaluated_slides(wildcards):

@@ -9,7 +9,7 @@ rule evaluate_slide:
     """Hold one slide's lesion map against its annotation."""
     input:
         info="results/slides/{slide}.json",
-        probability="results/lesions/{slide}/probability.tif",
+        probability="results/lesions/{slide}/probability.ome.tif",
         tissue="results/tissue/{slide}.tif",
         annotation="results/annotations/{slide}.geojson",
     output:

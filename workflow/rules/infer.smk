@@ -1,9 +1,11 @@
 # Reads   the slide, its record, tissue and stain, and the model
-# Writes  results/lesions/{slide}/probability.tif   lesion probability × 255, pyramid
-#         results/lesions/{slide}/lesions.tif       255 lesion, pyramid
-#         results/lesions/{slide}/lesions.geojson   outlines for QuPath
-#         results/lesions/{slide}/overlay.png       a picture of both on the slide
-#         results/lesions/{slide}/inference.json    how the map was made: tiles, what was unreadable, seams
+# Writes  results/lesions/{slide}/probability.ome.tif   lesion probability × 255, pyramid
+#         results/lesions/{slide}/lesions.tif           255 lesion, pyramid
+#         results/lesions/{slide}/lesions.geojson       outlines for QuPath
+#         results/lesions/{slide}/lesions.tsv           a row per lesion
+#         results/lesions/{slide}/overlay.png           a picture of all on the slide
+#         results/lesions/{slide}/inference.json        how the map was made: tiles, what was unreadable, seams
+#         results/lesions/{slide}/lesions.dcm           DICOM Segmentation, of the slides that exports.dicom says
 
 
 rule infer_slide:
@@ -15,9 +17,10 @@ rule infer_slide:
         stain="results/stain/{slide}.json",
         model=model_file,
     output:
-        probability="results/lesions/{slide}/probability.tif",
+        probability="results/lesions/{slide}/probability.ome.tif",
         lesions="results/lesions/{slide}/lesions.tif",
         outlines="results/lesions/{slide}/lesions.geojson",
+        table="results/lesions/{slide}/lesions.tsv",
         overlay="results/lesions/{slide}/overlay.png",
         record="results/lesions/{slide}/inference.json",
     log:
@@ -36,3 +39,27 @@ rule infer_slide:
         code=code_digest("infer_slide"),
     script:
         "../../scripts/infer_slide.py"
+
+
+rule write_dicom:
+    """Write the lesions of one slide as a DICOM Segmentation."""
+    input:
+        slide=ancient(slide_file),
+        info="results/slides/{slide}.json",
+        lesions="results/lesions/{slide}/lesions.tif",
+    output:
+        "results/lesions/{slide}/lesions.dcm",
+    log:
+        "logs/write_dicom/{slide}.log",
+    benchmark:
+        "results/benchmarks/write_dicom/{slide}.tsv"
+    conda:
+        "../../envs/lesionmap.yaml"
+    threads: 1
+    resources:
+        mem_mb=3000,
+        runtime=20,
+    params:
+        code=code_digest("write_dicom"),
+    script:
+        "../../scripts/write_dicom.py"

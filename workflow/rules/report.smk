@@ -15,6 +15,7 @@ rule list_quarantine:
         tiles=collect("results/tiles/{slide}.json", slide=tiled_slides),
         outlines=collect("results/lesions/{slide}/lesions.geojson", slide=readable_slides),
         metrics=collect("results/metrics/{slide}.json", slide=evaluated_slides),
+        dicom=collect("results/lesions/{slide}/lesions.dcm", slide=dicom_slides),
     output:
         quarantine="results/quarantine.tsv",
         unreadable="results/unreadable.tsv",

@@ -23,7 +23,7 @@ rule extract_tiles:
         "../../envs/lesionmap.yaml"
     threads: 2
     resources:
-        mem_mb=3000,
+        mem_mb=2000,
         runtime=120,
     params:
         max_unreadable_fraction=config["slides"]["max_unreadable_fraction"],

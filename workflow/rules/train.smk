@@ -49,9 +49,9 @@ rule train:
     conda:
         "../../envs/lesionmap.yaml"
     # Each thread holds train.tile_batch tiles in the network: 1.2 GB a tile of 512 px with resnet50.
-    threads: 4
+    threads: 4 * config["train"]["processes"]
     resources:
-        mem_mb=24000,
+        mem_mb=24000 * config["train"]["processes"],
         runtime=2880,
     params:
         model={key: config["model"][key] for key in ("backbone", "norm", "fusion")},

@@ -1,0 +1,95 @@
+"""What the exports of a large slide cost; run by `make bench-exports`.
+
+A map of 20,000 × 20,000 px (a slide of 200,000 px at 0.25 µm/px) with 100,000 ring-shaped lesions, and one with a tenth
+of both for comparison. The last line is the one to quote.
+"""
+
+import resource
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from lesionmap.dicom import write_segmentation
+from lesionmap.export import lesions_from, write_lesions
+from lesionmap.map_files import MapNotes, write_map
+from lesionmap.slides import SlideInfo
+from lesionmap.strips import block_max, block_mean, on_disk, shrunk, strips
+from numpy.typing import NDArray
+
+CELL_PX, COLUMNS = 63, 317  # a lesion in each cell of a grid
+MPP, MAP_MPP = 0.25, 2.5
+FIRST_POSITIVE = 128
+FACTS = {"unreadable": [], "provenance": {"code": "0" * 16}}
+
+
+def rings(rows_of_cells: int, folder: Path) -> NDArray[np.uint8]:
+    """Probability × 255 of a map with `COLUMNS` lesions in each row of cells, elliptic, of random size, with a hole."""
+    rng = np.random.default_rng(0)
+    levels = on_disk((rows_of_cells * CELL_PX, COLUMNS * CELL_PX), np.uint8, folder)
+    y, x = np.mgrid[:CELL_PX, :CELL_PX] - CELL_PX / 2
+    for part in strips(len(levels), CELL_PX):
+        size = rng.uniform(6, 28, (COLUMNS, 1, 1))
+        distance = np.hypot(x, y * rng.uniform(1, 2, (COLUMNS, 1, 1))) / size
+        probability = np.exp(-8 * np.abs(distance - 0.7) ** 2)
+        cells = (255 * probability * (size > 0)).astype(np.uint8)  # (COLUMNS, CELL_PX, CELL_PX)
+        levels[part] = cells.transpose(1, 0, 2).reshape(CELL_PX, -1)
+    return levels
+
+
+def timed(what: str, step: Callable[[], object]) -> float:
+    """Do one step; print and return its seconds."""
+    start = time.perf_counter()
+    step()
+    seconds = time.perf_counter() - start
+    sys.stdout.write(f"  {what:<22}{seconds:7.1f} s   peak so far {peak_mb():6.0f} MB\n")
+    sys.stdout.flush()
+    return seconds
+
+
+def peak_mb() -> float:
+    """Most memory that this process has had, the pages of maps on disk included."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def export(rows_of_cells: int, folder: Path) -> tuple[int, float]:
+    """Time every export of one map; say how many lesions it has, and the seconds of outlines and table."""
+    levels = rings(rows_of_cells, folder)
+    height, width = levels.shape
+    size = (int(width * MAP_MPP / MPP), int(height * MAP_MPP / MPP))
+    info = SlideInfo("s1", "", "0" * 64, "none", size, MPP, (1.0,), (size,), (0, 0))
+    sys.stdout.write(f"{rows_of_cells * COLUMNS} lesions on {width} × {height} px\n")
+    lesions = lesions_from(levels, FIRST_POSITIVE, folder)
+    maps = {"probability.ome.tif": (levels, block_mean), "lesions.tif": (lesions, block_max)}
+    for name, (image, reduction) in maps.items():
+        notes = MapNotes("s1", name, MAP_MPP, FACTS)
+        timed(name, partial(write_map, folder / name, image, notes, reduction))
+    timed("overlay's overviews", lambda: [shrunk(image, 13, how, folder) for image, how in maps.values()])
+    counted: list[tuple[int, float]] = []
+    paths = (folder / "lesions.geojson", folder / "lesions.tsv", folder / "lesions.tif")
+    seconds = timed("geojson and tsv", lambda: counted.append(write_lesions(*paths, levels, info=info, facts=FACTS)))
+    timed("lesions.dcm", lambda: write_segmentation(info, folder / "lesions.tif", folder / "lesions.dcm"))
+    for path in sorted(folder.iterdir()):
+        sys.stdout.write(f"  {path.name:<22}{path.stat().st_size / 1e6:7.1f} MB\n")
+    return counted[0][0], seconds
+
+
+def main() -> None:
+    """Export a tenth, then the whole; quote the whole, and how much dearer a lesion is in it."""
+    results = []
+    for rows_of_cells in (COLUMNS // 10, COLUMNS):
+        with tempfile.TemporaryDirectory(dir=".") as folder:
+            results.append(export(rows_of_cells, Path(folder)))
+    (few, few_seconds), (many, many_seconds) = results
+    growth = many_seconds / many / (few_seconds / few)
+    sys.stdout.write(
+        f"exports: lesions={many} outlines_s={many_seconds:.1f} growth_per_lesion={growth:.2f}x "
+        f"peak_rss_mb={peak_mb():.0f}\n"
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,21 @@
+"""Lesion maps in files, and what is written from them."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from lesionmap.export import write_lesions
+from lesionmap.map_files import MapNotes, write_map
+from lesionmap.slides import SlideInfo
+from lesionmap.strips import block_max
+
+FACTS = {"unreadable": [], "provenance": {"code": "abc"}}
+
+
+def write_outlines(
+    path: Path, lesions: np.ndarray, levels: np.ndarray, scale: float, info: SlideInfo, facts: dict[str, Any] = FACTS
+) -> tuple[int, float]:
+    """Write a map's lesions as GeoJSON, and beside it the table and the map; say how many there are, and their mm²."""
+    mapped = path.with_suffix(".tif")
+    write_map(mapped, lesions, MapNotes(info.slide, "lesion", scale * info.mpp, facts), block_max)
+    return write_lesions(path, path.with_suffix(".tsv"), mapped, levels, info=info, facts=facts)
