@@ -5,4 +5,4 @@ from lesionmap.logs import job_log
 from lesionmap.quarantine import usable
 
 with job_log(snakemake.log[0]):
-    summarise(usable(snakemake.input), *snakemake.output, threshold=snakemake.params.threshold)
+    summarise(usable(snakemake.input), *snakemake.output)

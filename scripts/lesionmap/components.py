@@ -10,6 +10,8 @@ from scipy.ndimage import label
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from lesionmap.strips import strips
+
 
 @dataclass(frozen=True)
 class Components:
@@ -49,30 +51,67 @@ class Components:
         return Components(first, pixels, total, peak).at(np.argsort(first))
 
 
-def find_components(strips: Iterable[tuple[NDArray[np.bool_], NDArray[np.uint8]]]) -> Components:
+def find_components(parts_of_map: Iterable[tuple[NDArray[np.bool_], NDArray[np.uint8]]]) -> Components:
     """Find the lesions of a map and measure them, in linear time.
 
     Parameters
     ----------
-    strips : iterable of (lesions, levels)
+    parts_of_map : iterable of (lesions, levels)
         The map from its top, some rows at a time: (rows, W) bool, and probability × 255, (rows, W) uint8. How it is
         divided does not change the result. Measuring takes 40 bytes for each pixel of a strip's lesions.
     """
-    parts, links = [Components.none()], [np.empty((2, 0), dtype=np.int64)]
-    known, pixels_above, above = 0, 0, None
-    for lesions, levels in strips:
-        labels, n = label(lesions)
-        first_row, last_row = (np.where(row, row.astype(np.int64) + known, 0) for row in (labels[0], labels[-1]))
+    parts, linker, pixels_above = [Components.none()], _Linker(), 0
+    for lesions, levels in parts_of_map:
+        labels = linker.labelled(lesions)
         parts.append(_measured(labels, levels, pixels_above))
-        if above is not None:
-            links.append(np.stack([above, first_row])[:, (above > 0) & (first_row > 0)] - 1)
-        above = last_row
-        known, pixels_above = known + n, pixels_above + labels.size
-    pairs = np.concatenate(links, axis=1)
-    graph = coo_array((np.ones(pairs.shape[1], dtype=np.int8), (pairs[0], pairs[1])), shape=(known, known))
-    _, groups = connected_components(graph, directed=False)
+        pixels_above += labels.size
     fields = zip(*((part.first, part.pixels, part.total, part.peak) for part in parts), strict=True)
-    return Components(*map(np.concatenate, fields)).merged(groups.astype(np.int64))
+    return Components(*map(np.concatenate, fields)).merged(linker.groups())
+
+
+def drop_small(lesions: NDArray[np.bool_], least_px: float) -> int:
+    """Unset the 4-connected lesions of fewer than `least_px` pixels of a map, (H, W), that may lie on disk.
+
+    Returns
+    -------
+    int
+        How many they are.
+    """
+    linker, pixels = _Linker(), [np.empty(0, dtype=np.int64)]
+    for part in strips(lesions.shape[0]):
+        pixels.append(np.bincount(linker.labelled(lesions[part]).ravel())[1:])
+    groups = linker.groups()
+    sizes = np.bincount(groups, weights=np.concatenate(pixels))
+    kept, known = sizes[groups] >= least_px, 0
+    for part in strips(lesions.shape[0]):
+        labels, n = label(lesions[part])
+        lesions[part] = np.concatenate([[False], kept[known : known + n]])[labels]
+        known += n
+    return int((sizes < least_px).sum())
+
+
+class _Linker:
+    """Labels the components of a map strip by strip, and tells which of them hang together."""
+
+    def __init__(self) -> None:
+        self._known = 0
+        self._above: NDArray[np.int64] | None = None
+        self._links = [np.empty((2, 0), dtype=np.int64)]
+
+    def labelled(self, lesions: NDArray[np.bool_]) -> NDArray[np.integer[Any]]:
+        """Components of the next strip from the top, numbered from 1, those with a higher place first; 0 elsewhere."""
+        labels, n = label(lesions)
+        first_row, last_row = (np.where(row, row.astype(np.int64) + self._known, 0) for row in (labels[0], labels[-1]))
+        if self._above is not None:
+            self._links.append(np.stack([self._above, first_row])[:, (self._above > 0) & (first_row > 0)] - 1)
+        self._above, self._known = last_row, self._known + n
+        return np.asarray(labels)
+
+    def groups(self) -> NDArray[np.int64]:
+        """For each component of each strip, in their order, the number of the group that it belongs to."""
+        pairs, n = np.concatenate(self._links, axis=1), self._known
+        graph = coo_array((np.ones(pairs.shape[1], dtype=np.int8), (pairs[0], pairs[1])), shape=(n, n))
+        return np.asarray(connected_components(graph, directed=False)[1], dtype=np.int64)
 
 
 def _measured(labels: NDArray[np.integer[Any]], levels: NDArray[np.uint8], offset: int) -> Components:

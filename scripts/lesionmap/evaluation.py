@@ -51,6 +51,7 @@ def evaluate_slide(
     content = {
         "slide": info.slide,
         "split": split,
+        "threshold": threshold,
         "metrics": binary_metrics(histograms, threshold),
         "histograms": histograms.counts.tolist(),
         "provenance": provenance,
@@ -58,7 +59,7 @@ def evaluate_slide(
     write_json(output, content)
 
 
-def summarise(metric_paths: Sequence[str], table: str, cohort: str, headline: str, *, threshold: float) -> None:
+def summarise(metric_paths: Sequence[str], table: str, cohort: str, headline: str) -> None:
     """Write the table of all evaluated slides and the figures of each split.
 
     Parameters
@@ -75,13 +76,13 @@ def summarise(metric_paths: Sequence[str], table: str, cohort: str, headline: st
     records = [read_json(path) for path in metric_paths]
     rows = [{"slide": record["slide"], "split": record["split"], **record["metrics"]} for record in records]
     with written_whole(table) as draft:
-        columns = ["slide", "split", *binary_metrics(Histograms.empty(), threshold)]
+        columns = ["slide", "split", *binary_metrics(Histograms.empty(), threshold=0.5)]
         pd.DataFrame(rows, columns=columns).to_csv(draft, sep="\t", index=False, float_format="%.6f", na_rep="NA")
     splits = {}
     for split in sorted({record["split"] for record in records}):
         members = [record for record in records if record["split"] == split]
         pooled = Histograms(np.sum([record["histograms"] for record in members], axis=0))
-        splits[split] = {"slides": len(members), **binary_metrics(pooled, threshold)}
+        splits[split] = {"slides": len(members), **binary_metrics(pooled, members[0]["threshold"])}
     write_json(cohort, splits)
     lines = [
         f"lesion, split {split} ({figures['slides']} slides): {_in_words(figures)}" for split, figures in splits.items()

@@ -7,6 +7,7 @@ from typing import Any
 
 from lesionmap.tiling import TileSpec
 
+VALIDATION = "validation"
 PATENT, MATCH_TRAINING = "patent", "match_training"
 NO_REFINEMENT = "none"
 PATENT_MPP = 2.5  # 4× (claim 8)
@@ -32,8 +33,10 @@ class InferenceSettings:
         How the config cuts slides for training.
     batch_size : int
         Tiles in a GPU at once, at most.
-    threshold : float
-        Probability from which a pixel is lesion.
+    threshold : float or "validation"
+        Probability from which a pixel is lesion, or that which suited the model's validation slides best.
+    smoothing_um, min_lesion_area_um2 : float
+        See :class:`lesionmap.lesion_mask.Tidying`.
     max_unreadable_fraction : float
         A slide of which a larger share of tiles cannot be read is refused.
     """
@@ -45,7 +48,9 @@ class InferenceSettings:
     unsure: tuple[float, float]
     tiles: TileSpec
     batch_size: int
-    threshold: float
+    threshold: float | str
+    smoothing_um: float
+    min_lesion_area_um2: float
     max_unreadable_fraction: float
 
     @classmethod
@@ -59,6 +64,11 @@ class InferenceSettings:
     def mpp(self) -> float:
         """Resolution of the map, µm/px."""
         return map_mpp(self.magnification, self.tiles)
+
+    @property
+    def view(self) -> str:
+        """The view in training that the map is like: ``low`` or ``fused``."""
+        return "low" if self.refine == NO_REFINEMENT else "fused"
 
     @property
     def needs_training_tiles(self) -> bool:
@@ -78,6 +88,16 @@ class InferenceSettings:
 def map_mpp(magnification: str, spec: TileSpec) -> float:
     """µm/px of the pass over whole slides: the method's 4×, or that of the low view in training."""
     return PATENT_MPP if magnification == PATENT else spec.low_mpp
+
+
+def inference_mpp(config: Mapping[str, Any]) -> float:
+    """Resolution of the lesion maps, µm/px."""
+    return map_mpp(config["inference"]["magnification"], TileSpec(**cut_of(config)))
+
+
+def cut_of(config: Mapping[str, Any]) -> dict[str, Any]:
+    """How a config cuts slides for training: the fields of :class:`lesionmap.tiling.TileSpec`."""
+    return {key: config["tiles"][key] for key in ("region_px", "tile_px", "mpp")}
 
 
 def overlap_px(overlap: float, tile_px: int) -> int:

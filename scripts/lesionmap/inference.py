@@ -1,7 +1,7 @@
 """The pass over a whole slide and what is written of it (METHOD.md §5)."""
 
 import logging
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,8 @@ import torch
 from lesionmap.errors import ModelError
 from lesionmap.export import LesionFiles, export_lesions, lesions_from
 from lesionmap.files import read_json, write_json
-from lesionmap.infer_settings import NO_REFINEMENT, InferenceSettings, overlap_px
+from lesionmap.infer_settings import NO_REFINEMENT, VALIDATION, InferenceSettings, overlap_px
+from lesionmap.lesion_mask import Tidying, tidied
 from lesionmap.metrics import first_positive_level
 from lesionmap.model import load_model, pick_device
 from lesionmap.model_facts import load_facts
@@ -59,13 +60,17 @@ def infer_slide(
     """
     facts = load_facts(model_path)
     check_tiles(settings, facts)
-    first_positive = first_positive_level(settings.threshold)
+    settings = replace(settings, threshold=threshold_of(settings, facts))
     mapped, refined = _mapped(info, tissue_path, stain_path, model_path, facts, settings, record, threads)
     provenance = provenance | {"model_training": facts["provenance"]}
-    facts_beside = {"unreadable": mapped.unreadable, "provenance": provenance}
-    lesions = lesions_from(mapped.levels, first_positive, Path(record).parent)
+    facts_beside = {"unreadable": mapped.unreadable, "threshold": settings.threshold, "provenance": provenance}
+    folder = Path(record).parent
+    lesions = lesions_from(mapped.levels, first_positive_level(float(settings.threshold)), folder)
+    tidying = Tidying(settings.smoothing_um, settings.min_lesion_area_um2)
+    lesions, areas = tidied(lesions, tidying, mapped.mpp, folder)
     n, area_mm2 = export_lesions(files, mapped.levels, lesions, info=info, mpp=mapped.mpp, facts=facts_beside)
-    _write_record(record, info, mapped, refined, provenance)
+    facts_of_lesions = {"threshold": settings.threshold, "n": n, **areas}
+    _write_record(record, info, mapped, refined, facts_of_lesions, provenance)
     logging.info("%s: %d lesions, %.3f mm²", info.slide, n, area_mm2)
 
 
@@ -88,10 +93,32 @@ def _mapped(
     return mapped, refine_map(mapped, *inputs, _refine_settings(settings, facts), threads=threads)
 
 
+def threshold_of(settings: InferenceSettings, facts: dict[str, Any]) -> float:
+    """Probability from which a pixel is lesion.
+
+    Raises
+    ------
+    ModelError
+        If the model is to say it, and does not.
+    """
+    if settings.threshold != VALIDATION:
+        return float(settings.threshold)
+    found = facts.get("epoch", {}).get(f"val_{settings.view}_threshold")
+    if found is None:
+        raise ModelError(
+            stage="infer_slide",
+            finding=f"inference.threshold is {VALIDATION}, but the model does not say which threshold suits the "
+            f"{settings.view} view best: it was trained without a validation slide that has a lesion, or without that "
+            "view",
+            remedy="set inference.threshold to a number such as 0.5, or train with slides of the split val",
+        )
+    return float(found)
+
+
 def _refine_settings(settings: InferenceSettings, facts: dict[str, Any]) -> RefineSettings:
     return RefineSettings(
         spec=settings.tiles,
-        levels=settings.refined_levels(first_positive_level(settings.threshold)),
+        levels=settings.refined_levels(first_positive_level(float(settings.threshold))),
         tile_batch=tile_batch_of(facts),
         flips=settings.flips,
         max_unreadable_fraction=settings.max_unreadable_fraction,
@@ -137,7 +164,12 @@ def check_tiles(settings: InferenceSettings, facts: dict[str, Any]) -> None:
 
 
 def _write_record(
-    path: str, info: SlideInfo, mapped: SlideMap, refined: Refined | None, provenance: dict[str, Any]
+    path: str,
+    info: SlideInfo,
+    mapped: SlideMap,
+    refined: Refined | None,
+    lesions: dict[str, Any],
+    provenance: dict[str, Any],
 ) -> None:
     height, width = mapped.levels.shape
     content = {
@@ -147,6 +179,7 @@ def _write_record(
         "unreadable": mapped.unreadable,
         "seam_measure": mapped.seam_measure,
         "refined": refined and asdict(refined),
+        "lesions": lesions,
         "provenance": provenance,
     }
     write_json(path, content)

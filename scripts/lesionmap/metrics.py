@@ -92,6 +92,21 @@ def binary_metrics(histograms: Histograms, threshold: float) -> dict[str, float 
     return figures
 
 
+def best_threshold(histograms: Histograms) -> float | None:
+    """The probability from which Dice is highest, halfway between two levels; of equal ones that nearest to one half.
+
+    None where there is no lesion.
+    """
+    positive, everything = histograms.counts[LESION], histograms.counts.sum(axis=0)
+    if not positive.any():
+        return None
+    levels = np.arange(1, LEVELS)
+    found, called = (np.cumsum(counts[::-1])[::-1][1:] for counts in (positive, everything))  # from each level on
+    dice = 2 * found / (called + positive.sum())
+    best: int = min(levels[dice == dice.max()].tolist(), key=lambda level: abs(level - LEVELS / 2))
+    return round((best - 0.5) / (LEVELS - 1), 4)
+
+
 def _ratio(part: int, whole: int) -> float | None:
     return part / whole if whole else None
 

@@ -25,9 +25,9 @@ from shapely.geometry import shape
 import lesionmap
 from lesionmap.figures import BLUE, VERMILION, save_svg
 from lesionmap.files import read_json, write_text
+from lesionmap.infer_settings import inference_mpp
 from lesionmap.learning_curves import published_epoch
 from lesionmap.quarantine import quarantined
-from lesionmap.settings import inference_mpp
 from lesionmap.stain import StainProfile
 from lesionmap.stain_pictures import directions, draw_stains
 
@@ -111,6 +111,8 @@ class SlideReport:
         By the names of :func:`lesionmap.metrics.binary_metrics`; None where the slide was not evaluated.
     lesions : list of Lesion
         The largest, largest first; `n_lesions` and `lesion_area_mm2` are of all.
+    threshold : float
+        Probability from which a pixel is lesion.
     refusals, notes : list of str
         By which stages it was refused, and what is odd about it.
     provenance : str
@@ -129,6 +131,7 @@ class SlideReport:
     lesions: list[Lesion]
     n_lesions: int
     lesion_area_mm2: float
+    threshold: float
     provenance: str
 
     @property
@@ -181,7 +184,8 @@ def render_report(
     inputs = _without_quarantined(inputs)
     slides = _load_slides(inputs)
     facts = _cohort_facts(inputs, slides) | {"stages": stage_times(benchmarks), "settings": _yaml(config)}
-    shared = {"config": config, "map_mpp": inference_mpp(config)}
+    threshold = next((slide.threshold for slide in slides), config["inference"]["threshold"])
+    shared = {"config": config, "map_mpp": inference_mpp(config), "threshold": threshold}
     text = templates.get_template("index.html.j2").render(facts, **shared)
     stain_text = templates.get_template("stain.html.j2").render(_stain_facts(inputs, slides), **shared)
     with _replaced(pages) as new_pages, _replaced(figures) as new_figures:
@@ -290,6 +294,7 @@ def _load_slide(record: str, stain: str, outlines: str, tables: CohortTables) ->
         lesions=[_lesion(feature, corner) for feature in largest],
         n_lesions=len(lesions["features"]),
         lesion_area_mm2=sum(map(_area_mm2, lesions["features"])),
+        threshold=lesions["threshold"],
         provenance=_yaml(lesions["provenance"]),
     )
 

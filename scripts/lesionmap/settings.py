@@ -11,7 +11,7 @@ import jsonschema
 import yaml
 
 from lesionmap.errors import SettingsError
-from lesionmap.infer_settings import NO_REFINEMENT, map_mpp
+from lesionmap.infer_settings import NO_REFINEMENT, cut_of, inference_mpp
 from lesionmap.inspection import SlideRow
 from lesionmap.tile_codec import LOSSLESS
 from lesionmap.tiling import TileSpec
@@ -32,7 +32,7 @@ def check_config(config: dict[str, Any], schema_path: str | Path) -> None:
     problems = list(_problems(config, _schema(schema_path))) or list(_contradictions(config))
     if problems:
         raise SettingsError(stage="config", finding=_listed(problems), remedy="correct the keys named above")
-    TileSpec(**_cut(config))
+    TileSpec(**cut_of(config))
 
 
 def _contradictions(config: Mapping[str, Any]) -> Iterator[str]:
@@ -64,20 +64,10 @@ def tile_settings(config: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in tiles.items() if key != "store"} | {"stored": tiles["store"] != "none"}
 
 
-def inference_mpp(config: Mapping[str, Any]) -> float:
-    """Resolution of the lesion maps, µm/px."""
-    return map_mpp(config["inference"]["magnification"], TileSpec(**_cut(config)))
-
-
 def inference_settings(config: Mapping[str, Any]) -> dict[str, Any]:
     """What the config asks of inference, as far as maps depend on it: not on how many tiles pass at once."""
     asked = {key: value for key, value in config["inference"].items() if key not in MACHINE_SETTINGS}
-    return asked | {"tiles": _cut(config)}
-
-
-def _cut(config: Mapping[str, Any]) -> dict[str, Any]:
-    """How slides are cut for training: the fields of :class:`lesionmap.tiling.TileSpec`."""
-    return {key: config["tiles"][key] for key in ("region_px", "tile_px", "mpp")}
+    return asked | {"tiles": cut_of(config)}
 
 
 def train_settings(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from lesionmap.augmentation import Draw
 from lesionmap.checkpoint import Row
-from lesionmap.metrics import LEVELS, Histograms, as_levels, binary_metrics
+from lesionmap.metrics import LEVELS, Histograms, as_levels, best_threshold, binary_metrics
 from lesionmap.ranks import ALONE, Ranks
 from lesionmap.region_feed import RegionFeed
 from lesionmap.region_steps import (
@@ -31,7 +31,7 @@ UNTURNED = Draw()
 
 @torch.no_grad()
 def validate(feed: RegionFeed, passes: TilePasses, settings: TrainSettings, ranks: Ranks = ALONE) -> Row:
-    """Loss, Dice and AUROC of each of the schedule's views, against the mask of the low view.
+    """Loss, Dice, AUROC and best threshold of each of the schedule's views, against the mask of the low view.
 
     The model must be in evaluation mode. Several processes share the regions out; each gets the figures of all.
 
@@ -54,9 +54,11 @@ def validate(feed: RegionFeed, passes: TilePasses, settings: TrainSettings, rank
     row: Row = {}
     for view, histograms in seen.items():
         n_all, loss, *counts = ranks.summed([n_pixels, losses[view], *histograms.counts.ravel().tolist()])
-        figures = binary_metrics(Histograms(np.array(counts, dtype=np.int64).reshape(-1, LEVELS)), threshold=0.5)
+        histograms = Histograms(np.array(counts, dtype=np.int64).reshape(-1, LEVELS))
+        figures = binary_metrics(histograms, threshold=0.5)
         row |= {f"val_{view}_loss": loss / max(1, n_all)}
         row |= {f"val_{view}_dice": figures["dice"], f"val_{view}_auroc": figures["auroc"]}
+        row |= {f"val_{view}_threshold": best_threshold(histograms)}
     return row
 
 

@@ -11,7 +11,7 @@ from lesionmap.errors import ModelError
 from lesionmap.export import LesionFiles
 from lesionmap.files import read_json, write_json
 from lesionmap.infer_settings import InferenceSettings
-from lesionmap.inference import check_tiles, infer_slide, tile_batch_of
+from lesionmap.inference import check_tiles, infer_slide, threshold_of, tile_batch_of
 from lesionmap.model import LesionFPN, ModelSettings, save_model
 from lesionmap.stain import StainMatch
 from lesionmap.tiling import TileSpec
@@ -28,6 +28,8 @@ SETTINGS = InferenceSettings(
     tiles=SPEC,
     batch_size=4,
     threshold=0.5,
+    smoothing_um=0,
+    min_lesion_area_um2=0,
     max_unreadable_fraction=0.0,
 )
 EXPORTS = ("probability.ome.tif", "lesions.tif", "lesions.geojson", "lesions.tsv", "overlay.png")
@@ -70,6 +72,30 @@ def test_the_record_says_how_the_map_was_made_and_nothing_else_is_left(tmp_path)
 def test_the_record_counts_what_was_refined(tmp_path):
     record, _ = inferred(tmp_path, refine="all")
     assert record["refined"] == {"regions": 1, "tiles": 16, "unreadable": []}  # 30 px of 4 are 120 of 128
+
+
+def test_lesions_are_tidied_and_what_that_changes_is_recorded(tmp_path):
+    record, _ = inferred(tmp_path, threshold=0.1005, min_lesion_area_um2=50.0, smoothing_um=1.0)
+    lesions = record["lesions"]
+    assert lesions["threshold"] == 0.1005
+    assert lesions["as_found_mm2"] != lesions["smoothed_mm2"]
+    outlines = read_json(tmp_path / "out/lesions.geojson")
+    assert outlines["threshold"] == 0.1005
+    assert lesions["n"] == len(outlines["features"]) > 0
+    areas = [feature["properties"]["measurements"]["Area mm^2"] for feature in outlines["features"]]
+    assert min(areas) >= 50e-6
+    assert sum(areas) == pytest.approx(lesions["kept_mm2"])
+
+
+def test_the_threshold_may_be_that_of_the_validation_slides():
+    facts = {"epoch": {"val_low_threshold": 0.2, "val_fused_threshold": 0.3}}
+    chosen = replace(SETTINGS, threshold="validation")
+    assert threshold_of(chosen, facts) == 0.2
+    assert threshold_of(replace(chosen, refine="all"), facts) == 0.3
+    assert threshold_of(SETTINGS, facts) == 0.5
+    for silent in ({}, {"epoch": {"val_low_threshold": None}}):
+        with pytest.raises(ModelError, match=r"which threshold suits the low view best.*set inference\.threshold to"):
+            threshold_of(chosen, silent)
 
 
 @pytest.mark.parametrize(("refine", "levels"), [("unsure", (26, 229)), ("lesion", (128, 255)), ("all", (0, 255))])

@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 from lesionmap.evaluation import summarise
-from lesionmap.metrics import Histograms, as_levels, binary_metrics, first_positive_level
+from lesionmap.metrics import Histograms, as_levels, best_threshold, binary_metrics, first_positive_level
 from sklearn.metrics import average_precision_score, f1_score, jaccard_score, roc_auc_score
 
 
@@ -49,17 +49,31 @@ def test_half_is_lesion_and_just_below_is_not():
     assert (levels >= first_positive_level(0.5)).tolist() == [False, False, True, True]
 
 
+def test_the_best_threshold_is_that_of_the_best_dice(random_map):
+    histograms = Histograms.of(*random_map)
+    found = best_threshold(histograms)
+    dice = [binary_metrics(histograms, level / 255)["dice"] for level in range(1, 256)]
+    assert binary_metrics(histograms, found)["dice"] == pytest.approx(max(dice))
+    assert best_threshold(Histograms.empty()) is None
+
+
+@pytest.mark.parametrize(("negative", "positive", "expected"), [(10, 200, 127), (150, 200, 151), (10, 90, 90)])
+def test_of_equal_thresholds_that_nearest_to_one_half_is_taken(negative, positive, expected):
+    levels, mask = np.array([[negative, positive]], np.uint8), np.array([[0, 1]], np.uint8)
+    assert first_positive_level(best_threshold(Histograms.of(levels, mask))) in (expected, expected + 1)
+
+
 def test_cohort_figures_are_of_all_pixels_together(tmp_path, random_map):
     levels, mask = random_map
     paths = []
     for index, part in enumerate((slice(0, 20), slice(20, 60))):
         histograms = Histograms.of(levels[part], mask[part])
         path = tmp_path / f"{index}.json"
-        record = {"slide": f"s{index}", "split": "test", "metrics": binary_metrics(histograms, 0.5)}
+        record = {"slide": f"s{index}", "split": "test", "threshold": 0.5, "metrics": binary_metrics(histograms, 0.5)}
         path.write_text(json.dumps(record | {"histograms": histograms.counts.tolist()}))
         paths.append(str(path))
     outputs = [str(tmp_path / name) for name in ("slides.tsv", "cohort.json", "headline.txt")]
-    summarise(paths, *outputs, threshold=0.5)
+    summarise(paths, *outputs)
     cohort = json.loads((tmp_path / "cohort.json").read_text())
     assert cohort["test"] == {"slides": 2, **binary_metrics(Histograms.of(levels, mask), 0.5)}
     headline = (tmp_path / "headline.txt").read_text().splitlines()
@@ -69,6 +83,6 @@ def test_cohort_figures_are_of_all_pixels_together(tmp_path, random_map):
 
 def test_no_evaluated_slide_is_said(tmp_path):
     outputs = [str(tmp_path / name) for name in ("slides.tsv", "cohort.json", "headline.txt")]
-    summarise([], *outputs, threshold=0.5)
+    summarise([], *outputs)
     assert (tmp_path / "headline.txt").read_text() == "no slide was evaluated\n"
     assert (tmp_path / "cohort.json").read_text() == "{}\n"

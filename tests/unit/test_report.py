@@ -105,7 +105,7 @@ def make_slide(folder: Path, slide: str, split: str, lesions: np.ndarray[Any, An
     write_png(folder / f"{slide}.stain_thumbnails.png", np.full((256, 512, 3), 200, dtype=np.uint8))
     levels = lesions.astype(np.uint8) * 204
     origin = {"software": "LesionMap 9", "code": "c0de"}
-    facts = {"unreadable": [], "provenance": origin}
+    facts = {"unreadable": [], "threshold": 0.5, "provenance": origin}
     write_outlines(folder / f"{slide}.geojson", lesions, levels, 10, info, facts)
     no_lesion = np.zeros((30, 40), dtype=np.uint8)
     write_overlay(folder / f"{slide}.overlay.png", view, no_lesion, no_lesion > 0)
@@ -156,7 +156,13 @@ def make_metrics(folder: Path, slide: str) -> str:
     levels = np.array([255] * 9 + [0] + [255] + [0] * 9, dtype=np.uint8)
     histograms = Histograms.of(levels, mask)
     metrics = binary_metrics(histograms, 0.5)
-    content = {"slide": slide, "split": "test", "metrics": metrics, "histograms": histograms.counts.tolist()}
+    content = {
+        "slide": slide,
+        "split": "test",
+        "threshold": 0.5,
+        "metrics": metrics,
+        "histograms": histograms.counts.tolist(),
+    }
     write_json(folder / f"{slide}.metrics.json", content)
     return str(folder / f"{slide}.metrics.json")
 
@@ -176,7 +182,7 @@ def inputs(tmp_path: Path) -> ReportInputs:
     names = ("quarantine.tsv", "cohort.json", "slides.tsv", "stain.tsv", "spread.json")
     tables = [str(folder / name) for name in names]
     list_quarantine(RunFiles(records), tables[0], str(folder / "unreadable.tsv"))
-    summarise([make_metrics(folder, "Präparat 7%")], tables[2], tables[1], str(folder / "headline.txt"), threshold=0.5)
+    summarise([make_metrics(folder, "Präparat 7%")], tables[2], tables[1], str(folder / "headline.txt"))
     training = [str(folder / "history.csv"), str(folder / "learning_curves.svg")]
     HISTORY.to_csv(training[0], index=False)
     plot_learning_curves(*training)
@@ -296,7 +302,7 @@ def test_a_slide_without_a_map_has_no_page(inputs: ReportInputs, tmp_path: Path)
 
 
 def test_without_evaluated_slides_the_report_says_so(inputs: ReportInputs, tmp_path: Path) -> None:
-    summarise([], inputs.slide_table, inputs.cohort, f"{inputs.cohort}.txt", threshold=0.5)
+    summarise([], inputs.slide_table, inputs.cohort, f"{inputs.cohort}.txt")
     report = render(inputs, tmp_path)
     assert "No slide was evaluated" in (report / "index.html").read_text()
     assert Page(report / "index.html").rows[3][7:9] == ["—", "—"]
@@ -603,7 +609,7 @@ def test_no_page_of_a_former_slide_is_left(report: Path, inputs: ReportInputs, t
 
 def test_a_failure_leaves_the_former_report(report: Path, inputs: ReportInputs, tmp_path: Path) -> None:
     before = contents(report)
-    summarise([], inputs.slide_table, inputs.cohort, f"{inputs.cohort}.txt", threshold=0.5)
+    summarise([], inputs.slide_table, inputs.cohort, f"{inputs.cohort}.txt")
     Path(inputs.stain_pictures[2]).write_text("no picture")
     with pytest.raises(UnidentifiedImageError):
         render(inputs, tmp_path)

@@ -59,7 +59,7 @@ def test_training_gives_the_same_bytes_for_any_threads(finished, stores, tmp_pat
 def test_history_has_what_the_schedule_trains_and_judges(schedule, stores, tmp_path):
     folder, rows = run(tmp_path, stores[:1], stores[1:], schedule=schedule, epochs=1, stain_jitter=0.1)
     trained, judged = VIEWS[schedule]
-    figures = [f"val_{view}_{figure}" for view in judged for figure in ("loss", "dice", "auroc")]
+    figures = [f"val_{view}_{figure}" for view in judged for figure in ("loss", "dice", "auroc", "threshold")]
     assert list(rows[0]) == ["epoch", "learning_rate", *[f"train_{name}_loss" for name in trained], *figures]
     assert all(float(value) >= 0 for value in rows[0].values())
     assert (folder / "m.safetensors").exists()

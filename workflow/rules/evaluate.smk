@@ -10,6 +10,7 @@ rule evaluate_slide:
     input:
         info="results/slides/{slide}.json",
         probability="results/lesions/{slide}/probability.ome.tif",
+        record="results/lesions/{slide}/inference.json",
         tissue="results/tissue/{slide}.tif",
         annotation="results/annotations/{slide}.geojson",
     output:
@@ -25,7 +26,6 @@ rule evaluate_slide:
         mem_mb=3000,
         runtime=20,
     params:
-        threshold=config["inference"]["threshold"],
         split=slide_split,
         code=code_digest("evaluate_slide"),
     script:
@@ -51,7 +51,6 @@ rule summarise:
         mem_mb=1000,
         runtime=10,
     params:
-        threshold=config["inference"]["threshold"],
         code=code_digest("summarise"),
     script:
         "../../scripts/summarise.py"
