@@ -26,19 +26,7 @@ from torch.utils.checkpoint import checkpoint
 
 SIDE, PER_SIDE, TILE_BATCH = 512, 8, 4
 NETWORK = ModelSettings("resnet50", "frozen")
-SETTINGS = TrainSettings(
-    schedule="joint",
-    epochs=1,
-    learning_rate=0.001,
-    decay_rate=0.05,
-    focal_gamma=2.0,
-    focal_alpha=0.75,
-    tile_batch=TILE_BATCH,
-    augment=False,
-    stain_jitter=0.0,
-    early_stop=None,
-    seed=0,
-)
+SETTINGS = TrainSettings()
 GB_PER_TILE = 1.2  # of one autograd graph, resnet50 in fp32
 REPEATS = 3
 
