@@ -42,10 +42,10 @@ def rings(rows_of_cells: int, folder: Path) -> NDArray[np.uint8]:
 
 def timed(what: str, step: Callable[[], object]) -> float:
     """Do one step; print and return its seconds."""
-    start = time.perf_counter()
+    start, cpu_start = time.perf_counter(), time.process_time()
     step()
-    seconds = time.perf_counter() - start
-    sys.stdout.write(f"  {what:<22}{seconds:7.1f} s   peak so far {peak_mb():6.0f} MB\n")
+    seconds, cpu = time.perf_counter() - start, time.process_time() - cpu_start
+    sys.stdout.write(f"  {what:<22}{seconds:7.1f} s, {cpu:6.1f} s of CPU   peak so far {peak_mb():6.0f} MB\n")
     sys.stdout.flush()
     return seconds
 
