@@ -24,9 +24,8 @@ from pydicom.valuerep import DA, TM
 
 import lesionmap
 from lesionmap.errors import SlideError
-from lesionmap.export import LESION_COLOUR
 from lesionmap.files import sha256, written_whole
-from lesionmap.map_files import MapFile
+from lesionmap.map_files import LESION_COLOUR, MapFile
 from lesionmap.slides import SlideInfo
 from lesionmap.strips import on_disk, strips
 

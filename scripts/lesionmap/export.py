@@ -17,11 +17,10 @@ from scipy.ndimage import binary_erosion
 from lesionmap.components import Components, find_components
 from lesionmap.files import written_whole
 from lesionmap.images import write_png
-from lesionmap.map_files import MapFile, MapNotes, write_map
+from lesionmap.map_files import LESION_COLOUR, MapFile, MapNotes, write_map
 from lesionmap.slides import Slide, SlideInfo
 from lesionmap.strips import block_max, block_mean, on_disk, shrunk, strips
 
-LESION_COLOUR = (200, 0, 0)
 TINT = (255, 230, 0)
 OVERLAY_SIDE_PX = 1600
 OUTLINES_AT_ONCE = 1000

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from lesionmap.tiling import TileSpec
+from lesionmap.tiling import FINEST_STRIDE, TileSpec
 
 VALIDATION = "validation"
 PATENT, MATCH_TRAINING = "patent", "match_training"
@@ -101,5 +101,5 @@ def cut_of(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def overlap_px(overlap: float, tile_px: int) -> int:
-    """Pixels that neighbouring tiles have in common."""
-    return math.floor(overlap * tile_px)
+    """Pixels that neighbouring tiles have in common: such that all tiles lie alike on the network's finest map."""
+    return math.floor(overlap * tile_px / FINEST_STRIDE) * FINEST_STRIDE

@@ -22,6 +22,7 @@ import lesionmap
 from lesionmap.files import written_whole
 from lesionmap.strips import BlockReduction, shrunk
 
+LESION_COLOUR = (200, 0, 0)  # in viewers
 TILE_PX = 256
 OME = "http://www.openmicroscopy.org/Schemas/OME/2016-06"
 MOST_CLASSIC_BYTES = 2**31  # of pixels; a classic TIFF ends at 4 GiB, levels and incompressible noise included

@@ -18,6 +18,7 @@ from lesionmap.errors import ModelError, SettingsError
 from lesionmap.files import written_whole
 from lesionmap.fusion import FUSIONS
 from lesionmap.model_facts import load_facts
+from lesionmap.tiling import FINEST_STRIDE
 
 STAGE_CHANNELS = {
     "resnet18": (64, 128, 256, 512),
@@ -118,7 +119,7 @@ class LesionFPN(nn.Module):
         p3 = self.to_p3(p4, c3)
         p2 = self.to_p2(p3, c2)
         logits = self.head(p2)  # (N, 1, H/4, W/4)
-        return functional.interpolate(logits, scale_factor=4, mode="bilinear")
+        return functional.interpolate(logits, scale_factor=FINEST_STRIDE, mode="bilinear")
 
 
 def _norm_layer(norm: str) -> Callable[[int], nn.Module]:

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from lesionmap.tiling import corners_px
+from lesionmap.tiling import FINEST_STRIDE, corners_px
 from lesionmap.tissue import TissueMask
 
 
@@ -17,6 +17,9 @@ def seam_measure(
 ) -> float | None:
     """Mean absolute jump between neighbouring pixels where tiles begin or end, over that elsewhere; on tissue.
 
+    Elsewhere is where a pixel of the network's finest feature map begins, as it does at a tile's edge: between those,
+    its bilinear upsampling makes jumps of another size.
+
     Parameters
     ----------
     levels : (H, W) uint8
@@ -26,7 +29,7 @@ def seam_measure(
     corners : (N, 2) int
         (x, y) of the tiles that the map was made of.
     tile_px, stride_px : int
-        Side of a tile, and distance of neighbouring tiles' corners.
+        Side of a tile, and distance of neighbouring tiles' corners; whole multiples of `FINEST_STRIDE`.
 
     Returns
     -------
@@ -49,9 +52,10 @@ def seam_measure(
             box = levels[start[1] : stop[1], start[0] : stop[0]].astype(np.int16)
             on = tissue.at((start[0] * scale, start[1] * scale), (box.shape[1], box.shape[0]), scale)
             jumps, valid = np.abs(np.diff(box, axis=1 - axis)), _pairs(on, 1 - axis)
-            at_edge = np.isin(np.arange(start[axis] + 1, stop[axis]), edges[axis])
+            places = np.arange(start[axis] + 1, stop[axis])
+            at_edge = np.isin(places, edges[axis])
             per_place = (jumps * valid).sum(axis=axis), valid.sum(axis=axis)
-            for index, chosen in enumerate((at_edge, ~at_edge)):
+            for index, chosen in enumerate((at_edge, ~at_edge & (places % FINEST_STRIDE == 0))):
                 sums[index] += per_place[0][chosen].sum()
                 counts[index] += per_place[1][chosen].sum()
     if not counts.all() or not sums[1]:

@@ -13,6 +13,7 @@ from lesionmap.errors import SettingsError
 BACKGROUND, LESION, VESSEL, FAT, IGNORE = 0, 1, 2, 3, 255
 CLASS_NAMES = {"lesion": LESION, "vessel": VESSEL, "fat": FAT}
 STORED_CLASSES = ("background", *CLASS_NAMES)  # by their code
+FINEST_STRIDE = 4  # pixels of an image to one of the finest map that the network predicts
 
 
 @dataclass(frozen=True)
