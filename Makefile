@@ -71,7 +71,7 @@ bench-train: $(BENCH_VENV)/installed ## time a training step against the textboo
 	PYTHONPATH=scripts $(BENCH_VENV)/bin/python benchmarks/train.py
 
 .PHONY: bench-infer
-bench-infer: $(BENCH_VENV)/installed ## time inference on a whole slide of ../shared/data, in about 12 minutes
+bench-infer: $(BENCH_VENV)/installed ## time inference on a whole slide of ../shared/data, in about 15 minutes
 	PYTHONPATH=scripts $(BENCH_VENV)/bin/python benchmarks/infer.py
 
 .PHONY: bench-exports
