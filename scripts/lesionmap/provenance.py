@@ -2,7 +2,8 @@
 
 import ast
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterator
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -43,34 +44,34 @@ def code_digest(script: str) -> str:
         path = waiting.pop()
         name = path.relative_to(SCRIPTS).as_posix()
         if name not in (*reached, *NO_RESULTS):
-            tree = _logic(path)
-            reached[name] = ast.dump(tree)
-            waiting.extend(_imported_modules(tree))
+            reached[name], imported = _logic(path.suffix, path.read_text(encoding="utf-8"))
+            waiting.extend(PACKAGE / f"{module}.py" for module in imported)
             waiting.extend(PACKAGE.glob(f"templates/{path.stem}/*"))  # those of a module lie in a folder of its name
     listing = "".join(f"{name}:{logic}\n" for name, logic in sorted(reached.items()))
     return hashlib.sha256(listing.encode()).hexdigest()[:16]
 
 
-def _logic(path: Path) -> ast.AST:
-    text = path.read_text(encoding="utf-8")
-    if path.suffix != ".py":
-        return ast.Constant(text)
+@cache
+def _logic(suffix: str, text: str) -> tuple[str, tuple[str, ...]]:
+    """The logic of a file and the modules of the library that it imports; most files are of many rules."""
+    if suffix != ".py":
+        return ast.dump(ast.Constant(text)), ()
     tree = ast.parse(text)
     for node in ast.walk(tree):
         body = getattr(node, "body", None)
         if isinstance(body, list) and body and _is_docstring(body[0]):
             node.body = body[1:]  # type: ignore[attr-defined]  # every node with a list body can lose its head
-    return tree
+    return ast.dump(tree), tuple(_imported_modules(tree))
 
 
 def _is_docstring(node: ast.AST) -> bool:
     return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
 
 
-def _imported_modules(tree: ast.AST) -> Iterable[Path]:
+def _imported_modules(tree: ast.AST) -> Iterator[str]:
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("lesionmap."):
-            yield PACKAGE / f"{node.module.split('.')[1]}.py"
+            yield node.module.split(".")[1]
 
 
 def provenance(code: str, **facts: Any) -> dict[str, Any]:

@@ -106,6 +106,7 @@ def refine_map(
     spec, device = settings.spec, model.mean.device
     places = list(_places(mapped, info, tissue, settings))
     side_lv0, scale = spec.region_side_lv0(info.mpp), mapped.mpp / info.mpp
+    readers = 1 if device.type == "cpu" else threads  # a CPU's cores are busy with the network
     band = RowBand(mapped.levels.shape, math.ceil(side_lv0 / scale) + 1, _shares_into(mapped.levels))
     failed: list[SlideError] = []
     unreadable: list[list[float]] = []
@@ -122,7 +123,7 @@ def refine_map(
             except SlideError as error:
                 return error
 
-        for place, region in zip(places, map_in_order(read, places, 1), strict=True):
+        for place, region in zip(places, map_in_order(read, places, readers), strict=True):
             bar.update()
             if isinstance(region, SlideError):
                 logging.warning("%s", region)
