@@ -16,6 +16,7 @@ from lesionmap.tiling import CLASS_NAMES, LESION
 LEVELS = 256
 CALIBRATION_BINS = 16
 NOT_LESION = {"rest": 0, **{name: label for name, label in CLASS_NAMES.items() if label != LESION}}
+FALSE_POSITIVE_RATE = "false_positive_rate_"
 
 Figures = dict[str, NDArray[np.float64]]
 
@@ -89,8 +90,19 @@ def pixel_figures(counts: NDArray[Any], threshold: float) -> Figures:
     figures |= {"brier": brier_score(positive, negative), "ece": calibration_error(positive, negative)}
     for name, label in NOT_LESION.items():
         rate = ratio(counts[..., label, cut:].sum(axis=-1), counts[..., label, :].sum(axis=-1))
-        figures[f"false_positive_rate_{name}"] = rate
+        figures[f"{FALSE_POSITIVE_RATE}{name}"] = rate
     return figures
+
+
+def why_undefined(name: str, counts: NDArray[Any]) -> str:
+    """Why a pixel metric of histograms, (4, 256), is undefined."""
+    if not counts.any():
+        return "no pixel was evaluated"
+    if name.startswith(FALSE_POSITIVE_RATE):
+        return f"no pixel of {name.removeprefix(FALSE_POSITIVE_RATE)}"
+    if name != "specificity" and not counts[LESION].any():
+        return "no lesion is annotated"
+    return "no pixel is called lesion" if name == "precision" else "every pixel is annotated as lesion"
 
 
 def threshold_figures(counts: NDArray[Any], threshold: float) -> Figures:
