@@ -18,8 +18,8 @@ MARGIN_UM = 37.5  # half of the 75 µm, five tumour cells, within which CAMELYON
 class AnnotatedLesions:
     """The lesions of a slide's annotation, numbered from 1.
 
-    Outlines less than 75 µm apart are one lesion. What is found within 37.5 µm of it, or in a hole of it, is found in it
-    (Ehteshami Bejnordi et al., JAMA 2017, and the evaluation code of CAMELYON16).
+    Outlines less than 75 µm apart are one lesion, and what is found within 37.5 µm of it or in a hole of it is found in
+    it (Ehteshami Bejnordi et al., JAMA 2017, and the evaluation code of CAMELYON16).
 
     Parameters
     ----------

@@ -5,6 +5,7 @@ Every figure is a function of sums over slides, so that a bootstrap draw is one 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,17 @@ from numpy.typing import NDArray
 
 from lesionmap.bootstrap import Bootstrap, interval, resampled
 from lesionmap.froc import froc_figures
-from lesionmap.metrics import LEVELS, NOT_LESION, Figures, auroc, pixel_figures, ratio, threshold_figures
+from lesionmap.metrics import (
+    FALSE_POSITIVE_RATE,
+    LEVELS,
+    NOT_LESION,
+    Figures,
+    auroc,
+    pixel_figures,
+    ratio,
+    threshold_figures,
+    why_undefined,
+)
 from lesionmap.tiling import LESION
 
 SIZES_UM = (0, 200, 500, 2000, np.inf)  # 0.2 and 2 mm part isolated cells, micro- and macrometastases (AJCC)
@@ -20,7 +31,6 @@ SIZE_NAMES = ("below_0.2mm", "0.2_to_0.5mm", "0.5_to_2mm", "from_2mm")
 SWEEP = tuple(round(0.05 * step, 2) for step in range(1, 20))
 AGREEMENT_SD = 1.96  # of Bland and Altman's limits
 SLIDE_MEAN = "slide_mean_"
-RATE = "false_positive_rate_"
 
 
 @dataclass(frozen=True)
@@ -73,58 +83,54 @@ class SlideTable:
     @property
     def has_lesion(self) -> NDArray[np.bool_]:
         """Slides with annotated lesions, (S,)."""
-        return self.counts[:, LESION].any(axis=1)
+        return _any(self.counts[:, LESION])
 
     def figures(self, weights: NDArray[np.float64]) -> Figures:
-        """All figures for some weightings of the slides, (D, S); each (D,), NaN where undefined."""
-        size_sums = np.tensordot(weights, self.by_size, axes=1)  # (D, 4, 2)
-        recalls = {f"lesion_recall_{name}": ratio(*size_sums[:, n, ::-1].T) for n, name in enumerate(SIZE_NAMES)}
+        """All figures for some weightings of the slides, (D, S); each (D,), NaN where undefined.
+
+        Those of the threshold sweep are named ``dice@0.05`` and so on.
+        """
+        sums = np.tensordot(weights, self.counts, axes=1)  # (D, 4, 256)
+        n_slides, n_lesions = weights.sum(axis=1), weights @ self.n_lesions
         return {
-            **pixel_figures(np.tensordot(weights, self.counts, axes=1), self.threshold),
+            **pixel_figures(sums, self.threshold),
             **self._slide_means(weights),
-            **froc_figures(*(weights @ part for part in (self.false_levels, self.hit_levels)), *self._totals(weights)),
-            "lesion_recall": ratio(*size_sums.sum(axis=1)[:, ::-1].T),
-            **recalls,
+            **froc_figures(weights @ self.false_levels, weights @ self.hit_levels, n_slides, n_lesions),
+            **_recalls(np.tensordot(weights, self.by_size, axes=1)),
             **bland_altman(self.areas_mm2, weights),
             "slide_auroc_probability": self._slide_auroc(self._highest_levels(), weights),
             "slide_auroc_area": self._slide_auroc(self.areas_mm2[:, 1], weights),
+            **_sweep(sums),
         }
-
-    def sweep(self, weights: NDArray[np.float64]) -> Figures:
-        """Figures at thresholds from 0.05 to 0.95, named ``dice@0.05`` and so on, as :meth:`figures` has them."""
-        sums = np.tensordot(weights, self.counts, axes=1)  # (D, 4, 256)
-        at = {threshold: threshold_figures(sums, threshold) for threshold in SWEEP}
-        return {f"{name}@{threshold}": values for threshold, part in at.items() for name, values in part.items()}
 
     def basis(self, name: str) -> NDArray[np.bool_]:
         """Slides without which a figure would be undefined, (S,); of two kinds that it tells apart, the rarer."""
-        everything, has_lesion = self.counts.any(axis=(1, 2)), self.has_lesion
-        sizes = {f"lesion_recall_{size}": self.by_size[:, n, 0] > 0 for n, size in enumerate(SIZE_NAMES)}
-        rates = {f"{RATE}{kind}": self.counts[:, label].any(axis=1) for kind, label in NOT_LESION.items()}
-        if name in sizes | rates:
-            return (sizes | rates)[name]
+        parts = {f"lesion_recall_{size}": self.by_size[:, n, 0] for n, size in enumerate(SIZE_NAMES)}
+        parts |= {f"{FALSE_POSITIVE_RATE}{kind}": self.counts[:, label] for kind, label in NOT_LESION.items()}
+        has_lesion = self.has_lesion
+        if name in parts:
+            return _any(parts[name])
         if name.startswith("slide_auroc"):
             return has_lesion if 2 * has_lesion.sum() <= len(has_lesion) else ~has_lesion
         if name.startswith(("sensitivity_at", "froc_score")):
-            return self.n_lesions > 0
+            return _any(self.n_lesions)
         if name.startswith(SLIDE_MEAN):
-            return ~np.isnan(self._of_slides()[name.removeprefix(SLIDE_MEAN)])
+            return ~np.isnan(self._of_slides[name.removeprefix(SLIDE_MEAN)])
         about_all = ("specificity", "brier", "ece", "false_lesions", "area_")
-        return everything if name.startswith(about_all) else has_lesion
+        return _any(self.counts) if name.startswith(about_all) else has_lesion
 
+    @cached_property
     def _of_slides(self) -> Figures:
+        """Pixel metrics of each slide, (S,)."""
         return pixel_figures(self.counts, self.threshold)
 
     def _slide_means(self, weights: NDArray[np.float64]) -> Figures:
         """Means over the slides for which a pixel metric is defined."""
-        per_slide = {name: values for name, values in self._of_slides().items() if not name.startswith(RATE)}
         return {
             f"{SLIDE_MEAN}{name}": ratio(weights @ np.nan_to_num(values), weights @ ~np.isnan(values))
-            for name, values in per_slide.items()
+            for name, values in self._of_slides.items()
+            if not name.startswith(FALSE_POSITIVE_RATE)
         }
-
-    def _totals(self, weights: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        return weights.sum(axis=1), weights @ self.n_lesions
 
     def _highest_levels(self) -> NDArray[np.int64]:
         """The highest level on each slide, (S,); 0 where nothing was evaluated."""
@@ -137,6 +143,24 @@ class SlideTable:
         starts = np.searchsorted(rank[order], np.arange(rank.max() + 1))
         kinds = (weights[:, order] * kind[order] for kind in (self.has_lesion, ~self.has_lesion))
         return auroc(*(np.add.reduceat(kind, starts, axis=1) for kind in kinds))
+
+
+def _any(counts: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Slides that have any, (S,), of counts (S, ...)."""
+    return np.asarray(counts.reshape(len(counts), -1).any(axis=1))
+
+
+def _recalls(by_size: NDArray[np.float64]) -> Figures:
+    """Share of annotated lesions that are marked, of all and of each size; by_size: (D, 4, 2)."""
+    annotated, marked = np.moveaxis(by_size, -1, 0)
+    of_sizes = {f"lesion_recall_{name}": ratio(marked[:, n], annotated[:, n]) for n, name in enumerate(SIZE_NAMES)}
+    return {"lesion_recall": ratio(marked.sum(axis=1), annotated.sum(axis=1))} | of_sizes
+
+
+def _sweep(sums: NDArray[np.float64]) -> Figures:
+    """Figures at thresholds from 0.05 to 0.95 of histograms, (D, 4, 256)."""
+    at = {threshold: threshold_figures(sums, threshold) for threshold in SWEEP}
+    return {f"{name}@{threshold}": values for threshold, part in at.items() for name, values in part.items()}
 
 
 def bland_altman(areas_mm2: NDArray[np.float64], weights: NDArray[np.float64]) -> Figures:
@@ -167,7 +191,7 @@ def bland_altman(areas_mm2: NDArray[np.float64], weights: NDArray[np.float64]) -
 
 
 def with_intervals(table: SlideTable, settings: Bootstrap) -> dict[str, dict[str, Any]]:
-    """Each figure of a cohort, those of :meth:`SlideTable.figures` and :meth:`SlideTable.sweep`.
+    """Each of a cohort's :meth:`SlideTable.figures`.
 
     Returns
     -------
@@ -175,35 +199,30 @@ def with_intervals(table: SlideTable, settings: Bootstrap) -> dict[str, dict[str
         ``value``, ``low`` and ``high``, None where undefined; ``slides`` and ``patients`` that it rests on; ``note``,
         which says why something is None.
     """
-
-    def all_figures(weights: NDArray[np.float64]) -> Figures:
-        return table.figures(weights) | table.sweep(weights)
-
-    values = all_figures(np.ones((1, len(table.patient))))
-    draws = resampled(all_figures, table.patient, settings)
+    values = table.figures(np.ones((1, len(table.patient))))
+    draws = resampled(table.figures, table.patient, settings)
     return {name: _entry(table, name, float(value[0]), draws[name]) for name, value in values.items()}
 
 
 def _entry(table: SlideTable, name: str, value: float, draws: NDArray[np.float64]) -> dict[str, Any]:
-    basis = table.basis(name.split("@")[0])
+    kind = name.split("@")[0]
+    basis = table.basis(kind)
     n_patients = len(np.unique(table.patient[basis]))
     entry = {"value": value, "low": None, "high": None, "slides": int(basis.sum()), "patients": n_patients}
     if np.isnan(value):
-        return entry | {"value": None, "note": _why_undefined(name)}
+        return entry | {"value": None, "note": _why_undefined(kind, table.counts.sum(axis=0))}
     found = interval(draws, n_patients)
     return entry | {"low": found.low, "high": found.high, "note": found.note}
 
 
-def _why_undefined(name: str) -> str:
-    if name.startswith(RATE):
-        return f"no pixel of {name.removeprefix(RATE)}"
+def _why_undefined(name: str, counts: NDArray[np.int64]) -> str:
     if name.startswith("slide_auroc"):
         return "needs slides with and slides without lesion"
     if name.startswith("area_"):
         return "needs two slides"
-    if "precision" in name:
-        return "no lesion is annotated, or no pixel is called lesion"
-    return "no lesion of that kind is annotated" if name.startswith("lesion_recall") else "no lesion is annotated"
+    if name.startswith(("sensitivity_at", "froc_score", "lesion_recall")):
+        return "no lesion of that kind is annotated"
+    return why_undefined(name.removeprefix(SLIDE_MEAN), counts)
 
 
 def _counting(lesions: Sequence[Mapping[str, Any]], min_lesion_um: float) -> list[Mapping[str, Any]]:

@@ -138,5 +138,3 @@ def test_the_best_threshold_is_that_of_the_best_dice(random_map):
 def test_of_equal_thresholds_that_nearest_to_one_half_is_taken(negative, positive, expected):
     levels, mask = np.array([[negative, positive]], np.uint8), np.array([[0, 1]], np.uint8)
     assert first_positive_level(best_threshold(Histograms.of(levels, mask))) in (expected, expected + 1)
-
-
