@@ -3,7 +3,7 @@
 import math
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import compress
@@ -55,8 +55,8 @@ class ReportInputs:
     ----------
     quarantine : str
         Table of :func:`lesionmap.losses.list_quarantine`.
-    cohort, slide_table : str
-        Files of :func:`lesionmap.evaluation.summarise`.
+    summary, slide_table : str
+        Files of :func:`lesionmap.summary.summarise`.
     stain_table, stain_spread : str
         Files of :func:`lesionmap.stain_cohort.compare_stains`.
     history, learning_curves : str or None
@@ -71,7 +71,7 @@ class ReportInputs:
     """
 
     quarantine: str
-    cohort: str
+    summary: str
     slide_table: str
     stain_table: str
     stain_spread: str
@@ -108,7 +108,7 @@ class SlideReport:
     stain_outlier : str
         In what its stain is unlike the other slides'; empty if in nothing.
     metrics : dict or None
-        By the names of :func:`lesionmap.metrics.binary_metrics`; None where the slide was not evaluated.
+        Its row of the table of :func:`lesionmap.summary.summarise`; None where the slide was not evaluated.
     lesions : list of Lesion
         The largest, largest first; `n_lesions` and `lesion_area_mm2` are of all.
     threshold : float
@@ -203,7 +203,7 @@ def _templates() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    templates.filters |= {"fixed": fixed, "duration": duration, "colour": stain_colour}
+    templates.filters |= {"fixed": fixed, "with_interval": with_interval, "duration": duration, "colour": stain_colour}
     return templates
 
 
@@ -223,6 +223,12 @@ def _replaced(target: str) -> Iterator[Path]:
 def fixed(value: float | None, digits: int) -> str:
     """`value` with so many decimals; a dash where there is none."""
     return MISSING if value is None or math.isnan(value) else f"{value:.{digits}f}"
+
+
+def with_interval(entry: Mapping[str, Any], digits: int) -> str:
+    """A figure with so many decimals and its confidence interval, if it has one."""
+    value = fixed(entry["value"], digits)
+    return value if entry["low"] is None else f"{value} ({entry['low']:.{digits}f} to {entry['high']:.{digits}f})"
 
 
 def duration(seconds: float) -> str:
@@ -396,7 +402,7 @@ def _cohort_facts(inputs: ReportInputs, slides: list[SlideReport]) -> dict[str, 
         "slides": slides,
         "split_counts": {split: sum(slide.split == split for slide in slides) for split in SPLITS},
         "quarantine": _text_rows(inputs.quarantine),
-        "cohort": read_json(inputs.cohort),
+        "summary": read_json(inputs.summary),
         "epochs": 0 if history is None else len(history),
         "published": None if history is None else published_epoch(history),
     }
