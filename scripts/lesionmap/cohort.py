@@ -4,7 +4,7 @@ Every figure is a function of sums over slides, so that a bootstrap draw is one 
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
 
@@ -190,29 +190,34 @@ def bland_altman(areas_mm2: NDArray[np.float64], weights: NDArray[np.float64]) -
     }
 
 
+def figures_and_draws(table: SlideTable, settings: Bootstrap) -> tuple[dict[str, float], Figures]:
+    """All figures of a cohort, NaN where undefined, and their bootstrap draws, (draws,) each."""
+    values = table.figures(np.ones((1, len(table.patient))))
+    return {name: value.item() for name, value in values.items()}, resampled(table.figures, table.patient, settings)
+
+
 def with_intervals(table: SlideTable, settings: Bootstrap) -> dict[str, dict[str, Any]]:
-    """Each of a cohort's :meth:`SlideTable.figures`.
+    """Each of a cohort's :meth:`SlideTable.figures`, see :func:`entry_of`."""
+    values, draws = figures_and_draws(table, settings)
+    return {name: entry_of(table, name, value, draws[name]) for name, value in values.items()}
+
+
+def entry_of(table: SlideTable, name: str, value: float, draws: NDArray[np.float64]) -> dict[str, Any]:
+    """A figure with its interval; JSON-able.
 
     Returns
     -------
-    dict of str to dict
+    dict
         ``value``, ``low`` and ``high``, None where undefined; ``slides`` and ``patients`` that it rests on; ``note``,
         which says why something is None.
     """
-    values = table.figures(np.ones((1, len(table.patient))))
-    draws = resampled(table.figures, table.patient, settings)
-    return {name: _entry(table, name, float(value[0]), draws[name]) for name, value in values.items()}
-
-
-def _entry(table: SlideTable, name: str, value: float, draws: NDArray[np.float64]) -> dict[str, Any]:
     kind = name.split("@")[0]
     basis = table.basis(kind)
     n_patients = len(np.unique(table.patient[basis]))
     entry = {"value": value, "low": None, "high": None, "slides": int(basis.sum()), "patients": n_patients}
     if np.isnan(value):
         return entry | {"value": None, "note": _why_undefined(kind, table.counts.sum(axis=0))}
-    found = interval(draws, n_patients)
-    return entry | {"low": found.low, "high": found.high, "note": found.note}
+    return entry | asdict(interval(draws, n_patients))
 
 
 def _why_undefined(name: str, counts: NDArray[np.int64]) -> str:

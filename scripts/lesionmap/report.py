@@ -44,6 +44,7 @@ FARTHEST_DIRECTION = (1.6, 1.2)  # of a stain that is drawn where it lies
 LEARNING_CURVES = "learning_curves.svg"
 STAIN_VECTORS = "stain_vectors.svg"
 SPLITS = ("train", "val", "test", "inference")
+COMPARED_FIGURES = ("dice", "auroc", "froc_score", "lesion_recall", "slide_auroc_area")
 LATER_STAGES = ("render_report", "conclude")  # what an earlier run left of them is no part of this report
 
 
@@ -57,6 +58,8 @@ class ReportInputs:
         Table of :func:`lesionmap.losses.list_quarantine`.
     summary, slide_table : str
         Files of :func:`lesionmap.summary.summarise`.
+    models : str or None
+        File of :func:`lesionmap.model_comparison.compare_models`; None where no other model is named.
     stain_table, stain_spread : str
         Files of :func:`lesionmap.stain_cohort.compare_stains`.
     history, learning_curves : str or None
@@ -73,6 +76,7 @@ class ReportInputs:
     quarantine: str
     summary: str
     slide_table: str
+    models: str | None
     stain_table: str
     stain_spread: str
     history: str | None
@@ -403,9 +407,26 @@ def _cohort_facts(inputs: ReportInputs, slides: list[SlideReport]) -> dict[str, 
         "split_counts": {split: sum(slide.split == split for slide in slides) for split in SPLITS},
         "quarantine": _text_rows(inputs.quarantine),
         "summary": read_json(inputs.summary),
+        "models": _models(inputs.models) if inputs.models else [],
         "epochs": 0 if history is None else len(history),
         "published": None if history is None else published_epoch(history),
     }
+
+
+def _models(path: str) -> list[dict[str, Any]]:
+    """Some figures of models that are compared, and what they differ by from this run's."""
+    return [
+        {key: row[key] for key in ("split", "figure", "model")}
+        | {"measured": _entry(row, "value", "low", "high")}
+        | {"difference": _entry(row, "difference", "difference_low", "difference_high")}
+        for row in _text_rows(path)
+        if row["figure"] in COMPARED_FIGURES
+    ]
+
+
+def _entry(row: dict[str, str], *columns: str) -> dict[str, float | None]:
+    numbers = (None if row[column] == "NA" else float(row[column]) for column in columns)
+    return dict(zip(("value", "low", "high"), numbers, strict=True))
 
 
 def _stain_facts(inputs: ReportInputs, slides: list[SlideReport]) -> dict[str, Any]:

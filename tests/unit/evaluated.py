@@ -29,7 +29,7 @@ def record_of(slide: str, levels: np.ndarray, mask: np.ndarray, **facts: Any) ->
         "lesions": [],
         "false_levels": [0] * 256,
         "histograms": counts.counts.tolist(),
-        "provenance": {},
+        "provenance": {"identity": f"sha256 of {slide}"},
         **facts,
     }
 

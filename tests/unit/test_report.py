@@ -21,6 +21,7 @@ from lesionmap.files import write_json
 from lesionmap.images import write_png
 from lesionmap.learning_curves import plot_learning_curves
 from lesionmap.losses import RunFiles, list_quarantine
+from lesionmap.model_comparison import compare_models
 from lesionmap.quarantine import write_quarantined
 from lesionmap.report import ReportInputs, duration, fixed, render_report, stage_times, with_interval
 from lesionmap.slides import SlideInfo
@@ -30,6 +31,7 @@ from PIL import Image, UnidentifiedImageError
 
 CONFIG = yaml.safe_load((Path(__file__).parents[2] / "config" / "config.yaml").read_text(encoding="utf-8"))
 SPLITS = {"train_1": "train", "Präparat 7%": "test", "new_1": "inference"}
+DRAWS = Bootstrap(draws=1000, seed=0)
 BOUNDS_XY_LV0 = (1000, 2000)
 MEAN_OD = {  # before and after; standard deviations: haematoxylin √(1/150) and a quarter, eosin √(1/50) and a fifth
     "train_1": ([0.1, 0.3], [0.1, 0.3]),
@@ -163,7 +165,7 @@ def make_metrics(folder: Path, slide: str) -> str:
 
 def summarise_into(inputs: ReportInputs, paths: list[str]) -> None:
     files = SummaryFiles(inputs.slide_table, f"{inputs.summary}.tsv", inputs.summary, f"{inputs.summary}.txt")
-    summarise(paths, files, Bootstrap(draws=1000, seed=0), min_lesion_um=200)
+    summarise(paths, files, DRAWS, min_lesion_um=200)
 
 
 @pytest.fixture
@@ -187,7 +189,7 @@ def inputs(tmp_path: Path) -> ReportInputs:
     kinds = ("json", "stain.json", "stain.png", "stain_thumbnails.png", "geojson", "overlay.png")
     per_slide = [[str(folder / f"{slide}.{kind}") for slide in SPLITS] for kind in kinds]
     compare_stains(per_slide[1], *tables[3:])
-    inputs = ReportInputs(*tables, *training, *per_slide)
+    inputs = ReportInputs(*tables[:3], None, *tables[3:], *training, *per_slide)
     summarise_into(inputs, [make_metrics(folder, "Präparat 7%")])
     return inputs
 
@@ -275,6 +277,18 @@ def test_cohort_figures_and_gaps(report: Path) -> None:
     assert page.row("Sensitivity at ½ false lesion per slide")[1] == "0.250"  # half of the way to 1 of 2 at 1
     assert page.row("Lesions marked, 0.5 to 2 mm")[1] == "0.500"
     assert page.row("Area, upper limit of agreement, mm²")[1] == "—"
+
+
+def test_models_are_compared_if_there_are_several(inputs: ReportInputs, report: Path, tmp_path: Path) -> None:
+    assert "Models compared" not in (report / "index.html").read_text()
+    others = tmp_path / "other"
+    write_json(others / "Präparat 7%.json", json.loads(Path(make_metrics(tmp_path, "Präparat 7%")).read_text()))
+    compare_models(
+        [make_metrics(tmp_path, "Präparat 7%")], {"<b>low</b>": str(others)}, str(tmp_path / "models.tsv"), DRAWS, 200
+    )
+    page = Page(render(replace(inputs, models=str(tmp_path / "models.tsv")), tmp_path) / "index.html")
+    compared = [row for row in page.rows if row[0] == "Dice" and len(row) == 5]
+    assert compared == [["Dice", "test", "this run", "0.900", "—"], ["Dice", "test", "<b>low</b>", "0.900", "0.000"]]
 
 
 def test_intervals_are_in_brackets() -> None:

@@ -4,6 +4,14 @@
 #         results/metrics/cohort.tsv          every figure of each split, with its confidence interval
 #         results/metrics/summary.json        the same for programs, with curves, sweep and calibration
 #         results/metrics/headline.txt        the same in a few lines
+#         results/metrics/models.tsv          this model and those of evaluation.compare on the same slides
+
+
+def compared_files(wildcards):
+    """What other runs found on the slides that this one evaluates."""
+    folders, slides = config["evaluation"]["compare"].values(), evaluated_slides(wildcards)
+    paths = [f"{folder}/{slide}.json" for folder in folders for slide in slides]
+    return [path for path in paths if Path(path).exists()]
 
 
 rule evaluate_slide:
@@ -59,3 +67,29 @@ rule summarise:
         code=code_digest("summarise"),
     script:
         "../../scripts/summarise.py"
+
+
+rule compare_models:
+    """Put the figures of several models on the same slides side by side."""
+    input:
+        own=collect("results/metrics/{slide}.json", slide=evaluated_slides),
+        others=compared_files,
+    output:
+        "results/metrics/models.tsv",
+    log:
+        "logs/compare_models.log",
+    benchmark:
+        "results/benchmarks/compare_models.tsv"
+    conda:
+        "../../envs/lesionmap.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=20,
+    params:
+        others=config["evaluation"]["compare"],
+        bootstrap=config["evaluation"]["bootstrap"],
+        min_lesion_um=config["evaluation"]["min_lesion_um"],
+        code=code_digest("compare_models"),
+    script:
+        "../../scripts/compare_models.py"
