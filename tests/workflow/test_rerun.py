@@ -97,6 +97,14 @@ def test_how_figures_are_summed_up_evaluates_no_slide(project):
     assert project.planned() == {"summarise", "render_report", "conclude"}
 
 
+def test_another_model_is_put_beside_this_one(project):
+    shutil.copytree(project.folder / "results/metrics", project.folder / "other")
+    project.config["evaluation"] = {"compare": {"the same": "other"}}
+    assert project.planned() == {"compare_models", "render_report", "conclude"}
+    assert "the same" in (project.folder / "results/metrics/models.tsv").read_text()
+    assert "Nothing to be done" in project.run()
+
+
 def test_a_patient_named_in_the_sheet_makes_its_evaluated_slide_be_evaluated_again(project):
     sheet = project.folder / "slides.tsv"
     head, *rows = sheet.read_text().splitlines()
