@@ -87,8 +87,8 @@ class SlideTally:
             "hit_level": best,
         }
         return {
-            "annotated_mm2": int(self.histograms.counts[LESION].sum()) * pixel_mm2,
-            "marked_mm2": self.marked_pixels * pixel_mm2,
+            "annotated_mm2": round(int(self.histograms.counts[LESION].sum()) * pixel_mm2, 9),
+            "marked_mm2": round(self.marked_pixels * pixel_mm2, 9),
             "lesions": [dict(zip(facts, values, strict=True)) for values in zip(*facts.values(), strict=True)],
             "false_levels": found.false_levels.tolist(),
             "histograms": self.histograms.counts.tolist(),
