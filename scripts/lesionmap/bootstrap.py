@@ -26,7 +26,7 @@ class Bootstrap:
 
 @dataclass(frozen=True)
 class Interval:
-    """A 95 % confidence interval; the note says why there is none, or why it has no width."""
+    """A 95 % confidence interval, or a note on why there is none."""
 
     low: float | None
     high: float | None
@@ -82,4 +82,6 @@ def interval(values: NDArray[np.float64], n_patients: int) -> Interval:
         return Interval(None, None, f"no interval: undefined in {undefined.mean():.0%} of the draws")
     wide = math.sqrt(n_patients / (n_patients - 1)) * t.ppf((1 - LEVEL) / 2, n_patients - 1)
     low, high = np.quantile(values[~undefined], norm.cdf(np.array([wide, -wide]))).tolist()
-    return Interval(low, high, "all draws are equal: the interval has no width" if low == high else "")
+    if low == high:
+        return Interval(None, None, "no interval: all draws are equal")
+    return Interval(low, high, "")

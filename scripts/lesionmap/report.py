@@ -226,13 +226,13 @@ def _replaced(target: str) -> Iterator[Path]:
 
 def fixed(value: float | None, digits: int) -> str:
     """`value` with so many decimals; a dash where there is none."""
-    return MISSING if value is None or math.isnan(value) else f"{value:.{digits}f}"
+    return MISSING if value is None or math.isnan(value) else f"{value:z.{digits}f}"
 
 
 def with_interval(entry: Mapping[str, Any], digits: int) -> str:
     """A figure with so many decimals and its confidence interval, if it has one."""
     value = fixed(entry["value"], digits)
-    return value if entry["low"] is None else f"{value} ({entry['low']:.{digits}f} to {entry['high']:.{digits}f})"
+    return value if entry["low"] is None else f"{value} ({entry['low']:z.{digits}f} to {entry['high']:z.{digits}f})"
 
 
 def duration(seconds: float) -> str:

@@ -97,6 +97,6 @@ def test_draws_without_what_the_figure_is_about_are_left_out_unless_they_are_man
     assert interval(values, 1000).note == "no interval: undefined in 7% of the draws"
 
 
-def test_an_interval_without_width_says_so():
+def test_draws_that_are_all_equal_say_nothing_of_chance():
     found = interval(np.ones(2000), 30)
-    assert (found.low, found.high, found.note) == (1, 1, "all draws are equal: the interval has no width")
+    assert (found.low, found.high, found.note) == (None, None, "no interval: all draws are equal")

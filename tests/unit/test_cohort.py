@@ -101,8 +101,8 @@ def test_each_figure_says_its_interval_and_what_it_rests_on():
         assert (entry["slides"], entry["patients"], entry["note"]) == (slides, patients, "")
         assert entry["low"] < entry["value"] < entry["high"]
     rarer = entries["slide_auroc_area"]  # every slide with lesion has a larger area than every one without
-    assert (rarer["slides"], rarer["patients"], rarer["low"], rarer["high"]) == (8, 8, 1, 1)
-    assert rarer["note"] == "all draws are equal: the interval has no width"
+    assert (rarer["slides"], rarer["patients"], rarer["value"], rarer["low"]) == (8, 8, 1, None)
+    assert rarer["note"] == "no interval: all draws are equal"
 
 
 def test_a_slide_without_patient_is_one_of_its_own_even_if_a_patient_has_its_name():

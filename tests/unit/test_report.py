@@ -293,6 +293,7 @@ def test_models_are_compared_if_there_are_several(inputs: ReportInputs, report: 
 
 def test_intervals_are_in_brackets() -> None:
     assert with_interval({"value": 0.8, "low": 0.7123, "high": 0.9}, 3) == "0.800 (0.712 to 0.900)"
+    assert with_interval({"value": -0.0001, "low": -0.1, "high": 0.1}, 2) == "0.00 (-0.10 to 0.10)"
     assert with_interval({"value": 0.8, "low": None, "high": None}, 2) == "0.80"
     assert with_interval({"value": None, "low": None, "high": None}, 2) == "—"
 
