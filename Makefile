@@ -70,6 +70,10 @@ bench-tiles: $(BENCH_VENV)/installed ## time tile extraction on the real slides 
 bench-train: $(BENCH_VENV)/installed ## time a training step against the textbook's way, in about 10 minutes
 	PYTHONPATH=scripts $(BENCH_VENV)/bin/python benchmarks/train.py
 
+.PHONY: bench-sparse
+bench-sparse: $(VENV)/installed ## map a slide of 200,000 × 200,000 px, mostly glass, in about 2 minutes
+	PYTHONPATH=scripts $(BIN)/python benchmarks/sparse_slide.py
+
 .PHONY: bench-exports
 bench-exports: $(VENV)/installed ## time the exports of a map with 100,000 lesions, in about 3 minutes
 	PYTHONPATH=scripts $(BIN)/python benchmarks/exports.py

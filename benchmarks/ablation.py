@@ -16,19 +16,7 @@ from lesionmap.model import ModelSettings
 from lesionmap.train_settings import TrainMachine, TrainSettings
 from lesionmap.training import TrainFiles, TrainJob, train
 
-SETTINGS = TrainSettings(
-    schedule="joint",
-    epochs=6,
-    learning_rate=0.0003,
-    decay_rate=0.1,
-    focal_gamma=2.0,
-    focal_alpha=0.75,
-    tile_batch=16,
-    augment=True,
-    stain_jitter=0.0,
-    early_stop=None,
-    seed=0,
-)
+SETTINGS = TrainSettings(epochs=6, learning_rate=0.0003, decay_rate=0.1, tile_batch=16)
 FACTS = {"provenance": {"code": "ablation"}, "tiles": {}}  # of the model files
 # Regions give two updates in `joint`, one in the others: twice the epochs, and half the decay in each, make them equal.
 SCHEDULES = {"low_only": (2, "low"), "high_only": (2, "high"), "joint": (1, "fused")}

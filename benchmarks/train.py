@@ -18,6 +18,7 @@ import numpy as np
 import psutil
 import torch
 from lesionmap.model import LesionFPN, ModelSettings, pick_device
+from lesionmap.network_costs import TRAINING_GB_PER_TILE
 from lesionmap.region_steps import RegionSteps, RegionTensors, TilePasses, fused_backward
 from lesionmap.train_settings import TrainSettings
 from lesionmap.workers import Workers
@@ -26,20 +27,7 @@ from torch.utils.checkpoint import checkpoint
 
 SIDE, PER_SIDE, TILE_BATCH = 512, 8, 4
 NETWORK = ModelSettings("resnet50", "frozen")
-SETTINGS = TrainSettings(
-    schedule="joint",
-    epochs=1,
-    learning_rate=0.001,
-    decay_rate=0.05,
-    focal_gamma=2.0,
-    focal_alpha=0.75,
-    tile_batch=TILE_BATCH,
-    augment=False,
-    stain_jitter=0.0,
-    early_stop=None,
-    seed=0,
-)
-GB_PER_TILE = 1.2  # of one autograd graph, resnet50 in fp32
+SETTINGS = TrainSettings()
 REPEATS = 3
 
 
@@ -196,7 +184,7 @@ def measured(rows: dict[str, Callable[[RegionTensors], float]], n: int, repeats:
 
 def main() -> None:
     """Compare; print a table and, last, the line that is quoted."""
-    fits = psutil.virtual_memory().available / 2**30 * 0.75 / GB_PER_TILE
+    fits = psutil.virtual_memory().available / 2**30 * 0.75 / TRAINING_GB_PER_TILE
     n_all = max(n for n in (4, 8, 16, 32, 64) if n <= max(4.0, fits))
     everyone = {
         "all tiles in one graph (textbook)": textbook,

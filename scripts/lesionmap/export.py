@@ -154,19 +154,13 @@ def _lesions(
 
 
 def _outlines(mapped: MapFile) -> Iterator[NDArray[Any]]:
-    """Polygons around 4-connected lesions in map pixels, some at a time, each (n,) object.
-
-    GDAL's rings touch themselves where pixels meet at a corner; that is made a hole, as the standard has it.
-    """
+    """Polygons around 4-connected lesions in map pixels, some at a time, each (n,) object."""
     shapes = rasterio.features.shapes(mapped.band, mask=mapped.band, connectivity=4)
     while some := [geometry["coordinates"] for geometry, _ in islice(shapes, OUTLINES_AT_ONCE)]:
         rings = list(chain.from_iterable(some))
         offsets = np.cumsum([0, *map(len, rings)]), np.cumsum([0, *map(len, some)])
         vertices = np.array(list(chain.from_iterable(rings)))
-        outlines = shapely.from_ragged_array(shapely.GeometryType.POLYGON, vertices, offsets)
-        touching = ~shapely.is_valid(outlines)
-        outlines[touching] = shapely.make_valid(outlines[touching])
-        yield outlines
+        yield shapely.from_ragged_array(shapely.GeometryType.POLYGON, vertices, offsets)
 
 
 def _first_pixels(outlines: NDArray[Any], width: int) -> NDArray[np.int64]:

@@ -5,12 +5,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from lesionmap.epoch_choice import published
 from lesionmap.figures import BLUE, GREEN, VERMILION, save_svg
 from lesionmap.files import written_whole
 
 VIEWS = {"low": (BLUE, "o"), "fused": (VERMILION, "s"), "high": (GREEN, "^")}
 SPLITS = {"train": "-", "val": "--"}
-CHOOSING = ("val_low_loss", "val_high_loss")
 PANELS = {"loss": "Focal loss", "dice": "Dice, validation slides", "auroc": "AUROC, validation slides"}
 
 
@@ -48,15 +48,14 @@ def _has(table: pd.DataFrame, column: str) -> bool:
     return column in table and bool(table[column].notna().any())
 
 
-def _frame(axes: Axes, title: str, published: int) -> None:
-    axes.axvline(published, color="0.6", linewidth=0.8, zorder=0, label=f"used: epoch {published}")
+def _frame(axes: Axes, title: str, epoch: int) -> None:
+    axes.axvline(epoch, color="0.6", linewidth=0.8, zorder=0, label=f"used: epoch {epoch}")
     axes.set(title=title, xlabel="epoch")
     axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True, min_n_ticks=1))
     axes.legend(frameon=False, fontsize="small")
 
 
 def published_epoch(table: pd.DataFrame) -> int:
-    """The epoch whose model is published: of the lowest validation loss (low view, else high), else the last."""
-    chosen_by = next((column for column in CHOOSING if _has(table, column)), None)
-    best = table[table[chosen_by] == table[chosen_by].min()] if chosen_by else table
-    return int(best["epoch"].iloc[-1])
+    """The epoch whose model is published."""
+    rows = [{str(name): figure for name, figure in row.items()} for row in table.to_dict("records")]
+    return int(rows[published(rows)]["epoch"])

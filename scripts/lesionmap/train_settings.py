@@ -8,7 +8,7 @@ AUTO = "auto"
 
 @dataclass(frozen=True)
 class TrainSettings:
-    """What decides the weights; names as in the config section ``train``.
+    """What decides the weights; names and defaults as in the config section ``train``.
 
     Parameters
     ----------
@@ -36,17 +36,17 @@ class TrainSettings:
         Largest shares of blur, pen and fold (:class:`lesionmap.quality.RegionQuality`) of a training region.
     """
 
-    schedule: str
-    epochs: int
-    learning_rate: float
-    decay_rate: float
-    focal_gamma: float
-    focal_alpha: float
-    tile_batch: int | str
-    augment: bool
-    stain_jitter: float
-    early_stop: int | None
-    seed: int
+    schedule: str = "joint"
+    epochs: int = 50
+    learning_rate: float = 0.001
+    decay_rate: float = 0.05
+    focal_gamma: float = 2.0
+    focal_alpha: float = 0.75
+    tile_batch: int | str = 4
+    augment: bool = True
+    stain_jitter: float = 0.0
+    early_stop: int | None = None
+    seed: int = 0
     processes: int = 1
     leave_out_above: Mapping[str, float] = field(default_factory=dict)
 

@@ -17,6 +17,7 @@ from tqdm import tqdm
 from lesionmap.augmentation import drawn, epoch_order
 from lesionmap.checkpoint import Checkpoint, Learner, Row, RunState, StopRequest, StopRequestedError
 from lesionmap.dataset import RegionDataset
+from lesionmap.epoch_choice import choosing_losses, published
 from lesionmap.errors import InterruptedTrainingError, TrainingError
 from lesionmap.events import Events
 from lesionmap.files import sha256, written_whole
@@ -269,7 +270,7 @@ class _Run:
         row |= validate(self.val_feed, self.passes, self.settings, self.ranks) if len(self.val_feed.regions) else {}
         self._tell(row)
         state.rows.append(row)
-        if best_row(state.rows, self.settings) is row:
+        if published(state.rows) == len(state.rows) - 1:
             state.best = {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
         state.epoch, state.position, state.losses = state.epoch + 1, 0, []
         self._save_if_due()
@@ -299,22 +300,11 @@ def _mean_losses(losses: Sequence[Mapping[str, float]], settings: TrainSettings)
     return row
 
 
-def best_row(rows: Sequence[Row], settings: TrainSettings) -> Row:
-    """The epoch with the lowest validation loss, of equal ones the last; without validation, the last."""
-    losses = _judged(rows, settings)
-    return rows[max(index for index, loss in enumerate(losses) if loss == min(losses))] if losses else rows[-1]
-
-
-def _judged(rows: Sequence[Row], settings: TrainSettings) -> list[float]:
-    """The validation losses that choose the epoch; none without validation."""
-    return [loss for row in rows if (loss := row.get(f"val_{settings.views[0]}_loss")) is not None]
-
-
 def _is_stale(rows: Sequence[Row], settings: TrainSettings) -> bool:
     """Whether the last `early_stop` epochs have not been better than one before."""
     if settings.early_stop is None or len(rows) <= settings.early_stop:
         return False
-    losses = _judged(rows, settings)
+    losses = list(choosing_losses(rows).values())
     return min(losses[-settings.early_stop :]) >= min(losses[: -settings.early_stop])
 
 
@@ -346,7 +336,7 @@ def _publish(
     folder = Path(files.checkpoints)
     save_model(folder / "last.safetensors", model, job.model, facts | {"epoch": state.rows[-1]})
     model.load_state_dict(state.best)
-    save_model(folder / "best.safetensors", model, job.model, facts | {"epoch": best_row(state.rows, job.settings)})
+    save_model(folder / "best.safetensors", model, job.model, facts | {"epoch": state.rows[published(state.rows)]})
     _write_history(files.history, state.rows)
     with written_whole(files.model) as draft:
         shutil.copyfile(folder / "best.safetensors", draft)

@@ -350,6 +350,12 @@ def test_slide_table_is_in_the_order_of_the_sheet(report: Path) -> None:
     assert rows[2][2:] == ["inference", "0.2500", "1.0 × 0.8", "0", "0.000", "—", "—", "36.9"]
 
 
+def test_a_segmentation_is_linked_where_there_is_one(report: Path, inputs: ReportInputs, tmp_path: Path) -> None:
+    assert "../../lesions/new_1/lesions.dcm" not in Page(report / "slides/new_1.html").links
+    asked = render(inputs, tmp_path / "asked", exports={"dicom": "always"})
+    assert "../../lesions/new_1/lesions.dcm" in Page(asked / "slides/new_1.html").links
+
+
 def test_lesions_are_listed_largest_first_in_the_frame_of_the_file(report: Path) -> None:
     page = Page(report / "slides" / "Präparat 7%.html")
     assert page.row("Lesion 2") == ["Lesion 2", "0.00600", "0.80", "0.80", "600", "1240"]

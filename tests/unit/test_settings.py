@@ -126,7 +126,12 @@ def test_every_way_to_set_training_is_valid(root, config, key, value):
 def test_where_training_runs_is_no_setting_of_its_result(config):
     kept = train_settings(config)
     assert set(config["train"]) - set(kept) == {"device", "checkpoint_minutes"}
-    assert TrainSettings(**kept).schedule == "joint"
+
+
+def test_training_in_python_has_the_configs_defaults(config):
+    kept = train_settings(config)
+    assert TrainSettings(**kept) == TrainSettings(leave_out_above=kept["leave_out_above"])
+    assert set(kept["leave_out_above"].values()) == {1}  # as without limits
 
 
 def test_a_region_that_is_no_whole_number_of_tiles_is_refused_at_once(root, config):

@@ -8,9 +8,10 @@ import pytest
 from lesionmap.files import write_json
 from lesionmap.logs import job_log
 
-WRITERS = {  # by h5py, tifffile, safetensors and Python itself
+WRITERS = {  # by h5py, tifffile, through memory, by safetensors and Python itself
     "store": "for _ in range(3): store.append(packed(REGION, TileCodec()))",
     "pyramid": "write_map('target', noise.reshape(1024, -1), MapNotes('s1', 'noise', 1.0, {}), block_mean)",
+    "levels": "write_map('target', np.zeros((4096, 4096), np.uint8), MapNotes('s1', 'blank', 1.0, {}), block_mean)",
     "model": "save_model('target', LesionFPN(NETWORK), NETWORK, {})",
     "table": "write_text('target', noise.tobytes().hex())",
 }

@@ -11,10 +11,9 @@ from lesionmap.model import load_model
 from lesionmap.model_facts import load_facts
 from lesionmap.stain import StainProfile
 from lesionmap.train_settings import TrainMachine
-from lesionmap.training import best_row
 from stained import PROFILE
 from tensorboardX.proto.event_pb2 import Event
-from training_parts import ModelSettings, region, run, settings, store
+from training_parts import ModelSettings, region, run, store
 
 VIEWS = {
     "joint": (["low", "fused"], ["low", "fused"]),
@@ -109,13 +108,6 @@ def test_training_stops_early_when_validation_gets_no_better(stores, tmp_path, m
     folder, rows = run(tmp_path, stores[:1], stores[1:], schedule="low_only", epochs=5, early_stop=2)
     assert [row["val_low_loss"] for row in rows] == ["3.0", "2.0", "2.0", "2.5"]
     assert load_facts(folder / "m.safetensors")["epoch"]["epoch"] == 3  # of equal ones the last
-
-
-@pytest.mark.parametrize("schedule", ["low_only", "high_only"])
-def test_the_best_epoch_is_that_of_the_schedules_own_loss(schedule):
-    view = schedule.removesuffix("_only")
-    rows = [{"epoch": number, f"val_{view}_loss": loss} for number, loss in enumerate((2.0, 1.0, 3.0))]
-    assert best_row(rows, settings(schedule=schedule))["epoch"] == 1
 
 
 def test_a_region_whose_loss_is_not_finite_is_saved_and_named(stores, tmp_path, monkeypatch):

@@ -18,19 +18,7 @@ from lesionmap.training import TrainFiles, TrainJob
 from stained import PROFILE
 
 NETWORK = ModelSettings("resnet18", "group")
-USUAL = TrainSettings(
-    schedule="joint",
-    epochs=2,
-    learning_rate=0.001,
-    decay_rate=0.5,
-    focal_gamma=2.0,
-    focal_alpha=0.75,
-    tile_batch=3,
-    augment=True,
-    stain_jitter=0,
-    early_stop=None,
-    seed=0,
-)
+USUAL = TrainSettings(epochs=2, decay_rate=0.5, tile_batch=3)
 STAIN = vars(PROFILE)
 UNCHANGED = Draw()
 

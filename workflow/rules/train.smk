@@ -48,10 +48,10 @@ rule train:
         "results/benchmarks/train.tsv"
     conda:
         "../../envs/lesionmap.yaml"
-    # Each thread holds train.tile_batch tiles in the network: 1.2 GB a tile of 512 px with resnet50.
+    # Each thread holds train.tile_batch tiles in the network: up to 0.5 GB a tile of 512 px with resnet50.
     threads: 4 * config["train"]["processes"]
     resources:
-        mem_mb=24000 * config["train"]["processes"],
+        mem_mb=12000 * config["train"]["processes"],
         runtime=2880,
     params:
         model={key: config["model"][key] for key in ("backbone", "norm", "fusion")},
