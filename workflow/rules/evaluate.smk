@@ -7,13 +7,6 @@
 #         results/metrics/models.tsv          this model and those of evaluation.compare on the same slides
 
 
-def compared_files(wildcards):
-    """What other runs found on the slides that this one evaluates."""
-    folders, slides = config["evaluation"]["compare"].values(), evaluated_slides(wildcards)
-    paths = [f"{folder}/{slide}.json" for folder in folders for slide in slides]
-    return [path for path in paths if Path(path).exists()]
-
-
 rule evaluate_slide:
     """Hold one slide's lesion map against its annotation."""
     input:
@@ -73,7 +66,7 @@ rule compare_models:
     """Put the figures of several models on the same slides side by side."""
     input:
         own=collect("results/metrics/{slide}.json", slide=evaluated_slides),
-        others=compared_files,
+        others=list(config["evaluation"]["compare"].values()),
     output:
         "results/metrics/models.tsv",
     log:
