@@ -5,7 +5,8 @@ from lesionmap.report import ReportInputs, render_report
 
 with job_log(snakemake.log[0]):
     paths, params = snakemake.input, snakemake.params
-    tables = (paths.quarantine, paths.cohort, paths.slide_table, paths.stain_table, paths.stain_spread)
+    models = paths.get("models") or None
+    tables = (paths.quarantine, paths.summary, paths.slide_table, models, paths.stain_table, paths.stain_spread)
     stains = (paths.stains, paths.stain_pictures, paths.stain_thumbnails)
     slides = (paths.records, *stains, paths.outlines, paths.overlays)
     options = {"config": params.config, "benchmarks": params.benchmarks}

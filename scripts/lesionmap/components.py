@@ -60,7 +60,7 @@ def find_components(parts_of_map: Iterable[tuple[NDArray[np.bool_], NDArray[np.u
         The map from its top, some rows at a time: (rows, W) bool, and probability × 255, (rows, W) uint8. How it is
         divided does not change the result. Measuring takes 40 bytes for each pixel of a strip's lesions.
     """
-    parts, linker, pixels_above = [Components.none()], _Linker(), 0
+    parts, linker, pixels_above = [Components.none()], Linker(), 0
     for lesions, levels in parts_of_map:
         labels = linker.labelled(lesions)
         parts.append(_measured(labels, levels, pixels_above))
@@ -77,7 +77,7 @@ def drop_small(lesions: NDArray[np.bool_], least_px: float) -> int:
     int
         How many they are.
     """
-    linker, pixels = _Linker(), [np.empty(0, dtype=np.int64)]
+    linker, pixels = Linker(), [np.empty(0, dtype=np.int64)]
     for part in strips(lesions.shape[0]):
         pixels.append(np.bincount(linker.labelled(lesions[part]).ravel())[1:])
     groups = linker.groups()
@@ -90,7 +90,7 @@ def drop_small(lesions: NDArray[np.bool_], least_px: float) -> int:
     return int((sizes < least_px).sum())
 
 
-class _Linker:
+class Linker:
     """Labels the components of a map strip by strip, and tells which of them hang together."""
 
     def __init__(self) -> None:

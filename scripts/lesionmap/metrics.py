@@ -1,7 +1,7 @@
-"""How well a lesion map agrees with the pathologist: the figures and what they are counted from.
+"""How well a lesion map agrees with the pathologist, pixel by pixel: the figures and what they are counted from.
 
 Probabilities are levels of 1/255, so a 256-bin histogram per class holds all that any of these figures needs; cohort
-figures are exact sums of slides' histograms.
+figures are exact sums of slides' histograms. Definitions and sources: docs/metrics.md.
 """
 
 import math
@@ -10,11 +10,15 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.metrics import average_precision_score, roc_auc_score
 
 from lesionmap.tiling import CLASS_NAMES, LESION
 
 LEVELS = 256
+CALIBRATION_BINS = 16
+NOT_LESION = {"rest": 0, **{name: label for name, label in CLASS_NAMES.items() if label != LESION}}
+FALSE_POSITIVE_RATE = "false_positive_rate_"
+
+Figures = dict[str, NDArray[np.float64]]
 
 
 def as_levels(probability: NDArray[np.floating[Any]]) -> NDArray[np.uint8]:
@@ -58,38 +62,120 @@ class Histograms:
 
 
 def binary_metrics(histograms: Histograms, threshold: float) -> dict[str, float | None]:
-    """Pixel metrics of lesion against everything else.
+    """Pixel metrics of lesion against everything else, see :func:`pixel_figures`; None where undefined, never NaN."""
+    figures = pixel_figures(histograms.counts, threshold)
+    return {name: None if np.isnan(value) else float(value) for name, value in figures.items()}
+
+
+def pixel_figures(counts: NDArray[Any], threshold: float) -> Figures:
+    """All pixel metrics of many sums of histograms at once, as the draws of a bootstrap need them.
 
     Parameters
     ----------
-    histograms : Histograms
+    counts : (..., 4, 256) array
+        Of :class:`Histograms`; may be weighted sums.
     threshold : float
 
     Returns
     -------
-    dict
-        Dice, IoU, precision, recall, specificity, AUROC, AUPRC, and the
-        false-positive rate on ``vessel``, ``fat`` and the ``rest``; None where undefined
-        (no such pixels), never NaN.
+    dict of str to (...) float64
+        Those of :func:`threshold_figures`; ``auroc``, ``auprc``, ``brier``, ``ece``; and the false-positive rate on
+        ``rest``, ``vessel`` and ``fat``. NaN where undefined: without such pixels, and all that is about lesions
+        where there is none.
     """
     cut = first_positive_level(threshold)
-    positive = histograms.counts[LESION]
-    negative = histograms.counts.sum(axis=0) - positive
-    tp, fn = int(positive[cut:].sum()), int(positive[:cut].sum())
-    fp, tn = int(negative[cut:].sum()), int(negative[:cut].sum())
-    figures = {
-        "dice": _ratio(2 * tp, 2 * tp + fp + fn),
-        "iou": _ratio(tp, tp + fp + fn),
-        "precision": _ratio(tp, tp + fp),
-        "recall": _ratio(tp, tp + fn),
-        "specificity": _ratio(tn, tn + fp),
-        **_ranking_metrics(positive, negative),
-    }
-    names = {"rest": 0, **{name: label for name, label in CLASS_NAMES.items() if label != LESION}}
-    for name, label in names.items():
-        counts = histograms.counts[label]
-        figures[f"false_positive_rate_{name}"] = _ratio(int(counts[cut:].sum()), int(counts.sum()))
+    positive, negative = _lesion_and_not(counts)
+    figures = threshold_figures(counts, threshold)
+    figures |= {"auroc": auroc(positive, negative), "auprc": average_precision(positive, negative)}
+    figures |= {"brier": brier_score(positive, negative), "ece": calibration_error(positive, negative)}
+    for name, label in NOT_LESION.items():
+        rate = ratio(counts[..., label, cut:].sum(axis=-1), counts[..., label, :].sum(axis=-1))
+        figures[f"{FALSE_POSITIVE_RATE}{name}"] = rate
     return figures
+
+
+def why_undefined(name: str, counts: NDArray[Any]) -> str:
+    """Why a pixel metric of histograms, (4, 256), is undefined."""
+    if not counts.any():
+        return "no pixel was evaluated"
+    if name.startswith(FALSE_POSITIVE_RATE):
+        return f"no pixel of {name.removeprefix(FALSE_POSITIVE_RATE)}"
+    if name != "specificity" and not counts[LESION].any():
+        return "no lesion is annotated"
+    return "no pixel is called lesion" if name == "precision" else "every pixel is annotated as lesion"
+
+
+def threshold_figures(counts: NDArray[Any], threshold: float) -> Figures:
+    """Dice, IoU, precision, recall and specificity at a threshold, each (...), of histograms (..., 4, 256).
+
+    All but the specificity are NaN where there is no lesion: on such a slide one pixel would decide between 0 and 1.
+    """
+    cut = first_positive_level(threshold)
+    positive, negative = (part.astype(np.float64) for part in _lesion_and_not(counts))
+    tp, fn = positive[..., cut:].sum(axis=-1), positive[..., :cut].sum(axis=-1)
+    fp, tn = negative[..., cut:].sum(axis=-1), negative[..., :cut].sum(axis=-1)
+    no_lesion = np.where(tp + fn > 0, 0.0, np.nan)
+    return {
+        "dice": ratio(2 * tp, 2 * tp + fp + fn) + no_lesion,
+        "iou": ratio(tp, tp + fp + fn) + no_lesion,
+        "precision": ratio(tp, tp + fp) + no_lesion,
+        "recall": ratio(tp, tp + fn),
+        "specificity": ratio(tn, tn + fp),
+    }
+
+
+def auroc(positive: NDArray[Any], negative: NDArray[Any]) -> NDArray[np.float64]:
+    """Area under the ROC curve of histograms of a score, (..., bins) each in ascending order: (...).
+
+    It is the probability that a positive scores higher than a negative, ties counting one half (Hanley & McNeil,
+    Radiology 1982); scikit-learn's ``roc_auc_score``, for many histograms at once.
+    """
+    below = np.cumsum(negative, axis=-1) - negative / 2
+    pairs = positive.sum(axis=-1, dtype=np.float64) * negative.sum(axis=-1, dtype=np.float64)
+    return ratio((positive * below).sum(axis=-1), pairs)
+
+
+def average_precision(positive: NDArray[Any], negative: NDArray[Any]) -> NDArray[np.float64]:
+    """Area under the precision-recall curve, (...), of histograms of a score, (..., bins) each in ascending order.
+
+    The mean of the precision at each level, weighted by the recall gained there, without interpolation (Davis &
+    Goadrich, ICML 2006); scikit-learn's ``average_precision_score``, for many histograms at once.
+    """
+    found = np.cumsum(positive[..., ::-1], axis=-1, dtype=np.float64)[..., ::-1]
+    false = np.cumsum(negative[..., ::-1], axis=-1, dtype=np.float64)[..., ::-1]
+    precision = found / np.maximum(found + false, np.finfo(np.float64).tiny)  # 0 where nothing is called positive
+    area = ratio((positive * precision).sum(axis=-1), positive.sum(axis=-1))
+    return np.where(negative.sum(axis=-1) > 0, area, np.nan)
+
+
+def brier_score(positive: NDArray[Any], negative: NDArray[Any]) -> NDArray[np.float64]:
+    """Mean squared difference of probability and truth (Brier 1950), (...), of histograms over levels, (..., 256)."""
+    probability = np.arange(LEVELS) / (LEVELS - 1)
+    total = positive @ (1 - probability) ** 2 + negative @ probability**2
+    return ratio(total, (positive + negative).sum(axis=-1))
+
+
+def calibration_error(positive: NDArray[Any], negative: NDArray[Any]) -> NDArray[np.float64]:
+    """Expected calibration error, (...), of histograms over levels, (..., 256), in 16 bins of 16 levels.
+
+    The mean, weighted by pixels, of how far the mean probability of a bin is from its share of lesion (Naeini et al.,
+    AAAI 2015).
+    """
+    total, probability, lesion = calibration_sums(positive, negative)
+    return ratio(np.abs(probability - lesion).sum(axis=-1), total.sum(axis=-1))
+
+
+def calibration_sums(
+    positive: NDArray[Any], negative: NDArray[Any]
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Pixels, sum of their probabilities, and lesion pixels in each bin of the calibration, each (..., 16)."""
+    everything = positive + negative
+    probability = everything * (np.arange(LEVELS) / (LEVELS - 1))
+    total, expected, lesion = (
+        part.reshape(*part.shape[:-1], CALIBRATION_BINS, -1).sum(axis=-1, dtype=np.float64)
+        for part in (everything, probability, positive)
+    )
+    return total, expected, lesion
 
 
 def best_threshold(histograms: Histograms) -> float | None:
@@ -107,17 +193,12 @@ def best_threshold(histograms: Histograms) -> float | None:
     return round((best - 0.5) / (LEVELS - 1), 4)
 
 
-def _ratio(part: int, whole: int) -> float | None:
-    return part / whole if whole else None
+def ratio(part: NDArray[Any], whole: NDArray[Any]) -> NDArray[np.float64]:
+    """`part` / `whole`, element by element; NaN where `whole` is 0."""
+    whole = np.asarray(whole, dtype=np.float64)
+    return np.asarray(np.divide(part, whole, out=np.full(whole.shape, np.nan), where=whole > 0))
 
 
-def _ranking_metrics(positive: NDArray[np.int64], negative: NDArray[np.int64]) -> dict[str, float | None]:
-    if not positive.any() or not negative.any():
-        return {"auroc": None, "auprc": None}
-    truth = np.repeat([1, 0], LEVELS)
-    score = np.tile(np.arange(LEVELS), 2)
-    weight = np.concatenate([positive, negative])
-    return {
-        "auroc": float(roc_auc_score(truth, score, sample_weight=weight)),
-        "auprc": float(average_precision_score(truth, score, sample_weight=weight)),
-    }
+def _lesion_and_not(counts: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+    positive = counts[..., LESION, :]
+    return positive, counts.sum(axis=-2) - positive

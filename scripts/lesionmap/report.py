@@ -3,7 +3,7 @@
 import math
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import compress
@@ -44,6 +44,7 @@ FARTHEST_DIRECTION = (1.6, 1.2)  # of a stain that is drawn where it lies
 LEARNING_CURVES = "learning_curves.svg"
 STAIN_VECTORS = "stain_vectors.svg"
 SPLITS = ("train", "val", "test", "inference")
+COMPARED_FIGURES = ("dice", "auroc", "froc_score", "lesion_recall", "slide_auroc_area")
 LATER_STAGES = ("render_report", "conclude")  # what an earlier run left of them is no part of this report
 
 
@@ -55,8 +56,10 @@ class ReportInputs:
     ----------
     quarantine : str
         Table of :func:`lesionmap.losses.list_quarantine`.
-    cohort, slide_table : str
-        Files of :func:`lesionmap.evaluation.summarise`.
+    summary, slide_table : str
+        Files of :func:`lesionmap.summary.summarise`.
+    models : str or None
+        File of :func:`lesionmap.model_comparison.compare_models`; None where no other model is named.
     stain_table, stain_spread : str
         Files of :func:`lesionmap.stain_cohort.compare_stains`.
     history, learning_curves : str or None
@@ -71,8 +74,9 @@ class ReportInputs:
     """
 
     quarantine: str
-    cohort: str
+    summary: str
     slide_table: str
+    models: str | None
     stain_table: str
     stain_spread: str
     history: str | None
@@ -108,7 +112,7 @@ class SlideReport:
     stain_outlier : str
         In what its stain is unlike the other slides'; empty if in nothing.
     metrics : dict or None
-        By the names of :func:`lesionmap.metrics.binary_metrics`; None where the slide was not evaluated.
+        Its row of the table of :func:`lesionmap.summary.summarise`; None where the slide was not evaluated.
     lesions : list of Lesion
         The largest, largest first; `n_lesions` and `lesion_area_mm2` are of all.
     threshold : float
@@ -203,7 +207,7 @@ def _templates() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    templates.filters |= {"fixed": fixed, "duration": duration, "colour": stain_colour}
+    templates.filters |= {"fixed": fixed, "with_interval": with_interval, "duration": duration, "colour": stain_colour}
     return templates
 
 
@@ -222,7 +226,13 @@ def _replaced(target: str) -> Iterator[Path]:
 
 def fixed(value: float | None, digits: int) -> str:
     """`value` with so many decimals; a dash where there is none."""
-    return MISSING if value is None or math.isnan(value) else f"{value:.{digits}f}"
+    return MISSING if value is None or math.isnan(value) else f"{value:z.{digits}f}"
+
+
+def with_interval(entry: Mapping[str, Any], digits: int) -> str:
+    """A figure with so many decimals and its confidence interval, if it has one."""
+    value = fixed(entry["value"], digits)
+    return value if entry["low"] is None else f"{value} ({entry['low']:z.{digits}f} to {entry['high']:z.{digits}f})"
 
 
 def duration(seconds: float) -> str:
@@ -396,10 +406,27 @@ def _cohort_facts(inputs: ReportInputs, slides: list[SlideReport]) -> dict[str, 
         "slides": slides,
         "split_counts": {split: sum(slide.split == split for slide in slides) for split in SPLITS},
         "quarantine": _text_rows(inputs.quarantine),
-        "cohort": read_json(inputs.cohort),
+        "summary": read_json(inputs.summary),
+        "models": _models(inputs.models) if inputs.models else [],
         "epochs": 0 if history is None else len(history),
         "published": None if history is None else published_epoch(history),
     }
+
+
+def _models(path: str) -> list[dict[str, Any]]:
+    """Some figures of models that are compared, and what they differ by from this run's."""
+    return [
+        {key: row[key] for key in ("split", "figure", "model")}
+        | {"measured": _entry(row, "value", "low", "high")}
+        | {"difference": _entry(row, "difference", "difference_low", "difference_high")}
+        for row in _text_rows(path)
+        if row["figure"] in COMPARED_FIGURES
+    ]
+
+
+def _entry(row: dict[str, str], *columns: str) -> dict[str, float | None]:
+    numbers = (None if row[column] == "NA" else float(row[column]) for column in columns)
+    return dict(zip(("value", "low", "high"), numbers, strict=True))
 
 
 def _stain_facts(inputs: ReportInputs, slides: list[SlideReport]) -> dict[str, Any]:

@@ -69,7 +69,12 @@ def test_a_new_look_of_the_overlay_retrains_nothing(copy_of_scripts):
 
 def test_what_is_evaluated_retrains_nothing(copy_of_scripts):
     found = changed_rules(copy_of_scripts, "lesionmap/evaluation.py", " & (mask == 0)", "")
-    assert found == {"evaluate_slide", "summarise"}
+    assert found == {"evaluate_slide"}
+
+
+def test_how_a_cohort_is_summed_up_evaluates_no_slide(copy_of_scripts):
+    found = changed_rules(copy_of_scripts, "lesionmap/cohort.py", "AGREEMENT_SD = 1.96", "AGREEMENT_SD = 2")
+    assert found == {"summarise", "compare_models"}
 
 
 def test_an_adapter_and_a_template_count(copy_of_scripts):

@@ -12,23 +12,26 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from evaluated import lesion, levels_at, record_of
 from lesion_maps import write_outlines
+from lesionmap.bootstrap import Bootstrap
 from lesionmap.errors import SlideError
-from lesionmap.evaluation import summarise
 from lesionmap.export import write_overlay
 from lesionmap.files import write_json
 from lesionmap.images import write_png
 from lesionmap.learning_curves import plot_learning_curves
 from lesionmap.losses import RunFiles, list_quarantine
-from lesionmap.metrics import Histograms, binary_metrics
+from lesionmap.model_comparison import compare_models
 from lesionmap.quarantine import write_quarantined
-from lesionmap.report import ReportInputs, duration, fixed, render_report, stage_times
+from lesionmap.report import ReportInputs, duration, fixed, render_report, stage_times, with_interval
 from lesionmap.slides import SlideInfo
 from lesionmap.stain_cohort import compare_stains
+from lesionmap.summary import SummaryFiles, summarise
 from PIL import Image, UnidentifiedImageError
 
 CONFIG = yaml.safe_load((Path(__file__).parents[2] / "config" / "config.yaml").read_text(encoding="utf-8"))
 SPLITS = {"train_1": "train", "Präparat 7%": "test", "new_1": "inference"}
+DRAWS = Bootstrap(draws=1000, seed=0)
 BOUNDS_XY_LV0 = (1000, 2000)
 MEAN_OD = {  # before and after; standard deviations: haematoxylin √(1/150) and a quarter, eosin √(1/50) and a fifth
     "train_1": ([0.1, 0.3], [0.1, 0.3]),
@@ -154,17 +157,15 @@ def make_metrics(folder: Path, slide: str) -> str:
     """Nine lesion pixels found, one missed, one false alarm on the rest; no vessel, no fat."""
     mask = np.array([1] * 10 + [0] * 10, dtype=np.uint8)
     levels = np.array([255] * 9 + [0] + [255] + [0] * 9, dtype=np.uint8)
-    histograms = Histograms.of(levels, mask)
-    metrics = binary_metrics(histograms, 0.5)
-    content = {
-        "slide": slide,
-        "split": "test",
-        "threshold": 0.5,
-        "metrics": metrics,
-        "histograms": histograms.counts.tolist(),
-    }
-    write_json(folder / f"{slide}.metrics.json", content)
+    lesions = [lesion(hit_level=255), lesion(marked_pixels=0)]
+    record = record_of(slide, levels, mask, lesions=lesions, false_levels=levels_at(255))
+    write_json(folder / f"{slide}.metrics.json", record)
     return str(folder / f"{slide}.metrics.json")
+
+
+def summarise_into(inputs: ReportInputs, paths: list[str]) -> None:
+    files = SummaryFiles(inputs.slide_table, f"{inputs.summary}.tsv", inputs.summary, f"{inputs.summary}.txt")
+    summarise(paths, files, DRAWS, min_lesion_um=200)
 
 
 @pytest.fixture
@@ -179,17 +180,18 @@ def inputs(tmp_path: Path) -> ReportInputs:
     advice = {"finding": "<script>alert(1)</script>", "remedy": "copy & try again"}
     write_json(folder / "bad_1.json", bad | advice)
     records = [str(folder / f"{slide}.json") for slide in [*SPLITS, "bad_1"]]
-    names = ("quarantine.tsv", "cohort.json", "slides.tsv", "stain.tsv", "spread.json")
+    names = ("quarantine.tsv", "summary.json", "slides.tsv", "stain.tsv", "spread.json")
     tables = [str(folder / name) for name in names]
     list_quarantine(RunFiles(records), tables[0], str(folder / "unreadable.tsv"))
-    summarise([make_metrics(folder, "Präparat 7%")], tables[2], tables[1], str(folder / "headline.txt"))
     training = [str(folder / "history.csv"), str(folder / "learning_curves.svg")]
     HISTORY.to_csv(training[0], index=False)
     plot_learning_curves(*training)
     kinds = ("json", "stain.json", "stain.png", "stain_thumbnails.png", "geojson", "overlay.png")
     per_slide = [[str(folder / f"{slide}.{kind}") for slide in SPLITS] for kind in kinds]
     compare_stains(per_slide[1], *tables[3:])
-    return ReportInputs(*tables, *training, *per_slide)
+    inputs = ReportInputs(*tables[:3], None, *tables[3:], *training, *per_slide)
+    summarise_into(inputs, [make_metrics(folder, "Präparat 7%")])
+    return inputs
 
 
 def render(inputs: ReportInputs, folder: Path, **changes: Any) -> Path:
@@ -267,11 +269,39 @@ def test_without_quarantine_there_is_no_such_section(inputs: ReportInputs, tmp_p
 
 def test_cohort_figures_and_gaps(report: Path) -> None:
     page = Page(report / "index.html")
-    assert page.row("Measure") == ["Measure", "test (1 slide)"]
+    assert page.row("Measure") == ["Measure", "test (1 slide of 1 patient, 1 with lesion)"]
     assert page.row("Dice") == ["Dice", "0.900"]
     assert page.row("IoU") == ["IoU", "0.818"]
     assert page.row("False-positive rate on the rest")[1] == "0.100"
     assert page.row("False-positive rate on vessel")[1] == "—"
+    assert page.row("Sensitivity at ½ false lesion per slide")[1] == "0.250"  # half of the way to 1 of 2 at 1
+    assert page.row("Lesions marked, 0.5 to 2 mm")[1] == "0.500"
+    assert page.row("Area, upper limit of agreement, mm²")[1] == "—"
+
+
+def test_models_are_compared_if_there_are_several(inputs: ReportInputs, report: Path, tmp_path: Path) -> None:
+    assert "Models compared" not in (report / "index.html").read_text()
+    others = tmp_path / "other"
+    write_json(others / "Präparat 7%.json", json.loads(Path(make_metrics(tmp_path, "Präparat 7%")).read_text()))
+    compare_models(
+        [make_metrics(tmp_path, "Präparat 7%")], {"<b>low</b>": str(others)}, str(tmp_path / "models.tsv"), DRAWS, 200
+    )
+    page = Page(render(replace(inputs, models=str(tmp_path / "models.tsv")), tmp_path) / "index.html")
+    compared = [row for row in page.rows if row[0] == "Dice" and len(row) == 5]
+    assert compared == [["Dice", "test", "this run", "0.900", "—"], ["Dice", "test", "<b>low</b>", "0.900", "0.000"]]
+
+
+def test_intervals_are_in_brackets() -> None:
+    assert with_interval({"value": 0.8, "low": 0.7123, "high": 0.9}, 3) == "0.800 (0.712 to 0.900)"
+    assert with_interval({"value": -0.0001, "low": -0.1, "high": 0.1}, 2) == "0.00 (-0.10 to 0.10)"
+    assert with_interval({"value": 0.8, "low": None, "high": None}, 2) == "0.80"
+    assert with_interval({"value": None, "low": None, "high": None}, 2) == "—"
+
+
+def test_a_slides_page_says_how_many_lesions_were_marked(report: Path) -> None:
+    page = " ".join((report / "slides" / "Präparat 7%.html").read_text().split())
+    assert "1 of 2 annotated lesions are marked at least in part; 1 marked lesion lies outside them." in page
+    assert "Area: 0.100 mm² marked, 0.100 mm² annotated." in page
 
 
 def test_a_slide_that_a_later_stage_refused_says_so_on_its_page(inputs: ReportInputs, tmp_path: Path) -> None:
@@ -302,7 +332,7 @@ def test_a_slide_without_a_map_has_no_page(inputs: ReportInputs, tmp_path: Path)
 
 
 def test_without_evaluated_slides_the_report_says_so(inputs: ReportInputs, tmp_path: Path) -> None:
-    summarise([], inputs.slide_table, inputs.cohort, f"{inputs.cohort}.txt")
+    summarise_into(inputs, [])
     report = render(inputs, tmp_path)
     assert "No slide was evaluated" in (report / "index.html").read_text()
     assert Page(report / "index.html").rows[3][7:9] == ["—", "—"]
@@ -560,7 +590,13 @@ def test_citations_have_the_numbers_of_their_sources(inputs: ReportInputs, tmp_p
     stain = CONFIG["stain"] | {"method": "staintools", "fallback": "macenko"}
     text = (render(inputs, tmp_path, stain=stain) / "index.html").read_text()
     sources = re.findall(r'<li id="(ref-\w+)">', text)
-    assert sources == [f"ref-{name}" for name in ("patent", "stain", "staintools", "macenko", "fpn", "resnet", "focal")]
+    assert sources == [
+        f"ref-{name}"
+        for name in (
+            *("patent", "stain", "staintools", "macenko"),
+            *("fpn", "resnet", "focal", "camelyon", "bootstrap"),
+        )
+    ]
     citations = re.findall(r'<a href="#(ref-\w+)">\[(\d+)\]</a>', text)
     assert citations == [(source, str(number)) for number, source in enumerate(sources, start=1)]
 
@@ -615,7 +651,7 @@ def test_no_page_of_a_former_slide_is_left(report: Path, inputs: ReportInputs, t
 
 def test_a_failure_leaves_the_former_report(report: Path, inputs: ReportInputs, tmp_path: Path) -> None:
     before = contents(report)
-    summarise([], inputs.slide_table, inputs.cohort, f"{inputs.cohort}.txt")
+    summarise_into(inputs, [])
     Path(inputs.stain_pictures[2]).write_text("no picture")
     with pytest.raises(UnidentifiedImageError):
         render(inputs, tmp_path)

@@ -92,6 +92,26 @@ def test_without_stored_images_the_same_model_is_trained(project):
     assert all(np.array_equal(before[name], after[name]) for name in before)
 
 
+def test_how_figures_are_summed_up_evaluates_no_slide(project):
+    project.config["evaluation"] = {"min_lesion_um": 0}
+    assert project.planned() == {"summarise", "render_report", "conclude"}
+
+
+def test_another_model_is_put_beside_this_one(project):
+    shutil.copytree(project.folder / "results/metrics", project.folder / "other")
+    project.config["evaluation"] = {"compare": {"the same": "other"}}
+    assert project.planned() == {"compare_models", "render_report", "conclude"}
+    assert "the same" in (project.folder / "results/metrics/models.tsv").read_text()
+    assert "Nothing to be done" in project.run()
+
+
+def test_a_patient_named_in_the_sheet_makes_its_evaluated_slide_be_evaluated_again(project):
+    sheet = project.folder / "slides.tsv"
+    head, *rows = sheet.read_text().splitlines()
+    sheet.write_text("\n".join([f"{head}\tpatient", *(f"{row}\tp {n}" for n, row in enumerate(rows))]) + "\n")
+    assert project.planned() == of("evaluate_slide", "test_1") | PER_COHORT
+
+
 def test_a_stain_parameter_reruns_stain_and_what_follows(project):
     project.config["stain"]["n_pixels"] = 15000
     assert project.planned() == of("fit_stain", *ALL_SLIDES) | normalised_anew()

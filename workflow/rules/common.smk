@@ -52,9 +52,10 @@ def sheet_rows(wildcards):
     return [vars(row) for row in SLIDES.values()]
 
 
-def slide_split(wildcards):
-    """What the slide is for: train, val, test or inference."""
-    return SLIDES[wildcards.slide].split
+def slide_role(wildcards):
+    """What the slide is for, train, val, test or inference, and whose it is, if the sheet says so."""
+    row = SLIDES[wildcards.slide]
+    return {"split": row.split, "patient": row.patient or None}
 
 
 def files_exist(wildcards):

@@ -1,8 +1,10 @@
-# Reads   probability maps and annotations of the val and test slides
+# Reads   lesion maps and annotations of the val and test slides
 # Writes  results/metrics/{slide}.json        one slide's agreement with the pathologist
 #         results/metrics/slides.tsv          all slides
-#         results/metrics/cohort.json         per split, over all its pixels
+#         results/metrics/cohort.tsv          every figure of each split, with its confidence interval
+#         results/metrics/summary.json        the same for programs, with curves, sweep and calibration
 #         results/metrics/headline.txt        the same in a few lines
+#         results/metrics/models.tsv          this model and those of evaluation.compare on the same slides
 
 
 rule evaluate_slide:
@@ -10,6 +12,7 @@ rule evaluate_slide:
     input:
         info="results/slides/{slide}.json",
         probability="results/lesions/{slide}/probability.ome.tif",
+        lesions="results/lesions/{slide}/lesions.tif",
         record="results/lesions/{slide}/inference.json",
         tissue="results/tissue/{slide}.tif",
         annotation="results/annotations/{slide}.geojson",
@@ -26,7 +29,7 @@ rule evaluate_slide:
         mem_mb=3000,
         runtime=20,
     params:
-        split=slide_split,
+        role=slide_role,
         code=code_digest("evaluate_slide"),
     script:
         "../../scripts/evaluate_slide.py"
@@ -37,8 +40,9 @@ rule summarise:
     input:
         collect("results/metrics/{slide}.json", slide=evaluated_slides),
     output:
-        table="results/metrics/slides.tsv",
-        cohort="results/metrics/cohort.json",
+        slides="results/metrics/slides.tsv",
+        cohort="results/metrics/cohort.tsv",
+        summary="results/metrics/summary.json",
         headline="results/metrics/headline.txt",
     log:
         "logs/summarise.log",
@@ -48,9 +52,37 @@ rule summarise:
         "../../envs/lesionmap.yaml"
     threads: 1
     resources:
-        mem_mb=1000,
-        runtime=10,
+        mem_mb=2000,
+        runtime=20,
     params:
+        bootstrap=config["evaluation"]["bootstrap"],
+        min_lesion_um=config["evaluation"]["min_lesion_um"],
         code=code_digest("summarise"),
     script:
         "../../scripts/summarise.py"
+
+
+rule compare_models:
+    """Put the figures of several models on the same slides side by side."""
+    input:
+        own=collect("results/metrics/{slide}.json", slide=evaluated_slides),
+        others=list(config["evaluation"]["compare"].values()),
+    output:
+        "results/metrics/models.tsv",
+    log:
+        "logs/compare_models.log",
+    benchmark:
+        "results/benchmarks/compare_models.tsv"
+    conda:
+        "../../envs/lesionmap.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=20,
+    params:
+        others=config["evaluation"]["compare"],
+        bootstrap=config["evaluation"]["bootstrap"],
+        min_lesion_um=config["evaluation"]["min_lesion_um"],
+        code=code_digest("compare_models"),
+    script:
+        "../../scripts/compare_models.py"

@@ -39,8 +39,9 @@ rule render_report:
     """Write the cohort's page and one per slide."""
     input:
         quarantine="results/quarantine.tsv",
-        cohort="results/metrics/cohort.json",
+        summary="results/metrics/summary.json",
         slide_table="results/metrics/slides.tsv",
+        models=branch(config["evaluation"]["compare"], then="results/metrics/models.tsv", otherwise=[]),
         history=branch(config["model"]["path"], then=[], otherwise="results/model/history.csv"),
         learning_curves=branch(config["model"]["path"], then=[], otherwise="results/model/learning_curves.svg"),
         records=collect("results/slides/{slide}.json", slide=readable_slides),
