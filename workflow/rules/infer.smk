@@ -32,7 +32,7 @@ rule infer_slide:
     threads: 2
     resources:
         mem_mb=8000,
-        runtime=120,
+        runtime=120 if config["inference"]["refine"] == "none" else 1440,
     params:
         max_unreadable_fraction=config["slides"]["max_unreadable_fraction"],
         inference=inference_settings(config),
