@@ -7,7 +7,7 @@ import pytest
 import tifffile
 import torch
 from lesionmap.errors import SlideError
-from lesionmap.evaluation import evaluate_slide
+from lesionmap.evaluation import EvaluatedFiles, Role, evaluate_slide
 from lesionmap.extraction import Extraction, extract_tiles
 from lesionmap.files import read_json, write_json
 from lesionmap.map_files import MapNotes, write_map
@@ -15,7 +15,7 @@ from lesionmap.masks import Annotation
 from lesionmap.stain import StainMatch
 from lesionmap.stain_fit import FitFiles, StainSettings, fit_slide
 from lesionmap.store import TileStore
-from lesionmap.strips import block_mean
+from lesionmap.strips import block_max, block_mean
 from lesionmap.tile_codec import TileCodec
 from lesionmap.tile_pass import PassSettings, map_slide
 from lesionmap.tiling import TileSpec
@@ -103,9 +103,11 @@ def test_what_cannot_be_read_is_not_evaluated(tmp_path, slide):
     levels, unreadable = mapped(tmp_path, slide, 0.05, 16)
     notes = MapNotes("s1", "lesion probability", 0.5, {"unreadable": unreadable})
     write_map(tmp_path / "p.tif", levels, notes, block_mean)
-    paths = [str(tmp_path / name) for name in ("p.tif", "tissue.tif", "a.geojson", "m.json")]
-    evaluate_slide(slide, *paths, threshold=0.5, split="test", provenance={})
-    assert np.sum(read_json(paths[3])["histograms"]) == 256 * 192 - 32 * 32
+    write_map(tmp_path / "l.tif", levels > 127, notes, block_max)
+    files = EvaluatedFiles(*(str(tmp_path / name) for name in ("p.tif", "l.tif", "tissue.tif", "a.geojson")))
+    role, output = Role("test", patient=None), str(tmp_path / "m.json")
+    evaluate_slide(slide, files, output, threshold=0.5, role=role, provenance={})
+    assert np.sum(read_json(output)["histograms"]) == 256 * 192 - 32 * 32
 
 
 def test_unreadable_parts_count_as_tissue_so_that_later_stages_try_them(tmp_path, slide):
