@@ -56,12 +56,16 @@ class Project:
         assert (done.returncode == 0) == ok, printed
         return printed
 
-    def planned(self) -> set[str]:
+    def planned(self, *targets: str) -> set[str]:
         """The jobs of a run, as rule or rule:slide; empty if there is nothing to be done.
 
         Taken from a real run, since a dry run does not know what a checkpoint will change.
         """
-        return jobs(self.run())
+        return jobs(self.run(*targets))
+
+    def foreseen(self) -> set[str]:
+        """The same of a dry run, which takes a tenth of the time: what it knows of if no checkpoint runs."""
+        return jobs(self.run("--dry-run"))
 
     def results(self) -> dict[str, bytes]:
         """All artefacts but those with times: path → bytes."""

@@ -114,7 +114,7 @@ def test_a_patient_named_in_the_sheet_makes_its_evaluated_slide_be_evaluated_aga
 
 def test_a_stain_parameter_reruns_stain_and_what_follows(project):
     project.config["stain"]["n_pixels"] = 15000
-    assert project.planned() == of("fit_stain", *ALL_SLIDES) | normalised_anew()
+    assert project.foreseen() == of("fit_stain", *ALL_SLIDES) | normalised_anew()
 
 
 def test_another_reference_reruns_the_normalisation_and_no_fit(project):
@@ -131,12 +131,16 @@ def test_a_reference_that_stays_the_same_is_reported_and_reruns_nothing_else(pro
 @pytest.mark.parametrize(("like", "chosen"), [(COHORT[0], "train_1"), (COHORT[1], "train_2")])
 def test_a_new_training_slide_leaves_the_others_as_they_are_while_the_choice_stays(project, like, chosen):
     project.config["stain"]["reference"] = "auto"
-    project.run()  # chooses train_1
+    stores = [f"results/tiles/{slide}.h5" for slide in ("train_1", "train_2")]
+    project.run(*stores)  # chooses train_1
     own = added(project, replace(like, name="new_1"))  # draws the median to its stain
-    per_cohort = {"build_manifest", "choose_reference", "compare_stains"} | after_training()
-    assert project.planned() == own | per_cohort | (set() if chosen == "train_1" else normalised_anew())
+    stores.append("results/tiles/new_1.h5")
+    expected = own - {"infer_slide:new_1"} | {"build_manifest", "choose_reference"}
+    if chosen != "train_1":
+        expected |= of("match_stain", "train_1", "train_2") | of("extract_tiles", "train_1", "train_2")
+    assert project.planned(*stores) == expected
     assert json.loads((project.folder / "results/stain/reference/profile.json").read_text())["slide"] == chosen
-    assert "Nothing to be done" in project.run()
+    assert "Nothing to be done" in project.run(*stores)
 
 
 def test_a_shipped_profile_gives_the_same_tiles_as_its_slide(project):
@@ -174,7 +178,7 @@ def test_new_logic_in_stain_reruns_stain_and_what_follows(project, checkout):
     text = path.read_text()
     assert "FIT_ITERATIONS = 100" in text
     path.write_text(text.replace("FIT_ITERATIONS = 100", "FIT_ITERATIONS = 50"))
-    assert project.planned() == of("fit_stain", *ALL_SLIDES) | normalised_anew()
+    assert project.foreseen() == of("fit_stain", *ALL_SLIDES) | normalised_anew()
 
 
 def test_where_training_runs_and_how_often_it_is_saved_is_reported_and_trains_nothing(project):
@@ -193,7 +197,7 @@ def test_killed_training_goes_on_where_it_stood(project, tmp_path):
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
     project.run("--unlock")
-    project.run()
+    project.run("results/model/lesionmap.safetensors")
     first, *_, last = re.findall(r"train: (\d+) of (\d+) regions", (project.folder / "logs/train.log").read_text())
     assert 0 < int(first[0]) < int(first[1]) == int(last[0])
     assert not unfinished.exists()
