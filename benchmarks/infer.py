@@ -26,7 +26,7 @@ import torch
 from lesionmap import inference
 from lesionmap.export import LesionFiles
 from lesionmap.files import read_json, write_json
-from lesionmap.infer_settings import PATENT, PATENT_MPP, InferenceSettings
+from lesionmap.infer_settings import PATENT_MPP, InferenceSettings
 from lesionmap.inspection import SlideRow, describe
 from lesionmap.model import LesionFPN, ModelSettings, load_model, save_model
 from lesionmap.reader_choice import choose_reader
@@ -52,19 +52,7 @@ COPIES = 4  # of the slide, along each side of the large one
 RUIFROK = ((0.650, 0.704, 0.286), (0.072, 0.990, 0.105))
 PINKER = ((0.548, 0.771, 0.325), (0.092, 0.952, 0.282))
 STAIN = StainMatch(*(StainProfile(basis, (1.5, 1.0), 1, 0.0, "none", "ok") for basis in (RUIFROK, PINKER)), (1.1, 0.9))
-SETTINGS = InferenceSettings(
-    magnification=PATENT,
-    overlap=0.0,
-    flips=False,
-    refine="none",
-    unsure=(0.1, 0.9),
-    tiles=SPEC,
-    batch_size=128,
-    threshold=0.5,
-    smoothing_um=0,
-    min_lesion_area_um2=0,
-    max_unreadable_fraction=0.0,
-)
+SETTINGS = InferenceSettings(SPEC)
 EXPORTS = ("probability.ome.tif", "lesions.tif", "lesions.geojson", "lesions.tsv", "overlay.png")
 STAGES = ("load_model", "map_slide", "lesions_from", "tidied", "export_lesions")
 OURS = "LesionMap, infer_slide"

@@ -87,19 +87,7 @@ def main() -> None:
         save_model(folder / "model.safetensors", LesionFPN(KIND), KIND, facts)
         with openslide.OpenSlide(folder / "slide.tif") as handle:
             info = describe(SlideRow("sparse", str(folder / "slide.tif"), "inference"), handle, MPP)
-        settings = InferenceSettings(
-            magnification="patent",
-            overlap=float(sys.argv[1]) if len(sys.argv) > 1 else 0.0,
-            flips=False,
-            refine="none",
-            unsure=(0.1, 0.9),
-            threshold=0.5,
-            smoothing_um=0,
-            min_lesion_area_um2=0,
-            tiles=SPEC,
-            batch_size=128,
-            max_unreadable_fraction=0.0,
-        )
+        settings = InferenceSettings(SPEC, overlap=float(sys.argv[1]) if len(sys.argv) > 1 else 0)
         exports = ("probability.ome.tif", "lesions.tif", "lesions.geojson", "lesions.tsv", "overlay.png")
         files = LesionFiles(*(str(folder / export) for export in exports))
         inputs = [str(folder / part) for part in ("tissue.tif", "stain.json", "model.safetensors")]

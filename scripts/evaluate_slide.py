@@ -1,17 +1,12 @@
 """Adapter of rule evaluate_slide."""
 
 from lesionmap.evaluation import EvaluatedFiles, Role, evaluate_slide
-from lesionmap.files import read_json
 from lesionmap.provenance import provenance
 from lesionmap.quarantine import slide_job
 from lesionmap.slides import load_info
 
 with slide_job(snakemake.wildcards.slide, snakemake.log[0], snakemake.input, snakemake.output):
     info, paths, params = load_info(snakemake.input.info), snakemake.input, snakemake.params
-    options = {
-        "threshold": read_json(paths.record)["lesions"]["threshold"],
-        "role": Role(**params.role),
-        "provenance": provenance(params.code, identity=info.identity),
-    }
+    origin = provenance(params.code, identity=info.identity)
     files = EvaluatedFiles(paths.probability, paths.lesions, paths.tissue, paths.annotation)
-    evaluate_slide(info, files, snakemake.output[0], **options)
+    evaluate_slide(info, files, snakemake.output[0], role=Role(**params.role), provenance=origin)

@@ -100,12 +100,12 @@ def evaluate_slide(
     files: EvaluatedFiles,
     output: str,
     *,
-    threshold: float,
     role: Role,
     provenance: dict[str, Any],
 ) -> None:
     """Compare one slide's maps with its annotation, inside tissue, at the maps' resolution, strip by strip.
 
+    Pixels are called lesion from the threshold on that the map was made with.
     Annotated pixels count even where tissue detection missed them; what could not be read does not.
 
     Parameters
@@ -118,7 +118,7 @@ def evaluate_slide(
     lesions = AnnotatedLesions.of(annotation.lesions, info.mpp)
     tally = SlideTally(len(lesions.area_mm2))
     with MapFile(files.probability) as probability, MapFile(files.lesions) as marked:
-        pixel_mm2 = probability.mpp**2 / 1e6
+        pixel_mm2, threshold = probability.mpp**2 / 1e6, float(probability.facts["threshold"])
         for part, mask, numbers in _drawn(info, probability, TissueMask(files.tissue, info), annotation, lesions):
             tally.add(Strip(probability.rows(part), marked.rows(part) > 0, mask, numbers))
     metrics, counts = binary_metrics(tally.histograms, threshold), tally.histograms.counts

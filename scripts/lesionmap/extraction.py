@@ -21,7 +21,7 @@ from lesionmap.slides import SlideInfo, check_damage
 from lesionmap.stain import StainMatch
 from lesionmap.store import PackedRegion, TileStoreWriter, class_pixels, new_store
 from lesionmap.tile_codec import TileCodec, pack
-from lesionmap.tiling import IGNORE, STORED_CLASSES, TileSpec, cut, grid_xy, inside
+from lesionmap.tiling import IGNORE, STORED_CLASSES, TileSpec, cut, grid_xy, inside, tiles_with
 from lesionmap.tissue import FOLD, TissueMask
 
 
@@ -234,13 +234,13 @@ class RegionCutter(AbstractContextManager["RegionCutter"]):
         codes = self._tissue.codes_at(xy_lv0, (spec.tile_px, spec.tile_px), scale * spec.tiles_per_side)
         covered = codes >= FOLD
         mask = self._annotation.mask(xy_lv0, side, scale)
-        annotated = cut(mask, spec.tile_px).any(axis=(2, 3))  # (n, n)
+        annotated = tiles_with(mask, spec.tiles_per_side)
         if not annotated.any() and covered.mean() < max(self._settings.min_tissue_fraction, 1e-9):
             return None
-        kept = cut(covered.view(np.uint8), spec.tile_px // spec.tiles_per_side).any(axis=(2, 3)) | annotated
+        kept = tiles_with(covered, spec.tiles_per_side) | annotated
         columns, rows = inside(xy_lv0, spec.region_px, scale, self._info.size_lv0)
         mask[rows:] = mask[:, columns:] = IGNORE
-        return RegionPlan(xy_lv0, codes, mask, np.asarray(kept))
+        return RegionPlan(xy_lv0, codes, mask, kept)
 
     def strip(self, plan: RegionPlan, rows: range) -> Strip:
         """Read, normalise and compress some rows of a region's tiles, one of `strips`.

@@ -15,10 +15,12 @@ PATENT_MPP = 2.5  # 4× (claim 8)
 
 @dataclass(frozen=True)
 class InferenceSettings:
-    """What decides a slide's lesion map; names as in the config section ``inference``.
+    """What decides a slide's lesion map; names and defaults as in the config section ``inference``.
 
     Parameters
     ----------
+    tiles : TileSpec
+        How the config cuts slides for training.
     magnification : str
         ``patent`` or ``match_training``: the resolution of the pass.
     overlap : float
@@ -29,8 +31,6 @@ class InferenceSettings:
         ``none``, ``unsure``, ``lesion`` or ``all``: which regions are read in full resolution and fused.
     unsure : (float, float)
         Least and largest probability that is unsure.
-    tiles : TileSpec
-        How the config cuts slides for training.
     batch_size : int
         Tiles in a GPU at once, at most.
     threshold : float or "validation"
@@ -41,17 +41,17 @@ class InferenceSettings:
         A slide of which a larger share of tiles cannot be read is refused.
     """
 
-    magnification: str
-    overlap: float
-    flips: bool
-    refine: str
-    unsure: tuple[float, float]
     tiles: TileSpec
-    batch_size: int
-    threshold: float | str
-    smoothing_um: float
-    min_lesion_area_um2: float
-    max_unreadable_fraction: float
+    magnification: str = PATENT
+    overlap: float = 0
+    flips: bool = False
+    refine: str = NO_REFINEMENT
+    unsure: tuple[float, float] = (0.1, 0.9)
+    batch_size: int = 128
+    threshold: float | str = 0.5
+    smoothing_um: float = 0
+    min_lesion_area_um2: float = 0
+    max_unreadable_fraction: float = 0
 
     @classmethod
     def of(cls, inference: Mapping[str, Any], batch_size: int, max_unreadable_fraction: float) -> "InferenceSettings":

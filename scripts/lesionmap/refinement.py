@@ -22,7 +22,7 @@ from lesionmap.resampling import area_matrix
 from lesionmap.slides import SlideInfo, check_damage
 from lesionmap.stain import StainMatch
 from lesionmap.tile_pass import FLIPS, STAGE, UNFLIPPED, SlideMap
-from lesionmap.tiling import TileSpec, cut, grid_xy
+from lesionmap.tiling import TileSpec, grid_xy, tiles_with
 from lesionmap.tissue import TissueMask
 from lesionmap.workers import Workers
 
@@ -141,7 +141,6 @@ def _places(mapped: SlideMap, info: SlideInfo, tissue: TissueMask, settings: Ref
     """The regions that are looked at again, row by row."""
     spec, scale, (least, most) = settings.spec, mapped.mpp / info.mpp, settings.levels
     low_scale, side_lv0 = spec.low_mpp / info.mpp, spec.region_side_lv0(info.mpp)
-    low_side = spec.tile_px // spec.tiles_per_side
     for x, y in grid_xy(info.size_lv0, side_lv0).tolist():
         if not tissue.any_at((x, y), (spec.tile_px, spec.tile_px), low_scale):
             continue
@@ -149,7 +148,7 @@ def _places(mapped: SlideMap, info: SlideInfo, tissue: TissueMask, settings: Ref
         levels = mapped.levels[top:bottom, left:right]
         on_tissue = tissue.at((left * scale, top * scale), (levels.shape[1], levels.shape[0]), scale)
         covered = tissue.at((x, y), (spec.tile_px, spec.tile_px), low_scale)
-        kept = np.asarray(cut(covered.view(np.uint8), low_side).any(axis=(2, 3)))
+        kept = tiles_with(covered, spec.tiles_per_side)
         if kept.any() and (on_tissue & (levels >= least) & (levels <= most)).any():
             yield _Place((x, y), kept)
 

@@ -1,4 +1,4 @@
-"""How many tiles the network takes at once, where the config leaves it open (``train.tile_batch: auto``)."""
+"""How many tiles the network takes at once: in training (``train.tile_batch: auto``), and at most in inference."""
 
 import math
 from collections.abc import Callable, Iterator

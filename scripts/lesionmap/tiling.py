@@ -4,6 +4,7 @@ Coordinates are (x, y) in level-0 pixels of the slide file; arrays are (H, W) or
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -112,7 +113,12 @@ def inside(xy_lv0: tuple[float, float], side_px: int, scale: float, size_lv0: tu
     return columns, rows
 
 
-def cut(image: NDArray[np.uint8], tile_px: int) -> NDArray[np.uint8]:
+def tiles_with(mask: NDArray[Any], n: int) -> NDArray[np.bool_]:
+    """Which of the (n, n) tiles of a region hold a pixel that is set in its mask, (S, S)."""
+    return np.asarray(cut(mask, len(mask) // n).any(axis=(2, 3)))
+
+
+def cut(image: NDArray[Any], tile_px: int) -> NDArray[Any]:
     """Cut a (rows·tile_px, columns·tile_px, …) array into its (rows, columns, tile_px, tile_px, …) tiles, a view."""
     rows, columns = (length // tile_px for length in image.shape[:2])
     return image.reshape(rows, tile_px, columns, tile_px, *image.shape[2:]).swapaxes(1, 2)

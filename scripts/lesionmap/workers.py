@@ -1,17 +1,14 @@
 """Use several CPU cores without letting their number touch the result."""
 
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
-from typing import TypeVar
 
 import torch
 
-CPU = torch.device("cpu")
+from lesionmap.parallel import Item, Result, in_order
 
-Item = TypeVar("Item")
-Result = TypeVar("Result")
+CPU = torch.device("cpu")
 
 
 class Workers(AbstractContextManager["Workers"]):
@@ -38,14 +35,4 @@ class Workers(AbstractContextManager["Workers"]):
 
     def map(self, function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
         """Results in the order of `items`, of which no more than `threads` are in work or waiting at a time."""
-        waiting: deque[Future[Result]] = deque()
-        try:
-            for item in items:
-                if len(waiting) == self._threads:
-                    yield waiting.popleft().result()
-                waiting.append(self._pool.submit(function, item))
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            for future in waiting:
-                future.cancel()
+        return in_order(self._pool, function, items, self._threads)

@@ -41,13 +41,13 @@ def evaluated(tmp_path, info):
         tissue = np.ones(levels.shape, bool) if tissue is None else tissue
         marked = levels >= 128 if marked is None else marked
         files = EvaluatedFiles(*(str(tmp_path / name) for name in ("p.tif", "l.tif", "t.tif", "a.geojson")))
-        facts = {"unreadable": [[SCALE * length for length in box] for box in unreadable]}
+        facts = {"threshold": 0.5, "unreadable": [[SCALE * length for length in box] for box in unreadable]}
         write_map(files.probability, levels, MapNotes("s", "p", MPP, facts), block_mean)
         write_map(files.lesions, marked, MapNotes("s", "l", MPP, facts), block_max)
         imwrite(files.tissue, tissue.astype(np.uint8) * 255)
         write_json(files.annotation, {"type": "FeatureCollection", "features": list(outlines)})
         role = Role(split="test", patient="p 1")
-        evaluate_slide(info, files, str(tmp_path / "m.json"), threshold=0.5, role=role, provenance={"code": "abc"})
+        evaluate_slide(info, files, str(tmp_path / "m.json"), role=role, provenance={"code": "abc"})
         return read_json(tmp_path / "m.json")
 
     return evaluate

@@ -19,19 +19,7 @@ from pyramids import info_of, write_tiff
 from stained import PROFILE
 
 SPEC = TileSpec(region_px=128, tile_px=32, mpp=0.25)
-SETTINGS = InferenceSettings(
-    magnification="match_training",
-    overlap=0.25,
-    flips=False,
-    refine="none",
-    unsure=(0.1, 0.9),
-    tiles=SPEC,
-    batch_size=4,
-    threshold=0.5,
-    smoothing_um=0,
-    min_lesion_area_um2=0,
-    max_unreadable_fraction=0.0,
-)
+SETTINGS = InferenceSettings(SPEC, magnification="match_training", overlap=0.25)
 EXPORTS = ("probability.ome.tif", "lesions.tif", "lesions.geojson", "lesions.tsv", "overlay.png")
 FACTS = {"tiles": asdict(SPEC), "provenance": {"code": "c"}, "stain_reference": vars(PROFILE)}
 

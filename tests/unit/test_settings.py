@@ -134,6 +134,12 @@ def test_training_in_python_has_the_configs_defaults(config):
     assert set(kept["leave_out_above"].values()) == {1}  # as without limits
 
 
+def test_inference_in_python_has_the_configs_defaults(config):
+    asked = inference_settings(config), config["inference"]["batch_size"]
+    settings = InferenceSettings.of(*asked, max_unreadable_fraction=0)
+    assert settings == InferenceSettings(TileSpec(4096, 512, 0.25))
+
+
 def test_a_region_that_is_no_whole_number_of_tiles_is_refused_at_once(root, config):
     config["tiles"]["region_px"] = 4000
     with pytest.raises(SettingsError, match=r"tiles\.region_px 4000 and tiles\.tile_px 512 do not fit together"):

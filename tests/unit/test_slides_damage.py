@@ -101,12 +101,12 @@ def test_what_cannot_be_read_is_not_evaluated(tmp_path, slide):
     write_json(tmp_path / "a.geojson", {"type": "FeatureCollection", "features": features})
     assert Annotation(tmp_path / "a.geojson").mask((0, 0), (256, 192), 2.0).sum() == 32 * 32
     levels, unreadable = mapped(tmp_path, slide, 0.05, 16)
-    notes = MapNotes("s1", "lesion probability", 0.5, {"unreadable": unreadable})
+    notes = MapNotes("s1", "lesion probability", 0.5, {"threshold": 0.5, "unreadable": unreadable})
     write_map(tmp_path / "p.tif", levels, notes, block_mean)
     write_map(tmp_path / "l.tif", levels > 127, notes, block_max)
     files = EvaluatedFiles(*(str(tmp_path / name) for name in ("p.tif", "l.tif", "tissue.tif", "a.geojson")))
     role, output = Role("test", patient=None), str(tmp_path / "m.json")
-    evaluate_slide(slide, files, output, threshold=0.5, role=role, provenance={})
+    evaluate_slide(slide, files, output, role=role, provenance={})
     assert np.sum(read_json(output)["histograms"]) == 256 * 192 - 32 * 32
 
 

@@ -13,7 +13,6 @@ rule evaluate_slide:
         info="results/slides/{slide}.json",
         probability="results/lesions/{slide}/probability.ome.tif",
         lesions="results/lesions/{slide}/lesions.tif",
-        record="results/lesions/{slide}/inference.json",
         tissue="results/tissue/{slide}.tif",
         annotation="results/annotations/{slide}.geojson",
     output:
