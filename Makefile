@@ -73,3 +73,36 @@ bench-train: $(BENCH_VENV)/installed ## time a training step against the textboo
 .PHONY: bench-infer
 bench-infer: $(BENCH_VENV)/installed ## time inference on a whole slide of ../shared/data, in about 15 minutes
 	PYTHONPATH=scripts $(BENCH_VENV)/bin/python benchmarks/infer.py
+
+.PHONY: bench-sparse
+bench-sparse: $(VENV)/installed ## map a slide of 200,000 × 200,000 px, mostly glass, in about 2 minutes
+	PYTHONPATH=scripts $(BIN)/python benchmarks/sparse_slide.py
+
+.PHONY: bench-exports
+bench-exports: $(VENV)/installed ## time the exports of a map with 100,000 lesions, in about 3 minutes
+	PYTHONPATH=scripts $(BIN)/python benchmarks/exports.py
+
+ABLATION_STORES := $(foreach n,1 2 3 4,results/tiles/camelyon_$(n).h5)
+.PHONY: ablation
+ablation: $(VENV)/installed ## train low, high and both views on the CAMELYON tiles of ../shared/data; SEEDS="0 1 2"
+	mkdir -p ablation
+	cp benchmarks/ablation.tsv ablation/slides.tsv
+	$(SNAKEMAKE) --directory ablation --configfile config/config.yaml benchmarks/ablation.yaml -- $(ABLATION_STORES)
+	PYTHONPATH=scripts $(BIN)/python benchmarks/ablation.py $(ABLATION_STORES:%=ablation/%) \
+		--folder ablation/results/ablation --seeds $(or $(SEEDS),0) $(if $(WEIGHTS),--weights $(WEIGHTS))
+
+.PHONY: format
+format: $(VENV)/installed ## format Python and Snakemake files
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/snakefmt Snakefile workflow
+
+.PHONY: lock
+lock: ## resolve the dependencies of pyproject.toml anew (needs uv)
+	uv pip compile --quiet --extra dev --extra staintools --python-version 3.11 \
+		--python-platform x86_64-manylinux_2_28 --generate-hashes --no-header --output-file $(LOCK) pyproject.toml
+	$(PYTHON) envs/mirror.py
+
+.PHONY: clean
+clean: ## remove the demo's slides and results
+	rm -rf $(DEMO_DIR)
