@@ -6,7 +6,7 @@ import tomllib
 from pathlib import Path
 
 ENVS = Path(__file__).parent
-NOT_IN_RULES = {"snakemake"}
+NOT_IN_RULES = {"snakemake", "snakemake-executor-plugin-slurm"}
 
 
 def mirror() -> str:
