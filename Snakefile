@@ -9,6 +9,7 @@ configfile: "config/config.yaml"
 
 
 include: "workflow/rules/common.smk"
+include: "workflow/rules/cluster.smk"
 include: "workflow/rules/stopped.smk"
 include: "workflow/rules/doctor.smk"
 include: "workflow/rules/slides.smk"

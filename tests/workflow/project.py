@@ -35,26 +35,38 @@ class Project:
 
     folder: Path
     source: Path = ROOT
+    profile: Path | None = None  # that of one workstation
     config: dict = field(default_factory=lambda: yaml.safe_load(yaml.safe_dump(TINY)))
 
     def command(self, *arguments: str) -> list[str]:
         (self.folder / "config.yaml").write_text(yaml.safe_dump(self.config))
         configs = [str(self.source / "config/config.yaml"), str(self.folder / "config.yaml")]
+        machine = [] if self.profile else ["--cores", "1"]
         return [
             *(sys.executable, "-m", "snakemake", "--snakefile", str(self.source / "Snakefile")),
-            *("--workflow-profile", str(self.source / "profiles/default"), "--directory", str(self.folder)),
-            *("--cores", "1", *arguments, "--configfile", *configs),
+            *("--workflow-profile", str(self.profile or self.source / "profiles/default")),
+            *("--directory", str(self.folder), *machine, *arguments, "--configfile", *configs),
         ]
 
     def run(self, *arguments: str, ok: bool = True) -> str:
         """Run Snakemake; return all that it printed."""
-        environment = {key: value for key, value in os.environ.items() if not key.startswith("PYTEST")}
         done = subprocess.run(
-            self.command(*arguments), capture_output=True, text=True, env=environment, timeout=600, check=False
+            self.command(*arguments), capture_output=True, text=True, env=environment(), timeout=600, check=False
         )
         printed = done.stdout + done.stderr
         assert (done.returncode == 0) == ok, printed
         return printed
+
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        """Start Snakemake and leave it to itself; what it prints goes to printed.txt."""
+        with open(self.folder / "printed.txt", "w", encoding="utf-8") as printed:
+            return subprocess.Popen(
+                self.command(*arguments), stdout=printed, stderr=subprocess.STDOUT, text=True, env=environment()
+            )
+
+    def printed(self) -> str:
+        """What the Snakemake that was started last has printed so far."""
+        return (self.folder / "printed.txt").read_text()
 
     def planned(self, *targets: str) -> set[str]:
         """The jobs of a run, as rule or rule:slide; empty if there is nothing to be done.
@@ -73,6 +85,11 @@ class Project:
         timed = ("benchmarks", "summary.tsv")
         files = [path for path in folder.rglob("*") if path.is_file() and not set(timed) & set(path.parts)]
         return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+
+def environment() -> dict[str, str]:
+    """This process's environment, as a user's would be."""
+    return {key: value for key, value in os.environ.items() if not key.startswith("PYTEST")}
 
 
 def jobs(printed: str) -> set[str]:

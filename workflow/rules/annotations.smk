@@ -13,12 +13,14 @@ rule import_annotation:
         "logs/import_annotation/{slide}.log",
     benchmark:
         "results/benchmarks/import_annotation/{slide}.tsv"
+    group:
+        shard("prepare", 20)
     conda:
         "../../envs/lesionmap.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=20,
+        mem_mb=grows(2000),
+        runtime=grows(5),
     params:
         annotations=config["annotations"],
         mask_mpp=mask_mpp,

@@ -11,6 +11,7 @@ rule doctor:
     """Say what is wrong with the sheet and what a run will cost; run it by `snakemake doctor`, before the first run."""
     log:
         "logs/doctor.log",
+    retries: 0
     conda:
         "../../envs/lesionmap.yaml"
     threads: 8

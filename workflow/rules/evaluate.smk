@@ -21,12 +21,14 @@ rule evaluate_slide:
         "logs/evaluate_slide/{slide}.log",
     benchmark:
         "results/benchmarks/evaluate_slide/{slide}.tsv"
+    group:
+        shard("results", 10)
     conda:
         "../../envs/lesionmap.yaml"
     threads: 1
     resources:
-        mem_mb=3000,
-        runtime=20,
+        mem_mb=grows(3000),
+        runtime=grows(10),
     params:
         role=slide_role,
         code=code_digest("evaluate_slide"),
@@ -51,8 +53,8 @@ rule summarise:
         "../../envs/lesionmap.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=20,
+        mem_mb=grows(2000),
+        runtime=grows(20),
     params:
         bootstrap=config["evaluation"]["bootstrap"],
         min_lesion_um=config["evaluation"]["min_lesion_um"],
@@ -76,8 +78,8 @@ rule compare_models:
         "../../envs/lesionmap.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=20,
+        mem_mb=grows(2000),
+        runtime=grows(20),
     params:
         others=config["evaluation"]["compare"],
         bootstrap=config["evaluation"]["bootstrap"],

@@ -27,12 +27,15 @@ rule infer_slide:
         "logs/infer_slide/{slide}.log",
     benchmark:
         "results/benchmarks/infer_slide/{slide}.tsv"
+    group:
+        shard("infer", 5 if config["inference"]["refine"] == "none" else 1)
     conda:
         "../../envs/lesionmap.yaml"
     threads: 2
     resources:
-        mem_mb=8000,
-        runtime=120 if config["inference"]["refine"] == "none" else 1440,
+        mem_mb=grows(8000),
+        runtime=grows(60 if config["inference"]["refine"] == "none" else 1440),
+        gpu=1,
     params:
         max_unreadable_fraction=config["slides"]["max_unreadable_fraction"],
         inference=inference_settings(config),
@@ -53,12 +56,14 @@ rule write_dicom:
         "logs/write_dicom/{slide}.log",
     benchmark:
         "results/benchmarks/write_dicom/{slide}.tsv"
+    group:
+        shard("results", 10)
     conda:
         "../../envs/lesionmap.yaml"
     threads: 1
     resources:
-        mem_mb=3000,
-        runtime=20,
+        mem_mb=grows(3000),
+        runtime=grows(10),
     params:
         code=code_digest("write_dicom"),
     script:

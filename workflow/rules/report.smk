@@ -27,8 +27,8 @@ rule list_quarantine:
         "../../envs/lesionmap.yaml"
     threads: 1
     resources:
-        mem_mb=1000,
-        runtime=20,
+        mem_mb=grows(1000),
+        runtime=grows(20),
     params:
         code=code_digest("list_quarantine"),
     script:
@@ -65,8 +65,8 @@ rule render_report:
         "../../envs/lesionmap.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=60,
+        mem_mb=grows(2000),
+        runtime=grows(60),
     params:
         config=config,
         benchmarks="results/benchmarks",
@@ -89,12 +89,14 @@ rule conclude:
         "logs/conclude.log",
     benchmark:
         "results/benchmarks/conclude.tsv"
+    # It fails by design where on_quarantine says so.
+    retries: 0
     conda:
         "../../envs/lesionmap.yaml"
     threads: 1
     resources:
-        mem_mb=500,
-        runtime=5,
+        mem_mb=grows(1000),
+        runtime=grows(5),
     params:
         fail=config["on_quarantine"] == "fail_at_end",
         code=code_digest("conclude"),

@@ -13,12 +13,14 @@ rule inspect_slide:
         "logs/inspect_slide/{slide}.log",
     benchmark:
         "results/benchmarks/inspect_slide/{slide}.tsv"
+    group:
+        shard("inspect", 20)
     conda:
         "../../envs/lesionmap.yaml"
     threads: 1
     resources:
-        mem_mb=1000,
-        runtime=60,
+        mem_mb=grows(1000),
+        runtime=grows(20),
     params:
         row=slide_row,
         present=files_exist,
@@ -42,8 +44,8 @@ checkpoint build_manifest:
         "../../envs/lesionmap.yaml"
     threads: 1
     resources:
-        mem_mb=1000,
-        runtime=10,
+        mem_mb=grows(1000),
+        runtime=grows(10),
     params:
         code=code_digest("build_manifest"),
     script:

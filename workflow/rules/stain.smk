@@ -20,12 +20,14 @@ rule fit_stain:
         "logs/fit_stain/{slide}.log",
     benchmark:
         "results/benchmarks/fit_stain/{slide}.tsv"
+    group:
+        shard("prepare", 20)
     conda:
         "../../envs/lesionmap.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=30,
+        mem_mb=grows(2000),
+        runtime=grows(10),
     params:
         stain={key: config["stain"][key] for key in ("method", "n_pixels", "seed")},
         code=code_digest("fit_stain"),
@@ -51,8 +53,8 @@ checkpoint choose_reference:
         "../../envs/lesionmap.yaml"
     threads: 1
     resources:
-        mem_mb=1000,
-        runtime=10,
+        mem_mb=grows(1000),
+        runtime=grows(10),
     params:
         code=code_digest("choose_reference"),
     script:
@@ -76,12 +78,14 @@ rule match_stain:
         "logs/match_stain/{slide}.log",
     benchmark:
         "results/benchmarks/match_stain/{slide}.tsv"
+    group:
+        shard("match", 10)
     conda:
         "../../envs/lesionmap.yaml"
     threads: 1
     resources:
-        mem_mb=1000,
-        runtime=10,
+        mem_mb=grows(1000),
+        runtime=grows(5),
     params:
         match={key: config["stain"][key] for key in ("fallback", "ratio_limits")},
         code=code_digest("match_stain"),
@@ -104,8 +108,8 @@ rule compare_stains:
         "../../envs/lesionmap.yaml"
     threads: 1
     resources:
-        mem_mb=1000,
-        runtime=10,
+        mem_mb=grows(1000),
+        runtime=grows(10),
     params:
         code=code_digest("compare_stains"),
     script:

@@ -23,8 +23,8 @@ rule extract_tiles:
         "../../envs/lesionmap.yaml"
     threads: 2
     resources:
-        mem_mb=2000,
-        runtime=120,
+        mem_mb=grows(2000),
+        runtime=grows(120),
     params:
         max_unreadable_fraction=config["slides"]["max_unreadable_fraction"],
         tiles=tile_settings(config),
@@ -47,8 +47,8 @@ rule summarise_tiles:
         "../../envs/lesionmap.yaml"
     threads: 1
     resources:
-        mem_mb=500,
-        runtime=20,
+        mem_mb=grows(1000),
+        runtime=grows(20),
     params:
         benchmarks="results/benchmarks/extract_tiles",
         code=code_digest("summarise_tiles"),

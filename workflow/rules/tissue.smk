@@ -13,12 +13,14 @@ rule find_tissue:
         "logs/find_tissue/{slide}.log",
     benchmark:
         "results/benchmarks/find_tissue/{slide}.tsv"
+    group:
+        shard("prepare", 20)
     conda:
         "../../envs/lesionmap.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=30,
+        mem_mb=grows(2000),
+        runtime=grows(10),
     params:
         tissue=config["tissue"],
         code=code_digest("find_tissue"),

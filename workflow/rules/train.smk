@@ -24,8 +24,8 @@ rule fetch_backbone:
         "../../envs/lesionmap.yaml"
     threads: 1
     resources:
-        mem_mb=1000,
-        runtime=30,
+        mem_mb=grows(1000),
+        runtime=grows(30),
     params:
         code=code_digest("fetch_backbone"),
     script:
@@ -51,8 +51,10 @@ rule train:
     # Each thread holds train.tile_batch tiles in the network: up to 0.5 GB a tile of 512 px with resnet50.
     threads: 4 * config["train"]["processes"]
     resources:
-        mem_mb=12000 * config["train"]["processes"],
+        mem_mb=grows(12000 * config["train"]["processes"]),
+        # What is not finished by then goes on at the next attempt.
         runtime=2880,
+        gpu=0 if config["train"]["device"] == "cpu" else config["train"]["processes"],
     params:
         model={key: config["model"][key] for key in ("backbone", "norm", "fusion")},
         weights=config["model"]["weights"],
@@ -78,8 +80,8 @@ rule plot_learning_curves:
         "../../envs/lesionmap.yaml"
     threads: 1
     resources:
-        mem_mb=1000,
-        runtime=10,
+        mem_mb=grows(1000),
+        runtime=grows(10),
     params:
         code=code_digest("plot_learning_curves"),
     script:
@@ -100,8 +102,8 @@ rule describe_model:
         "../../envs/lesionmap.yaml"
     threads: 1
     resources:
-        mem_mb=1000,
-        runtime=10,
+        mem_mb=grows(1000),
+        runtime=grows(10),
     params:
         code=code_digest("describe_model"),
     script:
