@@ -37,6 +37,11 @@ demo: $(VENV)/installed $(DEMO_DIR)/slides.tsv ## run the whole workflow on the 
 test: $(VENV)/installed ## run the unit and workflow tests
 	$(BIN)/pytest
 
+.PHONY: test-slurm
+test-slurm: $(VENV)/installed ## run a cohort on a SLURM cluster on this machine, as root, in about 8 minutes
+	tests/slurm/install.sh
+	$(BIN)/pytest -n 0 tests/slurm
+
 .PHONY: lint
 lint: $(VENV)/installed ## check style, types and the workflow
 	$(BIN)/ruff check .
