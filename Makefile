@@ -37,6 +37,15 @@ demo: $(VENV)/installed $(DEMO_DIR)/slides.tsv ## run the whole workflow on the 
 test: $(VENV)/installed ## run the unit and workflow tests
 	$(BIN)/pytest
 
+.PHONY: chromium
+chromium:
+	@command -v chromium >/dev/null || { [ "$$(id -u)" = 0 ] && apt-get update -qq && apt-get install -qq --no-install-recommends chromium fonts-dejavu-core >/dev/null; } \
+		|| { echo 'Chromium is missing; install it: apt-get install chromium fonts-dejavu-core' >&2; exit 1; }
+
+.PHONY: test-browser
+test-browser: chromium demo ## test the report of the demo in a real browser; as root, installs Chromium where it is missing
+	DEMO_DIR=$(DEMO_DIR) $(BIN)/pytest -n 0 tests/browser
+
 .PHONY: lint
 lint: $(VENV)/installed ## check style, types and the workflow
 	$(BIN)/ruff check .
