@@ -1,30 +1,23 @@
 """A real browser, Debian's Chromium driven by Playwright, and the report that `make demo` leaves."""
 
 import os
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import Browser, Page, Request, sync_playwright
+from chromium import LAPTOP, open_chromium
+from playwright.sync_api import Browser, Page, Request
 
 ROOT = Path(__file__).parents[2]
 LOCAL = ("file", "data", "blob")
-LAPTOP = {"width": 1280, "height": 800}
 
 
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
     """Headless Chromium."""
-    chromium = shutil.which("chromium")
-    if chromium is None:
-        pytest.fail("The tests in a browser need Chromium: apt-get install chromium fonts-dejavu-core")
-    without_sandbox = ["--no-sandbox"] if os.geteuid() == 0 else []  # Chromium refuses to sandbox what root runs
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=without_sandbox)
+    with open_chromium() as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture
