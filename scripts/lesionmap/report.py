@@ -1,14 +1,14 @@
-"""The report: pages for the cohort and one per slide, which open from disk without network or JavaScript."""
+"""The report: pages for the cohort and one per slide, which open from disk without network.
+
+They can be read without JavaScript, too; slides are then shown as pictures.
+"""
 
 import math
-import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import compress
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -25,11 +25,13 @@ from shapely.geometry import shape
 import lesionmap
 from lesionmap.figures import BLUE, VERMILION, save_svg
 from lesionmap.files import read_json, write_text
+from lesionmap.folders import folder_written_whole
 from lesionmap.infer_settings import inference_mpp
 from lesionmap.learning_curves import published_epoch
 from lesionmap.quarantine import quarantined
 from lesionmap.stain import StainProfile
 from lesionmap.stain_pictures import directions, draw_stains
+from lesionmap.viewer import colour_stops, colour_tables, write_viewer
 
 TEMPLATES = Path(__file__).parent / "templates/report"
 MISSING = "—"
@@ -71,6 +73,8 @@ class ReportInputs:
         Files of :func:`lesionmap.stain_match.match_slide`.
     outlines, overlays : sequence of str
         Files of :func:`lesionmap.inference.infer_slide`.
+    views : sequence of str
+        Folders of :func:`lesionmap.views.cut_view`, which lie in ``views`` beside the pages' folder.
     """
 
     quarantine: str
@@ -87,6 +91,7 @@ class ReportInputs:
     stain_thumbnails: Sequence[str]
     outlines: Sequence[str]
     overlays: Sequence[str]
+    views: Sequence[str]
 
 
 @dataclass(frozen=True)
@@ -121,6 +126,8 @@ class SlideReport:
         By which stages it was refused, and what is odd about it.
     provenance : str
         Where its lesion map comes from, YAML.
+    viewable : bool
+        Whether there is a deep-zoom view of it.
     """
 
     slide: str
@@ -137,6 +144,7 @@ class SlideReport:
     lesion_area_mm2: float
     threshold: float
     provenance: str
+    viewable: bool
 
     @property
     def size_mm(self) -> tuple[float, float]:
@@ -166,7 +174,15 @@ class CohortTables:
 
 
 def render_report(
-    inputs: ReportInputs, index: str, stain: str, pages: str, figures: str, *, config: dict[str, Any], benchmarks: str
+    inputs: ReportInputs,
+    index: str,
+    stain: str,
+    pages: str,
+    figures: str,
+    viewer: str,
+    *,
+    config: dict[str, Any],
+    benchmarks: str,
 ) -> None:
     """Write the report, whole or not at all.
 
@@ -177,8 +193,9 @@ def render_report(
         The cohort's page, written last.
     stain : str
         The page of all slides' stains.
-    pages, figures : str
-        Folders beside them for the slides' pages and for all pictures; what they held is replaced.
+    pages, figures, viewer : str
+        Folders beside them for the slides' pages, for all pictures, and for the scripts of the slides' viewer; what
+        they held is replaced.
     config : dict
         The run's settings, which the report repeats.
     benchmarks : str
@@ -190,9 +207,15 @@ def render_report(
     facts = _cohort_facts(inputs, slides) | {"stages": stage_times(benchmarks), "settings": _yaml(config)}
     threshold = next((slide.threshold for slide in slides), config["inference"]["threshold"])
     shared = {"config": config, "map_mpp": inference_mpp(config), "threshold": threshold}
+    shared |= {"colour_tables": colour_tables(), "colour_stops": colour_stops()}
     text = templates.get_template("index.html.j2").render(facts, **shared)
     stain_text = templates.get_template("stain.html.j2").render(_stain_facts(inputs, slides), **shared)
-    with _replaced(pages) as new_pages, _replaced(figures) as new_figures:
+    with (
+        folder_written_whole(pages) as new_pages,
+        folder_written_whole(figures) as new_figures,
+        folder_written_whole(viewer) as new_viewer,
+    ):
+        write_viewer(new_viewer)
         _write_pages(new_pages, slides, templates.get_template("slide.html.j2"), shared)
         _write_pictures(new_figures, slides, inputs)
     write_text(stain, stain_text)
@@ -209,19 +232,6 @@ def _templates() -> Environment:
     )
     templates.filters |= {"fixed": fixed, "with_interval": with_interval, "duration": duration, "colour": stain_colour}
     return templates
-
-
-@contextmanager
-def _replaced(target: str) -> Iterator[Path]:
-    """Give an empty folder to fill; put it in the place of `target` if the block succeeds."""
-    parent = Path(target).parent
-    parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(dir=parent, prefix=".draft-") as draft:
-        made = Path(draft, "made")  # inside, because a temporary folder itself is private to its user
-        made.mkdir()
-        yield made
-        shutil.rmtree(target, ignore_errors=True)
-        os.replace(made, target)
 
 
 def fixed(value: float | None, digits: int) -> str:
@@ -259,6 +269,7 @@ def _without_quarantined(inputs: ReportInputs) -> ReportInputs:
         stain_thumbnails=list(compress(inputs.stain_thumbnails, mapped)),
         outlines=list(compress(inputs.outlines, mapped)),
         overlays=list(compress(inputs.overlays, mapped)),
+        views=list(compress(inputs.views, mapped)),
     )
 
 
@@ -269,7 +280,7 @@ def _load_slides(inputs: ReportInputs) -> list[SlideReport]:
         refusals=_refusals(inputs.quarantine),
         stain_outliers={row["slide"]: row["outlier"].replace("_", " ") for row in _text_rows(inputs.stain_table)},
     )
-    paths = zip(inputs.records, inputs.stains, inputs.outlines, strict=True)
+    paths = zip(inputs.records, inputs.stains, inputs.outlines, inputs.views, strict=True)
     return [_load_slide(*files, tables) for files in paths]
 
 
@@ -281,7 +292,7 @@ def _refusals(quarantine: str) -> dict[str, list[str]]:
     return refusals
 
 
-def _load_slide(record: str, stain: str, outlines: str, tables: CohortTables) -> SlideReport:
+def _load_slide(record: str, stain: str, outlines: str, view: str, tables: CohortTables) -> SlideReport:
     slide, match, lesions = read_json(record), read_json(stain), read_json(outlines)
     name = slide["slide"]
     lost = len(lesions["unreadable"])
@@ -306,6 +317,7 @@ def _load_slide(record: str, stain: str, outlines: str, tables: CohortTables) ->
         lesion_area_mm2=sum(map(_area_mm2, lesions["features"])),
         threshold=lesions["threshold"],
         provenance=_yaml(lesions["provenance"]),
+        viewable=not quarantined(view),
     )
 
 

@@ -36,7 +36,7 @@ def render_large(results: Path, folder: Path, count: int) -> Path:
     copies = [(original, f"{original}_{n:04}") for n, original in enumerate(islice(cycle(originals), count))]
     config = yaml.safe_load(CONFIG.read_text(encoding="utf-8"))
     report = folder / "report"
-    outputs = [str(report / name) for name in ("index.html", "stain.html", "slides", "figures")]
+    outputs = [str(report / name) for name in ("index.html", "stain.html", "slides", "figures", "viewer")]
     benchmarks = str(results / "benchmarks")
     render_report(_inputs(results, folder, copies), *outputs, config=config, benchmarks=benchmarks)
     return report
@@ -64,6 +64,7 @@ def _inputs(results: Path, folder: Path, copies: list[tuple[str, str]]) -> Repor
         stain_thumbnails=[str(results / f"stain/thumbnails/{original}.png") for original, _ in copies],
         outlines=[str(results / f"lesions/{original}/lesions.geojson") for original, _ in copies],
         overlays=[str(results / f"lesions/{original}/overlay.png") for original, _ in copies],
+        views=[str(results / f"report/views/{original}") for original, _ in copies],
     )
 
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -17,12 +18,12 @@ from lesion_maps import write_outlines
 from lesionmap.bootstrap import Bootstrap
 from lesionmap.errors import SlideError
 from lesionmap.export import write_overlay
-from lesionmap.files import write_json
+from lesionmap.files import write_json, write_text
 from lesionmap.images import write_png
 from lesionmap.learning_curves import plot_learning_curves
 from lesionmap.losses import RunFiles, list_quarantine
 from lesionmap.model_comparison import compare_models
-from lesionmap.quarantine import write_quarantined
+from lesionmap.quarantine import in_folder, write_quarantined
 from lesionmap.report import ReportInputs, duration, fixed, render_report, stage_times, with_interval
 from lesionmap.slides import SlideInfo
 from lesionmap.stain_cohort import compare_stains
@@ -112,6 +113,7 @@ def make_slide(folder: Path, slide: str, split: str, lesions: np.ndarray[Any, An
     write_outlines(folder / f"{slide}.geojson", lesions, levels, 10, info, facts)
     no_lesion = np.zeros((30, 40), dtype=np.uint8)
     write_overlay(folder / f"{slide}.overlay.png", view, no_lesion, no_lesion > 0)
+    write_text(folder.parent / f"report/views/{slide}/view.js", "window.lesionmapView = {};")
 
 
 def stain_match(slide: str) -> dict[str, Any]:
@@ -189,14 +191,15 @@ def inputs(tmp_path: Path) -> ReportInputs:
     kinds = ("json", "stain.json", "stain.png", "stain_thumbnails.png", "geojson", "overlay.png")
     per_slide = [[str(folder / f"{slide}.{kind}") for slide in SPLITS] for kind in kinds]
     compare_stains(per_slide[1], *tables[3:])
-    inputs = ReportInputs(*tables[:3], None, *tables[3:], *training, *per_slide)
+    views = [str(tmp_path / f"report/views/{slide}") for slide in SPLITS]
+    inputs = ReportInputs(*tables[:3], None, *tables[3:], *training, *per_slide, views)
     summarise_into(inputs, [make_metrics(folder, "Präparat 7%")])
     return inputs
 
 
 def render(inputs: ReportInputs, folder: Path, **changes: Any) -> Path:
     report = folder / "report"
-    outputs = [str(report / name) for name in ("index.html", "stain.html", "slides", "figures")]
+    outputs = [str(report / name) for name in ("index.html", "stain.html", "slides", "figures", "viewer")]
     render_report(inputs, *outputs, config=CONFIG | changes, benchmarks=str(folder / "benchmarks"))
     return report
 
@@ -210,12 +213,17 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
+def rendered(report: Path) -> set[str]:
+    """What was written but for the slides' views, which another rule writes, and the viewer."""
+    return {name for name in contents(report) if Path(name).parts[0] not in ("views", "viewer")}
+
+
 def test_every_slide_has_a_page_and_four_pictures(report: Path) -> None:
     pages = {f"slides/{slide}.html" for slide in SPLITS}
     kinds = ("overlay.png", "thumbnail.png", "stain.jpg", "stain_thumbnails.png")
     pictures = {f"figures/{slide}_{kind}" for slide in SPLITS for kind in kinds}
     of_all = {"index.html", "stain.html", "figures/learning_curves.svg", "figures/stain_vectors.svg"}
-    assert set(contents(report)) == of_all | pages | pictures
+    assert rendered(report) == of_all | pages | pictures
 
 
 def test_the_learning_curves_are_those_of_the_training(inputs: ReportInputs, report: Path) -> None:
@@ -241,6 +249,30 @@ def test_jumps_lead_to_sections(report: Path, name: str, section: str) -> None:
     assert all(f'id="{jump}"' in page.source for jump in jumps)
 
 
+def test_a_slides_page_shows_its_view(report: Path) -> None:
+    page = Page(report / "slides/Präparat 7%.html")
+    file = "Pr%C3%A4parat%207%25"
+    scripts = ["../viewer/leaflet.js", f"../views/{file}/view.js", "../viewer/viewer.js"]
+    assert [link for link in page.links if link.endswith(".js")] == scripts
+    assert f'data-view="../views/{file}"' in page.source
+    lesions = re.findall(r'<tr data-lesion="([^"]+)" data-x="([^"]+)" data-y="([^"]+)">', page.source)
+    assert lesions == [("Lesion 2", "600.0", "1240.0"), ("Lesion 1", "300.0", "180.0")]  # in pixels of the file
+    assert f"../figures/{file}_overlay.png" in page.links  # for paper, and without JavaScript
+
+
+def test_a_slide_without_view_keeps_its_picture(inputs: ReportInputs, tmp_path: Path) -> None:
+    view = Path(inputs.views[0])
+    shutil.rmtree(view)
+    reason = SlideError(slide="train_1", stage="cut_view", finding="gone", remedy="bring it back")
+    write_quarantined([in_folder(str(view))], reason)
+    report = render(inputs, tmp_path)
+    page = Page(report / "slides/train_1.html")
+    assert page.scripts == 0
+    assert "viewer" not in page.source
+    assert "../figures/train_1_overlay.png" in page.links
+    assert Page(report / "slides/new_1.html").scripts == 3
+
+
 def test_nothing_is_fetched_from_a_network(report: Path) -> None:
     for path in report.rglob("*.html"):
         page = Page(path)
@@ -250,7 +282,9 @@ def test_nothing_is_fetched_from_a_network(report: Path) -> None:
 
 
 def test_same_inputs_give_same_bytes(inputs: ReportInputs, report: Path, tmp_path: Path) -> None:
-    assert contents(render(inputs, tmp_path / "again")) == contents(report)
+    again = render(inputs, tmp_path / "again")
+    shutil.rmtree(report / "views")  # not written by this rule
+    assert contents(again) == contents(report)
 
 
 def test_quarantine_is_listed_and_escaped(report: Path) -> None:
@@ -426,7 +460,7 @@ def test_spread_between_slides(report: Path) -> None:
 
 def only(inputs: ReportInputs, count: int) -> ReportInputs:
     """The first slides alone."""
-    names = ("records", "stains", "stain_pictures", "stain_thumbnails", "outlines", "overlays")
+    names = ("records", "stains", "stain_pictures", "stain_thumbnails", "outlines", "overlays", "views")
     fewer = replace(inputs, **{name: getattr(inputs, name)[:count] for name in names})
     compare_stains(fewer.stains, fewer.stain_table, fewer.stain_spread)
     return fewer
@@ -498,7 +532,7 @@ def test_a_hundred_odd_stains_are_listed_and_the_rest_counted(inputs: ReportInpu
         write_json(record_path, record | {"slide": f"slide_{n}"})
         match = {"flags": ["odd"], "angle_to_reference": [0.0, n / 10]}
         write_json(stain_path, stain_match(f"slide_{n}") | match)
-    names = ("stain_pictures", "stain_thumbnails", "outlines", "overlays")
+    names = ("stain_pictures", "stain_thumbnails", "outlines", "overlays", "views")
     same = {name: [getattr(inputs, name)[0]] * len(paths) for name in names}
     records, stains = zip(*paths, strict=True)
     compare_stains(stains, inputs.stain_table, inputs.stain_spread)
@@ -641,7 +675,7 @@ def test_methods_name_the_schedule_and_the_fusion(
 
 
 def test_no_page_of_a_former_slide_is_left(report: Path, inputs: ReportInputs, tmp_path: Path) -> None:
-    names = ("records", "stains", "stain_pictures", "stain_thumbnails", "outlines", "overlays")
+    names = ("records", "stains", "stain_pictures", "stain_thumbnails", "outlines", "overlays", "views")
     fewer = {name: getattr(inputs, name)[1:] for name in names}
     list_quarantine(RunFiles(inputs.records[1:]), inputs.quarantine, str(tmp_path / "unreadable.tsv"))
     render(replace(inputs, **fewer), tmp_path)
@@ -656,7 +690,8 @@ def test_a_failure_leaves_the_former_report(report: Path, inputs: ReportInputs, 
     with pytest.raises(UnidentifiedImageError):
         render(inputs, tmp_path)
     assert contents(report) == before
-    assert {path.name for path in report.iterdir()} == {"index.html", "stain.html", "slides", "figures"}
+    made = {"index.html", "stain.html", "slides", "figures", "viewer"}
+    assert {path.name for path in report.iterdir()} == made | {"views"}
 
 
 def test_folders_are_open_to_others(report: Path) -> None:

@@ -47,6 +47,9 @@ ARTEFACTS = [
     "report/index.html",
     "report/stain.html",
     "report/slides/test_1.html",
+    "report/viewer/leaflet.js",
+    "report/views/test_1/view.js",
+    "report/views/train_1/slide/0/0_0.jpg",
     "conclusion.txt",
 ]
 
@@ -175,6 +178,7 @@ def test_a_blank_slide_goes_into_quarantine_with_all_that_follows(project):
     results = project.folder / "results"
     assert "no tissue was found" in (results / "report/index.html").read_text()
     assert not (results / "report/slides/test_1.html").exists()
+    assert "find_tissue" in (results / "report/views/test_1/quarantined.json").read_text()
     for name in ("stain/fits/test_1.json", "stain/test_1.png", "metrics/test_1.json"):
         assert "find_tissue" in (results / name).read_text()
     for name in ("probability.ome.tif", "lesions.tif", "lesions.tsv", "lesions.dcm"):

@@ -3,6 +3,7 @@
 #         results/report/stain.html    the stains of all slides side by side
 #         results/report/slides/       a page per slide
 #         results/report/figures/      the pictures of all pages
+#         results/report/viewer/       Leaflet and what the slides' pages need around it
 #         results/quarantine.tsv       slides that some stage could not use: stage, finding, remedy
 #         results/unreadable.tsv       parts of the other slides that could not be read
 #         results/conclusion.txt       headline figures, quarantine, what is odd
@@ -16,6 +17,7 @@ rule list_quarantine:
         outlines=collect("results/lesions/{slide}/lesions.geojson", slide=readable_slides),
         metrics=collect("results/metrics/{slide}.json", slide=evaluated_slides),
         dicom=collect("results/lesions/{slide}/lesions.dcm", slide=dicom_slides),
+        views=collect("results/report/views/{slide}", slide=readable_slides),
     output:
         quarantine="results/quarantine.tsv",
         unreadable="results/unreadable.tsv",
@@ -52,11 +54,13 @@ rule render_report:
         stain_spread="results/stain/spread.json",
         outlines=collect("results/lesions/{slide}/lesions.geojson", slide=readable_slides),
         overlays=collect("results/lesions/{slide}/overlay.png", slide=readable_slides),
+        views=collect("results/report/views/{slide}", slide=readable_slides),
     output:
         index="results/report/index.html",
         stain="results/report/stain.html",
         pages=directory("results/report/slides"),
         figures=directory("results/report/figures"),
+        viewer=directory("results/report/viewer"),
     log:
         "logs/render_report.log",
     benchmark:
