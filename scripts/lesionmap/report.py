@@ -31,7 +31,7 @@ from lesionmap.learning_curves import published_epoch
 from lesionmap.quarantine import quarantined
 from lesionmap.stain import StainProfile
 from lesionmap.stain_pictures import directions, draw_stains
-from lesionmap.viewer import colour_stops, colour_tables, write_viewer
+from lesionmap.viewer_files import colour_stops, colour_tables, write_viewer
 
 TEMPLATES = Path(__file__).parent / "templates/report"
 MISSING = "—"

@@ -28,7 +28,7 @@ OVERVIEW_MPP = 2.5  # what the whole slide is shown at, at least
 LESIONS, ALL = "lesions", "all"  # what is shown in full resolution
 MARGIN_UM = 100.0  # around a lesion
 MOST_DETAIL_TILES = 1000  # of the native zoom; they and their coarser ones take about 90 MB
-MOST_OUTLINES = 5000  # of one kind
+MOST_OUTLINES, MOST_POINTS = 5000, 500_000  # of one kind; of more the browser is busy for half a second at each zoom
 LESION = "lesion"
 DATA = "view.js"
 
@@ -92,7 +92,7 @@ def cut_view(
         "mpp": info.mpp,
         "native": ladder.native,
         "tile_px": TILE_PX,
-        "predicted": {"n": len(predicted), "outlines": [_drawn(outline) for outline in predicted[:MOST_OUTLINES]]},
+        "predicted": {"n": len(predicted), "outlines": _drawn(predicted)},
         "annotated": [_class_facts(name, outlines) for name, outlines in annotated.items()],
         "provenance": provenance,
     }
@@ -131,8 +131,11 @@ def _annotated(path: str | None) -> dict[str, list[Outline]]:
     return {name: sorted(some, key=lambda outline: outline.area, reverse=True) for name, some in found.items() if some}
 
 
-def _drawn(outline: Outline) -> dict[str, Any]:
-    return {"name": outline.name, "rings": outline.rings}
+def _drawn(outlines: Sequence[Outline]) -> list[dict[str, Any]]:
+    """The largest of some outlines, at least one, as the viewer draws them."""
+    points = np.cumsum([shapely.get_num_coordinates(outline.polygon) for outline in outlines])
+    most = min(MOST_OUTLINES, max(1, int(np.searchsorted(points, MOST_POINTS, side="right"))))
+    return [{"name": outline.name, "rings": outline.rings} for outline in outlines[:most]]
 
 
 def _class_facts(name: str, outlines: list[Outline]) -> dict[str, Any]:
@@ -140,7 +143,7 @@ def _class_facts(name: str, outlines: list[Outline]) -> dict[str, Any]:
         "class": name,
         "names": sorted({outline.name for outline in outlines}),
         "n": len(outlines),
-        "outlines": [_drawn(outline) for outline in outlines[:MOST_OUTLINES]],
+        "outlines": _drawn(outlines),
     }
 
 

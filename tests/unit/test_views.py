@@ -195,6 +195,15 @@ def test_the_largest_outlines_of_a_class_are_drawn(
     assert (view["predicted"]["n"], len(view["predicted"]["outlines"])) == (3, 2)
 
 
+@pytest.mark.parametrize(("most", "drawn"), [(15, 3), (14, 2), (10, 2), (9, 1), (1, 1)])
+def test_outlines_are_drawn_up_to_so_many_points(
+    info: SlideInfo, files: ViewedFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most: int, drawn: int
+) -> None:
+    monkeypatch.setattr("lesionmap.views.MOST_POINTS", most)
+    predicted = view_of(info, files, tmp_path, "none")["predicted"]  # squares, of five points each
+    assert (predicted["n"], len(predicted["outlines"])) == (3, drawn)
+
+
 def test_texts_of_files_stay_texts(info: SlideInfo, files: ViewedFiles, tmp_path: Path) -> None:
     annotation = annotate(tmp_path / "a.geojson", ("lesion", HOSTILE, (0, 0, 9, 9)))
     view = view_of(info, ViewedFiles(files.tissue, files.probability, files.outlines, annotation), tmp_path)

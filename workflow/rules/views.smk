@@ -24,7 +24,7 @@ rule cut_view:
         "../../envs/lesionmap.yaml"
     threads: 2
     resources:
-        mem_mb=3000,
+        mem_mb=2000,
         runtime=120,
     params:
         detail=config["report"]["detail"],

@@ -39,8 +39,18 @@
     zoomAnimation: !still,
     inertia: !still,
   });
-  map.getContainer().style.background = view.background;
-  new ResizeObserver(() => map.invalidateSize()).observe(map.getContainer());
+  const container = map.getContainer();
+  container.style.background = view.background;
+  const fit = () => {
+    // Moved to whole pixels of the screen: between two of them browsers interpolate, also what is to be exact.
+    container.style.left = container.style.top = "0";
+    const { left, top } = container.getBoundingClientRect();
+    const beyond = [left + scrollX, top + scrollY].map(at => Math.round(at * devicePixelRatio) / devicePixelRatio - at);
+    [container.style.left, container.style.top] = beyond.map(length => `${length}px`);
+    map.invalidateSize();
+  };
+  new ResizeObserver(fit).observe(container);
+  new ResizeObserver(fit).observe(document.body);
 
   // ---- tiles
 
@@ -103,7 +113,7 @@
   pane.style.zIndex = 300;
   pane.style.pointerEvents = "none";
   add(new ProbabilityTiles({ ...grid, pane: "probability" }));
-  map.on("zoom", () => map.getContainer().classList.toggle("between", !Number.isInteger(map.getZoom())));
+  map.on("zoom", () => container.classList.toggle("between", !Number.isInteger(map.getZoom())));
 
   // ---- sliders
 
@@ -189,12 +199,17 @@
   const goTo = row => {
     document.querySelectorAll("tr[aria-current]").forEach(other => other.removeAttribute("aria-current"));
     row.setAttribute("aria-current", "true");
-    const outline = L.polygon(outlined(lesions.get(row.dataset.lesion).rings));
-    const looks = [{ color: "#ffffff", weight: 9 }, { color: "#e69f00", weight: 5 }];
+    const lesion = lesions.get(row.dataset.lesion); // none if too much is outlined
+    let zoom = view.native;
     mark.clearLayers();
-    for (const look of looks) mark.addLayer(L.polygon(outline.getLatLngs(), { ...look, fill: false, interactive: false }));
-    const zoom = Math.min(view.native, map.getBoundsZoom(outline.getBounds().pad(0.4)));
-    map.setView(at(row.dataset.x, row.dataset.y), zoom);
+    if (lesion) {
+      const shape = outlined(lesion.rings);
+      for (const look of [{ color: "#ffffff", weight: 9 }, { color: "#e69f00", weight: 5 }]) {
+        mark.addLayer(L.polygon(shape, { ...look, fill: false, interactive: false }));
+      }
+      zoom = Math.min(zoom, map.getBoundsZoom(L.polygon(shape).getBounds().pad(0.4)));
+    }
+    map.setView(at(row.dataset.x, row.dataset.y), zoom, still ? { animate: false } : {});
     viewer.scrollIntoView({ block: "nearest" });
   };
   for (const row of document.querySelectorAll("tr[data-lesion]")) {
