@@ -27,12 +27,12 @@ from lesionmap.figures import BLUE, VERMILION, save_svg
 from lesionmap.files import read_json, write_text
 from lesionmap.infer_settings import inference_mpp
 from lesionmap.learning_curves import published_epoch
+from lesionmap.number_format import MISSING, duration, fixed, with_interval
 from lesionmap.quarantine import quarantined
 from lesionmap.stain import StainProfile
 from lesionmap.stain_pictures import directions, draw_stains
 
 TEMPLATES = Path(__file__).parent / "templates/report"
-MISSING = "—"
 MOST_LESIONS_LISTED = 100
 THUMBNAIL_PX = (200, 150)
 STAIN_PICTURE_PX = (1700, 460)
@@ -222,25 +222,6 @@ def _replaced(target: str) -> Iterator[Path]:
         yield made
         shutil.rmtree(target, ignore_errors=True)
         os.replace(made, target)
-
-
-def fixed(value: float | None, digits: int) -> str:
-    """`value` with so many decimals; a dash where there is none."""
-    return MISSING if value is None or math.isnan(value) else f"{value:z.{digits}f}"
-
-
-def with_interval(entry: Mapping[str, Any], digits: int) -> str:
-    """A figure with so many decimals and its confidence interval, if it has one."""
-    value = fixed(entry["value"], digits)
-    return value if entry["low"] is None else f"{value} ({entry['low']:z.{digits}f} to {entry['high']:z.{digits}f})"
-
-
-def duration(seconds: float) -> str:
-    """Seconds as h:mm:ss, or with one decimal below a minute."""
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes // 60}:{minutes % 60:02}:{rest:02} h"
 
 
 def stain_colour(row: Sequence[float], concentration: float) -> str:

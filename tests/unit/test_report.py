@@ -23,7 +23,7 @@ from lesionmap.learning_curves import plot_learning_curves
 from lesionmap.losses import RunFiles, list_quarantine
 from lesionmap.model_comparison import compare_models
 from lesionmap.quarantine import write_quarantined
-from lesionmap.report import ReportInputs, duration, fixed, render_report, stage_times, with_interval
+from lesionmap.report import ReportInputs, render_report, stage_times
 from lesionmap.slides import SlideInfo
 from lesionmap.stain_cohort import compare_stains
 from lesionmap.summary import SummaryFiles, summarise
@@ -289,13 +289,6 @@ def test_models_are_compared_if_there_are_several(inputs: ReportInputs, report: 
     page = Page(render(replace(inputs, models=str(tmp_path / "models.tsv")), tmp_path) / "index.html")
     compared = [row for row in page.rows if row[0] == "Dice" and len(row) == 5]
     assert compared == [["Dice", "test", "this run", "0.900", "—"], ["Dice", "test", "<b>low</b>", "0.900", "0.000"]]
-
-
-def test_intervals_are_in_brackets() -> None:
-    assert with_interval({"value": 0.8, "low": 0.7123, "high": 0.9}, 3) == "0.800 (0.712 to 0.900)"
-    assert with_interval({"value": -0.0001, "low": -0.1, "high": 0.1}, 2) == "0.00 (-0.10 to 0.10)"
-    assert with_interval({"value": 0.8, "low": None, "high": None}, 2) == "0.80"
-    assert with_interval({"value": None, "low": None, "high": None}, 2) == "—"
 
 
 def test_a_slides_page_says_how_many_lesions_were_marked(report: Path) -> None:
@@ -675,10 +668,3 @@ def test_stage_times_sum_over_slides(tmp_path: Path) -> None:
         {"stage": "train", "jobs": 1, "seconds": 90.0, "longest_s": 90.0, "peak_mb": 900.0},
         {"stage": "find_tissue", "jobs": 2, "seconds": 3.5, "longest_s": 2.0, "peak_mb": 60.5},
     ]
-
-
-def test_numbers_for_people() -> None:
-    assert fixed(0.12345, 3) == "0.123"
-    assert fixed(None, 3) == fixed(float("nan"), 3) == "—"
-    assert duration(59.94) == "59.9 s"
-    assert duration(3661.4) == "1:01:01 h"

@@ -5,6 +5,7 @@
 #         results/metrics/summary.json        the same for programs, with curves, sweep and calibration
 #         results/metrics/headline.txt        the same in a few lines
 #         results/metrics/models.tsv          this model and those of evaluation.compare on the same slides
+#         results/metrics/*.svg               ROC, precision-recall, FROC, calibration, thresholds, areas, lesions by size
 
 
 rule evaluate_slide:
@@ -59,6 +60,35 @@ rule summarise:
         code=code_digest("summarise"),
     script:
         "../../scripts/summarise.py"
+
+
+rule plot_metrics:
+    """Draw the figures of all slides together."""
+    input:
+        summary="results/metrics/summary.json",
+        slides="results/metrics/slides.tsv",
+    output:
+        roc="results/metrics/roc.svg",
+        precision_recall="results/metrics/precision_recall.svg",
+        froc="results/metrics/froc.svg",
+        calibration="results/metrics/calibration.svg",
+        thresholds="results/metrics/thresholds.svg",
+        areas="results/metrics/areas.svg",
+        lesion_sizes="results/metrics/lesion_sizes.svg",
+    log:
+        "logs/plot_metrics.log",
+    benchmark:
+        "results/benchmarks/plot_metrics.tsv"
+    conda:
+        "../../envs/lesionmap.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    params:
+        code=code_digest("plot_metrics"),
+    script:
+        "../../scripts/plot_metrics.py"
 
 
 rule compare_models:
