@@ -94,8 +94,9 @@ class LesionFPN(nn.Module):
         self.fusion = FUSIONS[settings.fusion]()
         # focal loss starts stably from the prior of a rare class (Lin et al., ICCV 2017, §4.1)
         self.head.bias = nn.Parameter(torch.tensor([RARE_LESION_PRIOR]).logit())
-        self.register_buffer("mean", 255 * torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("std", 255 * torch.tensor(IMAGENET_STD).view(1, 3, 1, 1), persistent=False)
+        # on the CPU even where load_model has weights without memory: files do not hold them
+        for name, values in (("mean", IMAGENET_MEAN), ("std", IMAGENET_STD)):
+            self.register_buffer(name, 255 * torch.tensor(values, device="cpu").view(1, 3, 1, 1), persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
         """Lesion logits of RGB images.
@@ -191,8 +192,9 @@ def save_model(path: str | Path, model: LesionFPN, settings: ModelSettings, fact
 
 def load_model(path: str | Path) -> LesionFPN:
     """Rebuild the network of a model file, in evaluation mode."""
-    model = LesionFPN(ModelSettings(**load_facts(path)["architecture"]))
-    model.load_state_dict(load_file(path))
+    with torch.device("meta"):  # no random weights that the file's would replace
+        model = LesionFPN(ModelSettings(**load_facts(path)["architecture"]))
+    model.load_state_dict(load_file(path), assign=True)
     return model.eval()
 
 

@@ -94,6 +94,7 @@ class TilePasses:
             for result in self.workers.map(function, batches):
                 self.pause_point()
                 yield result
+                del result  # its gradients would live on beside those of the next ones
                 return_freed_memory()
 
     def batches(self, region: RegionTensors) -> list[MicroBatch]:
@@ -222,6 +223,7 @@ def _add_up(parts: Iterable[tuple[float, Gradients]], tensors: Sequence[Tensor])
         for tensor, gradient in zip(tensors, gradients, strict=True):
             if gradient is not None:
                 tensor.grad = gradient if tensor.grad is None else tensor.grad.add_(gradient)
+        del gradients  # not to be held while the next ones are made
     return total
 
 
