@@ -28,13 +28,14 @@ SWEPT = {  # with the other two of Okabe & Ito's colours, and a dash of its own 
     "recall": ("Recall", GREEN, ":"),
     "specificity": ("Specificity", "#CC79A7", (0, (6, 1.5, 1, 1.5, 1, 1.5))),
 }
-SIZE_LABELS = dict(zip(SIZE_NAMES, ("below 0.2 mm", "0.2 to 0.5 mm", "0.5 to 2 mm", "2 mm and more"), strict=True))
+SIZE_LABELS = dict(zip(SIZE_NAMES, ("below\n0.2 mm", "0.2 to\n0.5 mm", "0.5 to\n2 mm", "2 mm\nand more"), strict=True))
 SIZE_INCHES = (5.4, 4.4)
 WORDS_INCHES = (5.4, 1.6)
 FROC_ENDS = (1 / 8, 8.0)
 RATE_LABELS = ("¼", "½", "1", "2", "4", "8")
 SHIFT = {"test": -1, "val": 1}  # to either side, where both stand at one place
 MOST_LABELLED = 5
+ROUNDING_MM2 = 1e-5  # more than what the table of slides rounds away
 MOST_VECTORS = 1000  # that an SVG holds as shapes; more become pixels, or it would open slowly
 NOT_EVALUATED = "no slide of the split val or test has both a lesion map and a usable annotation"
 
@@ -217,8 +218,7 @@ def draw_lesion_sizes(splits: Summary) -> Figure:
         entries = [figures["lesion_recall"], *(figures[f"lesion_recall_{size}"] for size in SIZE_NAMES)]
         x = places + 0.12 * SHIFT[split]
         _dots(axes, split, x, entries, label=_cohort(split, summary))
-        _name_counts(axes, x, _lesion_counts(summary["lesions"]), SHIFT[split])
-    axes.set_xticks(places, [fill(label, 9) for label in ("all", *SIZE_LABELS.values())])
+    axes.set_xticks(places, _size_labels(defined), fontsize="small")
     axes.set(ylabel="share of annotated lesions marked", xlim=(-0.6, len(places) - 0.4), ylim=(-0.04, 1.04))
     handles = _handles(axes, splits, "lesion_recall")
     figure.legend(handles=handles, frameon=False, fontsize="small", loc="outside upper center", ncols=2)
@@ -343,16 +343,16 @@ def _outside(difference: Any, figures: Summary) -> Sequence[int]:
         return []
     excess = np.maximum(low - difference, difference - high)
     order = np.argsort(-excess, kind="stable")[:MOST_LABELLED]
-    return [int(index) for index in order if excess[index] > 0]
+    return [int(index) for index in order if excess[index] > ROUNDING_MM2]
 
 
-def _name_counts(axes: Axes, x: Any, counts: Sequence[tuple[int, int]], side: int) -> None:
-    """Write marked/annotated beside each dot, on the left (−1) or the right (1)."""
-    style: dict[str, Any] = {"ha": "right" if side < 0 else "left", "va": "center", "fontsize": "x-small"}
-    for place, (marked, annotated) in zip(x, counts, strict=True):
-        if annotated:
-            spot = (place, marked / annotated)
-            axes.annotate(f"{marked}/{annotated}", spot, (5 * side, 0), textcoords="offset points", **style)
+def _size_labels(splits: Summary) -> list[str]:
+    """Name of each size, and of each split the marked and the annotated lesions of that size."""
+    labels = ["all\n", *SIZE_LABELS.values()]
+    for split, summary in splits.items():
+        counts = _lesion_counts(summary["lesions"])
+        labels = [f"{label}\n{split} {n}/{of}" for label, (n, of) in zip(labels, counts, strict=True)]
+    return labels
 
 
 def _lesion_counts(lesions: Summary) -> list[tuple[int, int]]:

@@ -23,12 +23,23 @@ from PIL import Image
 from shapely.geometry import shape
 
 import lesionmap
+from lesionmap import model_card
 from lesionmap.figures import BLUE, VERMILION, save_svg
 from lesionmap.files import read_json, write_text
 from lesionmap.infer_settings import inference_mpp
 from lesionmap.learning_curves import published_epoch
-from lesionmap.number_format import MISSING, duration, fixed, with_interval
+from lesionmap.number_format import MISSING, counted, duration, fixed, with_interval
 from lesionmap.quarantine import quarantined
+from lesionmap.references import cited_sources
+from lesionmap.report_cohort import (
+    compared_models,
+    has_lesion,
+    lowest_dice,
+    most_false,
+    stage_times,
+    table_rows,
+    text_rows,
+)
 from lesionmap.stain import StainProfile
 from lesionmap.stain_pictures import directions, draw_stains
 
@@ -41,11 +52,8 @@ MOST_ODD_STAINS_LISTED = 100
 MOST_STAINS_LABELLED = 20
 MOST_VECTORS = 1000  # that an SVG holds as shapes; more become pixels, or it would open slowly
 FARTHEST_DIRECTION = (1.6, 1.2)  # of a stain that is drawn where it lies
-LEARNING_CURVES = "learning_curves.svg"
 STAIN_VECTORS = "stain_vectors.svg"
 SPLITS = ("train", "val", "test", "inference")
-COMPARED_FIGURES = ("dice", "auroc", "froc_score", "lesion_recall", "slide_auroc_area")
-LATER_STAGES = ("render_report", "conclude")  # what an earlier run left of them is no part of this report
 
 
 @dataclass(frozen=True)
@@ -58,10 +66,14 @@ class ReportInputs:
         Table of :func:`lesionmap.losses.list_quarantine`.
     summary, slide_table : str
         Files of :func:`lesionmap.summary.summarise`.
+    metric_figures : sequence of str
+        Files of :func:`lesionmap.cohort_figures.plot_metrics`.
     models : str or None
         File of :func:`lesionmap.model_comparison.compare_models`; None where no other model is named.
     stain_table, stain_spread : str
         Files of :func:`lesionmap.stain_cohort.compare_stains`.
+    model : str
+        The model file in use.
     history, learning_curves : str or None
         Training history, and the file of :func:`lesionmap.learning_curves.plot_learning_curves`; None where an
         existing model was used.
@@ -76,9 +88,11 @@ class ReportInputs:
     quarantine: str
     summary: str
     slide_table: str
+    metric_figures: Sequence[str]
     models: str | None
     stain_table: str
     stain_spread: str
+    model: str
     history: str | None
     learning_curves: str | None
     records: Sequence[str]
@@ -145,6 +159,11 @@ class SlideReport:
         return width * self.info["mpp"] / 1000, height * self.info["mpp"] / 1000
 
     @property
+    def oddities(self) -> list[str]:
+        """All that is odd about it, each once."""
+        return list(dict.fromkeys([*self.refusals, *self.notes, *self.stain_oddities]))
+
+    @property
     def stain_oddities(self) -> list[str]:
         """What is odd about its stain; a fit whose verdict is not ``ok`` has a flag."""
         unlike = [f"unlike the other slides: {self.stain_outlier}"] if self.stain_outlier else []
@@ -165,20 +184,37 @@ class CohortTables:
     stain_outliers: dict[str, str]
 
 
-def render_report(
-    inputs: ReportInputs, index: str, stain: str, pages: str, figures: str, *, config: dict[str, Any], benchmarks: str
-) -> None:
+@dataclass(frozen=True)
+class ReportFiles:
+    """Where the report goes, all in one folder.
+
+    Parameters
+    ----------
+    index : str
+        The cohort's page, written last.
+    stain, model : str
+        The pages of all slides' stains, and of the model.
+    script : str
+        JavaScript of the cohort's page.
+    pages, figures : str
+        Folders for the slides' pages and for all pictures; what they held is replaced.
+    """
+
+    index: str
+    stain: str
+    model: str
+    script: str
+    pages: str
+    figures: str
+
+
+def render_report(inputs: ReportInputs, files: ReportFiles, *, config: dict[str, Any], benchmarks: str) -> None:
     """Write the report, whole or not at all.
 
     Parameters
     ----------
     inputs : ReportInputs
-    index : str
-        The cohort's page, written last.
-    stain : str
-        The page of all slides' stains.
-    pages, figures : str
-        Folders beside them for the slides' pages and for all pictures; what they held is replaced.
+    files : ReportFiles
     config : dict
         The run's settings, which the report repeats.
     benchmarks : str
@@ -187,16 +223,20 @@ def render_report(
     templates = _templates()
     inputs = _without_quarantined(inputs)
     slides = _load_slides(inputs)
-    facts = _cohort_facts(inputs, slides) | {"stages": stage_times(benchmarks), "settings": _yaml(config)}
+    facts = _cohort_facts(inputs, slides, config) | {"stages": stage_times(benchmarks), "settings": _yaml(config)}
     threshold = next((slide.threshold for slide in slides), config["inference"]["threshold"])
     shared = {"config": config, "map_mpp": inference_mpp(config), "threshold": threshold}
-    text = templates.get_template("index.html.j2").render(facts, **shared)
-    stain_text = templates.get_template("stain.html.j2").render(_stain_facts(inputs, slides), **shared)
-    with _replaced(pages) as new_pages, _replaced(figures) as new_figures:
+    texts = {
+        files.script: (TEMPLATES / "report.js").read_text(encoding="utf-8"),
+        files.model: _model_page(inputs.model, templates),
+        files.stain: templates.get_template("stain.html.j2").render(_stain_facts(inputs, slides), **shared),
+        files.index: templates.get_template("index.html.j2").render(facts, **shared),
+    }
+    with _replaced(files.pages) as new_pages, _replaced(files.figures) as new_figures:
         _write_pages(new_pages, slides, templates.get_template("slide.html.j2"), shared)
         _write_pictures(new_figures, slides, inputs)
-    write_text(stain, stain_text)
-    write_text(index, text)
+    for path, text in texts.items():
+        write_text(path, text)
 
 
 def _templates() -> Environment:
@@ -207,8 +247,17 @@ def _templates() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    templates.filters |= {"fixed": fixed, "with_interval": with_interval, "duration": duration, "colour": stain_colour}
+    numbers = {"fixed": fixed, "with_interval": with_interval, "duration": duration, "counted": counted}
+    templates.filters |= numbers | model_card.FILTERS | {"colour": stain_colour, "yaml": _yaml}
     return templates
+
+
+def _model_page(model: str, templates: Environment) -> str:
+    """The model's card as a page; what the file lacks is called not recorded."""
+    lenient = templates.overlay(
+        undefined=model_card.NotRecorded, finalize=lambda value: MISSING if value is None else value
+    )
+    return lenient.get_template("model.html.j2").render(model_card.card_facts(model))
 
 
 @contextmanager
@@ -246,9 +295,9 @@ def _without_quarantined(inputs: ReportInputs) -> ReportInputs:
 def _load_slides(inputs: ReportInputs) -> list[SlideReport]:
     table = pd.read_csv(inputs.slide_table, sep="\t", converters={"slide": str})  # so that NA stays an id
     tables = CohortTables(
-        metrics={row["slide"]: row for row in _rows(table)},
+        metrics={row["slide"]: row for row in table_rows(table)},
         refusals=_refusals(inputs.quarantine),
-        stain_outliers={row["slide"]: row["outlier"].replace("_", " ") for row in _text_rows(inputs.stain_table)},
+        stain_outliers={row["slide"]: row["outlier"].replace("_", " ") for row in text_rows(inputs.stain_table)},
     )
     paths = zip(inputs.records, inputs.stains, inputs.outlines, strict=True)
     return [_load_slide(*files, tables) for files in paths]
@@ -257,7 +306,7 @@ def _load_slides(inputs: ReportInputs) -> list[SlideReport]:
 def _refusals(quarantine: str) -> dict[str, list[str]]:
     """What the stages said that could not use a slide, by slide."""
     refusals: dict[str, list[str]] = {}
-    for row in _text_rows(quarantine):
+    for row in text_rows(quarantine):
         refusals.setdefault(row["slide"], []).append(f"in quarantine since {row['stage']}: {row['finding']}")
     return refusals
 
@@ -325,8 +374,8 @@ def _write_pictures(folder: Path, slides: list[SlideReport], inputs: ReportInput
         _shrink(stain_thumbnails, folder / f"{slide.slide}_stain_thumbnails.png", STAIN_THUMBNAILS_PX)
     if slides:
         draw_stain_vectors(slides, folder / STAIN_VECTORS)
-    if inputs.learning_curves:
-        shutil.copyfile(inputs.learning_curves, folder / LEARNING_CURVES)
+    for chart in (*inputs.metric_figures, *filter(None, [inputs.learning_curves])):
+        shutil.copyfile(chart, folder / Path(chart).name)
 
 
 def _shrink(picture: str, target: Path, most_px: tuple[int, int]) -> None:
@@ -380,34 +429,24 @@ def _odd_stains(slides: Sequence[SlideReport]) -> list[SlideReport]:
     return sorted(odd, key=lambda slide: slide.stain_oddness, reverse=True)
 
 
-def _cohort_facts(inputs: ReportInputs, slides: list[SlideReport]) -> dict[str, Any]:
+def _cohort_facts(inputs: ReportInputs, slides: list[SlideReport], config: Mapping[str, Any]) -> dict[str, Any]:
     history = pd.read_csv(inputs.history) if inputs.history else None
+    summary = read_json(inputs.summary)
+    evaluated = [slide.metrics for slide in slides if slide.metrics]
     return {
         "version": lesionmap.__version__,
         "slides": slides,
         "split_counts": {split: sum(slide.split == split for slide in slides) for split in SPLITS},
-        "quarantine": _text_rows(inputs.quarantine),
-        "summary": read_json(inputs.summary),
-        "models": _models(inputs.models) if inputs.models else [],
+        "quarantine": text_rows(inputs.quarantine),
+        "summary": summary,
+        "lowest_dice": lowest_dice(evaluated),
+        "most_false": most_false(evaluated),
+        "all_have_lesion": all(map(has_lesion, evaluated)),
+        "models": compared_models(inputs.models) if inputs.models else [],
         "epochs": 0 if history is None else len(history),
         "published": None if history is None else published_epoch(history),
+        "sources": cited_sources(config["stain"], evaluated=bool(summary["splits"])),
     }
-
-
-def _models(path: str) -> list[dict[str, Any]]:
-    """Some figures of models that are compared, and what they differ by from this run's."""
-    return [
-        {key: row[key] for key in ("split", "figure", "model")}
-        | {"measured": _entry(row, "value", "low", "high")}
-        | {"difference": _entry(row, "difference", "difference_low", "difference_high")}
-        for row in _text_rows(path)
-        if row["figure"] in COMPARED_FIGURES
-    ]
-
-
-def _entry(row: dict[str, str], *columns: str) -> dict[str, float | None]:
-    numbers = (None if row[column] == "NA" else float(row[column]) for column in columns)
-    return dict(zip(("value", "low", "high"), numbers, strict=True))
 
 
 def _stain_facts(inputs: ReportInputs, slides: list[SlideReport]) -> dict[str, Any]:
@@ -420,27 +459,3 @@ def _stain_facts(inputs: ReportInputs, slides: list[SlideReport]) -> dict[str, A
         "odd_left_out": len(odd[MOST_ODD_STAINS_LISTED:]),
         "labelled": min(len(odd), MOST_STAINS_LABELLED),
     }
-
-
-def stage_times(benchmarks: str) -> list[dict[str, Any]]:
-    """Jobs, summed and longest seconds, and peak memory (MB) of each stage; empty without benchmark files."""
-    measured = [
-        pd.read_csv(path, sep="\t").assign(stage=path.relative_to(benchmarks).parts[0].removesuffix(".tsv"))
-        for path in sorted(Path(benchmarks).rglob("*.tsv"))
-    ]
-    if not measured:
-        return []
-    table = pd.concat(measured)
-    stages = table[~table["stage"].isin(LATER_STAGES)].groupby("stage")
-    times = stages.agg(jobs=("s", "size"), seconds=("s", "sum"), longest_s=("s", "max"))
-    times["peak_mb"] = stages["max_rss"].max()
-    return _rows(times.sort_values("seconds", ascending=False).reset_index())
-
-
-def _rows(table: pd.DataFrame) -> list[dict[str, Any]]:
-    return [{str(key): value for key, value in row.items()} for row in table.to_dict("records")]
-
-
-def _text_rows(path: str) -> list[dict[str, str]]:
-    """Rows of a TSV whose fields are taken as they stand."""
-    return _rows(pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False))

@@ -44,6 +44,7 @@ ARTEFACTS = [
     "metrics/slides.tsv",
     "metrics/cohort.tsv",
     "metrics/summary.json",
+    "metrics/roc.svg",
     "report/index.html",
     "report/stain.html",
     "report/slides/test_1.html",
