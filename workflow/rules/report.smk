@@ -61,7 +61,13 @@ rule render_report:
         model="results/report/model.html",
         script="results/report/report.js",
         pages=directory("results/report/slides"),
-        figures=directory("results/report/figures"),
+        figures=report(
+            directory("results/report/figures"),
+            patterns=["{slide}_{picture,overlay|stain}.{format,png|jpg}"],
+            caption="../report/slide_picture.rst",
+            category="Lesion maps and stain",
+            labels={"slide": "{slide}", "picture": "{picture}"},
+        ),
     log:
         "logs/render_report.log",
     benchmark:
