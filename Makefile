@@ -108,8 +108,8 @@ bench-exports: $(VENV)/installed ## time the exports of a map with 100,000 lesio
 	PYTHONPATH=scripts $(BIN)/python benchmarks/exports.py
 
 .PHONY: bench-report
-bench-report: chromium demo ## time the page of 200 slides in a browser, in about a minute
-	PYTHONPATH=scripts:tests/browser $(BIN)/python benchmarks/report.py $(DEMO_DIR)/results
+bench-report: chromium demo ## time the page of 200 slides (or SLIDES=2000) in a browser, in about a minute
+	PYTHONPATH=scripts:tests/browser $(BIN)/python benchmarks/report.py $(DEMO_DIR)/results $(if $(SLIDES),--slides $(SLIDES))
 
 ABLATION_STORES := $(foreach n,1 2 3 4,results/tiles/camelyon_$(n).h5)
 .PHONY: ablation

@@ -7,12 +7,14 @@ from typing import Any
 
 import yaml
 from lesionmap.bootstrap import Bootstrap
+from lesionmap.cohort_figures import MetricFigures, plot_metrics
 from lesionmap.files import read_json, write_json
-from lesionmap.report import ReportInputs, render_report
+from lesionmap.report import ReportFiles, ReportInputs, render_report
 from lesionmap.stain_cohort import compare_stains
 from lesionmap.summary import SummaryFiles, summarise
 
 DRAWS = Bootstrap(draws=1000, seed=0)
+CHARTS = ("roc", "precision_recall", "froc", "calibration", "thresholds", "areas", "lesion_sizes")
 CONFIG = Path(__file__).parents[2] / "config/config.yaml"
 
 
@@ -36,9 +38,10 @@ def render_large(results: Path, folder: Path, count: int) -> Path:
     copies = [(original, f"{original}_{n:04}") for n, original in enumerate(islice(cycle(originals), count))]
     config = yaml.safe_load(CONFIG.read_text(encoding="utf-8"))
     report = folder / "report"
-    outputs = [str(report / name) for name in ("index.html", "stain.html", "slides", "figures", "viewer")]
+    names = ("index.html", "stain.html", "model.html", "report.js", "slides", "figures", "viewer")
+    files = ReportFiles(*(str(report / name) for name in names))
     benchmarks = str(results / "benchmarks")
-    render_report(_inputs(results, folder, copies), *outputs, config=config, benchmarks=benchmarks)
+    render_report(_inputs(results, folder, copies), files, config=config, benchmarks=benchmarks)
     return report
 
 
@@ -48,14 +51,18 @@ def _inputs(results: Path, folder: Path, copies: list[tuple[str, str]]) -> Repor
     names = ("slides.tsv", "cohort.tsv", "summary.json", "headline.txt", "stain.tsv", "spread.json")
     slide_table, cohort, summary, headline, stain_table, spread = (str(folder / name) for name in names)
     summarise(metrics, SummaryFiles(slide_table, cohort, summary, headline), DRAWS, min_lesion_um=200)
+    charts = [str(folder / f"{name}.svg") for name in CHARTS]
+    plot_metrics(summary, slide_table, MetricFigures(*charts))
     compare_stains(stains, stain_table, spread)
     return ReportInputs(
         quarantine=str(results / "quarantine.tsv"),
         summary=summary,
         slide_table=slide_table,
+        metric_figures=charts,
         models=None,
         stain_table=stain_table,
         stain_spread=spread,
+        model=str(results / "model/lesionmap.safetensors"),
         history=str(results / "model/history.csv"),
         learning_curves=str(results / "model/learning_curves.svg"),
         records=list(_renamed(results / "slides", folder / "slides", copies)),

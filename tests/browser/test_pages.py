@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Page
 
-KINDS = ("index.html", "stain.html", "slides/test_1.html", "slides/new_1.html")  # new_1 has no annotation
+KINDS = ("index.html", "stain.html", "model.html", "slides/test_1.html", "slides/new_1.html")  # new_1 has no annotation
 LEAST_CONTRAST = 4.5  # of text, WCAG 2.2 AA
 
 # Texts with the ratio of their colour's luminance to that of what lies behind them, by WCAG's definition.
@@ -51,9 +51,9 @@ LOAD_ALL_PICTURES = """() => Promise.all([...document.images].map(image => {
 
 
 def all_pages(report: Path) -> list[Path]:
-    """Cohort, stain, and the demo's seven slides."""
+    """Cohort, stain, model, and the demo's seven slides."""
     pages = sorted(report.rglob("*.html"))
-    assert len(pages) >= 9
+    assert len(pages) >= 10
     return pages
 
 
@@ -79,7 +79,7 @@ def test_every_link_to_a_file_leads_to_one(page: Page, report: Path) -> None:
         links = page.eval_on_selector_all("a[href], link[href]", "all => all.map(link => link.href)")
         files = {on_disk(link) for link in links if link.startswith("file:")}
         inside = {file for file in files if file.is_relative_to(report)}
-        assert len(inside) >= 3
+        assert len(inside) >= 2
         assert [str(file) for file in files if not file.is_file()] == []
 
 
@@ -95,7 +95,7 @@ def test_every_picture_is_shown(page: Page, report: Path) -> None:
     for path in all_pages(report):
         open_page(page, path)
         pictures = page.evaluate(LOAD_ALL_PICTURES)
-        assert len(pictures) >= 2
+        assert len(pictures) >= 2 or path.name == "model.html"
         assert [source for width, source in pictures if width == 0] == []
 
 

@@ -50,3 +50,49 @@ def test_numbers_sort_as_numbers_and_gaps_come_last(table: Page, name: str) -> N
         state = table.locator("#slide-table thead th[aria-sort]")
         assert state.all_inner_texts() == [name]
         assert state.get_attribute("aria-sort") == ("descending" if falling else "ascending")
+
+
+def shown(page: Page) -> list[str]:
+    """Names of the slides that can be seen."""
+    return page.locator("#slide-table tbody tr:visible th").all_inner_texts()
+
+
+def announced(page: Page) -> str:
+    return page.locator("#slide-count[aria-live=polite]").inner_text()
+
+
+def test_words_and_the_split_narrow_the_table_down_and_the_count_is_announced(table: Page) -> None:
+    assert announced(table) == "7 of 7 shown"
+    words, split = table.get_by_label("Show slides with"), table.get_by_label("of the split")
+    words.fill("TRAIN")
+    assert (shown(table), announced(table)) == (SLIDES[:3], "3 of 7 shown")
+    words.fill("_1")
+    assert shown(table) == ["train_1", "val_1", "test_1", "new_1"]
+    split.select_option("test")
+    assert (shown(table), announced(table)) == (["test_1"], "1 of 7 shown")
+    words.fill("_1 nothing")
+    assert (shown(table), announced(table)) == ([], "0 of 7 shown")
+    words.fill("")
+    assert shown(table) == ["test_1", "test_2"]
+    split.select_option("all")
+    assert (shown(table), announced(table)) == (SLIDES, "7 of 7 shown")
+
+
+def test_the_table_is_sorted_and_filtered_by_keyboard_alone(table: Page) -> None:
+    table.get_by_label("Show slides with").focus()
+    table.keyboard.type("train")
+    table.keyboard.press("Enter")  # which sends nothing and loads nothing
+    for _ in range(3):  # the split, the table's frame, the heading Slide
+        table.keyboard.press("Tab")
+    for _ in range(2):
+        table.keyboard.press("Enter")
+    assert table.url.endswith("index.html")
+    assert shown(table) == ["train_3", "train_2", "train_1"]
+
+
+@pytest.mark.parametrize("verdict", ["ok", "odd"])
+def test_slides_are_found_by_their_verdict(table: Page, verdict: str) -> None:
+    verdicts = zip(SLIDES, column(table, "Verdict"), strict=True)
+    expected = [name for name, found in verdicts if found.split(":")[0] == verdict]
+    table.get_by_label("Show slides with").fill(verdict)
+    assert shown(table) == expected

@@ -16,7 +16,7 @@ from lesionmap.demo import DemoSlide, write_slide
 from project import COHORT, Project, jobs
 from safetensors.numpy import load_file
 
-PER_COHORT = {"summarise", "list_quarantine", "render_report", "conclude"}
+PER_COHORT = {"summarise", "plot_metrics", "list_quarantine", "render_report", "conclude"}
 ALL_SLIDES = ("train_1", "train_2", "test_1")
 
 
@@ -95,7 +95,7 @@ def test_without_stored_images_the_same_model_is_trained(project):
 
 def test_how_figures_are_summed_up_evaluates_no_slide(project):
     project.config["evaluation"] = {"min_lesion_um": 0}
-    assert project.planned() == {"summarise", "render_report", "conclude"}
+    assert project.planned() == {"summarise", "plot_metrics", "render_report", "conclude"}
 
 
 def test_what_is_shown_in_full_resolution_cuts_views_and_no_more(project):

@@ -134,16 +134,11 @@ def backbone_file(wildcards):
     return {"none": [], "imagenet": f"resources/backbone/{config['model']['backbone']}.pth"}.get(weights, weights)
 
 
+def after_manifest(path):
+    """Ask for a result of the cohort once the manifest is built, so that a touched slide makes nothing of it anew."""
+    return lambda wildcards: checkpoints.build_manifest.get() and path
+
+
 def model_file(wildcards):
     """The model to infer with: the config's, else the one that is trained."""
-    return config["model"]["path"] or after_manifest("results/model/lesionmap.safetensors")
-
-
-def history_file(wildcards):
-    """What training noted of each epoch."""
-    return after_manifest("results/model/history.csv")
-
-
-def after_manifest(path):
-    """A result of training, asked for once the manifest is built, so that a touched slide makes nothing of it anew."""
-    return checkpoints.build_manifest.get() and path
+    return config["model"]["path"] or after_manifest("results/model/lesionmap.safetensors")(wildcards)

@@ -1,6 +1,7 @@
 # Reads   everything that the run made
 # Writes  results/report/index.html    the cohort
 #         results/report/stain.html    the stains of all slides side by side
+#         results/report/model.html    the model's card
 #         results/report/slides/       a page per slide
 #         results/report/figures/      the pictures of all pages
 #         results/report/viewer/       Leaflet and what the slides' pages need around it
@@ -43,7 +44,9 @@ rule render_report:
         quarantine="results/quarantine.tsv",
         summary="results/metrics/summary.json",
         slide_table="results/metrics/slides.tsv",
+        metric_figures=rules.plot_metrics.output,
         models=branch(config["evaluation"]["compare"], then="results/metrics/models.tsv", otherwise=[]),
+        model=model_file,
         history=branch(config["model"]["path"], then=[], otherwise="results/model/history.csv"),
         learning_curves=branch(config["model"]["path"], then=[], otherwise="results/model/learning_curves.svg"),
         records=collect("results/slides/{slide}.json", slide=readable_slides),
@@ -58,8 +61,16 @@ rule render_report:
     output:
         index="results/report/index.html",
         stain="results/report/stain.html",
+        model="results/report/model.html",
+        script="results/report/report.js",
         pages=directory("results/report/slides"),
-        figures=directory("results/report/figures"),
+        figures=report(
+            directory("results/report/figures"),
+            patterns=["{slide}_{picture,overlay|stain}.{format,png|jpg}"],
+            caption="../report/slide_picture.rst",
+            category="Lesion maps and stain",
+            labels={"slide": "{slide}", "picture": "{picture}"},
+        ),
         viewer=directory("results/report/viewer"),
     log:
         "logs/render_report.log",
