@@ -41,6 +41,7 @@ from lesionmap.report_cohort import (
     table_rows,
     text_rows,
 )
+from lesionmap.software import commit, versions
 from lesionmap.stain import StainProfile
 from lesionmap.stain_pictures import directions, draw_stains
 from lesionmap.viewer_files import colour_stops, colour_tables, write_viewer
@@ -440,6 +441,8 @@ def _cohort_facts(inputs: ReportInputs, slides: list[SlideReport], config: Mappi
     evaluated = [slide.metrics for slide in slides if slide.metrics]
     return {
         "version": lesionmap.__version__,
+        "commit": commit(),
+        "versions": versions(),
         "slides": slides,
         "split_counts": {split: sum(slide.split == split for slide in slides) for split in SPLITS},
         "quarantine": text_rows(inputs.quarantine),
