@@ -11,6 +11,7 @@ CORES ?= 2
 BENCH_SLIDES := $(if $(wildcard ../shared/data/slides),,$(DEMO_DIR)/slides.tsv)
 
 SNAKEMAKE := $(BIN)/snakemake --cores $(CORES)
+DEMO_RUN := $(SNAKEMAKE) --directory $(DEMO_DIR) --configfile config/config.yaml config/demo.yaml
 
 .PHONY: help
 help: ## list the targets
@@ -30,17 +31,42 @@ $(DEMO_DIR)/slides.tsv: $(VENV)/installed
 
 .PHONY: demo
 demo: $(VENV)/installed $(DEMO_DIR)/slides.tsv ## run the whole workflow on the embedded cohort, into demo/results
-	$(SNAKEMAKE) --directory $(DEMO_DIR) --configfile config/config.yaml config/demo.yaml
+	$(DEMO_RUN)
 	@cat $(DEMO_DIR)/results/conclusion.txt
 
 .PHONY: test
 test: $(VENV)/installed ## run the unit and workflow tests
 	$(BIN)/pytest
 
+# What Debian has and pip has not: is installed where root runs make, else asked for.
+define needs
+command -v $(1) >/dev/null || { [ "$$(id -u)" = 0 ] && apt-get update -qq && apt-get install -qq --no-install-recommends $(2) >/dev/null; } \
+	|| { echo '$(1) is missing; install it: apt-get install $(2)' >&2; exit 1; }
+endef
+
+.PHONY: chromium graphviz slurm
+chromium:
+	@$(call needs,chromium,chromium fonts-dejavu-core)
+graphviz:
+	@$(call needs,dot,graphviz)
+slurm:
+	@$(call needs,slurmctld,slurmctld slurmd slurmdbd slurm-client munge mariadb-server)
+
+.PHONY: test-browser
+test-browser: chromium demo ## test the report of the demo in a real browser; as root, installs Chromium where it is missing
+	DEMO_DIR=$(DEMO_DIR) $(BIN)/pytest -n 0 tests/browser
+
 .PHONY: test-slurm
-test-slurm: $(VENV)/installed ## run a cohort on a SLURM cluster on this machine, as root, in about 8 minutes
-	tests/slurm/install.sh
+test-slurm: slurm $(VENV)/installed ## test the cluster profile on a SLURM that is set up for it, as root, in about 8 minutes
 	$(BIN)/pytest -n 0 tests/slurm
+
+.PHONY: pictures
+pictures: chromium graphviz demo ## take the pictures of the README from the demo's report
+	mkdir -p docs/pictures logs
+	PYTHONPATH=tests/browser $(BIN)/python docs/pictures.py $(DEMO_DIR)/results/report docs/pictures
+	$(DEMO_RUN) --rulegraph > logs/rules.dot
+	sed 's/color = "[^"]*", //' logs/rules.dot | tred | dot -Tsvg -Nfontname=sans-serif -Nfontsize=12 -Nheight=.4 -Npenwidth=1.2 \
+		-Epenwidth=1.2 -Earrowsize=.8 -Granksep=.3 -o docs/pictures/rules.svg
 
 .PHONY: lint
 lint: $(VENV)/installed ## check style, types and the workflow
@@ -86,6 +112,10 @@ bench-sparse: $(VENV)/installed ## map a slide of 200,000 × 200,000 px, mostly 
 .PHONY: bench-exports
 bench-exports: $(VENV)/installed ## time the exports of a map with 100,000 lesions, in about 3 minutes
 	PYTHONPATH=scripts $(BIN)/python benchmarks/exports.py
+
+.PHONY: bench-report
+bench-report: chromium demo ## time the page of 200 slides (or SLIDES=2000) in a browser, in about a minute
+	PYTHONPATH=scripts:tests/browser $(BIN)/python benchmarks/report.py $(DEMO_DIR)/results $(if $(SLIDES),--slides $(SLIDES))
 
 ABLATION_STORES := $(foreach n,1 2 3 4,results/tiles/camelyon_$(n).h5)
 .PHONY: ablation

@@ -5,5 +5,5 @@ from lesionmap.losses import RunFiles, list_quarantine
 
 with job_log(snakemake.log[0]):
     paths = snakemake.input
-    files = RunFiles(paths.records, paths.tiles, paths.outlines, [*paths.metrics, *paths.dicom])
+    files = RunFiles(paths.records, paths.tiles, paths.outlines, [*paths.metrics, *paths.dicom, *paths.views])
     list_quarantine(files, *snakemake.output)

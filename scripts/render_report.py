@@ -1,14 +1,10 @@
 """Adapter of rule render_report."""
 
 from lesionmap.logs import job_log
-from lesionmap.report import ReportInputs, render_report
+from lesionmap.report import ReportFiles, ReportInputs, render_report
 
 with job_log(snakemake.log[0]):
     paths, params = snakemake.input, snakemake.params
-    models = paths.get("models") or None
-    tables = (paths.quarantine, paths.summary, paths.slide_table, models, paths.stain_table, paths.stain_spread)
-    stains = (paths.stains, paths.stain_pictures, paths.stain_thumbnails)
-    slides = (paths.records, *stains, paths.outlines, paths.overlays)
-    options = {"config": params.config, "benchmarks": params.benchmarks}
-    training = (paths.get("history") or None, paths.get("learning_curves") or None)
-    render_report(ReportInputs(*tables, *training, *slides), *snakemake.output, **options)
+    optional = {name: paths.get(name) or None for name in ("models", "history", "learning_curves")}
+    inputs = ReportInputs(**dict(paths.items()) | optional)
+    render_report(inputs, ReportFiles(*snakemake.output), config=params.config, benchmarks=params.benchmarks)

@@ -46,19 +46,29 @@ def describe_model(model: str, output: str) -> None:
     ModelError
         If the file is no LesionMap model.
     """
+    write_text(output, _templates().get_template("model_card.md.j2").render(card_facts(model)))
+
+
+def card_facts(model: str) -> dict[str, Any]:
+    """What a card says of a model file, as :func:`describe_model` and the report need it.
+
+    Parameters
+    ----------
+    model : str
+
+    Returns
+    -------
+    dict
+        What the file holds, as far as it does; ``file``, its checksum and size; ``validation``, a row for each view;
+        ``most_slides``, how many of the slides are listed.
+    """
     facts = load_facts(model)
     epoch = facts.get("epoch", {})
-    text = (
-        _templates()
-        .get_template("model_card.md.j2")
-        .render(
-            facts,
-            file=_file_facts(model),
-            validation=[row for view in VIEWS if (row := _figures(view, epoch))],
-            most_slides=MOST_SLIDES_LISTED,
-        )
-    )
-    write_text(output, text)
+    return facts | {
+        "file": _file_facts(model),
+        "validation": [row for view in VIEWS if (row := _figures(view, epoch))],
+        "most_slides": MOST_SLIDES_LISTED,
+    }
 
 
 def _file_facts(path: str) -> dict[str, Any]:
@@ -82,7 +92,7 @@ def _templates() -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    templates.filters |= {"short": short, "rounded": rounded, "listed": listed, "code_block": code_block}
+    templates.filters |= FILTERS | {"code_block": code_block}
     return templates
 
 
@@ -110,6 +120,9 @@ def listed(values: Any) -> Any:
     if isinstance(values, dict):
         return ", ".join(f"{number} {name}" for name, number in sorted(values.items(), key=lambda item: item[1]))
     return ", ".join(str(rounded(value)) for value in values) if isinstance(values, list) else values
+
+
+FILTERS = {"short": short, "rounded": rounded, "listed": listed}
 
 
 def code_block(content: Any) -> Any:

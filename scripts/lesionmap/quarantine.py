@@ -25,8 +25,15 @@ def write_quarantined(outputs: Sequence[str], error: LesionMapError) -> None:
         write_json(path, {"quarantined": {"slide": error.slide} | as_record(error)})
 
 
+def in_folder(folder: str) -> str:
+    """Where the reason lies in place of what a result that is a folder would hold."""
+    return f"{folder}/quarantined.json"
+
+
 def quarantined(path: str) -> SlideError | None:
-    """The reason that `path` holds in place of a result; None if it is a result (or a folder)."""
+    """The reason that `path` holds in place of a result; None if it is a result."""
+    if Path(path).is_dir():
+        path = in_folder(path)
     if not Path(path).is_file():
         return None
     with open(path, "rb") as stream:

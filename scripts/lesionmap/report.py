@@ -1,14 +1,14 @@
-"""The report: pages for the cohort and one per slide, which open from disk without network or JavaScript."""
+"""The report: pages for the cohort and one per slide, which open from disk without network.
+
+They can be read without JavaScript, too; slides are then shown as pictures.
+"""
 
 import math
-import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import compress
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -23,16 +23,30 @@ from PIL import Image
 from shapely.geometry import shape
 
 import lesionmap
+from lesionmap import model_card
 from lesionmap.figures import BLUE, VERMILION, save_svg
 from lesionmap.files import read_json, write_text
+from lesionmap.folders import folder_written_whole
 from lesionmap.infer_settings import inference_mpp
 from lesionmap.learning_curves import published_epoch
+from lesionmap.number_format import MISSING, counted, duration, fixed, with_interval
 from lesionmap.quarantine import quarantined
+from lesionmap.references import cited_sources
+from lesionmap.report_cohort import (
+    compared_models,
+    has_lesion,
+    lowest_dice,
+    most_false,
+    stage_times,
+    table_rows,
+    text_rows,
+)
+from lesionmap.software import commit, versions
 from lesionmap.stain import StainProfile
 from lesionmap.stain_pictures import directions, draw_stains
+from lesionmap.viewer_files import colour_stops, colour_tables, write_viewer
 
 TEMPLATES = Path(__file__).parent / "templates/report"
-MISSING = "—"
 MOST_LESIONS_LISTED = 100
 THUMBNAIL_PX = (200, 150)
 STAIN_PICTURE_PX = (1700, 460)
@@ -41,11 +55,8 @@ MOST_ODD_STAINS_LISTED = 100
 MOST_STAINS_LABELLED = 20
 MOST_VECTORS = 1000  # that an SVG holds as shapes; more become pixels, or it would open slowly
 FARTHEST_DIRECTION = (1.6, 1.2)  # of a stain that is drawn where it lies
-LEARNING_CURVES = "learning_curves.svg"
 STAIN_VECTORS = "stain_vectors.svg"
 SPLITS = ("train", "val", "test", "inference")
-COMPARED_FIGURES = ("dice", "auroc", "froc_score", "lesion_recall", "slide_auroc_area")
-LATER_STAGES = ("render_report", "conclude")  # what an earlier run left of them is no part of this report
 
 
 @dataclass(frozen=True)
@@ -58,10 +69,14 @@ class ReportInputs:
         Table of :func:`lesionmap.losses.list_quarantine`.
     summary, slide_table : str
         Files of :func:`lesionmap.summary.summarise`.
+    metric_figures : sequence of str
+        Files of :func:`lesionmap.cohort_figures.plot_metrics`.
     models : str or None
         File of :func:`lesionmap.model_comparison.compare_models`; None where no other model is named.
     stain_table, stain_spread : str
         Files of :func:`lesionmap.stain_cohort.compare_stains`.
+    model : str
+        The model file in use.
     history, learning_curves : str or None
         Training history, and the file of :func:`lesionmap.learning_curves.plot_learning_curves`; None where an
         existing model was used.
@@ -71,14 +86,18 @@ class ReportInputs:
         Files of :func:`lesionmap.stain_match.match_slide`.
     outlines, overlays : sequence of str
         Files of :func:`lesionmap.inference.infer_slide`.
+    views : sequence of str
+        Folders of :func:`lesionmap.views.cut_view`, which lie in ``views`` beside the pages' folder.
     """
 
     quarantine: str
     summary: str
     slide_table: str
+    metric_figures: Sequence[str]
     models: str | None
     stain_table: str
     stain_spread: str
+    model: str
     history: str | None
     learning_curves: str | None
     records: Sequence[str]
@@ -87,6 +106,7 @@ class ReportInputs:
     stain_thumbnails: Sequence[str]
     outlines: Sequence[str]
     overlays: Sequence[str]
+    views: Sequence[str]
 
 
 @dataclass(frozen=True)
@@ -121,6 +141,8 @@ class SlideReport:
         By which stages it was refused, and what is odd about it.
     provenance : str
         Where its lesion map comes from, YAML.
+    viewable : bool
+        Whether there is a deep-zoom view of it.
     """
 
     slide: str
@@ -137,12 +159,18 @@ class SlideReport:
     lesion_area_mm2: float
     threshold: float
     provenance: str
+    viewable: bool
 
     @property
     def size_mm(self) -> tuple[float, float]:
         """Width and height of the scan."""
         width, height = self.info["size_lv0"]
         return width * self.info["mpp"] / 1000, height * self.info["mpp"] / 1000
+
+    @property
+    def oddities(self) -> list[str]:
+        """All that is odd about it, each once."""
+        return list(dict.fromkeys([*self.refusals, *self.notes, *self.stain_oddities]))
 
     @property
     def stain_oddities(self) -> list[str]:
@@ -165,20 +193,39 @@ class CohortTables:
     stain_outliers: dict[str, str]
 
 
-def render_report(
-    inputs: ReportInputs, index: str, stain: str, pages: str, figures: str, *, config: dict[str, Any], benchmarks: str
-) -> None:
+@dataclass(frozen=True)
+class ReportFiles:
+    """Where the report goes, all in one folder.
+
+    Parameters
+    ----------
+    index : str
+        The cohort's page, written last.
+    stain, model : str
+        The pages of all slides' stains, and of the model.
+    script : str
+        JavaScript of the cohort's page.
+    pages, figures, viewer : str
+        Folders for the slides' pages, for all pictures, and for the scripts of the slides' viewer; what they held is
+        replaced.
+    """
+
+    index: str
+    stain: str
+    model: str
+    script: str
+    pages: str
+    figures: str
+    viewer: str
+
+
+def render_report(inputs: ReportInputs, files: ReportFiles, *, config: dict[str, Any], benchmarks: str) -> None:
     """Write the report, whole or not at all.
 
     Parameters
     ----------
     inputs : ReportInputs
-    index : str
-        The cohort's page, written last.
-    stain : str
-        The page of all slides' stains.
-    pages, figures : str
-        Folders beside them for the slides' pages and for all pictures; what they held is replaced.
+    files : ReportFiles
     config : dict
         The run's settings, which the report repeats.
     benchmarks : str
@@ -187,16 +234,26 @@ def render_report(
     templates = _templates()
     inputs = _without_quarantined(inputs)
     slides = _load_slides(inputs)
-    facts = _cohort_facts(inputs, slides) | {"stages": stage_times(benchmarks), "settings": _yaml(config)}
+    facts = _cohort_facts(inputs, slides, config) | {"stages": stage_times(benchmarks), "settings": _yaml(config)}
     threshold = next((slide.threshold for slide in slides), config["inference"]["threshold"])
     shared = {"config": config, "map_mpp": inference_mpp(config), "threshold": threshold}
-    text = templates.get_template("index.html.j2").render(facts, **shared)
-    stain_text = templates.get_template("stain.html.j2").render(_stain_facts(inputs, slides), **shared)
-    with _replaced(pages) as new_pages, _replaced(figures) as new_figures:
+    shared |= {"colour_tables": colour_tables(), "colour_stops": colour_stops()}
+    texts = {
+        files.script: (TEMPLATES / "report.js").read_text(encoding="utf-8"),
+        files.model: _model_page(inputs.model, templates),
+        files.stain: templates.get_template("stain.html.j2").render(_stain_facts(inputs, slides), **shared),
+        files.index: templates.get_template("index.html.j2").render(facts, **shared),
+    }
+    with (
+        folder_written_whole(files.pages) as new_pages,
+        folder_written_whole(files.figures) as new_figures,
+        folder_written_whole(files.viewer) as new_viewer,
+    ):
+        write_viewer(new_viewer)
         _write_pages(new_pages, slides, templates.get_template("slide.html.j2"), shared)
         _write_pictures(new_figures, slides, inputs)
-    write_text(stain, stain_text)
-    write_text(index, text)
+    for path, text in texts.items():
+        write_text(path, text)
 
 
 def _templates() -> Environment:
@@ -207,40 +264,17 @@ def _templates() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    templates.filters |= {"fixed": fixed, "with_interval": with_interval, "duration": duration, "colour": stain_colour}
+    numbers = {"fixed": fixed, "with_interval": with_interval, "duration": duration, "counted": counted}
+    templates.filters |= numbers | model_card.FILTERS | {"colour": stain_colour, "yaml": _yaml}
     return templates
 
 
-@contextmanager
-def _replaced(target: str) -> Iterator[Path]:
-    """Give an empty folder to fill; put it in the place of `target` if the block succeeds."""
-    parent = Path(target).parent
-    parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(dir=parent, prefix=".draft-") as draft:
-        made = Path(draft, "made")  # inside, because a temporary folder itself is private to its user
-        made.mkdir()
-        yield made
-        shutil.rmtree(target, ignore_errors=True)
-        os.replace(made, target)
-
-
-def fixed(value: float | None, digits: int) -> str:
-    """`value` with so many decimals; a dash where there is none."""
-    return MISSING if value is None or math.isnan(value) else f"{value:z.{digits}f}"
-
-
-def with_interval(entry: Mapping[str, Any], digits: int) -> str:
-    """A figure with so many decimals and its confidence interval, if it has one."""
-    value = fixed(entry["value"], digits)
-    return value if entry["low"] is None else f"{value} ({entry['low']:z.{digits}f} to {entry['high']:z.{digits}f})"
-
-
-def duration(seconds: float) -> str:
-    """Seconds as h:mm:ss, or with one decimal below a minute."""
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes // 60}:{minutes % 60:02}:{rest:02} h"
+def _model_page(model: str, templates: Environment) -> str:
+    """The model's card as a page; what the file lacks is called not recorded."""
+    lenient = templates.overlay(
+        undefined=model_card.NotRecorded, finalize=lambda value: MISSING if value is None else value
+    )
+    return lenient.get_template("model.html.j2").render(model_card.card_facts(model))
 
 
 def stain_colour(row: Sequence[float], concentration: float) -> str:
@@ -259,29 +293,30 @@ def _without_quarantined(inputs: ReportInputs) -> ReportInputs:
         stain_thumbnails=list(compress(inputs.stain_thumbnails, mapped)),
         outlines=list(compress(inputs.outlines, mapped)),
         overlays=list(compress(inputs.overlays, mapped)),
+        views=list(compress(inputs.views, mapped)),
     )
 
 
 def _load_slides(inputs: ReportInputs) -> list[SlideReport]:
     table = pd.read_csv(inputs.slide_table, sep="\t", converters={"slide": str})  # so that NA stays an id
     tables = CohortTables(
-        metrics={row["slide"]: row for row in _rows(table)},
+        metrics={row["slide"]: row for row in table_rows(table)},
         refusals=_refusals(inputs.quarantine),
-        stain_outliers={row["slide"]: row["outlier"].replace("_", " ") for row in _text_rows(inputs.stain_table)},
+        stain_outliers={row["slide"]: row["outlier"].replace("_", " ") for row in text_rows(inputs.stain_table)},
     )
-    paths = zip(inputs.records, inputs.stains, inputs.outlines, strict=True)
+    paths = zip(inputs.records, inputs.stains, inputs.outlines, inputs.views, strict=True)
     return [_load_slide(*files, tables) for files in paths]
 
 
 def _refusals(quarantine: str) -> dict[str, list[str]]:
     """What the stages said that could not use a slide, by slide."""
     refusals: dict[str, list[str]] = {}
-    for row in _text_rows(quarantine):
+    for row in text_rows(quarantine):
         refusals.setdefault(row["slide"], []).append(f"in quarantine since {row['stage']}: {row['finding']}")
     return refusals
 
 
-def _load_slide(record: str, stain: str, outlines: str, tables: CohortTables) -> SlideReport:
+def _load_slide(record: str, stain: str, outlines: str, view: str, tables: CohortTables) -> SlideReport:
     slide, match, lesions = read_json(record), read_json(stain), read_json(outlines)
     name = slide["slide"]
     lost = len(lesions["unreadable"])
@@ -306,6 +341,7 @@ def _load_slide(record: str, stain: str, outlines: str, tables: CohortTables) ->
         lesion_area_mm2=sum(map(_area_mm2, lesions["features"])),
         threshold=lesions["threshold"],
         provenance=_yaml(lesions["provenance"]),
+        viewable=not quarantined(view),
     )
 
 
@@ -344,8 +380,8 @@ def _write_pictures(folder: Path, slides: list[SlideReport], inputs: ReportInput
         _shrink(stain_thumbnails, folder / f"{slide.slide}_stain_thumbnails.png", STAIN_THUMBNAILS_PX)
     if slides:
         draw_stain_vectors(slides, folder / STAIN_VECTORS)
-    if inputs.learning_curves:
-        shutil.copyfile(inputs.learning_curves, folder / LEARNING_CURVES)
+    for chart in (*inputs.metric_figures, *filter(None, [inputs.learning_curves])):
+        shutil.copyfile(chart, folder / Path(chart).name)
 
 
 def _shrink(picture: str, target: Path, most_px: tuple[int, int]) -> None:
@@ -399,34 +435,26 @@ def _odd_stains(slides: Sequence[SlideReport]) -> list[SlideReport]:
     return sorted(odd, key=lambda slide: slide.stain_oddness, reverse=True)
 
 
-def _cohort_facts(inputs: ReportInputs, slides: list[SlideReport]) -> dict[str, Any]:
+def _cohort_facts(inputs: ReportInputs, slides: list[SlideReport], config: Mapping[str, Any]) -> dict[str, Any]:
     history = pd.read_csv(inputs.history) if inputs.history else None
+    summary = read_json(inputs.summary)
+    evaluated = [slide.metrics for slide in slides if slide.metrics]
     return {
         "version": lesionmap.__version__,
+        "commit": commit(),
+        "versions": versions(),
         "slides": slides,
         "split_counts": {split: sum(slide.split == split for slide in slides) for split in SPLITS},
-        "quarantine": _text_rows(inputs.quarantine),
-        "summary": read_json(inputs.summary),
-        "models": _models(inputs.models) if inputs.models else [],
+        "quarantine": text_rows(inputs.quarantine),
+        "summary": summary,
+        "lowest_dice": lowest_dice(evaluated),
+        "most_false": most_false(evaluated),
+        "all_have_lesion": all(map(has_lesion, evaluated)),
+        "models": compared_models(inputs.models) if inputs.models else [],
         "epochs": 0 if history is None else len(history),
         "published": None if history is None else published_epoch(history),
+        "sources": cited_sources(config["stain"], evaluated=bool(summary["splits"])),
     }
-
-
-def _models(path: str) -> list[dict[str, Any]]:
-    """Some figures of models that are compared, and what they differ by from this run's."""
-    return [
-        {key: row[key] for key in ("split", "figure", "model")}
-        | {"measured": _entry(row, "value", "low", "high")}
-        | {"difference": _entry(row, "difference", "difference_low", "difference_high")}
-        for row in _text_rows(path)
-        if row["figure"] in COMPARED_FIGURES
-    ]
-
-
-def _entry(row: dict[str, str], *columns: str) -> dict[str, float | None]:
-    numbers = (None if row[column] == "NA" else float(row[column]) for column in columns)
-    return dict(zip(("value", "low", "high"), numbers, strict=True))
 
 
 def _stain_facts(inputs: ReportInputs, slides: list[SlideReport]) -> dict[str, Any]:
@@ -439,27 +467,3 @@ def _stain_facts(inputs: ReportInputs, slides: list[SlideReport]) -> dict[str, A
         "odd_left_out": len(odd[MOST_ODD_STAINS_LISTED:]),
         "labelled": min(len(odd), MOST_STAINS_LABELLED),
     }
-
-
-def stage_times(benchmarks: str) -> list[dict[str, Any]]:
-    """Jobs, summed and longest seconds, and peak memory (MB) of each stage; empty without benchmark files."""
-    measured = [
-        pd.read_csv(path, sep="\t").assign(stage=path.relative_to(benchmarks).parts[0].removesuffix(".tsv"))
-        for path in sorted(Path(benchmarks).rglob("*.tsv"))
-    ]
-    if not measured:
-        return []
-    table = pd.concat(measured)
-    stages = table[~table["stage"].isin(LATER_STAGES)].groupby("stage")
-    times = stages.agg(jobs=("s", "size"), seconds=("s", "sum"), longest_s=("s", "max"))
-    times["peak_mb"] = stages["max_rss"].max()
-    return _rows(times.sort_values("seconds", ascending=False).reset_index())
-
-
-def _rows(table: pd.DataFrame) -> list[dict[str, Any]]:
-    return [{str(key): value for key, value in row.items()} for row in table.to_dict("records")]
-
-
-def _text_rows(path: str) -> list[dict[str, str]]:
-    """Rows of a TSV whose fields are taken as they stand."""
-    return _rows(pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False))

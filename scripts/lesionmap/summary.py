@@ -9,7 +9,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from lesionmap.bootstrap import LEAST_PATIENTS, LEVEL, Bootstrap
-from lesionmap.cohort import SWEEP, SlideTable, with_intervals
+from lesionmap.cohort import SIZE_NAMES, SWEEP, SlideTable, with_intervals
 from lesionmap.files import read_json, write_json, write_table, write_text, written_whole
 from lesionmap.froc import froc_curve
 from lesionmap.metrics import Histograms, binary_metrics, calibration_sums
@@ -33,7 +33,8 @@ class SummaryFiles:
     cohort : str
         TSV, one row per split and figure.
     summary : str
-        JSON: per split its figures, threshold sweep, calibration, FROC curve and histograms; and the bootstrap.
+        JSON: per split its figures, threshold sweep, calibration, FROC curve, lesions by size and histograms; and the
+        bootstrap.
     headline : str
         Text: Dice and AUROC of each split and of each of its slides.
     """
@@ -89,6 +90,7 @@ def summary_of(table: SlideTable, bootstrap: Bootstrap) -> dict[str, Any]:
         "sweep": [{"threshold": threshold, **_at(entries, threshold)} for threshold in SWEEP],
         "calibration": _calibration(pooled),
         "froc": {"false_per_slide": false.tolist(), "sensitivity": sensitivity.tolist() if n_lesions else None},
+        "lesions": _lesions(table.by_size.sum(axis=0)),
         "histograms": pooled.tolist(),
     }
 
@@ -104,6 +106,12 @@ def _calibration(counts: NDArray[np.int64]) -> list[dict[str, float]]:
     bins = zip(*(part.tolist() for part in sums), strict=True)
     names = ("pixels", "mean_probability", "share_of_lesion")
     return [dict(zip(names, (n, total / n, lesion / n), strict=True)) for n, total, lesion in bins if n]
+
+
+def _lesions(by_size: NDArray[np.int64]) -> dict[str, dict[str, int]]:
+    """Annotated lesions of each size, and those of them that the map marks; by_size: (4, 2)."""
+    counts = (dict(zip(("annotated", "marked"), pair, strict=True)) for pair in by_size.tolist())
+    return dict(zip(SIZE_NAMES, counts, strict=True))
 
 
 def _row(record: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,12 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 PROGRAMS = ("slurmctld", "slurmd", "slurmdbd", "sbatch", "sacct", "munged", "mariadbd")
-# Where SLURM and its accounting look by themselves, whatever the environment says, which Snakemake's jobs clear of it.
-SYSTEM_FILES = {
-    "slurm.conf": Path("/etc/slurm/slurm.conf"),
-    "gres.conf": Path("/etc/slurm/gres.conf"),
-    "munge.socket": Path("/run/munge/munge.socket.2"),
-}
+# Where SLURM looks by itself, whatever the environment says: Snakemake's jobs clear that of all that is SLURM's.
+SYSTEM_FILES = [Path("/etc/slurm/slurm.conf"), Path("/etc/slurm/gres.conf")]
+MUNGE_SOCKET = Path("/run/munge/munge.socket.2")
 
 CONF = """\
 ClusterName=lesionmap
@@ -104,9 +101,12 @@ class Cluster:
     def stop(self) -> None:
         self.query("scancel", "--user=root")
         time.sleep(1)
-        for name in ("slurmd-cpu1", "slurmd-gpu1", "slurmctld", "slurmdbd", "mariadbd", "munged"):
+        for name in ("slurmd-cpu1", "slurmd-gpu1", "slurmctld", "slurmdbd", "mariadbd"):
             self._kill(name)
-        for link in SYSTEM_FILES.values():
+        if (self.folder / "munged.pid").exists():
+            self._kill("munged")
+            MUNGE_SOCKET.unlink()
+        for link in SYSTEM_FILES:
             link.unlink()
 
     def start_controller(self) -> None:
@@ -138,16 +138,20 @@ class Cluster:
         accounting = self.folder / "slurmdbd.conf"
         accounting.write_text(ACCOUNTING.format(folder=self.folder, password=password))
         accounting.chmod(0o600)
-        for name, link in SYSTEM_FILES.items():
+        for link in SYSTEM_FILES:
             link.parent.mkdir(exist_ok=True)
-            link.symlink_to(self.folder / name)
+            link.symlink_to(self.folder / link.name)
 
     def _start_munge(self) -> None:
+        """Unless this machine's own runs."""
+        if MUNGE_SOCKET.exists():
+            return
+        MUNGE_SOCKET.parent.mkdir(exist_ok=True)
         key = self.folder / "munge.key"
         key.write_bytes(secrets.token_bytes(1024))
         key.chmod(0o600)
         files = [f"--{name}-file={self.folder}/munged.{name}" for name in ("pid", "log", "seed")]
-        run("munged", "--force", f"--key-file={key}", f"--socket={self.folder}/munge.socket", *files)
+        run("munged", "--force", f"--key-file={key}", f"--socket={MUNGE_SOCKET}", *files)
 
     def _start_database(self, password: str) -> None:
         data, log = self.folder / "database", open(self.folder / "mariadbd.log", "w")  # noqa: SIM115 # the daemon's

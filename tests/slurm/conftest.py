@@ -22,9 +22,9 @@ SITE = {
 @pytest.fixture(scope="session")
 def cluster(tmp_path_factory) -> Iterator[Cluster]:
     missing = [program for program in PROGRAMS if not find(program)]
-    assert not missing, f"{missing} are missing: run tests/slurm/install.sh"
+    assert not missing, f"{missing} are missing: run make test-slurm"
     assert os.getuid() == 0, "run as root: SLURM's configuration must be in /etc/slurm"
-    present = [str(path) for path in SYSTEM_FILES.values() if path.exists()]
+    present = [str(path) for path in SYSTEM_FILES if path.exists()]
     assert not present, f"this machine has a SLURM already, which is not to be disturbed: {present}"
     cluster = Cluster(tmp_path_factory.mktemp("slurm"))
     cluster.start()

@@ -126,13 +126,14 @@ def test_training_gives_way_goes_on_where_it_was_and_outlives_the_controller(pro
     assert total / 3 <= done < total
 
 
-def test_neighbouring_slides_share_a_job(project, cluster):
-    """Of four slides whose inspections are one job; as are those of what follows."""
-    for name, members in {"inspect": 4, "match": 3, "infer": 3, "results": 1}.items():
-        (job,) = cluster.jobs(f"rule_{name}")
-        assert job["NumCPUs"] == ("2" if name == "infer" else "1")
-        minutes = {"inspect": 20, "match": 5, "infer": 60, "results": 10}[name] * members
-        assert job["TimeLimit"] == f"{minutes // 60:02d}:{minutes % 60:02d}:00"
+@pytest.mark.parametrize(
+    ("group", "cpus", "minutes"),
+    [("inspect", 1, 4 * 20), ("match", 1, 3 * 5), ("infer", 2, 3 * 60), ("views", 2, 3 * 60), ("results", 1, 10)],
+)
+def test_neighbouring_slides_share_a_job_and_take_turns_in_it(project, cluster, group, cpus, minutes):
+    (job,) = cluster.jobs(f"rule_{group}_0")
+    assert job["NumCPUs"] == str(cpus)
+    assert job["TimeLimit"] == f"{minutes // 60:02d}:{minutes % 60:02d}:00"
 
 
 def test_the_results_are_those_of_a_run_without_a_cluster(project, tmp_path):

@@ -74,7 +74,7 @@ def test_what_is_evaluated_retrains_nothing(copy_of_scripts):
 
 def test_how_a_cohort_is_summed_up_evaluates_no_slide(copy_of_scripts):
     found = changed_rules(copy_of_scripts, "lesionmap/cohort.py", "AGREEMENT_SD = 1.96", "AGREEMENT_SD = 2")
-    assert found == {"summarise", "compare_models"}
+    assert found == {"summarise", "plot_metrics", "compare_models"}
 
 
 def test_an_adapter_and_a_template_count(copy_of_scripts):

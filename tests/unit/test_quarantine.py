@@ -3,7 +3,7 @@ import json
 import pytest
 from lesionmap.errors import AnnotationError, SettingsError, SlideError
 from lesionmap.files import write_json
-from lesionmap.quarantine import quarantined, slide_job, usable, write_quarantined
+from lesionmap.quarantine import in_folder, quarantined, slide_job, usable, write_quarantined
 
 pytestmark = pytest.mark.slides
 
@@ -63,3 +63,13 @@ def test_errors_that_are_not_the_slides_fail_the_job(tmp_path, paths, error):
 def test_folders_and_absent_files_are_no_reasons(tmp_path):
     assert quarantined(str(tmp_path)) is None
     assert quarantined(str(tmp_path / "absent")) is None
+
+
+def test_the_reason_of_a_folder_lies_in_it(tmp_path):
+    folder = tmp_path / "view"
+    folder.mkdir()
+    (folder / "view.js").write_text("{}")
+    assert quarantined(str(folder)) is None
+    write_quarantined([in_folder(str(folder))], REASON)
+    assert str(quarantined(str(folder))) == str(REASON)
+    assert quarantined(str(tmp_path / "nowhere")) is None

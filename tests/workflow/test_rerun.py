@@ -16,7 +16,7 @@ from lesionmap.demo import DemoSlide, write_slide
 from project import COHORT, Project, jobs
 from safetensors.numpy import load_file
 
-PER_COHORT = {"summarise", "list_quarantine", "render_report", "conclude"}
+PER_COHORT = {"summarise", "plot_metrics", "list_quarantine", "render_report", "conclude"}
 ALL_SLIDES = ("train_1", "train_2", "test_1")
 
 
@@ -26,7 +26,8 @@ def of(rule, *slides):
 
 def after_training():
     trained = {"train", "plot_learning_curves", "describe_model", "summarise_tiles"}
-    return trained | of("infer_slide", *ALL_SLIDES) | of("evaluate_slide", "test_1") | PER_COHORT
+    mapped = of("infer_slide", *ALL_SLIDES) | of("cut_view", *ALL_SLIDES) | of("evaluate_slide", "test_1")
+    return trained | mapped | PER_COHORT
 
 
 def normalised_anew():
@@ -38,7 +39,7 @@ def added(project, slide):
     """Add a slide to the cohort; its own jobs."""
     with open(project.folder / "slides.tsv", "a", encoding="utf-8") as sheet:
         sheet.write(write_slide(project.folder, None, slide))
-    rules = ["inspect_slide", "find_tissue", "fit_stain", "match_stain", "infer_slide"]
+    rules = ["inspect_slide", "find_tissue", "fit_stain", "match_stain", "infer_slide", "cut_view"]
     if slide.split == "train":
         rules += ["import_annotation", "extract_tiles"]
     return {f"{rule}:{slide.name}" for rule in rules}
@@ -94,7 +95,17 @@ def test_without_stored_images_the_same_model_is_trained(project):
 
 def test_how_figures_are_summed_up_evaluates_no_slide(project):
     project.config["evaluation"] = {"min_lesion_um": 0}
-    assert project.planned() == {"summarise", "render_report", "conclude"}
+    assert project.planned() == {"summarise", "plot_metrics", "render_report", "conclude"}
+
+
+def test_what_is_shown_in_full_resolution_cuts_views_and_no_more(project):
+    project.config["report"] = {"detail": "none"}
+    views = project.folder / "results/report/views"
+    assert list((views / "test_1/slide").glob("1/*.jpg"))
+    expected = of("cut_view", *ALL_SLIDES) | {"list_quarantine", "render_report", "conclude"}
+    assert project.planned() == expected
+    assert not list((views / "test_1/slide").glob("1/*.jpg"))
+    assert "Nothing to be done" in project.run()
 
 
 def test_another_model_is_put_beside_this_one(project):
@@ -135,7 +146,7 @@ def test_a_new_training_slide_leaves_the_others_as_they_are_while_the_choice_sta
     project.run(*stores)  # chooses train_1
     own = added(project, replace(like, name="new_1"))  # draws the median to its stain
     stores.append("results/tiles/new_1.h5")
-    expected = own - {"infer_slide:new_1"} | {"build_manifest", "choose_reference"}
+    expected = own - {"infer_slide:new_1", "cut_view:new_1"} | {"build_manifest", "choose_reference"}
     if chosen != "train_1":
         expected |= of("match_stain", "train_1", "train_2") | of("extract_tiles", "train_1", "train_2")
     assert project.planned(*stores) == expected

@@ -1,8 +1,11 @@
 """What a whole run leaves, and what a user is told when something is wrong."""
 
 import json
+import re
+import shutil
 import subprocess
 import sys
+import zipfile
 
 import h5py
 import numpy as np
@@ -44,9 +47,13 @@ ARTEFACTS = [
     "metrics/slides.tsv",
     "metrics/cohort.tsv",
     "metrics/summary.json",
+    "metrics/roc.svg",
     "report/index.html",
     "report/stain.html",
     "report/slides/test_1.html",
+    "report/viewer/leaflet.js",
+    "report/views/test_1/view.js",
+    "report/views/train_1/slide/0/0_0.jpg",
     "conclusion.txt",
 ]
 
@@ -175,6 +182,7 @@ def test_a_blank_slide_goes_into_quarantine_with_all_that_follows(project):
     results = project.folder / "results"
     assert "no tissue was found" in (results / "report/index.html").read_text()
     assert not (results / "report/slides/test_1.html").exists()
+    assert "find_tissue" in (results / "report/views/test_1/quarantined.json").read_text()
     for name in ("stain/fits/test_1.json", "stain/test_1.png", "metrics/test_1.json"):
         assert "find_tissue" in (results / name).read_text()
     for name in ("probability.ome.tif", "lesions.tif", "lesions.tsv", "lesions.dcm"):
@@ -306,6 +314,43 @@ def test_config_mistakes_are_said(project, section, key, value, message):
     printed = project.run(ok=False)
     assert message in printed
     assert "Remedy: " in printed
+
+
+def test_snakemakes_own_report_has_every_figure_with_its_caption(project):
+    shutil.copytree(project.folder / "results/metrics", project.folder / "other")
+    project.config["evaluation"] = {"compare": {"the same": "other"}}
+    project.run()
+    project.run("--report", "report.zip")
+    with zipfile.ZipFile(project.folder / "report.zip") as folder:
+        page = folder.read("report/report.html").decode()
+        parts = {path.rsplit("/", 1)[-1]: folder.getinfo(path).file_size for path in folder.namelist()}
+    results = json.loads(re.search(r"var results = (\{.*\});", page)[1])
+    charts = ("roc", "precision_recall", "froc", "calibration", "thresholds", "areas", "lesion_sizes")
+    of_cohort = {f"results/metrics/{name}.svg" for name in charts}
+    of_cohort |= {f"results/metrics/{name}.tsv" for name in ("slides", "cohort", "models")}
+    of_cohort |= {"results/model/learning_curves.svg", "results/model/MODEL_CARD.md"}
+    pictures = [("overlay", "png"), ("stain", "jpg")]
+    of_slides = {
+        f"results/report/figures/{slide}_{picture}.{kind}": {"slide": slide, "picture": picture}
+        for slide in ("train_1", "train_2", "test_1")
+        for picture, kind in pictures
+    }
+    assert set(results) == of_cohort | of_slides.keys()
+    for path, entry in results.items():
+        assert entry["caption"].count("<p>") >= 1
+        assert "system-message" not in entry["caption"]  # of docutils, if a caption is not valid
+        assert entry["labels"] == of_slides.get(path, entry["labels"])
+        assert parts[path.rsplit("/", 1)[-1]] > 0
+    assert "<p>Slide test_1 as scanned." in results["results/report/figures/test_1_overlay.png"]["caption"]
+    description = json.loads(re.search(r"var workflow_desc = (\".*\");", page)[1])
+    assert "The model was trained on the sheet" in description
+    assert "system-message" not in description
+
+
+def test_every_caption_is_of_an_output():
+    rules = "".join(path.read_text() for path in (ROOT / "workflow/rules").glob("*.smk"))
+    captions = {path.name for path in (ROOT / "workflow/report").glob("*.rst")}
+    assert set(re.findall(r"report/(\w+\.rst)", rules)) == captions - {"workflow.rst"}
 
 
 def test_lint_is_clean():

@@ -13,6 +13,7 @@ localrules:
     describe_model,
     list_quarantine,
     plot_learning_curves,
+    plot_metrics,
     summarise_tiles,
 
 

@@ -37,6 +37,11 @@ def annotation_file(wildcards):
     return SLIDES[wildcards.slide].annotation
 
 
+def shown_annotation(wildcards):
+    """The slide's annotation in canonical form; nothing for a slide that needs none."""
+    return [] if SLIDES[wildcards.slide].split == "inference" else f"results/annotations/{wildcards.slide}.geojson"
+
+
 def slide_row(wildcards):
     """The slide's row of the sheet, as far as its inspection needs it."""
     return {key: value for key, value in vars(SLIDES[wildcards.slide]).items() if key not in ("mask_mpp", "patient")}
@@ -115,10 +120,7 @@ def reference_candidates(wildcards):
 
 
 def reference_files(wildcards):
-    """What holds the stain that the slide is brought to; known once that is chosen.
-
-    The choice itself is read here and is no input: while it stays the same, nothing is normalised again.
-    """
+    """What holds the stain that slides are brought to. The choice is no input: while it stays, none is made anew."""
     choice = Path("results/stain/reference/profile.json")
     if REFERENCE_FILE or not choice.exists():
         return [REFERENCE_FILE] if REFERENCE_FILE else []
@@ -129,20 +131,14 @@ def reference_files(wildcards):
 def backbone_file(wildcards):
     """Where the backbone's weights come from; nothing for random ones."""
     weights = config["model"]["weights"]
-    ours = {"none": [], "imagenet": f"resources/backbone/{config['model']['backbone']}.pth"}
-    return ours.get(weights, weights)
+    return {"none": [], "imagenet": f"resources/backbone/{config['model']['backbone']}.pth"}.get(weights, weights)
+
+
+def after_manifest(path):
+    """Ask for a result of the cohort once the manifest is built, so that a touched slide makes nothing of it anew."""
+    return lambda wildcards: checkpoints.build_manifest.get() and path
 
 
 def model_file(wildcards):
     """The model to infer with: the config's, else the one that is trained."""
-    return config["model"]["path"] or after_manifest("results/model/lesionmap.safetensors")
-
-
-def history_file(wildcards):
-    """What training noted of each epoch."""
-    return after_manifest("results/model/history.csv")
-
-
-def after_manifest(path):
-    """A result of training, asked for once the manifest is built, so that a touched slide makes nothing of it anew."""
-    return checkpoints.build_manifest.get() and path
+    return config["model"]["path"] or after_manifest("results/model/lesionmap.safetensors")(wildcards)

@@ -5,6 +5,7 @@
 #         results/metrics/summary.json        the same for programs, with curves, sweep and calibration
 #         results/metrics/headline.txt        the same in a few lines
 #         results/metrics/models.tsv          this model and those of evaluation.compare on the same slides
+#         results/metrics/*.svg               ROC, precision-recall, FROC, calibration, thresholds, areas, lesions by size
 
 
 rule evaluate_slide:
@@ -41,8 +42,18 @@ rule summarise:
     input:
         collect("results/metrics/{slide}.json", slide=evaluated_slides),
     output:
-        slides="results/metrics/slides.tsv",
-        cohort="results/metrics/cohort.tsv",
+        slides=report(
+            "results/metrics/slides.tsv",
+            caption="../report/slides_table.rst",
+            category="Tables",
+            labels={"table": "figures by slide"},
+        ),
+        cohort=report(
+            "results/metrics/cohort.tsv",
+            caption="../report/cohort_table.rst",
+            category="Tables",
+            labels={"table": "figures by split"},
+        ),
         summary="results/metrics/summary.json",
         headline="results/metrics/headline.txt",
     log:
@@ -63,13 +74,82 @@ rule summarise:
         "../../scripts/summarise.py"
 
 
+rule plot_metrics:
+    """Draw the figures of all slides together."""
+    input:
+        summary=after_manifest("results/metrics/summary.json"),
+        slides=after_manifest("results/metrics/slides.tsv"),
+    output:
+        roc=report(
+            "results/metrics/roc.svg",
+            caption="../report/roc.rst",
+            category="Agreement",
+            labels={"figure": "ROC curve of pixels"},
+        ),
+        precision_recall=report(
+            "results/metrics/precision_recall.svg",
+            caption="../report/precision_recall.rst",
+            category="Agreement",
+            labels={"figure": "precision–recall curve of pixels"},
+        ),
+        froc=report(
+            "results/metrics/froc.svg",
+            caption="../report/froc.rst",
+            category="Agreement",
+            labels={"figure": "lesions found against false lesions (FROC)"},
+        ),
+        calibration=report(
+            "results/metrics/calibration.svg",
+            caption="../report/calibration.rst",
+            category="Agreement",
+            labels={"figure": "calibration"},
+        ),
+        thresholds=report(
+            "results/metrics/thresholds.svg",
+            caption="../report/thresholds.rst",
+            category="Agreement",
+            labels={"figure": "choice of the threshold"},
+        ),
+        areas=report(
+            "results/metrics/areas.svg",
+            caption="../report/areas.rst",
+            category="Agreement",
+            labels={"figure": "marked and annotated area (Bland–Altman)"},
+        ),
+        lesion_sizes=report(
+            "results/metrics/lesion_sizes.svg",
+            caption="../report/lesion_sizes.rst",
+            category="Agreement",
+            labels={"figure": "lesions marked, by size"},
+        ),
+    log:
+        "logs/plot_metrics.log",
+    benchmark:
+        "results/benchmarks/plot_metrics.tsv"
+    conda:
+        "../../envs/lesionmap.yaml"
+    threads: 1
+    resources:
+        mem_mb=grows(1000),
+        runtime=grows(10),
+    params:
+        code=code_digest("plot_metrics"),
+    script:
+        "../../scripts/plot_metrics.py"
+
+
 rule compare_models:
     """Put the figures of several models on the same slides side by side."""
     input:
         own=collect("results/metrics/{slide}.json", slide=evaluated_slides),
         others=list(config["evaluation"]["compare"].values()),
     output:
-        "results/metrics/models.tsv",
+        report(
+            "results/metrics/models.tsv",
+            caption="../report/models_table.rst",
+            category="Tables",
+            labels={"table": "models compared"},
+        ),
     log:
         "logs/compare_models.log",
     benchmark:

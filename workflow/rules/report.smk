@@ -1,8 +1,10 @@
 # Reads   everything that the run made
 # Writes  results/report/index.html    the cohort
 #         results/report/stain.html    the stains of all slides side by side
+#         results/report/model.html    the model's card
 #         results/report/slides/       a page per slide
 #         results/report/figures/      the pictures of all pages
+#         results/report/viewer/       Leaflet and what the slides' pages need around it
 #         results/quarantine.tsv       slides that some stage could not use: stage, finding, remedy
 #         results/unreadable.tsv       parts of the other slides that could not be read
 #         results/conclusion.txt       headline figures, quarantine, what is odd
@@ -16,6 +18,7 @@ rule list_quarantine:
         outlines=collect("results/lesions/{slide}/lesions.geojson", slide=readable_slides),
         metrics=collect("results/metrics/{slide}.json", slide=evaluated_slides),
         dicom=collect("results/lesions/{slide}/lesions.dcm", slide=dicom_slides),
+        views=collect("results/report/views/{slide}", slide=readable_slides),
     output:
         quarantine="results/quarantine.tsv",
         unreadable="results/unreadable.tsv",
@@ -41,7 +44,9 @@ rule render_report:
         quarantine="results/quarantine.tsv",
         summary="results/metrics/summary.json",
         slide_table="results/metrics/slides.tsv",
+        metric_figures=rules.plot_metrics.output,
         models=branch(config["evaluation"]["compare"], then="results/metrics/models.tsv", otherwise=[]),
+        model=model_file,
         history=branch(config["model"]["path"], then=[], otherwise="results/model/history.csv"),
         learning_curves=branch(config["model"]["path"], then=[], otherwise="results/model/learning_curves.svg"),
         records=collect("results/slides/{slide}.json", slide=readable_slides),
@@ -52,11 +57,21 @@ rule render_report:
         stain_spread="results/stain/spread.json",
         outlines=collect("results/lesions/{slide}/lesions.geojson", slide=readable_slides),
         overlays=collect("results/lesions/{slide}/overlay.png", slide=readable_slides),
+        views=collect("results/report/views/{slide}", slide=readable_slides),
     output:
         index="results/report/index.html",
         stain="results/report/stain.html",
+        model="results/report/model.html",
+        script="results/report/report.js",
         pages=directory("results/report/slides"),
-        figures=directory("results/report/figures"),
+        figures=report(
+            directory("results/report/figures"),
+            patterns=["{slide}_{picture,overlay|stain}.{format,png|jpg}"],
+            caption="../report/slide_picture.rst",
+            category="Lesion maps and stain",
+            labels={"slide": "{slide}", "picture": "{picture}"},
+        ),
+        viewer=directory("results/report/viewer"),
     log:
         "logs/render_report.log",
     benchmark:

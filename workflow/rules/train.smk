@@ -69,9 +69,14 @@ rule train:
 rule plot_learning_curves:
     """Draw loss, Dice and AUROC over the epochs."""
     input:
-        history=history_file,
+        history=after_manifest("results/model/history.csv"),
     output:
-        "results/model/learning_curves.svg",
+        report(
+            "results/model/learning_curves.svg",
+            caption="../report/learning_curves.rst",
+            category="Model",
+            labels={"figure": "learning curves"},
+        ),
     log:
         "logs/plot_learning_curves.log",
     benchmark:
@@ -93,7 +98,12 @@ rule describe_model:
     input:
         model=model_file,
     output:
-        "results/model/MODEL_CARD.md",
+        report(
+            "results/model/MODEL_CARD.md",
+            caption="../report/model_card.rst",
+            category="Model",
+            labels={"figure": "model card (Markdown)"},
+        ),
     log:
         "logs/describe_model.log",
     benchmark:

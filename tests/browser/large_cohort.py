@@ -1,0 +1,84 @@
+"""A large cohort made of a finished run's slides, and its report: for a test of the page, and to time it."""
+
+from collections.abc import Iterator
+from itertools import cycle, islice
+from pathlib import Path
+from typing import Any
+
+import yaml
+from lesionmap.bootstrap import Bootstrap
+from lesionmap.cohort_figures import MetricFigures, plot_metrics
+from lesionmap.files import read_json, write_json
+from lesionmap.report import ReportFiles, ReportInputs, render_report
+from lesionmap.stain_cohort import compare_stains
+from lesionmap.summary import SummaryFiles, summarise
+
+DRAWS = Bootstrap(draws=1000, seed=0)
+CHARTS = ("roc", "precision_recall", "froc", "calibration", "thresholds", "areas", "lesion_sizes")
+CONFIG = Path(__file__).parents[2] / "config/config.yaml"
+
+
+def render_large(results: Path, folder: Path, count: int) -> Path:
+    """Write a report of `count` slides, each a copy of one of the run's under a name of its own.
+
+    Parameters
+    ----------
+    results : Path
+        Folder of the finished run, whose files are taken as they are but for the slides' names.
+    folder : Path
+        Where the renamed files and the report go.
+    count : int
+
+    Returns
+    -------
+    Path
+        Folder of the report.
+    """
+    originals = sorted(path.parent.name for path in results.glob("lesions/*/lesions.geojson"))
+    copies = [(original, f"{original}_{n:04}") for n, original in enumerate(islice(cycle(originals), count))]
+    config = yaml.safe_load(CONFIG.read_text(encoding="utf-8"))
+    report = folder / "report"
+    names = ("index.html", "stain.html", "model.html", "report.js", "slides", "figures", "viewer")
+    files = ReportFiles(*(str(report / name) for name in names))
+    benchmarks = str(results / "benchmarks")
+    render_report(_inputs(results, folder, copies), files, config=config, benchmarks=benchmarks)
+    return report
+
+
+def _inputs(results: Path, folder: Path, copies: list[tuple[str, str]]) -> ReportInputs:
+    stains = list(_renamed(results / "stain", folder / "stain", copies))
+    metrics = list(_renamed(results / "metrics", folder / "metrics", copies))
+    names = ("slides.tsv", "cohort.tsv", "summary.json", "headline.txt", "stain.tsv", "spread.json")
+    slide_table, cohort, summary, headline, stain_table, spread = (str(folder / name) for name in names)
+    summarise(metrics, SummaryFiles(slide_table, cohort, summary, headline), DRAWS, min_lesion_um=200)
+    charts = [str(folder / f"{name}.svg") for name in CHARTS]
+    plot_metrics(summary, slide_table, MetricFigures(*charts))
+    compare_stains(stains, stain_table, spread)
+    return ReportInputs(
+        quarantine=str(results / "quarantine.tsv"),
+        summary=summary,
+        slide_table=slide_table,
+        metric_figures=charts,
+        models=None,
+        stain_table=stain_table,
+        stain_spread=spread,
+        model=str(results / "model/lesionmap.safetensors"),
+        history=str(results / "model/history.csv"),
+        learning_curves=str(results / "model/learning_curves.svg"),
+        records=list(_renamed(results / "slides", folder / "slides", copies)),
+        stains=stains,
+        stain_pictures=[str(results / f"stain/{original}.png") for original, _ in copies],
+        stain_thumbnails=[str(results / f"stain/thumbnails/{original}.png") for original, _ in copies],
+        outlines=[str(results / f"lesions/{original}/lesions.geojson") for original, _ in copies],
+        overlays=[str(results / f"lesions/{original}/overlay.png") for original, _ in copies],
+        views=[str(results / f"report/views/{original}") for original, _ in copies],
+    )
+
+
+def _renamed(source: Path, target: Path, copies: list[tuple[str, str]]) -> Iterator[str]:
+    """Copies of the JSON files that there are of slides, with the new name in them."""
+    for original, name in copies:
+        if (source / f"{original}.json").exists():
+            content: dict[str, Any] = read_json(source / f"{original}.json")
+            write_json(target / f"{name}.json", content | {"slide": name})
+            yield str(target / f"{name}.json")
