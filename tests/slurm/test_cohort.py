@@ -31,7 +31,7 @@ class Trouble:
             assert self.snakemake.poll() is None, self.project.printed()
             return [job["JobId"] for job in self.cluster.jobs(name) if job["JobState"] == "RUNNING"]
 
-        until(lambda: bool(running()), 120, f"a running job {name}")
+        until(lambda: bool(running()), 300, f"a running job {name}")
         return running()[0]
 
     def kill_snakemake(self) -> None:

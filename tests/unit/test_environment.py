@@ -30,3 +30,17 @@ def test_the_opencv_installed_is_the_one_without_libgl(request):
     linked = subprocess.run(["ldd", build], capture_output=True, text=True, check=True).stdout
     assert "libc.so" in linked
     assert "libGL" not in linked
+
+
+def test_both_images_hold_the_same(request):
+    root = request.config.rootpath
+    docker = (root / "envs/Dockerfile").read_text().replace("\\\n", "")
+    apptainer = (root / "envs/apptainer.def").read_text()
+    copied = set(re.findall(r"^COPY (\S+) \1$", docker, flags=re.MULTILINE)) - {"envs/requirements.lock"}
+    assert copied == set(re.findall(r"^    (\S+) /opt/lesionmap/\1$", apptainer, flags=re.MULTILINE))
+    assert copied == set(re.findall(r"^!(.+)", (root / ".dockerignore").read_text(), flags=re.MULTILINE))
+    assert all((root / name).exists() for name in copied)
+    assert re.search(r"^FROM \S+/(\S+)", docker, flags=re.MULTILINE)[1] == re.search(r"From: (\S+)", apptainer)[1]
+    steps = re.findall(r"(?:apt-get|python3 -m venv|\.venv/bin/pip) [^&\n]*[^&\s]", docker)
+    assert len(steps) == 5
+    assert [step for step in steps if step not in apptainer] == []
