@@ -94,9 +94,12 @@ class LesionFPN(nn.Module):
         self.fusion = FUSIONS[settings.fusion]()
         # focal loss starts stably from the prior of a rare class (Lin et al., ICCV 2017, §4.1)
         self.head.bias = nn.Parameter(torch.tensor([RARE_LESION_PRIOR]).logit())
-        # on the CPU even where load_model has weights without memory: files do not hold them
+        self.set_scale()
+
+    def set_scale(self) -> None:
+        """Make the mean and standard deviation of images, which model files do not hold."""
         for name, values in (("mean", IMAGENET_MEAN), ("std", IMAGENET_STD)):
-            self.register_buffer(name, 255 * torch.tensor(values, device="cpu").view(1, 3, 1, 1), persistent=False)
+            self.register_buffer(name, 255 * torch.tensor(values).view(1, 3, 1, 1), persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
         """Lesion logits of RGB images.
@@ -195,6 +198,7 @@ def load_model(path: str | Path) -> LesionFPN:
     with torch.device("meta"):  # no random weights that the file's would replace
         model = LesionFPN(ModelSettings(**load_facts(path)["architecture"]))
     model.load_state_dict(load_file(path), assign=True)
+    model.set_scale()
     return model.eval()
 
 
