@@ -47,7 +47,7 @@ class Server(ThreadingHTTPServer):
 
     def __init__(self, folder: Path) -> None:
         super().__init__(("127.0.0.1", 0), partial(Handler, directory=str(folder)))
-        self.asked: list[tuple[str, str]] = []
+        self.folder, self.asked = folder, list[tuple[str, str]]()
 
     @property
     def address(self) -> str:
