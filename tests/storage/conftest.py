@@ -17,7 +17,8 @@ from web_server import Server, serving
 
 BUCKET = "pathology"
 ON_S3, ON_THE_WEB = ("train_1", "test_1", "unreadable"), ("train_2",)
-KEYS = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_DEFAULT_REGION": "us-east-1"}
+SECRETS = ("key-not-to-be-told", "secret-not-to-be-told")
+KEYS = {"AWS_ACCESS_KEY_ID": SECRETS[0], "AWS_SECRET_ACCESS_KEY": SECRETS[1], "AWS_DEFAULT_REGION": "us-east-1"}
 
 
 @dataclass
