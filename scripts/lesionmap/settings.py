@@ -10,7 +10,7 @@ from typing import Any
 import jsonschema
 import yaml
 
-from lesionmap.addresses import is_remote, why_unfit
+from lesionmap.addresses import is_remote, lies_below, why_unfit, without_secrets
 from lesionmap.errors import SettingsError
 from lesionmap.infer_settings import NO_REFINEMENT, cut_of, inference_mpp
 from lesionmap.inspection import SlideRow
@@ -190,7 +190,8 @@ def _row_problems(
             yield f"line {number} ({row['slide'] or 'no id'}), {problem}"
         for key in ("path", "annotation"):
             if row[key] and (unfit := _place_problem(key, row[key], roots)):
-                yield f"line {number} ({row['slide']}), {key}: {row[key]} {unfit}"
+                place = without_secrets(row[key]) if is_remote(row[key]) else row[key]
+                yield f"line {number} ({row['slide']}), {key}: {place} {unfit}"
     for slide, count in Counter(row["slide"] for row in rows.values()).items():
         if count > 1:
             yield f"slide '{slide}' has {count} rows; ids must be unique"
@@ -210,7 +211,7 @@ def _place_problem(key: str, path: str, roots: Sequence[str] | None) -> str | No
 
 def _lies_in(path: str, roots: Sequence[str]) -> bool:
     if is_remote(path):
-        return ".." not in path.split("/") and any(path.startswith(f"{root.rstrip('/')}/") for root in roots)
+        return any(lies_below(path, root) for root in roots)
     # Links are not followed: whoever put one into a root meant it, whoever wrote the sheet may be someone else.
     place = Path(os.path.normpath(Path.cwd() / path))
     beside_a_link = place.resolve() != (Path.cwd() / path).resolve()  # ".." after a link leads elsewhere

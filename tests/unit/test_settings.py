@@ -215,6 +215,23 @@ def test_slides_and_annotations_stay_within_the_declared_roots(root, tmp_path, m
     assert getattr(sheet(root, tmp_path, text, roots=None)["a"], column) == path
 
 
+@pytest.mark.parametrize(
+    "path", ["https://h/a/../x.svs", "https://h/a/%2e%2E/x.svs", "https://h/ab/x.svs", "s3://h/a/x.svs"]
+)
+def test_addresses_of_slides_stay_within_the_declared_roots(root, tmp_path, path):
+    text = "slide\tpath\tsplit\na\t{}\tinference\n"
+    assert len(sheet(root, tmp_path, text.format("https://h/a/%20x..svs"), roots=["https://h/a"])) == 1
+    with pytest.raises(SettingsError, match=r"line 2 \(a\), path: .* is not in slides.roots \(https://h/a\)"):
+        sheet(root, tmp_path, text.format(path), roots=["https://h/a"])
+
+
+@pytest.mark.parametrize("path", ["https://me:s3cret@h/x.svs", "https://:s3cret@h/x.svs", "https://h/x.svs?sig=s3cret"])
+def test_keys_in_addresses_of_slides_are_refused_and_not_repeated(root, tmp_path, path):
+    with pytest.raises(SettingsError, match=r"https://h/x.svs holds a user or a query") as raised:
+        sheet(root, tmp_path, f"slide\tpath\tsplit\na\t{path}\tinference\n", roots=["https://h"])
+    assert "s3cret" not in str(raised.value)
+
+
 @pytest.mark.parametrize("path", ["slides/x.svs", "slides/deep/../x.svs", "./slides/x.svs", "{cwd}/slides/x.svs"])
 def test_any_way_of_writing_a_path_within_a_root_is_fine_for_slides(root, tmp_path, monkeypatch, path):
     monkeypatch.chdir(tmp_path)
