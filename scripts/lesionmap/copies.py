@@ -184,23 +184,40 @@ class Shelf:
     @contextmanager
     def entry(self, name: str, fill: Callable[[Path], None]) -> Iterator[Path]:
         """An entry that `fill` has filled, now or for a job before; waits for a job that is at it, and for room."""
-        place = self.folder / name
+        place, waited = self.folder / name, False
         while True:
             lock = self._claim(place)
             if not lock:
+                if not waited:
+                    logging.info("waiting for room in %s, or for a job that fetches the same slide", self.folder)
+                waited = True
                 time.sleep(SECONDS_BETWEEN_LOOKS)
                 continue
             with lock:
                 if (place / DIGEST).exists():
                     yield place
                     return
-                _filled_or_removed(place, fill)
+                self._fill_or_remove(place, fill)
+
+    def _fill_or_remove(self, place: Path, fill: Callable[[Path], None]) -> None:
+        try:
+            fill(place)
+        except BaseException:
+            with self._alone():
+                shutil.rmtree(place)
+            raise
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """No other looks at, makes or removes entries in the block."""
+        with open(self.folder / LOCK, "w", encoding="utf-8") as whole:
+            _lock(whole, fcntl.LOCK_EX)
+            yield
 
     def _claim(self, place: Path) -> IO[str] | None:
         """A lock on an entry: with others if it is whole, else alone, to fill it. None if it is not to be had now."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        with open(self.folder / LOCK, "w", encoding="utf-8") as whole:
-            _lock(whole, fcntl.LOCK_EX)
+        with self._alone():
             if not place.exists() and not self._make_room(_size(place)):
                 return None
             place.mkdir(exist_ok=True)
@@ -251,11 +268,3 @@ def _lock(stream: IO[str], how: int) -> bool:
             remedy="set slides.copies.folder to a folder on a disk of the machine itself, e.g. $TMPDIR",
         ) from error
     return True
-
-
-def _filled_or_removed(place: Path, fill: Callable[[Path], None]) -> None:
-    try:
-        fill(place)
-    except BaseException:
-        shutil.rmtree(place)
-        raise

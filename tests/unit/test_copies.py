@@ -197,6 +197,48 @@ def test_many_in_need_of_one_entry_fill_it_once(tmp_path):
     assert len(filled) == 1
 
 
+def test_a_job_that_waits_says_so_once(tmp_path, caplog):
+    caplog.set_level("INFO")
+    shelf = Shelf(tmp_path, 60)
+
+    def use_another():
+        with shelf.entry(NAMES[1], filled_with(40)):
+            pass
+
+    with shelf.entry(NAMES[0], filled_with(40)):
+        waiting = threading.Thread(target=use_another)
+        waiting.start()
+        time.sleep(1.5)
+    waiting.join()
+    assert caplog.messages == [f"waiting for room in {tmp_path}, or for a job that fetches the same slide"]
+
+
+def test_many_that_fail_to_fill_one_entry_get_their_own_error_and_leave_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr("lesionmap.copies.SECONDS_BETWEEN_LOOKS", 0.001)
+    shelf, errors = Shelf(tmp_path, 60), []
+
+    def fail(place):
+        for part in range(30):
+            (place / str(part)).touch()
+        raise RemoteError(stage="fetch", finding="broken off", remedy="run again")
+
+    def use():
+        for _ in range(20):
+            try:
+                with shelf.entry(NAMES[0], fail):
+                    pass
+            except Exception as error:
+                errors.append(type(error))
+
+    users = [threading.Thread(target=use) for _ in range(8)]
+    for user in users:
+        user.start()
+    for user in users:
+        user.join()
+    assert errors == [RemoteError] * 160
+    assert entries(tmp_path) == []
+
+
 def test_what_a_killed_job_had_half_filled_is_filled_anew(tmp_path):
     script = f"""
 import os, pathlib, signal
