@@ -14,7 +14,7 @@ from lesionmap.annotations import AnnotationSettings, canonical
 from lesionmap.costs import Costs, Work, costs_of, predict_work
 from lesionmap.errors import LesionMapError
 from lesionmap.files import write_json, write_table
-from lesionmap.inspection import InspectionSettings, SlideRow, digest_of, examine
+from lesionmap.inspection import InspectionSettings, SlideRow, check_annotation, digest_of, examine
 from lesionmap.settings import inspection_settings
 from lesionmap.slide_files import content_digest, quick_digest
 from lesionmap.slides import SlideInfo
@@ -36,7 +36,9 @@ class Diagnosis:
     ----------
     row : SlideRow
     info : SlideInfo or None
-        None if it cannot be used.
+        None if it cannot be used, or is unseen.
+    unseen : bool
+        Whether it is on a server, and there.
     digest : str or None
         Equal for slides of equal content.
     lesions : int or None
@@ -48,6 +50,7 @@ class Diagnosis:
 
     row: SlideRow
     info: SlideInfo | None = None
+    unseen: bool = False
     digest: str | None = None
     lesions: int | None = None
     work: Work | None = None
@@ -80,8 +83,9 @@ def examine_sheet(
     LesionMapError
         If there is an error; everything is written and printed before.
     """
+    states = _asked_of_servers(rows)
     with ThreadPoolExecutor(threads) as pool:
-        found = list(pool.map(partial(diagnose, config=config), rows))
+        found = list(pool.map(partial(diagnose, config=config, states=states), rows))
     _compare_content(found)
     _compare_patients(found)
     _check_reference(found, config)
@@ -98,12 +102,22 @@ def examine_sheet(
         )
 
 
-def diagnose(row: SlideRow, config: Mapping[str, Any]) -> Diagnosis:
-    """All that can be said of one slide without reading much of it."""
+def _asked_of_servers(rows: Sequence[SlideRow]) -> Mapping[str, str]:
+    """What servers say of the slides that are there."""
+    addresses = [row.path for row in rows if is_remote(row.path)]
+    if not addresses:
+        return {}
+    from lesionmap import remote  # most sheets need none of its libraries
+
+    return remote.states(addresses)
+
+
+def diagnose(row: SlideRow, config: Mapping[str, Any], states: Mapping[str, str]) -> Diagnosis:
+    """All that can be said of one slide without reading much of it; `states` has what servers say of theirs."""
     found = Diagnosis(row)
     try:
         if is_remote(row.path):
-            _ask_server(row, found)
+            _diagnose_unseen(row, states[row.path], found)
             return found
         facts = examine(row, InspectionSettings(**inspection_settings(config)))
         found.info, found.digest = facts["info"], digest_of(row, quick_digest)
@@ -120,13 +134,13 @@ def diagnose(row: SlideRow, config: Mapping[str, Any]) -> Diagnosis:
     return found
 
 
-def _ask_server(row: SlideRow, found: Diagnosis) -> None:
+def _diagnose_unseen(row: SlideRow, state: str, found: Diagnosis) -> None:
     """All that is known of a slide on a server before it is fetched; it is missing from the costs."""
-    from lesionmap import remote  # most sheets need none of its libraries
-
-    if why := why_not_to_be_had(remote.state(row.path)):
+    check_annotation(row)
+    if why := why_not_to_be_had(state):
         found.errors.append((why, "correct its path in the slide sheet, or have access granted"))
     else:
+        found.unseen = True
         unknown = "it is on a server, so that nothing is known of it before a run fetches it, nor what it will cost"
         found.warnings.append((unknown, "copy one of its kind to a folder of yours to learn that"))
 
@@ -195,13 +209,13 @@ def _sheet_errors(found: Sequence[Diagnosis], config: Mapping[str, Any]) -> Iter
         yield f"the model file {needed} does not exist", "correct model.path or model.weights"
     if model is not None:
         return
-    training = [one for one in found if one.row.split == "train" and one.info]
+    training = [one for one in found if one.row.split == "train" and (one.info or one.unseen)]
     if not training:
         yield "no usable slide has the split train", "add training slides, or set model.path to an existing model"
-    elif not any(one.lesions for one in training):
+    elif not any(one.lesions or one.unseen for one in training):
         yield "no training slide has a lesion", "check annotations.classes, and that annotations belong to their slides"
     reference = config["stain"]["reference"]
-    if any(one.row.slide == reference and not one.info for one in found):
+    if any(one.row.slide == reference and not (one.info or one.unseen) for one in found):
         yield f"the stain reference {reference} cannot be used", "choose another slide as stain.reference"
 
 

@@ -184,7 +184,7 @@ def examine(row: SlideRow, settings: InspectionSettings) -> dict[str, Any]:
     """
     with _opened(row) as handle:
         _check_whole(row)
-        _check_annotation(row)
+        check_annotation(row)
         flags = _check_levels(row, handle)
         properties = handle.properties
         resolution = find_resolution(row, properties, settings.mpp_from_objective)
@@ -374,7 +374,14 @@ def _check_role(row: SlideRow, resolution: Resolution, settings: InspectionSetti
     )
 
 
-def _check_annotation(row: SlideRow) -> None:
+def check_annotation(row: SlideRow) -> None:
+    """See that the annotation which the row names is there.
+
+    Raises
+    ------
+    SlideError
+        If it is not.
+    """
     if row.annotation and not Path(row.annotation).is_file():
         raise SlideError(
             slide=row.slide,

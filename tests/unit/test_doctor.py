@@ -1,4 +1,6 @@
 import json
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -15,6 +17,7 @@ from lesionmap.network_costs import FORWARD_FLOPS
 from lesionmap.tissue import TissueSettings
 from pyramids import damage, info_of, write_tiff
 from torch.utils.flop_counter import FlopCounterMode
+from web_server import serving
 
 pytestmark = pytest.mark.slides
 
@@ -162,6 +165,23 @@ def test_the_stain_reference_must_be_usable_and_not_in_the_test_split(tmp_path, 
     (tmp_path / "c.tif").write_bytes(b"")
     _, _, _, report = examined(tmp_path, rows, config, capsys)
     assert [problem["finding"] for problem in report["sheet_errors"]] == ["the stain reference c cannot be used"]
+
+
+def test_slides_on_servers_are_not_taken_for_missing(tmp_path, rows, config, capsys):
+    files = str(tmp_path / "d.tsv"), str(tmp_path / "d.json")
+    with serving(tmp_path) as server:
+        gone = f"{server.address}/gone.tif"
+        unseen = [replace(rows[0], path=f"{server.address}/a.tif"), replace(rows[3], path=gone)]
+        with pytest.raises(LesionMapError, match="1 errors"):
+            examine_sheet(unseen, config, *files, threads=2)
+        table = pd.read_csv(files[0], sep="\t").set_index("slide")
+        assert table["verdict"].to_dict() == {"a": "warning", "d": "error"}
+        assert table.loc["d", "findings"] == f"{gone} is not there (404)"
+        assert json.loads(Path(files[1]).read_text())["sheet_errors"] == []
+        unseen[0] = replace(unseen[0], annotation="gone.geojson")
+        with pytest.raises(LesionMapError, match="4 errors"):  # two more: no training slide, and no stain reference
+            examine_sheet(unseen, config, *files, threads=2)
+    assert "its annotation gone.geojson does not exist" in capsys.readouterr().out
 
 
 def test_inference_alone_asks_for_no_training_slides(tmp_path, rows, config, capsys):
