@@ -1,7 +1,9 @@
 """Slides on S3-compatible storage and on web servers: what is there, and how it comes here."""
 
+import math
+import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache
@@ -23,14 +25,23 @@ from lesionmap.errors import RemoteError
 
 STAGE = "fetch"
 AT_ONCE = 32
+SAMPLE = 20
 TRIES = 3
 CONNECT_S, SILENCE_S = 10, 60
+PARTIAL = 206
 BUSY = (408, 429, 500, 502, 503, 504)
 CHUNK_BYTES = 2**20
+SIGNATURE = re.compile(r"\?\S+")  # of an address that a server has led to
 
 
-def states(addresses: Iterable[str]) -> dict[str, str]:
+def states(addresses: Iterable[str], beside: Sequence[str] = ()) -> dict[str, str]:
     """What the servers say of files: size and version, which stay as long as a file does, or why it is not to be had.
+
+    Parameters
+    ----------
+    addresses : iterable of str
+    beside : sequence of str
+        Others that lie there, of which some are asked for where all of `addresses` are refused.
 
     Raises
     ------
@@ -47,13 +58,20 @@ def states(addresses: Iterable[str]) -> dict[str, str]:
     for address in asked:
         by_server[urlsplit(address).netloc].append(address)
     for server, theirs in by_server.items():
-        if all(found[address].startswith(REFUSED) for address in theirs):
+        if all(found[address].startswith(REFUSED) for address in theirs) and _refuses(server, beside):
             raise RemoteError(
                 stage=STAGE,
                 finding=f"{server} refuses all that is asked of it, {len(theirs)} slides such as {theirs[0]}",
                 remedy="see that your keys (AWS_… or ~/.netrc) are set and have not expired",
             )
     return found
+
+
+def _refuses(server: str, addresses: Sequence[str]) -> bool:
+    """Whether a server refuses all of a sample of `addresses` that lie there."""
+    theirs = [address for address in addresses if urlsplit(address).netloc == server]
+    sample = theirs[:: math.ceil(len(theirs) / SAMPLE) or 1]
+    return all(state(address).startswith(REFUSED) for address in sample)
 
 
 def state(address: str) -> str:
@@ -103,7 +121,7 @@ def _told(address: str) -> Iterator[None]:
         server = urlsplit(address).netloc
         raise RemoteError(
             stage=STAGE,
-            finding=f"{address} cannot be fetched ({type(error).__name__}: {error})",
+            finding=f"{address} cannot be fetched ({type(error).__name__}: {SIGNATURE.sub('?…', str(error))})",
             remedy=f"see that {server} can be reached from here, and that keys and endpoint (AWS_…) are set; run again",
         ) from error
 
@@ -151,17 +169,29 @@ class _WebFile:
                 finding=f"the server does not say how large {self._address} is",
                 remedy="copy the slide to a folder of your own, or put it on a server of files",
             )
-        version = answer.headers.get("ETag") or answer.headers.get("Last-Modified", "")
-        return f"{answer.headers['Content-Length']} {version}"
+        return f"{answer.headers['Content-Length']} {_version(answer)}"
 
     def download(self, target: Path) -> None:
-        with self._got() as answer, open(target, "wb") as stream:
-            answer.raise_for_status()
-            for chunk in answer.iter_content(CHUNK_BYTES):
-                stream.write(chunk)
+        """In one go, or, where that breaks off, from there on, if the server can and the file is still the same."""
+        rest: dict[str, str] = {}
+        for tries_left in reversed(range(TRIES)):
+            with self._got(rest) as answer, open(target, "ab" if answer.status_code == PARTIAL else "wb") as stream:
+                answer.raise_for_status()
+                try:
+                    stream.writelines(answer.iter_content(CHUNK_BYTES))
+                    return
+                except requests.RequestException:
+                    if not tries_left:
+                        raise
+                if version := _version(answer):
+                    rest = {"Range": f"bytes={stream.tell()}-", "If-Range": version}
 
-    def _got(self) -> requests.Response:
-        return _session().get(self._address, stream=True, timeout=(CONNECT_S, SILENCE_S))
+    def _got(self, rest: Mapping[str, str] | None = None) -> requests.Response:
+        return _session().get(self._address, headers=rest, stream=True, timeout=(CONNECT_S, SILENCE_S))
+
+
+def _version(answer: requests.Response) -> str:
+    return str(answer.headers.get("ETag") or answer.headers.get("Last-Modified", ""))
 
 
 @cache

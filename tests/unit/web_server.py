@@ -1,5 +1,6 @@
 """A web server of a folder's files, which writes down what it is asked for and is in trouble where its paths say so."""
 
+import hashlib
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,7 +10,12 @@ from pathlib import Path
 
 
 class Handler(SimpleHTTPRequestHandler):
-    """Below /refused/ it refuses, below /cut/ it breaks off halfway, below /busy/ it is busy twice."""
+    """In trouble where its paths say so.
+
+    Below /refused/ it refuses, below /cut/ it always breaks off halfway and below /frail/ the first time
+    (and has, from then on, the content of a file .then beside it), below /busy/ it is
+    busy twice, and below /moved/ it leads to a signed address of a server that is away.
+    """
 
     protocol_version = "HTTP/1.1"
 
@@ -20,21 +26,40 @@ class Handler(SimpleHTTPRequestHandler):
     def do_GET(self) -> None:
         if self._in_trouble():
             return
-        if self.path.startswith("/cut/"):
-            content = Path(self.translate_path(self.path)).read_bytes()
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(content)))
-            self.end_headers()
-            self.wfile.write(content[: len(content) // 2])
-            self.close_connection = True
-            return
-        super().do_GET()
+        if self.path.startswith(("/cut/", "/frail/")):
+            self._send_a_part()
+        else:
+            super().do_GET()
+
+    def _send_a_part(self) -> None:
+        """All from the byte on that is asked for, if the file is still the same; halfway of that it may break off."""
+        content = Path(self.translate_path(self.path)).read_bytes()
+        version = hashlib.sha256(content).hexdigest()
+        then = Path(self.translate_path(self.path)).with_suffix(".then")
+        if then.exists():
+            then.rename(then.with_suffix(".tif"))
+        same = self.headers["If-Range"] == version
+        start = int(self.headers["Range"].removeprefix("bytes=").rstrip("-")) if same else 0
+        breaks_off = self.path.startswith("/cut/") or self.server.asked.count(("GET", self.path)) == 1
+        self.send_response(206 if same else 200)
+        self.send_header("Content-Length", str(len(content) - start))
+        self.send_header("ETag", version)
+        self.end_headers()
+        self.wfile.write(content[start : start + (len(content) - start) // 2] if breaks_off else content[start:])
+        self.server.sent.append(len(content) - start)
+        self.close_connection = breaks_off
 
     def _in_trouble(self) -> bool:
         self.server.asked.append((self.command, self.path))
         busy = self.path.startswith("/busy/") and len([path for _, path in self.server.asked if path == self.path]) <= 2
         if busy or self.path.startswith("/refused/"):
             self.send_error(503 if busy else 403)
+            return True
+        if self.path.startswith("/moved/"):
+            self.send_response(302)
+            self.send_header("Location", "http://127.0.0.1:9/key?X-Amz-Signature=not-to-be-told")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
             return True
         return False
 
@@ -43,11 +68,11 @@ class Handler(SimpleHTTPRequestHandler):
 
 
 class Server(ThreadingHTTPServer):
-    """`asked` holds (method, path) of every request."""
+    """`asked` holds (method, path) of every request, `sent` how many bytes the frail ones were to have."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(("127.0.0.1", 0), partial(Handler, directory=str(folder)))
-        self.folder, self.asked = folder, list[tuple[str, str]]()
+        self.folder, self.asked, self.sent = folder, list[tuple[str, str]](), list[int]()
 
     @property
     def address(self) -> str:

@@ -72,13 +72,12 @@ def remote_state(address):
     """Size and version of a slide on a server, or why it is not to be had; one job asks for its own slide only."""
     from lesionmap import remote  # most sheets need none of its libraries
 
-    try:
-        if workflow.is_main_process and not REMOTE_STATES:
-            REMOTE_STATES.update(remote.states(row.path for row in SLIDES.values() if is_remote(row.path)))
-        elif address not in REMOTE_STATES:
-            REMOTE_STATES[address] = remote.state(address)
-    except RemoteError as error:
-        raise WorkflowError(str(error))
+    if address not in REMOTE_STATES:
+        addresses = [row.path for row in SLIDES.values() if is_remote(row.path)]
+        try:
+            REMOTE_STATES.update(remote.states(addresses if workflow.is_main_process else [address], addresses))
+        except RemoteError as error:
+            raise WorkflowError(str(error))
     return REMOTE_STATES[address]
 
 
