@@ -4,7 +4,6 @@ import logging
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import boto3
@@ -86,7 +85,7 @@ def fetched(local, store, tmp_path_factory) -> Project:
     """The same, its slides on servers, with room for one and a half of them here; one is not there, one refused."""
     project = Project(tmp_path_factory.mktemp("remote"))
     shutil.copytree(local.folder / "annotations", project.folder / "annotations")
-    web = Path(store.web.folder)
+    web = store.web.folder
     (web / "refused").mkdir()
     (web / "refused/secret.tif").touch()
     sheet = pd.read_csv(local.folder / "slides.tsv", sep="\t", dtype=str, keep_default_na=False).set_index("slide")

@@ -30,6 +30,11 @@ class Watch:
             self.most = max(self.most, taken(self.folder))
 
 
+def differing(some, others):
+    """Names of results that are not the same in both."""
+    return {name for name in some.keys() | others.keys() if some.get(name) != others.get(name)}
+
+
 def taken(folder):
     try:
         return sum(path.stat().st_size for path in folder.rglob("*.tif"))
@@ -68,10 +73,10 @@ def test_a_slide_that_is_not_to_be_had_costs_the_others_nothing(fetched, watched
     assert "access granted" in table.loc["secret", "remedy"]
 
 
-def test_keys_are_nowhere_in_the_results(fetched, watched):
-    for path in (*fetched.folder.glob("results/**/*"), *fetched.folder.glob("logs/**/*")):
-        if path.is_file():
-            assert b"not-to-be-told" not in path.read_bytes()
+def test_keys_are_nowhere_in_results_logs_and_what_snakemake_keeps(fetched, watched):
+    kept = [path for path in fetched.folder.rglob("*") if path.is_file()]
+    assert {"results", "logs", ".snakemake"} <= {path.relative_to(fetched.folder).parts[0] for path in kept}
+    assert [path for path in kept if b"not-to-be-told" in path.read_bytes()] == []
 
 
 def test_a_second_run_asks_but_fetches_nothing(fetched, watched, store):
@@ -104,6 +109,40 @@ def test_a_slide_that_changes_on_the_server_is_noticed_and_it_alone_is_fetched(f
     assert store.downloads() == {"test_1"}
 
 
+def test_a_transfer_that_breaks_off_costs_the_others_nothing_and_leaves_nothing(fetched, watched, store):
+    fetched.run()
+    before, sheet = fetched.results(), (fetched.folder / "slides.tsv").read_text()
+    address = f"{store.web.address}/cut/a.tif"
+    (store.web.folder / "cut").mkdir()
+    shutil.copy(store.web.folder / "train_2.tif", store.web.folder / "cut/a.tif")
+    (fetched.folder / "slides.tsv").write_text(sheet.replace(f"s3://{BUCKET}/gone.tif", address))
+    printed = fetched.run(ok=False)
+    assert jobs(printed) == {"inspect_slide:gone"}
+    assert f"{address} cannot be fetched" in printed
+    assert "cut/a.tif cannot be fetched" in (fetched.folder / "logs/inspect_slide/gone.log").read_text()
+    table = pd.read_csv(fetched.folder / "results/quarantine.tsv", sep="\t")
+    assert list(table["slide"]) == ["unreadable", "secret"]  # that of a run that stops: what is known of other slides
+    assert differing(fetched.results(), before) == {"slides/gone.json", "quarantine.tsv"}
+    assert list((fetched.folder / "slide_copies").rglob("a.tif")) == []
+    (fetched.folder / "slides.tsv").write_text(sheet)
+    fetched.run()
+    assert differing(fetched.results(), before) <= {"report/index.html"}  # which says how long each stage took
+
+
+def test_keys_that_expire_while_a_run_goes_on_quarantine_no_slide(fetched, watched, store):
+    before, job = (
+        fetched.results(),
+        ("--target-jobs", "inspect_slide:slide=train_2", "--allowed-rules", "inspect_slide"),
+    )
+    store.web.closed = True
+    try:  # as executors for clusters call a job's own Snakemake
+        printed = fetched.run(*job, "--force", "--mode", "remote", "--nolock", ok=False)
+    finally:
+        store.web.closed = False
+    assert "refuses all that is asked of it" in printed
+    assert fetched.results() == before
+
+
 def test_a_server_that_is_away_stops_the_run_and_changes_nothing(fetched, watched, monkeypatch):
     before = fetched.results()
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:9")
@@ -112,4 +151,5 @@ def test_a_server_that_is_away_stops_the_run_and_changes_nothing(fetched, watche
     assert time.monotonic() - start < 60
     assert "cannot be fetched (EndpointConnectionError" in printed
     assert f"Remedy: see that {BUCKET} can be reached" in printed
+    assert f"Remedy: see that {BUCKET} can be reached" in fetched.run("doctor", ok=False)
     assert fetched.results() == before

@@ -52,7 +52,7 @@ class Handler(SimpleHTTPRequestHandler):
     def _in_trouble(self) -> bool:
         self.server.asked.append((self.command, self.path))
         busy = self.path.startswith("/busy/") and len([path for _, path in self.server.asked if path == self.path]) <= 2
-        if busy or self.path.startswith("/refused/"):
+        if busy or self.server.closed or self.path.startswith("/refused/"):
             self.send_error(503 if busy else 403)
             return True
         if self.path.startswith("/moved/"):
@@ -68,11 +68,12 @@ class Handler(SimpleHTTPRequestHandler):
 
 
 class Server(ThreadingHTTPServer):
-    """`asked` holds (method, path) of every request, `sent` how many bytes the frail ones were to have."""
+    """`asked` holds (method, path) of every request, `sent` what frail ones were to have; `closed` refuses all."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(("127.0.0.1", 0), partial(Handler, directory=str(folder)))
-        self.folder, self.asked, self.sent = folder, list[tuple[str, str]](), list[int]()
+        self.folder, self.closed = folder, False
+        self.asked, self.sent = list[tuple[str, str]](), list[int]()
 
     @property
     def address(self) -> str:

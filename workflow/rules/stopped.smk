@@ -17,4 +17,6 @@ def show_losses():
         outlines=existing("results/lesions/{slide}/lesions.geojson"),
         others=existing(*others),
     )
+    # The tables are those of an unfinished list_quarantine: the next run makes them anew, though no input may have changed.
+    workflow.persistence.started(rules.list_quarantine)
     show_quarantine(files, "results/quarantine.tsv", "results/unreadable.tsv")
