@@ -57,7 +57,7 @@ test-browser: chromium demo ## test the report of the demo in a real browser; as
 	DEMO_DIR=$(DEMO_DIR) $(BIN)/pytest -n 0 tests/browser
 
 .PHONY: test-storage
-test-storage: $(VENV)/installed ## test slides on an S3-compatible server and a web server, both started for it, in about 3 minutes
+test-storage: $(VENV)/installed ## test slides on an S3-compatible server and a web server, both started for it, in about 4 minutes
 	$(BIN)/pytest -n 0 tests/storage
 
 .PHONY: test-slurm

@@ -54,13 +54,25 @@ def list_quarantine(files: RunFiles, quarantine: str, unreadable: str) -> None:
     write_table(unreadable, boxes, UNREADABLE)
 
 
-def show_quarantine(files: RunFiles, quarantine: str, unreadable: str) -> None:
-    """Write the tables of :func:`list_quarantine` for a run that stopped; show the first where it has news."""
-    before = Path(quarantine).read_bytes() if Path(quarantine).exists() else None
+def show_quarantine(files: RunFiles, quarantine: str, unreadable: str) -> bool:
+    """Write the tables of :func:`list_quarantine` for a run that stopped; show the first where it has news.
+
+    Returns
+    -------
+    bool
+        Whether the tables are others than before.
+    """
+    before = _contents(quarantine, unreadable)
     list_quarantine(files, quarantine, unreadable)
+    after = _contents(quarantine, unreadable)
     count, *listed = quarantine_lines(quarantine)
-    if listed and Path(quarantine).read_bytes() != before:
+    if listed and after[0] != before[0]:
         sys.stderr.write("\n".join(["LesionMap, so far: " + count, *listed]) + "\n")
+    return after != before
+
+
+def _contents(*paths: str) -> list[bytes | None]:
+    return [Path(path).read_bytes() if Path(path).exists() else None for path in paths]
 
 
 def _unreadable(paths: Sequence[str], stage: str) -> Iterator[dict[str, Any]]:

@@ -112,13 +112,14 @@ def test_a_slide_that_two_stages_refuse_counts_once_and_is_not_called_used(tmp_p
 def test_a_run_that_stops_shows_what_is_in_quarantine_so_far(tmp_path, records, tables, capsys):
     reason = SlideError(slide="NA", stage="find_tissue", finding="no tissue", remedy="remove it")
     write_quarantined([str(tmp_path / "NA.tif")], reason)
-    show_quarantine(RunFiles(records, others=[str(tmp_path / "NA.tif")]), tables.quarantine, tables.unreadable)
+    files = RunFiles(records, others=[str(tmp_path / "NA.tif")])
+    assert show_quarantine(files, tables.quarantine, tables.unreadable)
     printed = capsys.readouterr().err
     assert "LesionMap, so far: 2 of the sheet's slides in quarantine" in printed
     assert "NA (find_tissue): no tissue" in printed
-    show_quarantine(RunFiles(records, others=[str(tmp_path / "NA.tif")]), tables.quarantine, tables.unreadable)
+    assert not show_quarantine(files, tables.quarantine, tables.unreadable)
     assert capsys.readouterr().err == ""  # nothing new
-    show_quarantine(RunFiles(records[:2]), tables.quarantine, tables.unreadable)
+    assert show_quarantine(RunFiles(records[:2]), tables.quarantine, tables.unreadable)
     assert capsys.readouterr().err == ""
 
 

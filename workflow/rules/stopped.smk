@@ -17,6 +17,6 @@ def show_losses():
         outlines=existing("results/lesions/{slide}/lesions.geojson"),
         others=existing(*others),
     )
-    # The tables are those of an unfinished list_quarantine: the next run makes them anew, though no input may have changed.
-    workflow.persistence.started(rules.list_quarantine)
-    show_quarantine(files, "results/quarantine.tsv", "results/unreadable.tsv")
+    if show_quarantine(files, "results/quarantine.tsv", "results/unreadable.tsv"):
+        # To Snakemake they would be up to date once the slide of a failed job has the content it had before.
+        workflow.persistence.started(rules.list_quarantine)
