@@ -164,22 +164,24 @@ def _row_problems(
 ) -> Iterator[str]:
     if not rows:
         yield "it has no slides; add a row for each"
+    folders = [Path(os.path.normpath(Path.cwd() / root)) for root in roots or ()]
     for number, row in rows.items():
         for problem in _problems(row, schema):
             yield f"line {number} ({row['slide'] or 'no id'}), {problem}"
         for key in ("path", "annotation"):
-            if row[key] and roots is not None and not _lies_in(row[key], roots):
+            if row[key] and roots is not None and not _lies_in(row[key], folders):
                 yield f"line {number} ({row['slide']}), {key}: {row[key]} is not in slides.roots ({', '.join(roots)})"
     for slide, count in Counter(row["slide"] for row in rows.values()).items():
         if count > 1:
             yield f"slide '{slide}' has {count} rows; ids must be unique"
 
 
-def _lies_in(path: str, roots: Sequence[str]) -> bool:
+def _lies_in(path: str, folders: Sequence[Path]) -> bool:
     # Links are not followed: whoever put one into a root meant it, whoever wrote the sheet may be someone else.
     place = Path(os.path.normpath(Path.cwd() / path))
-    beside_a_link = place.resolve() != (Path.cwd() / path).resolve()  # ".." after a link leads elsewhere
-    return not beside_a_link and any(place.is_relative_to(os.path.normpath(Path.cwd() / root)) for root in roots)
+    if ".." in Path(path).parts and place.resolve() != (Path.cwd() / path).resolve():
+        return False  # after a link ".." leads elsewhere
+    return any(place.is_relative_to(folder) for folder in folders)
 
 
 def _problems(instance: Any, schema: dict[str, Any]) -> Iterator[str]:

@@ -1,0 +1,161 @@
+"""Cohorts of thousands of slides that are done, made of a few that really went through the workflow."""
+
+import base64
+import json
+import os
+import re
+import shutil
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from lesionmap.files import sha256, write_text
+from lesionmap.manifest import build_manifest
+
+Copies = Mapping[str, Sequence[str]]  # slide of the few → names under which the many have it
+RECORD, MANIFEST = "results/slides/{slide}.json", "results/manifest.tsv"
+TIMESTAMP = ".snakemake_timestamp"  # by which Snakemake goes where a result is a folder
+NOT_PLANNED = ("results/benchmarks/", "results/report/slides/", "results/report/figures/", "results/report/viewer/")
+IN_VIEWS = re.compile("results/report/views/[^/]+/.")
+
+
+def multiply(few: Path, many: Path, copies: Copies, *, done: bool = True) -> None:
+    """Make a folder with a finished cohort one of many slides.
+
+    Slides and their results are hard links, so that times and contents are the originals'. Only a slide's record is
+    written anew, with its name, as the manifest is made of these. Snakemake's own records, a JSON file for each output
+    in .snakemake/metadata, get the names exchanged, those of the cohort's results the inputs of all.
+
+    Parameters
+    ----------
+    few, many : Path
+        The first stays as it is.
+    copies : mapping
+    done : bool
+        False: neither results nor records, only slides, annotations, sheet and config.
+    """
+    many.mkdir(parents=True)
+    write_sheet(few, many, copies)
+    for path in few.glob("*.*"):
+        if path.is_file() and path.name != "slides.tsv":
+            shutil.copy2(path, many)
+    for part in ("slides", "annotations", "results") if done else ("slides", "annotations"):
+        for path in (few / part).rglob("*"):
+            _multiply_file(path, path.relative_to(few).as_posix(), many, copies)
+    if done:
+        digests = add_slide_records(few, many, copies)
+        _multiply_metadata(few, many, copies, digests)
+
+
+def write_sheet(few: Path, many: Path, copies: Copies) -> None:
+    """The slide sheet of the many."""
+    head, *rows = (few / "slides.tsv").read_text(encoding="utf-8").splitlines()
+    of_slide = {row.split("\t")[0]: row for row in rows}
+    lines = [head, *(of_slide[slide].replace(slide, copy) for slide, names in copies.items() for copy in names)]
+    write_text(many / "slides.tsv", "".join(f"{line}\n" for line in lines))
+
+
+def _multiply_file(path: Path, name: str, many: Path, copies: Copies) -> None:
+    unneeded = name.startswith(NOT_PLANNED) or IN_VIEWS.match(name)
+    if (not path.is_file() or unneeded) and path.name != TIMESTAMP:
+        return
+    slide = slide_of(name, copies)
+    for target in [name.replace(slide, copy) for copy in copies[slide]] if slide else [name]:
+        (many / target).parent.mkdir(parents=True, exist_ok=True)
+        if not slide:
+            shutil.copy2(path, many / target)
+        elif name != RECORD.format(slide=slide):
+            os.link(path, many / target)
+
+
+def slide_of(text: str, copies: Copies) -> str | None:
+    """The slide that a path is of; None: the cohort's."""
+    return next((slide for slide in copies if slide in text), None)
+
+
+def add_slide_records(few: Path, many: Path, copies: Copies) -> dict[str, str]:
+    """Write results/slides/ and the manifest; digests by slide."""
+    digests = {}
+    for slide, names in copies.items():
+        original = few / RECORD.format(slide=slide)
+        text, stat = original.read_text(encoding="utf-8"), original.stat()
+        for name in names:
+            copy = many / RECORD.format(slide=name)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            copy.write_text(text.replace(slide, name), encoding="utf-8")
+            os.utime(copy, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+            digests[name] = sha256(copy)
+    slides = [name for names in copies.values() for name in names]
+    build_manifest([str(many / RECORD.format(slide=name)) for name in slides], str(many / MANIFEST))
+    stat = (few / MANIFEST).stat()
+    os.utime(many / MANIFEST, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    return digests
+
+
+def metadata(folder: Path) -> Iterator[tuple[str, str]]:
+    """Outputs, and Snakemake's records of them as they stand."""
+    for path in (folder / ".snakemake/metadata").iterdir():
+        yield base64.urlsafe_b64decode(path.name).decode(), path.read_text(encoding="utf-8")
+
+
+def write_metadata(folder: Path, output: str, record: str) -> None:
+    """Snakemake's record of one output."""
+    place = folder / ".snakemake/metadata"
+    place.mkdir(parents=True, exist_ok=True)
+    (place / base64.urlsafe_b64encode(output.encode()).decode()).write_text(record, encoding="utf-8")
+
+
+def _multiply_metadata(few: Path, many: Path, copies: Copies, digests: Mapping[str, str]) -> None:
+    before = {slide: sha256(few / RECORD.format(slide=slide)) for slide in copies}
+    for output, record in metadata(few):
+        slide = slide_of(output, copies)
+        if slide is None:
+            write_metadata(many, output, json.dumps(_with_all_inputs(json.loads(record), copies, digests)))
+        for copy in copies[slide] if slide else []:
+            content = json.loads(record.replace(slide, copy).replace(before[slide], digests[copy]))
+            content["input"].sort()
+            write_metadata(many, output.replace(slide, copy), json.dumps(content))
+
+
+def _with_all_inputs(record: dict[str, Any], copies: Copies, digests: Mapping[str, str]) -> dict[str, Any]:
+    sums = record["input_checksums"]
+    inputs, checksums = [], {}
+    for path in record["input"]:
+        slide = slide_of(path, copies)
+        for copy in copies[slide] if slide else [""]:
+            target = path.replace(slide, copy) if slide else path
+            inputs.append(target)
+            if path in sums:
+                own = slide and path == RECORD.format(slide=slide)
+                checksums[target] = f"sha256:{digests[copy]}" if own else sums[path]
+    return record | {"input": sorted(inputs), "input_checksums": checksums}
+
+
+def write_floor(few: Path, copies: Copies, snakefile: Path) -> None:
+    """Write a bare workflow of the same rules with the same inputs and outputs, and nothing else.
+
+    Taken from Snakemake's records: no checkpoint, no function, no parameter, no resource, no group.
+    """
+    outputs: dict[str, set[str]] = defaultdict(set)
+    inputs: dict[str, set[str]] = defaultdict(set)
+    for output, text in metadata(few):
+        record, slide = json.loads(text), slide_of(output, copies)
+        folder = (few / output).is_dir()
+        pattern = repr(output.replace(slide, "{slide}") if slide else output)
+        outputs[record["rule"]].add(f"directory({pattern})" if folder else pattern)
+        for path in record["input"]:
+            of = slide_of(path, copies)
+            if slide is None and of:
+                inputs[record["rule"]].add(f"expand({path.replace(of, '{slide}')!r}, slide=COPIES[{of!r}])")
+            else:
+                inputs[record["rule"]].add(repr(path.replace(slide, "{slide}") if slide else path))
+    targets = ("results/report/index.html", "results/model/MODEL_CARD.md", "results/tiles/summary.tsv")
+    lines = ["import json", "COPIES = json.load(open('copies.json'))"]
+    lines += ["wildcard_constraints:", r"    slide=r'[A-Za-z0-9][A-Za-z0-9._-]*'"]
+    lines += ["rule all:", "    input:", *(f"        {t!r}," for t in (*targets, "results/conclusion.txt"))]
+    for rule in outputs:
+        lines += [f"rule {rule}:", "    input:", *(f"        {path}," for path in sorted(inputs[rule]))]
+        lines += ["    output:", *(f"        {path}," for path in sorted(outputs[rule]))]
+        lines += ["    shell:", "        'touch {output}'"]
+    write_text(snakefile, "\n".join(lines) + "\n")
