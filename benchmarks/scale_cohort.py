@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lesionmap.files import sha256, write_text
+from lesionmap.files import sha256, write_json, write_text
 from lesionmap.manifest import build_manifest
 
 Copies = Mapping[str, Sequence[str]]  # slide of the few → names under which the many have it
@@ -20,7 +20,7 @@ NOT_PLANNED = ("results/benchmarks/", "results/report/slides/", "results/report/
 IN_VIEWS = re.compile("results/report/views/[^/]+/.")
 
 
-def multiply(few: Path, many: Path, copies: Copies, *, done: bool = True) -> None:
+def multiply(few: Path, many: Path, copies: Copies, *, done: bool) -> None:
     """Make a folder with a finished cohort one of many slides.
 
     Slides and their results are hard links, so that times and contents are the originals'. Only a slide's record is
@@ -36,16 +36,13 @@ def multiply(few: Path, many: Path, copies: Copies, *, done: bool = True) -> Non
         False: neither results nor records, only slides, annotations, sheet and config.
     """
     many.mkdir(parents=True)
-    write_sheet(few, many, copies)
     for path in few.glob("*.*"):
-        if path.is_file() and path.name != "slides.tsv":
+        if path.is_file():
             shutil.copy2(path, many)
-    for part in ("slides", "annotations", "results") if done else ("slides", "annotations"):
-        for path in (few / part).rglob("*"):
-            _multiply_file(path, path.relative_to(few).as_posix(), many, copies)
+    write_sheet(few, many, copies)
+    link_files(few, many, copies, "slides", "annotations", *(["results"] if done else []))
     if done:
-        digests = add_slide_records(few, many, copies)
-        _multiply_metadata(few, many, copies, digests)
+        _multiply_records(few, many, copies, add_inspected(few, many, copies))
 
 
 def write_sheet(few: Path, many: Path, copies: Copies) -> None:
@@ -56,10 +53,17 @@ def write_sheet(few: Path, many: Path, copies: Copies) -> None:
     write_text(many / "slides.tsv", "".join(f"{line}\n" for line in lines))
 
 
-def _multiply_file(path: Path, name: str, many: Path, copies: Copies) -> None:
-    unneeded = name.startswith(NOT_PLANNED) or IN_VIEWS.match(name)
-    if (not path.is_file() or unneeded) and path.name != TIMESTAMP:
-        return
+def link_files(few: Path, many: Path, copies: Copies, *parts: str) -> None:
+    """Link what some folders hold of each slide, and copy what they hold of the cohort."""
+    for part in parts:
+        for path in (few / part).rglob("*"):
+            name = path.relative_to(few).as_posix()
+            unneeded = name.startswith(NOT_PLANNED) or IN_VIEWS.match(name)
+            if path.is_file() and (not unneeded or path.name == TIMESTAMP):
+                _link_file(path, name, many, copies)
+
+
+def _link_file(path: Path, name: str, many: Path, copies: Copies) -> None:
     slide = slide_of(name, copies)
     for target in [name.replace(slide, copy) for copy in copies[slide]] if slide else [name]:
         (many / target).parent.mkdir(parents=True, exist_ok=True)
@@ -74,23 +78,32 @@ def slide_of(text: str, copies: Copies) -> str | None:
     return next((slide for slide in copies if slide in text), None)
 
 
-def add_slide_records(few: Path, many: Path, copies: Copies) -> dict[str, str]:
-    """Write results/slides/ and the manifest; digests by slide."""
+def add_inspected(few: Path, many: Path, copies: Copies) -> dict[str, str]:
+    """Make all slides inspected, but for Snakemake's records of it; digests of their own records."""
     digests = {}
     for slide, names in copies.items():
         original = few / RECORD.format(slide=slide)
-        text, stat = original.read_text(encoding="utf-8"), original.stat()
+        text = original.read_text(encoding="utf-8")
         for name in names:
             copy = many / RECORD.format(slide=name)
             copy.parent.mkdir(parents=True, exist_ok=True)
             copy.write_text(text.replace(slide, name), encoding="utf-8")
-            os.utime(copy, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+            _same_time(original, copy)
             digests[name] = sha256(copy)
     slides = [name for names in copies.values() for name in names]
     build_manifest([str(many / RECORD.format(slide=name)) for name in slides], str(many / MANIFEST))
-    stat = (few / MANIFEST).stat()
-    os.utime(many / MANIFEST, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    _same_time(few / MANIFEST, many / MANIFEST)
     return digests
+
+
+def _same_time(original: Path, copy: Path) -> None:
+    stat = original.stat()
+    os.utime(copy, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+
+
+def multiply_inspection(few: Path, many: Path, copies: Copies) -> None:
+    """Make all slides inspected, and nothing else."""
+    _multiply_records(few, many, copies, add_inspected(few, many, copies), only=("inspect_slide", "build_manifest"))
 
 
 def metadata(folder: Path) -> Iterator[tuple[str, str]]:
@@ -106,9 +119,13 @@ def write_metadata(folder: Path, output: str, record: str) -> None:
     (place / base64.urlsafe_b64encode(output.encode()).decode()).write_text(record, encoding="utf-8")
 
 
-def _multiply_metadata(few: Path, many: Path, copies: Copies, digests: Mapping[str, str]) -> None:
+def _multiply_records(
+    few: Path, many: Path, copies: Copies, digests: Mapping[str, str], only: Sequence[str] = ()
+) -> None:
     before = {slide: sha256(few / RECORD.format(slide=slide)) for slide in copies}
     for output, record in metadata(few):
+        if only and json.loads(record)["rule"] not in only:
+            continue
         slide = slide_of(output, copies)
         if slide is None:
             write_metadata(many, output, json.dumps(_with_all_inputs(json.loads(record), copies, digests)))
@@ -132,7 +149,16 @@ def _with_all_inputs(record: dict[str, Any], copies: Copies, digests: Mapping[st
     return record | {"input": sorted(inputs), "input_checksums": checksums}
 
 
-def write_floor(few: Path, copies: Copies, snakefile: Path) -> None:
+def own_files(folder: Path, slide: str) -> None:
+    """Give a slide files of its own in place of links, with the same times."""
+    for path in [*folder.glob(f"*/{slide}.*"), *(folder / "results").rglob(f"{slide}*")]:
+        for file in path.rglob("*") if path.is_dir() else [path]:
+            draft = file.with_name("draft")
+            shutil.copy2(file, draft)
+            draft.replace(file)
+
+
+def write_floor(few: Path, copies: Copies, many: Path) -> None:
     """Write a bare workflow of the same rules with the same inputs and outputs, and nothing else.
 
     Taken from Snakemake's records: no checkpoint, no function, no parameter, no resource, no group.
@@ -151,6 +177,7 @@ def write_floor(few: Path, copies: Copies, snakefile: Path) -> None:
             else:
                 inputs[record["rule"]].add(repr(path.replace(slide, "{slide}") if slide else path))
     targets = ("results/report/index.html", "results/model/MODEL_CARD.md", "results/tiles/summary.tsv")
+    write_json(many / "copies.json", copies)
     lines = ["import json", "COPIES = json.load(open('copies.json'))"]
     lines += ["wildcard_constraints:", r"    slide=r'[A-Za-z0-9][A-Za-z0-9._-]*'"]
     lines += ["rule all:", "    input:", *(f"        {t!r}," for t in (*targets, "results/conclusion.txt"))]
@@ -158,4 +185,4 @@ def write_floor(few: Path, copies: Copies, snakefile: Path) -> None:
         lines += [f"rule {rule}:", "    input:", *(f"        {path}," for path in sorted(inputs[rule]))]
         lines += ["    output:", *(f"        {path}," for path in sorted(outputs[rule]))]
         lines += ["    shell:", "        'touch {output}'"]
-    write_text(snakefile, "\n".join(lines) + "\n")
+    write_text(many / "floor.smk", "\n".join(lines) + "\n")
