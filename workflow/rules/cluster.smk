@@ -3,7 +3,7 @@
 
 PLACE = {slide: place for place, slide in enumerate(SLIDES)}
 # Groups whose jobs wait for all training slides. Snakemake looks for each of their jobs at all that it waits for, which
-# takes a minute at half a million pairs of a slide and a training slide, and an hour where both are thousands.
+# takes a minute at half a million pairs of a slide and a training slide, and grows with their number.
 AFTER_TRAINING = ("match", "infer", "views", "results")
 MOST_PAIRS = 1_000_000
 
