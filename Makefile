@@ -121,6 +121,10 @@ bench-exports: $(VENV)/installed ## time the exports of a map with 100,000 lesio
 bench-report: chromium demo ## time the page of 200 slides (or SLIDES=2000) in a browser, in about a minute
 	PYTHONPATH=scripts:tests/browser $(BIN)/python benchmarks/report.py $(DEMO_DIR)/results $(if $(SLIDES),--slides $(SLIDES))
 
+.PHONY: bench-scale
+bench-scale: $(VENV)/installed ## time Snakemake's plans of 100 to 10,000 slides (or SLIDES="1000"), in about 30 minutes
+	PYTHONPATH=scripts $(BIN)/python benchmarks/scale.py $(if $(SLIDES),--slides $(SLIDES)) $(if $(FOLDER),--folder $(FOLDER))
+
 ABLATION_STORES := $(foreach n,1 2 3 4,results/tiles/camelyon_$(n).h5)
 .PHONY: ablation
 ablation: $(VENV)/installed ## train low, high and both views on the CAMELYON tiles of ../shared/data; SEEDS="0 1 2"

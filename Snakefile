@@ -25,6 +25,7 @@ include: "workflow/rules/infer.smk"
 include: "workflow/rules/evaluate.smk"
 include: "workflow/rules/views.smk"
 include: "workflow/rules/report.smk"
+include: "workflow/rules/job.smk"
 
 
 onerror:

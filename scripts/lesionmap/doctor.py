@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -171,9 +172,10 @@ def _compare_content(found: Sequence[Diagnosis]) -> None:
         for same in _grouped(alike, [digest_of(one.row, content_digest) for one in alike]):  # all of it, of these few
             leak = len({one.row.split for one in same} & set(JUDGED)) > 1
             for one in same:
-                others = [f"{other.row.slide} ({other.row.split})" for other in same if other is not one]
-                more = f" and {len(others) - MOST_NAMED} more" if len(others) > MOST_NAMED else ""
-                finding = f"the same slide as {', '.join(others[:MOST_NAMED])}{more}"
+                named = islice((other.row for other in same if other is not one), MOST_NAMED)
+                others = ", ".join(f"{row.slide} ({row.split})" for row in named)
+                n_more = len(same) - 1 - MOST_NAMED
+                finding = f"the same slide as {others}{f' and {n_more} more' if n_more > 0 else ''}"
                 (one.errors if leak else one.warnings).append((finding, "keep one of them"))
 
 

@@ -214,8 +214,9 @@ def _lies_in(path: str, roots: Sequence[str]) -> bool:
         return any(lies_below(path, root) for root in roots)
     # Links are not followed: whoever put one into a root meant it, whoever wrote the sheet may be someone else.
     place = Path(os.path.normpath(Path.cwd() / path))
-    beside_a_link = place.resolve() != (Path.cwd() / path).resolve()  # ".." after a link leads elsewhere
-    return not beside_a_link and any(place.is_relative_to(os.path.normpath(Path.cwd() / root)) for root in roots)
+    if ".." in Path(path).parts and place.resolve() != (Path.cwd() / path).resolve():
+        return False  # after a link ".." leads elsewhere
+    return any(place.is_relative_to(os.path.normpath(Path.cwd() / root)) for root in roots)
 
 
 def _problems(instance: Any, schema: dict[str, Any]) -> Iterator[str]:

@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 import yaml
-from project import ROOT
+from project import ROOT, jobs
 
 SLURM = ROOT / "profiles/slurm"
 
@@ -37,6 +37,17 @@ def test_neighbours_of_the_sheet_are_one_job_of_a_cluster(project):
     assert set(re.findall(r"Group job (\w+)", printed)) >= {"prepare_0", "infer_0"}
     assert resources(printed, "infer_slide")["gpu"] == "1"
     assert "Group job" not in project.run("--dry-run", "--forcerun", "find_tissue", "--group-components", "other=1")
+
+
+def test_slides_are_jobs_of_their_own_where_groups_would_take_too_long_to_plan(project, checkout):
+    rules = checkout / "workflow/rules/cluster.smk"
+    text = rules.read_text()
+    assert "MOST_PAIRS = 1_000_000" in text
+    rules.write_text(text.replace("MOST_PAIRS = 1_000_000", "MOST_PAIRS = 7"))  # of 4 slides, 2 of them for training, 8
+    project.profile = SLURM
+    printed = project.run("--dry-run", "--forcerun", "find_tissue")
+    assert set(re.findall(r"Group job (\w+)", printed)) == {"prepare_0"}
+    assert jobs(printed) >= {f"{rule}:test_1" for rule in ("match_stain", "infer_slide", "cut_view", "evaluate_slide")}
 
 
 def test_a_second_attempt_asks_for_more(project):

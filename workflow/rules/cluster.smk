@@ -2,6 +2,10 @@
 
 
 PLACE = {slide: place for place, slide in enumerate(SLIDES)}
+# Groups whose jobs wait for all training slides. Snakemake looks for each of their jobs at all that it waits for, which
+# takes a minute at half a million pairs of a slide and a training slide, and grows with their number.
+AFTER_TRAINING = ("match", "infer", "views", "results")
+MOST_PAIRS = 1_000_000
 
 
 # Rules of seconds, which run beside Snakemake itself: to queue would take longer.
@@ -15,6 +19,11 @@ localrules:
     plot_learning_curves,
     plot_metrics,
     summarise_tiles,
+
+
+def n_training_slides():
+    """Slides that a model is trained on in this run."""
+    return 0 if config["model"]["path"] else sum(row.split in ("train", "val") for row in SLIDES.values())
 
 
 def grows(amount):
@@ -31,11 +40,12 @@ def shard(group, n_slides):
 
     A cluster runs the jobs of a group one after another as one job of its own, if `group-components` of the profile
     names the group. Which slides go together is fixed: Snakemake's own choice changes whenever a checkpoint ends, and
-    would then submit running jobs once more.
+    would then submit running jobs once more. Where that would take Snakemake too long each slide is a job of its own.
     """
+    alone = group in AFTER_TRAINING and len(SLIDES) * n_training_slides() > MOST_PAIRS
 
     def of_slide(wildcards):
-        if group not in workflow.group_settings.group_components:
+        if alone or group not in workflow.group_settings.group_components:
             return None
         name = f"{group}_{PLACE[wildcards.slide] // n_slides}"
         workflow.parent_groupids[name] = group  # by which Snakemake finds what the profile says of it

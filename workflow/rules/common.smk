@@ -1,9 +1,11 @@
 # Config, slide sheet, and the look-ups that rules share.
 
+import gc
 import sys
 
 sys.path.insert(0, f"{workflow.basedir}/scripts")
 
+from functools import cache
 from pathlib import Path
 
 from lesionmap.addresses import is_remote
@@ -13,6 +15,9 @@ from lesionmap.manifest import good_slides, segmented_slides
 from lesionmap.provenance import code_digest
 from lesionmap.settings import check_config, check_remote, inference_settings, inspection_settings, read_sheet
 from lesionmap.settings import reference_file, tile_settings, train_settings
+
+# A plan is millions of objects, and all of them stay: Python need not look so often which could go (a sixth of the time).
+gc.set_threshold(100_000, 50, 1000)
 
 try:
     check_config(config, f"{workflow.basedir}/workflow/schemas/config.schema.yaml")
@@ -88,9 +93,16 @@ def files_exist(wildcards):
     return [remote_state(path) if is_remote(path) else Path(path).exists() for path in files]
 
 
+@cache
+def manifest():
+    """The table of readable slides. Until it is built Snakemake is told so, and asks again; a job has it."""
+    return checkpoints.build_manifest.get().output[0] if workflow.is_main_process else "results/manifest.tsv"
+
+
+@cache
 def good(*splits):
     """Readable slides of some splits; known once the manifest is built."""
-    return good_slides(checkpoints.build_manifest.get().output[0], splits)
+    return good_slides(manifest(), splits)
 
 
 def readable_slides(wildcards):
@@ -100,7 +112,7 @@ def readable_slides(wildcards):
 
 def dicom_slides(wildcards):
     """Slides whose lesions are written as DICOM, too."""
-    return segmented_slides(checkpoints.build_manifest.get().output[0], config["exports"]["dicom"])
+    return segmented_slides(manifest(), config["exports"]["dicom"])
 
 
 def evaluated_slides(wildcards):
@@ -133,9 +145,15 @@ def reference_candidates(wildcards):
     """Slides that may be the stain reference, known once the manifest is built; none if a file holds it."""
     named = config["stain"]["reference"]
     if named in SLIDES or REFERENCE_FILE:
-        checkpoints.build_manifest.get()  # so that a touched reference refits nothing
+        manifest()  # so that a touched reference refits nothing
         return [] if REFERENCE_FILE else [named]
     return train_slides(wildcards)
+
+
+@cache
+def chosen_slide(choice, written_ns):
+    """The slide that is the stain reference, of the file as it was written last: every slide's plan asks for it."""
+    return read_json(choice)["slide"]
 
 
 def reference_files(wildcards):
@@ -143,7 +161,7 @@ def reference_files(wildcards):
     choice = Path("results/stain/reference/profile.json")
     if REFERENCE_FILE or not choice.exists():
         return [REFERENCE_FILE] if REFERENCE_FILE else []
-    slide = read_json(choice)["slide"]
+    slide = chosen_slide(choice, choice.stat().st_mtime_ns)
     return [f"results/stain/fits/{slide}.json", f"results/stain/tissue/{slide}.png"]
 
 
@@ -155,7 +173,7 @@ def backbone_file(wildcards):
 
 def after_manifest(path):
     """Ask for a result of the cohort once the manifest is built, so that a touched slide makes nothing of it anew."""
-    return lambda wildcards: checkpoints.build_manifest.get() and path
+    return lambda wildcards: manifest() and path
 
 
 def model_file(wildcards):
