@@ -32,7 +32,9 @@ class Fault:
 
     def attempt(self, *targets: str) -> tuple[bool, str]:
         """Run Snakemake; whether it ended well, and what it printed."""
-        injected = os.pathsep.join([str(Path(__file__).parent / "injected"), *filter(None, [os.environ.get("PYTHONPATH")])])
+        injected = os.pathsep.join(
+            [str(Path(__file__).parent / "injected"), *filter(None, [os.environ.get("PYTHONPATH")])]
+        )
         fault = {"FAULT": self.kind, "FAULT_NOTES": str(self.notes), "PYTHONPATH": injected}
         done = subprocess.run(
             self.project.command(*targets),

@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 FAULT, NOTES = os.environ.get("FAULT"), Path(os.environ.get("FAULT_NOTES", ""))
-RESULTS = os.path.abspath("results")
+RESULTS = Path("results").absolute()
 
 
 def rule_of(command):
@@ -36,7 +36,7 @@ def kill_at_rename(rule, whole_run):
     rename = os.replace
 
     def rename_and_die(source, target, **folders):
-        due = os.path.abspath(target).startswith(RESULTS) and first_time(rule)
+        due = Path(target).absolute().is_relative_to(RESULTS) and first_time(rule)
         if due and not whole_run:
             os.kill(os.getpid(), signal.SIGKILL)
         rename(source, target, **folders)
@@ -51,7 +51,7 @@ def fill_disk(rule):
     if not first_time(rule):
         return
     left = json.loads((NOTES / "sizes.json").read_text())[rule] // 2
-    ballast = Path(RESULTS, "ballast")
+    ballast = RESULTS / "ballast"
     with open(ballast, "wb") as stream:
         os.posix_fallocate(stream.fileno(), 0, max(1, shutil.disk_usage(RESULTS).free - left))
     atexit.register(ballast.unlink)
