@@ -56,6 +56,10 @@ slurm:
 test-browser: chromium demo ## test the report of the demo in a real browser; as root, installs Chromium where it is missing
 	DEMO_DIR=$(DEMO_DIR) $(BIN)/pytest -n 0 tests/browser
 
+.PHONY: test-storage
+test-storage: $(VENV)/installed ## test slides on an S3-compatible server and a web server, both started for it, in about 3 minutes
+	$(BIN)/pytest -n 0 tests/storage
+
 .PHONY: test-slurm
 test-slurm: slurm $(VENV)/installed ## test the cluster profile on a SLURM that is set up for it, as root, in about 8 minutes
 	$(BIN)/pytest -n 0 tests/slurm

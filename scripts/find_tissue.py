@@ -1,8 +1,9 @@
 """Adapter of rule find_tissue."""
 
+from lesionmap.copies import slide_at_hand
 from lesionmap.quarantine import slide_job
-from lesionmap.slides import load_info
 from lesionmap.tissue import TissueSettings, find_tissue
 
-with slide_job(snakemake.wildcards.slide, snakemake.log[0], snakemake.input, snakemake.output):
-    find_tissue(load_info(snakemake.input.info), snakemake.output[0], TissueSettings(**snakemake.params.tissue))
+job = slide_job(snakemake.wildcards.slide, snakemake.log[0], snakemake.input, snakemake.output)
+with job, slide_at_hand(snakemake.input.info, snakemake.config["slides"]["copies"]) as info:
+    find_tissue(info, snakemake.output[0], TissueSettings(**snakemake.params.tissue))

@@ -1,8 +1,9 @@
 """Adapter of rule write_dicom."""
 
+from lesionmap.copies import slide_at_hand
 from lesionmap.dicom import write_segmentation
 from lesionmap.quarantine import slide_job
-from lesionmap.slides import load_info
 
-with slide_job(snakemake.wildcards.slide, snakemake.log[0], snakemake.input, snakemake.output):
-    write_segmentation(load_info(snakemake.input.info), snakemake.input.lesions, snakemake.output[0])
+job = slide_job(snakemake.wildcards.slide, snakemake.log[0], snakemake.input, snakemake.output)
+with job, slide_at_hand(snakemake.input.info, snakemake.config["slides"]["copies"]) as info:
+    write_segmentation(info, snakemake.input.lesions, snakemake.output[0])

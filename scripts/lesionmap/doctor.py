@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from lesionmap.addresses import is_remote, why_not_to_be_had
 from lesionmap.annotation_files import read_annotation
 from lesionmap.annotations import AnnotationSettings, canonical
 from lesionmap.costs import Costs, Work, costs_of, predict_work
@@ -101,6 +102,9 @@ def diagnose(row: SlideRow, config: Mapping[str, Any]) -> Diagnosis:
     """All that can be said of one slide without reading much of it."""
     found = Diagnosis(row)
     try:
+        if is_remote(row.path):
+            _ask_server(row, found)
+            return found
         facts = examine(row, InspectionSettings(**inspection_settings(config)))
         found.info, found.digest = facts["info"], digest_of(row, quick_digest)
         found.warnings += [(flag, "see that this is meant") for flag in facts["flags"]]
@@ -114,6 +118,17 @@ def diagnose(row: SlideRow, config: Mapping[str, Any]) -> Diagnosis:
     except LesionMapError as error:
         found.errors.append((error.finding, error.remedy))
     return found
+
+
+def _ask_server(row: SlideRow, found: Diagnosis) -> None:
+    """All that is known of a slide on a server before it is fetched; it is missing from the costs."""
+    from lesionmap import remote  # most sheets need none of its libraries
+
+    if why := why_not_to_be_had(remote.state(row.path)):
+        found.errors.append((why, "correct its path in the slide sheet, or have access granted"))
+    else:
+        unknown = "it is on a server, so that nothing is known of it before a run fetches it, nor what it will cost"
+        found.warnings.append((unknown, "copy one of its kind to a folder of yours to learn that"))
 
 
 def _count_lesions(row: SlideRow, info: SlideInfo, config: Mapping[str, Any], found: Diagnosis) -> int:

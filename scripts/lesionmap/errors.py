@@ -52,3 +52,7 @@ class InterruptedTrainingError(LesionMapError):
 
 class StorageError(LesionMapError):
     """A disk is full, or a folder cannot be written to."""
+
+
+class RemoteError(LesionMapError):
+    """A server that slides are fetched from cannot be reached or does not do its work."""

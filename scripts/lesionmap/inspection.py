@@ -10,6 +10,8 @@ import numpy as np
 import openslide
 from PIL import ImageCms
 
+from lesionmap.addresses import why_not_to_be_had
+from lesionmap.copies import IN_PLACE, CopySettings, file_at_hand
 from lesionmap.errors import SlideError
 from lesionmap.files import write_json
 from lesionmap.quarantine import as_record
@@ -106,7 +108,13 @@ class Resolution:
     objective_power: float | None
 
 
-def inspect_slide(row: SlideRow, output: str, settings: InspectionSettings) -> None:
+def inspect_slide(
+    row: SlideRow,
+    output: str,
+    settings: InspectionSettings,
+    copies: CopySettings = IN_PLACE,
+    present: bool | str = True,
+) -> None:
     """Write the record of one slide: what it is, or why it is in quarantine.
 
     Parameters
@@ -116,18 +124,33 @@ def inspect_slide(row: SlideRow, output: str, settings: InspectionSettings) -> N
         JSON with ``slide``, ``split``, ``verdict``. ``ok``: also ``flags`` (what is odd about it), ``resolution``,
         ``icc_profile``, ``reader`` and ``info``. ``quarantined``: also ``stage``, ``finding`` and ``remedy``.
     settings : InspectionSettings
+    copies : CopySettings
+    present : bool or str
+        Whether the file was there when the run was planned; of a remote one what :func:`lesionmap.remote.states` found.
     """
     try:
-        facts = examine(row, settings)
-        info = replace(facts["info"], identity=digest_of(row, content_digest))
-        facts["flags"] += _check_readable(info, settings)
-        choice = choose_reader(info, settings.reader, STAGE)
-        info = replace(info, reader=choice.reader)
-        resolution, reader = vars(facts["resolution"]), vars(choice)
-        record = {"verdict": "ok", **facts, "resolution": resolution, "reader": reader, "info": vars(info)}
+        _check_present(row, present)
+        with file_at_hand(row.path, copies) as path:
+            record = {"verdict": "ok"} | _inspected(replace(row, path=path), settings)
+        record["info"]["path"] = row.path
     except SlideError as error:
         record = {"verdict": "quarantined"} | as_record(error)
     write_json(output, {"slide": row.slide, "split": row.split} | record)
+
+
+def _inspected(row: SlideRow, settings: InspectionSettings) -> dict[str, Any]:
+    facts = examine(row, settings)
+    info = replace(facts["info"], identity=digest_of(row, content_digest))
+    facts["flags"] += _check_readable(info, settings)
+    choice = choose_reader(info, settings.reader, STAGE)
+    info = replace(info, reader=choice.reader)
+    return facts | {"resolution": vars(facts["resolution"]), "reader": vars(choice), "info": vars(info)}
+
+
+def _check_present(row: SlideRow, present: bool | str) -> None:
+    if isinstance(present, str) and (why := why_not_to_be_had(present)):
+        remedy = "correct its path in the slide sheet, or have access granted"
+        raise SlideError(slide=row.slide, stage=STAGE, finding=why, remedy=remedy)
 
 
 def digest_of(row: SlideRow, digest: Callable[[str], str]) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 import jsonschema
 import yaml
 
+from lesionmap.addresses import is_remote, why_unfit
 from lesionmap.errors import SettingsError
 from lesionmap.infer_settings import NO_REFINEMENT, cut_of, inference_mpp
 from lesionmap.inspection import SlideRow
@@ -41,6 +42,8 @@ def _contradictions(config: Mapping[str, Any]) -> Iterator[str]:
     if config["tiles"]["store"] == "none" and config["tiles"]["codec"] != LOSSLESS:
         codec = config["tiles"]["codec"]
         yield f"tiles.codec: {codec} is of no use with store: none, which holds no tiles; take lossless"
+    if config["tiles"]["store"] == "none" and config["slides"]["copies"]["of"] == "all":
+        yield "slides.copies.of: all is of no use with tiles.store: none, by which training reads slides; take remote"
     device, processes = config["train"]["device"], config["train"]["processes"]
     if processes > 1 and device.startswith("cuda:"):
         yield f"train.device: {device} is one GPU, and processes: {processes} need one each; take cuda or auto"
@@ -52,7 +55,7 @@ def _contradictions(config: Mapping[str, Any]) -> Iterator[str]:
 
 def inspection_settings(config: Mapping[str, Any]) -> dict[str, Any]:
     """What the config asks of a slide: the fields of :class:`lesionmap.inspection.InspectionSettings`."""
-    asked = {key: value for key, value in config["slides"].items() if key not in ("sheet", "roots")}
+    asked = {key: value for key, value in config["slides"].items() if key not in ("sheet", "roots", "copies")}
     first_pass, tiles = inference_mpp(config), config["tiles"]["mpp"]
     inference = first_pass if config["inference"]["refine"] == NO_REFINEMENT else min(first_pass, tiles)
     return asked | {"needed_mpp": {"tiles": tiles, "inference": inference, "first_pass": first_pass}}
@@ -139,6 +142,24 @@ def _parsed(row: dict[str, str]) -> SlideRow:
     return SlideRow(**row | numbers | {"upsample": row["upsample"].lower() == "true"})  # type: ignore[arg-type]
 
 
+def check_remote(config: Mapping[str, Any], rows: Mapping[str, SlideRow]) -> None:
+    """See that no slide is to be read from a server all through training.
+
+    Raises
+    ------
+    SettingsError
+        If one is.
+    """
+    read_in_training = [row.slide for row in rows.values() if row.split in ("train", "val") and is_remote(row.path)]
+    if config["tiles"]["store"] == "none" and read_in_training:
+        raise SettingsError(
+            stage="config",
+            finding="tiles.store is none, by which training reads slides themselves, and "
+            f"{', '.join(read_in_training[:3])} are on a server",
+            remedy="set tiles.store to keep, or copy the slides for training to a folder of your own",
+        )
+
+
 def reference_file(config: Mapping[str, Any], rows: Mapping[str, SlideRow]) -> str | None:
     """The file that holds the stain reference: the model, or a profile; None if it is a slide or chosen among them.
 
@@ -168,14 +189,28 @@ def _row_problems(
         for problem in _problems(row, schema):
             yield f"line {number} ({row['slide'] or 'no id'}), {problem}"
         for key in ("path", "annotation"):
-            if row[key] and roots is not None and not _lies_in(row[key], roots):
-                yield f"line {number} ({row['slide']}), {key}: {row[key]} is not in slides.roots ({', '.join(roots)})"
+            if row[key] and (unfit := _place_problem(key, row[key], roots)):
+                yield f"line {number} ({row['slide']}), {key}: {row[key]} {unfit}"
     for slide, count in Counter(row["slide"] for row in rows.values()).items():
         if count > 1:
             yield f"slide '{slide}' has {count} rows; ids must be unique"
 
 
+def _place_problem(key: str, path: str, roots: Sequence[str] | None) -> str | None:
+    """What is wrong with where a slide or an annotation lies."""
+    if is_remote(path):
+        if key != "path":
+            return "is on a server, from which only slides are fetched; copy it to a folder of your own"
+        if unfit := why_unfit(path):
+            return unfit
+    if roots is not None and not _lies_in(path, roots):
+        return f"is not in slides.roots ({', '.join(roots)})"
+    return None
+
+
 def _lies_in(path: str, roots: Sequence[str]) -> bool:
+    if is_remote(path):
+        return ".." not in path.split("/") and any(path.startswith(f"{root.rstrip('/')}/") for root in roots)
     # Links are not followed: whoever put one into a root meant it, whoever wrote the sheet may be someone else.
     place = Path(os.path.normpath(Path.cwd() / path))
     beside_a_link = place.resolve() != (Path.cwd() / path).resolve()  # ".." after a link leads elsewhere

@@ -6,17 +6,19 @@ sys.path.insert(0, f"{workflow.basedir}/scripts")
 
 from pathlib import Path
 
-from lesionmap.errors import SettingsError
+from lesionmap.addresses import is_remote
+from lesionmap.errors import RemoteError, SettingsError
 from lesionmap.files import read_json
 from lesionmap.manifest import good_slides, segmented_slides
 from lesionmap.provenance import code_digest
-from lesionmap.settings import check_config, inference_settings, inspection_settings, read_sheet, reference_file
-from lesionmap.settings import tile_settings, train_settings
+from lesionmap.settings import check_config, check_remote, inference_settings, inspection_settings, read_sheet
+from lesionmap.settings import reference_file, tile_settings, train_settings
 
 try:
     check_config(config, f"{workflow.basedir}/workflow/schemas/config.schema.yaml")
     sheet, roots = config["slides"]["sheet"], config["slides"]["roots"]
     SLIDES = read_sheet(sheet, f"{workflow.basedir}/workflow/schemas/slides.schema.yaml", roots)
+    check_remote(config, SLIDES)
     REFERENCE_FILE = reference_file(config, SLIDES)
 except SettingsError as error:
     raise WorkflowError(str(error))
@@ -27,7 +29,7 @@ wildcard_constraints:
 
 
 def slide_file(wildcards):
-    """The slide's file; nothing while it is missing, which its inspection then reports."""
+    """The slide's file; nothing while it is missing, which its inspection then reports, or for one on a server."""
     path = SLIDES[wildcards.slide].path
     return path if Path(path).exists() else []
 
@@ -63,10 +65,28 @@ def slide_role(wildcards):
     return {"split": row.split, "patient": row.patient or None}
 
 
+REMOTE_STATES = {}
+
+
+def remote_state(address):
+    """Size and version of a slide on a server, or why it is not to be had; one job asks for its own slide only."""
+    from lesionmap import remote  # most sheets need none of its libraries
+
+    try:
+        if workflow.is_main_process and not REMOTE_STATES:
+            REMOTE_STATES.update(remote.states(row.path for row in SLIDES.values() if is_remote(row.path)))
+        elif address not in REMOTE_STATES:
+            REMOTE_STATES[address] = remote.state(address)
+    except RemoteError as error:
+        raise WorkflowError(str(error))
+    return REMOTE_STATES[address]
+
+
 def files_exist(wildcards):
-    """Whether the slide and its annotation are there: when one turns up, the slide is inspected again."""
+    """Whether the slide and its annotation are there: when one turns up, or a server's changes, it is inspected again."""
     row = SLIDES[wildcards.slide]
-    return [Path(path).exists() for path in (row.path, row.annotation) if path]
+    files = [path for path in (row.path, row.annotation) if path]
+    return [remote_state(path) if is_remote(path) else Path(path).exists() for path in files]
 
 
 def good(*splits):

@@ -1,0 +1,107 @@
+"""An S3-compatible server and a web server with the slides of a cohort, and a run that has fetched them."""
+
+import logging
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pandas as pd
+import pytest
+from lesionmap.demo import write_cohort
+from moto.server import ThreadedMotoServer
+from project import COHORT, Project
+from web_server import Server, serving
+
+BUCKET = "pathology"
+ON_S3, ON_THE_WEB = ("train_1", "test_1", "unreadable"), ("train_2",)
+SECRETS = ("key-not-to-be-told", "secret-not-to-be-told")
+KEYS = {"AWS_ACCESS_KEY_ID": SECRETS[0], "AWS_SECRET_ACCESS_KEY": SECRETS[1], "AWS_DEFAULT_REGION": "us-east-1"}
+
+
+@dataclass
+class Store:
+    """Both servers, and what they have been asked for: (method, last part of the path)."""
+
+    s3: Any
+    web: Server
+    asked_of_s3: list[tuple[str, str]] = field(default_factory=list)
+
+    @property
+    def asked(self) -> list[tuple[str, str]]:
+        asked = [*self.asked_of_s3, *self.web.asked]
+        return [(method, path.partition("?")[0].rpartition("/")[2]) for method, path in asked]
+
+    def downloads(self) -> set[str]:
+        return {name.removesuffix(".tif") for method, name in self.asked if method == "GET"}
+
+    def forget(self) -> None:
+        self.asked_of_s3.clear()
+        self.web.asked.clear()
+
+
+class Listener(logging.Handler):
+    """Reads the lines in which the S3 server tells of requests."""
+
+    def __init__(self, asked: list[tuple[str, str]]) -> None:
+        super().__init__()
+        self.asked = asked
+
+    def emit(self, record: logging.LogRecord) -> None:
+        method, _, path = record.getMessage().partition('"')[2].partition(" ")
+        self.asked.append((method.removeprefix("\x1b[1m").rpartition("m")[2], path.split()[0]))
+
+
+@pytest.fixture(scope="session")
+def store(tmp_path_factory) -> Iterator[Store]:
+    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    endpoint = "http://{}:{}".format(*server.get_host_and_port())
+    with pytest.MonkeyPatch.context() as patch, serving(tmp_path_factory.mktemp("web")) as web:
+        for name, value in (KEYS | {"AWS_ENDPOINT_URL_S3": endpoint}).items():
+            patch.setenv(name, value)
+        s3 = boto3.client("s3")
+        s3.create_bucket(Bucket=BUCKET)
+        store = Store(s3, web)
+        log = logging.getLogger("werkzeug")
+        log.setLevel(logging.INFO)
+        log.addHandler(Listener(store.asked_of_s3))
+        yield store
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def local(tmp_path_factory) -> Project:
+    """A finished cohort whose slides are files."""
+    project = Project(tmp_path_factory.mktemp("local"))
+    write_cohort(project.folder, COHORT, jpeg_quality=None)
+    project.run()
+    return project
+
+
+@pytest.fixture(scope="session")
+def fetched(local, store, tmp_path_factory) -> Project:
+    """The same, its slides on servers, with room for one and a half of them here; one is not there, one refused."""
+    project = Project(tmp_path_factory.mktemp("remote"))
+    shutil.copytree(local.folder / "annotations", project.folder / "annotations")
+    web = Path(store.web.folder)
+    (web / "refused").mkdir()
+    (web / "refused/secret.tif").touch()
+    sheet = pd.read_csv(local.folder / "slides.tsv", sep="\t", dtype=str, keep_default_na=False).set_index("slide")
+    for slide in ON_S3:
+        store.s3.upload_file(local.folder / sheet.loc[slide, "path"], BUCKET, f"2026/case 1/{slide}.tif")
+        sheet.loc[slide, "path"] = f"s3://{BUCKET}/2026/case 1/{slide}.tif"
+    for slide in ON_THE_WEB:
+        shutil.copy(local.folder / sheet.loc[slide, "path"], web)
+        sheet.loc[slide, "path"] = f"{store.web.address}/{slide}.tif"
+    sheet.loc["gone"] = [f"s3://{BUCKET}/gone.tif", "inference", "", ""]
+    sheet.loc["secret"] = [f"{store.web.address}/refused/secret.tif", "inference", "", ""]
+    sheet.to_csv(project.folder / "slides.tsv", sep="\t")
+    largest = max(path.stat().st_size for path in (local.folder / "slides").iterdir())
+    project.config["slides"] |= {
+        "roots": [".", f"s3://{BUCKET}/", store.web.address],
+        "copies": {"most_gb": 1.5 * largest / 1e9},
+    }
+    return project
