@@ -13,6 +13,7 @@ report: "workflow/report/workflow.rst"
 
 include: "workflow/rules/common.smk"
 include: "workflow/rules/cluster.smk"
+include: "workflow/rules/started.smk"
 include: "workflow/rules/stopped.smk"
 include: "workflow/rules/doctor.smk"
 include: "workflow/rules/slides.smk"
@@ -25,6 +26,10 @@ include: "workflow/rules/infer.smk"
 include: "workflow/rules/evaluate.smk"
 include: "workflow/rules/views.smk"
 include: "workflow/rules/report.smk"
+
+
+onstart:
+    check_start()
 
 
 onerror:

@@ -22,6 +22,16 @@ REMEDIES = {
 NUMBER_IN_TEXT = re.compile(r"(?:errno = |os error |Errno )(\d+)")
 
 
+def check_writable(folder: str | Path) -> None:
+    """Raise a StorageError if a folder, which need not be there yet, cannot be written to."""
+    place = _existing(Path(folder))
+    if not os.access(place, os.W_OK | os.X_OK):
+        read_only = os.statvfs(place).f_flag & os.ST_RDONLY
+        number = errno.EROFS if read_only else errno.EACCES
+        finding = f"{folder} cannot be written to: {os.strerror(number)}"
+        raise StorageError(stage="start", finding=finding, remedy=REMEDIES[number])
+
+
 @contextmanager
 def storage_told(path: str | Path) -> Iterator[None]:
     """Raise what the disk does to the writer of `path` as a StorageError; :mod:`lesionmap.logs` names the job."""
@@ -80,6 +90,11 @@ def _place(cause: BaseException, path: str | Path | None) -> Path | None:
 
 def _room(place: Path) -> str:
     """How much is free on the disk of a path that is perhaps not there yet."""
-    folder = next(folder for folder in (place.absolute(), *place.absolute().parents) if folder.is_dir())
+    folder = _existing(place)
     disk = shutil.disk_usage(folder)
     return f"; {disk.free / 1e6:,.3f} of {disk.total / 1e6:,.1f} MB are free on the disk of {folder}"
+
+
+def _existing(path: Path) -> Path:
+    """The folder itself, or the first above it that is there."""
+    return next(folder for folder in (path.absolute(), *path.absolute().parents) if folder.is_dir())
