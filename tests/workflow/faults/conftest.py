@@ -1,15 +1,18 @@
 """A cohort that is as small as it can be, after an unbroken run of every rule, and before any."""
 
+import copy
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
+from disks import Disk
 from filelock import FileLock
 from lesionmap.demo import DemoSlide, write_cohort
 from project import Project
 
 SMALLEST = (
-    DemoSlide("train_1", 700, 560, 1, "train", "qupath"),
+    DemoSlide("train_1", 780, 620, 1, "train", "qupath"),
     DemoSlide("test_1", 680, 540, 3, "test", "qupath"),
 )
 
@@ -41,7 +44,7 @@ def new(unbroken, tmp_path) -> Callable[[str], Project]:
         for part in ("slides", "annotations", "other"):
             shutil.copytree(unbroken.folder / part, folder / part)
         shutil.copy(unbroken.folder / "slides.tsv", folder)
-        return Project(folder, config=unbroken.config)
+        return Project(folder, config=copy.deepcopy(unbroken.config))
 
     return create
 
@@ -50,4 +53,19 @@ def new(unbroken, tmp_path) -> Callable[[str], Project]:
 def project(unbroken, tmp_path) -> Project:
     """A copy of the finished cohort."""
     shutil.copytree(unbroken.folder, tmp_path / "project", copy_function=shutil.copy2, symlinks=True)
-    return Project(tmp_path / "project", config=unbroken.config)
+    return Project(tmp_path / "project", config=copy.deepcopy(unbroken.config))
+
+
+@pytest.fixture
+def disk() -> Iterator[Callable[..., Disk]]:
+    """A function that mounts something on a folder, for the time of a test."""
+    mounted = []
+
+    def mount(folder: Path, *what: str) -> Disk:
+        (made := Disk(folder)).mount(*what)
+        mounted.append(made)
+        return made
+
+    yield mount
+    for made in mounted:
+        made.unmount()

@@ -1,4 +1,4 @@
-"""Small disks in memory, which root may mount."""
+"""Disks of their own for folders, which root may mount."""
 
 import os
 import subprocess
@@ -10,20 +10,15 @@ import pytest
 
 @dataclass(frozen=True)
 class Disk:
-    """A disk that is mounted on a folder, whose content it hides."""
+    """What is mounted on a folder, whose content it hides: memory of some size, or the folder itself."""
 
     folder: Path
 
-    def mount(self, size: str) -> None:
+    def mount(self, *what: str) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         if os.geteuid():
             pytest.skip("only root may mount disks")
-        done = subprocess.run(
-            ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", self.folder],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        done = subprocess.run(["mount", *what, self.folder], capture_output=True, text=True, check=False)
         if done.returncode:
             pytest.skip(f"no disk can be mounted here: {done.stderr}")
 

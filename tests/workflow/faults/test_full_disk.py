@@ -1,38 +1,25 @@
 """A disk that is full when a rule writes: who, what, where and what to do is said, and nothing half-written stays."""
 
 import json
+import os
 import re
+import shutil
 
-import pytest
-from disks import Disk
 from faults import Fault, differing, rules
+from project import Project
 
 MOST_ATTEMPTS = 50
+MEMORY = ("-t", "tmpfs", "tmpfs")
 # What doctor writes is no output of its rule: its tables are to stay although it fails.
 WITHOUT_OUTPUTS = {"doctor": ["results/doctor.tsv", "results/doctor.json"]}
 # What is in quarantine so far Snakemake itself writes when a run stops, after the job that would have.
 SHOWN_AT_THE_END = {"results/quarantine.tsv", "results/unreadable.tsv"}
 
 
-@pytest.fixture
-def disk():
-    """Takes the project's results, or all of it."""
-    mounted = []
-
-    def mount(folder, size):
-        (made := Disk(folder)).mount(size)
-        mounted.append(made)
-        return made
-
-    yield mount
-    for made in mounted:
-        made.unmount()
-
-
 def test_a_disk_that_is_full_when_a_rule_writes(new, unbroken, tmp_path, disk):
     """With room for half of it, so that some of its files may be whole; the disk is full while that job lasts."""
     project = new("project")
-    disk(project.folder / "results", "400m")
+    disk(project.folder / "results", *MEMORY, "-osize=400m")
     outputs = outputs_of(unbroken)
     (tmp_path / "notes").mkdir()
     (tmp_path / "notes/sizes.json").write_text(json.dumps(least_sizes(unbroken.folder, outputs)))
@@ -50,6 +37,32 @@ def test_a_disk_that_is_full_when_a_rule_writes(new, unbroken, tmp_path, disk):
         assert ended_well, printed
     assert fault.befallen() == rules(unbroken)
     assert differing(project, unbroken) == set()
+
+
+def test_a_disk_that_is_full_for_snakemake_too(unbroken, tmp_path, disk):
+    """All is on it: the logs, and what Snakemake notes. At its very end Snakemake has only words of its own."""
+    disk(tmp_path / "disk", *MEMORY, "-osize=600m")
+    project = Project(tmp_path / "disk/project", config=unbroken.config)
+    shutil.copytree(unbroken.folder, project.folder, copy_function=shutil.copy2)
+    target = "results/model/lesionmap.safetensors"
+    (project.folder / target).unlink()
+    ballast = fill(tmp_path / "disk", left=200_000)
+    printed = project.run(target, ok=False)
+    assert "LesionMap: train: results/model/" in printed
+    assert "Remedy: free space on that disk and run again" in printed
+    assert "Traceback" not in printed
+    ballast.unlink()
+    ballast = fill(tmp_path / "disk", left=0)
+    assert "No space left on device" in project.run(target, ok=False)
+    ballast.unlink()
+    project.run(target)
+    assert (project.folder / target).read_bytes() == (unbroken.folder / target).read_bytes()
+
+
+def fill(folder, left):
+    with open(folder / "ballast", "wb") as stream:
+        os.posix_fallocate(stream.fileno(), 0, shutil.disk_usage(folder).free - left)
+    return folder / "ballast"
 
 
 def check_told(project, rule, printed, outputs):
