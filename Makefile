@@ -56,6 +56,10 @@ slurm:
 test-browser: chromium demo ## test the report of the demo in a real browser; as root, installs Chromium where it is missing
 	DEMO_DIR=$(DEMO_DIR) $(BIN)/pytest -n 0 tests/browser
 
+.PHONY: test-faults
+test-faults: $(VENV)/installed ## kill, fill the disk, set clocks wrong at each rule, as root for the disks, in about 10 minutes
+	$(BIN)/pytest tests/workflow/faults
+
 .PHONY: test-storage
 test-storage: $(VENV)/installed ## test slides on an S3-compatible server and a web server, both started for it, in about 4 minutes
 	$(BIN)/pytest -n 0 tests/storage

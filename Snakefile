@@ -13,6 +13,7 @@ report: "workflow/report/workflow.rst"
 
 include: "workflow/rules/common.smk"
 include: "workflow/rules/cluster.smk"
+include: "workflow/rules/started.smk"
 include: "workflow/rules/stopped.smk"
 include: "workflow/rules/doctor.smk"
 include: "workflow/rules/slides.smk"
@@ -26,6 +27,10 @@ include: "workflow/rules/evaluate.smk"
 include: "workflow/rules/views.smk"
 include: "workflow/rules/report.smk"
 include: "workflow/rules/job.smk"
+
+
+onstart:
+    check_start()
 
 
 onerror:

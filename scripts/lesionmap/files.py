@@ -6,10 +6,12 @@ import json
 import os
 import socket
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from glob import escape
 from pathlib import Path
 from typing import Any
+
+from lesionmap.storage import storage_told
 
 
 @contextmanager
@@ -18,19 +20,26 @@ def written_whole(target: str | Path) -> Iterator[Path]:
 
     A killed or failing writer leaves no file that a later stage could take for whole. Its draft is removed by the
     next writer of the same target on the same host.
+
+    Raises
+    ------
+    StorageError
+        If the disk is full or cannot be written to; it says how much room there was, the draft counted as used.
     """
     target = Path(target)
-    target.parent.mkdir(parents=True, exist_ok=True)
     prefix = f".{target.stem}.{socket.gethostname()}-"
-    for left in target.parent.glob(f"{escape(prefix)}*{escape(target.suffix)}"):
-        if not _is_running(left.name.removeprefix(prefix).removesuffix(target.suffix)):
-            left.unlink(missing_ok=True)
     draft = target.with_name(f"{prefix}{os.getpid()}{target.suffix}")
     try:
-        yield draft
-        os.replace(draft, target)
+        with storage_told(target):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            for left in target.parent.glob(f"{escape(prefix)}*{escape(target.suffix)}"):
+                if not _is_running(left.name.removeprefix(prefix).removesuffix(target.suffix)):
+                    left.unlink(missing_ok=True)
+            yield draft
+            os.replace(draft, target)
     finally:
-        draft.unlink(missing_ok=True)
+        with suppress(OSError):  # it may never have been there
+            draft.unlink()
 
 
 def _is_running(process_id: str) -> bool:

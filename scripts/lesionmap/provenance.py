@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).parent
 SCRIPTS = PACKAGE.parent
 NO_RESULTS = (  # how a slide comes to a job, which is checked by its identity; how a job ends and what it says
     *("lesionmap/addresses.py", "lesionmap/copies.py", "lesionmap/remote.py"),
-    *("lesionmap/errors.py", "lesionmap/logs.py", "lesionmap/quarantine.py"),
+    *("lesionmap/errors.py", "lesionmap/logs.py", "lesionmap/quarantine.py", "lesionmap/storage.py"),
 )
 RECORDED_LIBRARIES = (
     *("openslide-python", "openslide-bin", "tifffile", "imagecodecs", "simplejpeg"),  # pixels

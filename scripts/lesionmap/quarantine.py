@@ -54,7 +54,7 @@ def slide_job(slide: str, log: str, inputs: Sequence[str], outputs: Sequence[str
     A :class:`LesionMapError` about the slide, or one that an earlier stage left in `inputs`, becomes its `outputs`,
     and the job ends well. Every other error ends it as in :func:`lesionmap.logs.job_log`.
     """
-    with job_log(log):
+    with job_log(log, slide):
         for reason in filter(None, map(quarantined, inputs)):
             write_quarantined(outputs, reason)
             sys.exit(0)

@@ -2,7 +2,7 @@
 
 import csv
 import os
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -101,7 +101,9 @@ def read_sheet(path: str | Path, schema_path: str | Path, roots: Sequence[str] |
     _check_columns(path, columns)
     rows = {number: OPTIONAL_COLUMNS | dict(zip(columns, fields, strict=False)) for number, fields in lines.items()}
     problems = [
-        f"line {number} has {len(fields)} fields" for number, fields in lines.items() if len(fields) > len(columns)
+        f"line {number} ({rows[number]['slide'] or 'no id'}) has {len(fields)} fields, for {len(columns)} columns"
+        for number, fields in lines.items()
+        if len(fields) > len(columns)
     ]
     problems += _row_problems(rows, _schema(schema_path), roots)
     if problems:
@@ -120,10 +122,18 @@ def _fields(path: str | Path) -> tuple[list[str], dict[int, list[str]]]:
             finding=f"{path} cannot be read ({error})",
             remedy="give a tab-separated table in UTF-8 as slides.sheet",
         ) from error
-    lines = {number: [field.strip() for field in fields] for number, fields in enumerate(table, start=1)}
-    filled = {number: fields for number, fields in lines.items() if any(fields)}
+    lines = {number: _without_blanks(fields) for number, fields in enumerate(table, start=1)}
+    filled = {number: fields for number, fields in lines.items() if fields}
     first = min(filled, default=0)
     return filled.pop(first, []), filled
+
+
+def _without_blanks(fields: list[str]) -> list[str]:
+    """Fields without blanks around them, and without those empty ones that spreadsheets add to the end of a line."""
+    stripped = [field.strip() for field in fields]
+    while stripped and not stripped[-1]:
+        stripped.pop()
+    return stripped
 
 
 def _check_columns(path: str | Path, columns: list[str]) -> None:
@@ -192,9 +202,16 @@ def _row_problems(
             if row[key] and (unfit := _place_problem(key, row[key], roots)):
                 place = without_secrets(row[key]) if is_remote(row[key]) else row[key]
                 yield f"line {number} ({row['slide']}), {key}: {place} {unfit}"
-    for slide, count in Counter(row["slide"] for row in rows.values()).items():
-        if count > 1:
-            yield f"slide '{slide}' has {count} rows; ids must be unique"
+    lines = defaultdict(list)
+    for number, row in rows.items():
+        lines[row["slide"]].append(number)
+    for slide, numbers in lines.items():
+        if len(numbers) > 1:
+            yield f"lines {_in_words(numbers)}, slide: all have '{slide}' (ids are unique; delete or rename)"
+
+
+def _in_words(numbers: Sequence[int]) -> str:
+    return f"{', '.join(map(str, numbers[:-1]))} and {numbers[-1]}"
 
 
 def _place_problem(key: str, path: str, roots: Sequence[str] | None) -> str | None:

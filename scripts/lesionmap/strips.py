@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from lesionmap.storage import storage_told
+
 STRIP_ROWS = 512  # two rows of tiles of a map's file
 
 BlockReduction = Callable[[NDArray[Any], int], NDArray[Any]]
@@ -25,10 +27,10 @@ def on_disk(shape: tuple[int, ...], dtype: DTypeLike, folder: str | Path) -> NDA
 
     Raises
     ------
-    OSError
+    StorageError
         If the disk has no room for all of it; without asking, the process would be killed once it is full.
     """
-    with tempfile.TemporaryFile(dir=folder) as file:
+    with storage_told(folder), tempfile.TemporaryFile(dir=folder) as file:
         os.posix_fallocate(file.fileno(), 0, max(1, math.prod(shape) * np.dtype(dtype).itemsize))
         return np.memmap(file, dtype, "w+", shape=shape)
 

@@ -1,4 +1,6 @@
 import copy
+import re
+import time
 
 import pytest
 import yaml
@@ -174,6 +176,36 @@ def test_a_sheet_is_read_with_windows_line_ends_bom_and_spaces(root, tmp_path):
     ]
 
 
+def test_blank_lines_and_what_spreadsheets_add_to_lines_are_left_out(root, tmp_path):
+    blank = ["", "  ", "\t\t\t\t\t"]
+    lines = [*blank, HEAD.strip() + "\t \t", *blank, "a\tx.svs\tinference\t\t\t\t  ", "b\ty.svs\tinference  ", *blank]
+    rows = sheet(root, tmp_path, "\r\n".join(lines) + "\r\n\r\n", encoding="utf-8-sig")
+    assert rows == {"a": SlideRow("a", "x.svs", "inference"), "b": SlideRow("b", "y.svs", "inference")}
+
+
+def test_a_bad_row_among_ten_thousand_is_named_within_seconds(root, tmp_path):
+    rows = [f"s{number}\tx.svs\tinference\t\t\n" for number in range(10_000)]
+    rows[7_776] = "s7776\tx.svs\tinference\t\t0,25\n"
+    start = time.perf_counter()
+    with pytest.raises(SettingsError) as raised:
+        sheet(root, tmp_path, HEAD + "".join(rows))
+    assert time.perf_counter() - start < 10
+    (problem,) = re.findall(r"- (.*)", str(raised.value))
+    assert problem.startswith("line 7778 (s7776), mpp: '0,25' does not match")
+    assert problem.endswith("(µm/px of level 0, where the file does not say it or is wrong; else empty)")
+    assert str(raised.value).endswith("Remedy: correct those rows.")
+
+
+def test_all_bad_rows_are_listed_at_once_up_to_twenty(root, tmp_path):
+    rows = [f"s{number}\tx.svs\tdev\t\t\n" for number in range(30)]
+    with pytest.raises(SettingsError) as raised:
+        sheet(root, tmp_path, HEAD + "".join(rows))
+    assert re.findall(r"- line (\d+) \(s\d+\), split: 'dev' is not one of", str(raised.value)) == [
+        str(number) for number in range(2, 22)
+    ]
+    assert "… and 10 more" in str(raised.value)
+
+
 def test_class_names_and_mask_values_must_be_text(root, config):
     config["annotations"]["classes"][1] = "fat"
     config["annotations"]["mask_values"][4] = "fat"
@@ -253,12 +285,13 @@ def test_any_way_of_writing_a_path_within_a_root_is_fine_for_slides(root, tmp_pa
         (HEAD + "a\tx.svs\tinference\t\t0.0\n", r"mpp: '0.0' does not match .*µm/px of level 0"),
         ("slide\tpath\tsplit\tupsample\na\tx.svs\tinference\tyes\n", r"upsample: 'yes' does not match .*true if"),
         ("slide\tpath\tsplit\tmmp\na\tx.svs\tinference\t\n", r"has the columns .*'mmp'"),
-        (HEAD + "a\tx.svs\tinference\t\t\na\ty.svs\tinference\t\t\n", "slide 'a' has 2 rows"),
+        (HEAD + "a\tx.svs\tinference\t\t\na\ty.svs\tinference\t\t\n", r"lines 2 and 3, slide: all have 'a'"),
+        (HEAD + "a\tx.svs\tinference\n" * 3, r"lines 2, 3 and 4, slide: all have 'a' \(ids are unique; delete"),
         (HEAD + "cohort\tx.svs\tinference\t\t\n", r"line 2 \(cohort\), slide: .*not \"cohort\""),
         (HEAD + "x" * 101 + "\tx.svs\tinference\t\t\n", "slide: .* is too long"),
         (HEAD + "a\tx{b}.svs\tinference\t\t\n", r"path: 'x\{b\}.svs' does not match .*without braces"),
         (HEAD + 'a\t"x.svs\tinference\t\t\nb\ty.svs\tdev\t\t\n', r"line 3 \(b\), split: 'dev'"),
-        (HEAD + "a\tx.svs\tinference\t\t\t\tmore\n", "line 2 has 7 fields"),
+        (HEAD + "a\tx.svs\tinference\t\t\t\tmore\n", r"line 2 \(a\) has 7 fields, for 5 columns"),
         ("slide\tpath\n", "has the columns 'slide', 'path'"),
         ("", "has the columns "),
         (HEAD + "\n \t\t\t\t\na b\tx.svs\tinference\n", r"line 4 \(a b\), slide: 'a b' does not match"),

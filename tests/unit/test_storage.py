@@ -1,6 +1,7 @@
 """Full disks and folders that cannot be written to: one clear line, nothing half-written, no slide to blame."""
 
 import os
+import re
 import subprocess
 import sys
 
@@ -55,8 +56,12 @@ def test_a_full_disk_is_named_and_leaves_nothing(tmp_path, writer):
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     command = [*OWN_MOUNTS, "sh", "-c", steps]
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
-    line = "LesionMap: extract_tiles, s1: a file could not be read or written: No space left on device"
+    place = "." if writer == "levels" else "target"  # it asks for room in a file without name
+    line = f"LesionMap: slide s1, extract_tiles: {place} could not be read or written: No space left on device; "
     assert done.stderr.startswith(line), done.stderr
+    free, of = re.search(r"; ([\d.]+) of ([\d.]+) MB are free on the disk of \S+/disk\.", done.stderr).groups()
+    assert float(of) == 2.6
+    assert float(free) < 2.6
     assert done.stderr.count("\n") == 1, "one line, no traceback"
     assert "Remedy: free space on that disk and run again; what is finished is kept." in done.stderr
     assert (done.returncode, done.stdout) == (1, "logs\n")
@@ -76,8 +81,47 @@ def test_a_folder_that_cannot_be_written_to_is_named(tmp_path):
             write_json(tmp_path / "results/a.json", {})
     finally:
         os.seteuid(0)
-    assert "LesionMap: summarise: a file could not be read or written: Permission denied" in str(raised.value)
-    assert "results" in str(raised.value)
+    target = tmp_path / "results/a.json"
+    line = (
+        f"LesionMap: summarise: {target} could not be read or written: Permission denied. Remedy: have the permissions"
+    )
+    assert str(raised.value).startswith(line)
+
+
+@pytest.mark.skipif(not a_full_disk(), reason="no disk can be mounted here")
+def test_a_read_only_disk_is_named_where_not_even_the_log_can_be_written(tmp_path):
+    (tmp_path / "job.py").write_text(JOB.replace("STORE", "False").replace("WRITE", WRITERS["table"]))
+    (tmp_path / "disk").mkdir()
+    mounted = "mount -t tmpfs tmpfs disk && cd disk && mkdir -p logs/extract_tiles && mount -o remount,ro ."
+    command = f"{mounted} && '{sys.executable}' ../job.py"
+    done = subprocess.run(
+        [*OWN_MOUNTS, "sh", "-c", command],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    log = f"{tmp_path}/disk/logs/extract_tiles/s1.log"
+    line = (
+        f"slide s1, extract_tiles: {log} could not be read or written: Read-only file system. Remedy: run in a folder"
+    )
+    assert done.stderr.startswith(f"LesionMap: {line}"), done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.skipif(not a_full_disk(), reason="no disk can be mounted here")
+def test_whether_a_folder_can_be_written_to_is_seen_before(tmp_path):
+    code = "from lesionmap.storage import check_writable; check_writable('results')"
+    command = (
+        f"'{sys.executable}' -c \"{code}\" && mount -t tmpfs -o ro tmpfs . && cd . && '{sys.executable}' -c \"{code}\""
+    )
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(
+        [*OWN_MOUNTS, "sh", "-c", command], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert "StorageError: start: results cannot be written to: Read-only file system. Remedy: " in done.stderr
 
 
 def test_other_errors_keep_their_traceback(tmp_path, caplog):

@@ -9,6 +9,7 @@ from functools import cache
 from pathlib import Path
 
 from lesionmap.addresses import is_remote
+from lesionmap.dates import future_date
 from lesionmap.errors import RemoteError, SettingsError
 from lesionmap.files import read_json
 from lesionmap.manifest import good_slides, segmented_slides
@@ -34,9 +35,18 @@ wildcard_constraints:
 
 
 def slide_file(wildcards):
-    """The slide's file; nothing while it is missing, which its inspection then reports, or for one on a server."""
+    """The slide's file, whose date tells of a change.
+
+    Nothing while it is missing, which its inspection then reports, for one on a server, or if it is dated in the future:
+    Snakemake refuses results that are older than what they are made of. Later rules go by the slide's record alone.
+    """
     path = SLIDES[wildcards.slide].path
-    return path if Path(path).exists() else []
+    return path if Path(path).exists() and not future_date(path) else []
+
+
+def slide_date_to_come(wildcards):
+    """When the slide was changed, if that is dated in the future, so that its change is seen nevertheless."""
+    return future_date(SLIDES[wildcards.slide].path)
 
 
 def annotation_file(wildcards):

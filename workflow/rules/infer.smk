@@ -11,7 +11,6 @@
 rule infer_slide:
     """Map the lesions of one slide."""
     input:
-        slide=ancient(slide_file),
         info="results/slides/{slide}.json",
         tissue="results/tissue/{slide}.tif",
         stain="results/stain/{slide}.json",
@@ -47,7 +46,6 @@ rule infer_slide:
 rule write_dicom:
     """Write the lesions of one slide as a DICOM Segmentation."""
     input:
-        slide=ancient(slide_file),
         info="results/slides/{slide}.json",
         lesions="results/lesions/{slide}/lesions.tif",
     output:

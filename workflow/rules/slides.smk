@@ -24,6 +24,7 @@ rule inspect_slide:
     params:
         row=slide_row,
         present=files_exist,
+        future=slide_date_to_come,
         settings=inspection_settings(config),
         code=code_digest("inspect_slide"),
     script:

@@ -8,7 +8,6 @@
 rule fit_stain:
     """Fit one slide's stain profile on tissue pixels of the whole slide."""
     input:
-        slide=ancient(slide_file),
         info="results/slides/{slide}.json",
         tissue="results/tissue/{slide}.tif",
     output:

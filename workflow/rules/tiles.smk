@@ -7,7 +7,6 @@
 rule extract_tiles:
     """Cut one annotated slide into normalised regions and tiles."""
     input:
-        slide=ancient(slide_file),
         info="results/slides/{slide}.json",
         tissue="results/tissue/{slide}.tif",
         annotation="results/annotations/{slide}.geojson",

@@ -5,7 +5,6 @@
 rule find_tissue:
     """Find where on one slide there is tissue."""
     input:
-        slide=ancient(slide_file),
         info="results/slides/{slide}.json",
     output:
         "results/tissue/{slide}.tif",

@@ -8,7 +8,6 @@
 rule cut_view:
     """Cut one slide and its lesion map into the tiles of a deep-zoom view."""
     input:
-        slide=ancient(slide_file),
         info="results/slides/{slide}.json",
         tissue="results/tissue/{slide}.tif",
         probability="results/lesions/{slide}/probability.ome.tif",
