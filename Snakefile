@@ -12,6 +12,7 @@ report: "workflow/report/workflow.rst"
 
 
 include: "workflow/rules/common.smk"
+include: "workflow/rules/cohort.smk"
 include: "workflow/rules/cluster.smk"
 include: "workflow/rules/started.smk"
 include: "workflow/rules/stopped.smk"

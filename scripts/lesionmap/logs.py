@@ -36,9 +36,8 @@ def job_log(path: str, slide: str | None = None) -> Iterator[None]:
     try:
         logging.basicConfig(filename=path, filemode="w", level=logging.INFO, format=LINE)
         logging.captureWarnings(True)
-        warnings.filterwarnings(
-            "ignore", message="Dataset has no geotransform"
-        )  # rasterio's, of maps; slides have none
+        # rasterio's, of maps: slides have none
+        warnings.filterwarnings("ignore", message="Dataset has no geotransform")
         yield
     except Exception as error:
         known = known_error(error, path, slide)

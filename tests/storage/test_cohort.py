@@ -130,10 +130,8 @@ def test_a_transfer_that_breaks_off_costs_the_others_nothing_and_leaves_nothing(
 
 
 def test_keys_that_expire_while_a_run_goes_on_quarantine_no_slide(fetched, watched, store):
-    before, job = (
-        fetched.results(),
-        ("--target-jobs", "inspect_slide:slide=train_2", "--allowed-rules", "inspect_slide"),
-    )
+    before = fetched.results()
+    job = ("--target-jobs", "inspect_slide:slide=train_2", "--allowed-rules", "inspect_slide")
     store.web.closed = True
     try:  # as executors for clusters call a job's own Snakemake
         printed = fetched.run(*job, "--force", "--mode", "remote", "--nolock", ok=False)

@@ -1,18 +1,15 @@
-# Config, slide sheet, and the look-ups that rules share.
+# Config, slide sheet, and the look-ups of their rows that rules share.
 
 import gc
 import sys
 
 sys.path.insert(0, f"{workflow.basedir}/scripts")
 
-from functools import cache
 from pathlib import Path
 
 from lesionmap.addresses import is_remote
 from lesionmap.dates import future_date
 from lesionmap.errors import RemoteError, SettingsError
-from lesionmap.files import read_json
-from lesionmap.manifest import good_slides, segmented_slides
 from lesionmap.provenance import code_digest
 from lesionmap.settings import check_config, check_remote, inference_settings, inspection_settings, read_sheet
 from lesionmap.settings import reference_file, tile_settings, train_settings
@@ -103,89 +100,7 @@ def files_exist(wildcards):
     return [remote_state(path) if is_remote(path) else Path(path).exists() for path in files]
 
 
-@cache
-def manifest():
-    """The table of readable slides. Until it is built Snakemake is told so, and asks again; a job has it."""
-    return checkpoints.build_manifest.get().output[0] if workflow.is_main_process else "results/manifest.tsv"
-
-
-@cache
-def good(*splits):
-    """Readable slides of some splits; known once the manifest is built."""
-    return good_slides(manifest(), splits)
-
-
-def readable_slides(wildcards):
-    """All slides that are not in quarantine."""
-    return good("train", "val", "test", "inference")
-
-
-def dicom_slides(wildcards):
-    """Slides whose lesions are written as DICOM, too."""
-    return segmented_slides(manifest(), config["exports"]["dicom"])
-
-
-def evaluated_slides(wildcards):
-    """Slides whose lesion map is held against their annotation: those that no weight was fitted to."""
-    return good("val", "test")
-
-
-def val_slides(wildcards):
-    """Readable validation slides; there may be none."""
-    return good("val")
-
-
-def train_slides(wildcards):
-    """Readable training slides."""
-    slides = good("train")
-    if not slides:
-        raise WorkflowError(
-            "LesionMap: train: no readable slide has the split 'train'. Remedy: see the verdicts in results/slides/, "
-            "add training slides, or set model.path to an existing model."
-        )
-    return slides
-
-
-def tiled_slides(wildcards):
-    """Readable slides that are cut into tiles: those that a model is trained on."""
-    return [] if config["model"]["path"] else good("train", "val")
-
-
-def reference_candidates(wildcards):
-    """Slides that may be the stain reference, known once the manifest is built; none if a file holds it."""
-    named = config["stain"]["reference"]
-    if named in SLIDES or REFERENCE_FILE:
-        manifest()  # so that a touched reference refits nothing
-        return [] if REFERENCE_FILE else [named]
-    return train_slides(wildcards)
-
-
-@cache
-def chosen_slide(choice, written_ns):
-    """The slide that is the stain reference, of the file as it was written last: every slide's plan asks for it."""
-    return read_json(choice)["slide"]
-
-
-def reference_files(wildcards):
-    """What holds the stain that slides are brought to. The choice is no input: while it stays, none is made anew."""
-    choice = Path("results/stain/reference/profile.json")
-    if REFERENCE_FILE or not choice.exists():
-        return [REFERENCE_FILE] if REFERENCE_FILE else []
-    slide = chosen_slide(choice, choice.stat().st_mtime_ns)
-    return [f"results/stain/fits/{slide}.json", f"results/stain/tissue/{slide}.png"]
-
-
 def backbone_file(wildcards):
     """Where the backbone's weights come from; nothing for random ones."""
     weights = config["model"]["weights"]
     return {"none": [], "imagenet": f"resources/backbone/{config['model']['backbone']}.pth"}.get(weights, weights)
-
-
-def after_manifest(path):
-    """Ask for a result of the cohort once the manifest is built, so that a touched slide makes nothing of it anew."""
-    return lambda wildcards: manifest() and path
-
-
-def model_file(wildcards):
-    """The model to infer with: the config's, else the one that is trained."""
-    return config["model"]["path"] or after_manifest("results/model/lesionmap.safetensors")(wildcards)

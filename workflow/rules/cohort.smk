@@ -1,0 +1,88 @@
+# Look-ups that rules share of what is known once the manifest is built: which slides are readable, and the stain reference.
+
+from functools import cache
+
+from lesionmap.files import read_json
+from lesionmap.manifest import good_slides, segmented_slides
+
+
+@cache
+def manifest():
+    """The table of readable slides. Until it is built Snakemake is told so, and asks again; a job has it."""
+    return checkpoints.build_manifest.get().output[0] if workflow.is_main_process else "results/manifest.tsv"
+
+
+@cache
+def good(*splits):
+    """Readable slides of some splits; known once the manifest is built."""
+    return good_slides(manifest(), splits)
+
+
+def readable_slides(wildcards):
+    """All slides that are not in quarantine."""
+    return good("train", "val", "test", "inference")
+
+
+def dicom_slides(wildcards):
+    """Slides whose lesions are written as DICOM, too."""
+    return segmented_slides(manifest(), config["exports"]["dicom"])
+
+
+def evaluated_slides(wildcards):
+    """Slides whose lesion map is held against their annotation: those that no weight was fitted to."""
+    return good("val", "test")
+
+
+def val_slides(wildcards):
+    """Readable validation slides; there may be none."""
+    return good("val")
+
+
+def train_slides(wildcards):
+    """Readable training slides."""
+    slides = good("train")
+    if not slides:
+        raise WorkflowError(
+            "LesionMap: train: no readable slide has the split 'train'. Remedy: see the verdicts in results/slides/, "
+            "add training slides, or set model.path to an existing model."
+        )
+    return slides
+
+
+def tiled_slides(wildcards):
+    """Readable slides that are cut into tiles: those that a model is trained on."""
+    return [] if config["model"]["path"] else good("train", "val")
+
+
+def reference_candidates(wildcards):
+    """Slides that may be the stain reference, known once the manifest is built; none if a file holds it."""
+    named = config["stain"]["reference"]
+    if named in SLIDES or REFERENCE_FILE:
+        manifest()  # so that a touched reference refits nothing
+        return [] if REFERENCE_FILE else [named]
+    return train_slides(wildcards)
+
+
+@cache
+def chosen_slide(choice, written_ns):
+    """The slide that is the stain reference, of the file as it was written last: every slide's plan asks for it."""
+    return read_json(choice)["slide"]
+
+
+def reference_files(wildcards):
+    """What holds the stain that slides are brought to. The choice is no input: while it stays, none is made anew."""
+    choice = Path("results/stain/reference/profile.json")
+    if REFERENCE_FILE or not choice.exists():
+        return [REFERENCE_FILE] if REFERENCE_FILE else []
+    slide = chosen_slide(choice, choice.stat().st_mtime_ns)
+    return [f"results/stain/fits/{slide}.json", f"results/stain/tissue/{slide}.png"]
+
+
+def after_manifest(path):
+    """Ask for a result of the cohort once the manifest is built, so that a touched slide makes nothing of it anew."""
+    return lambda wildcards: manifest() and path
+
+
+def model_file(wildcards):
+    """The model to infer with: the config's, else the one that is trained."""
+    return config["model"]["path"] or after_manifest("results/model/lesionmap.safetensors")(wildcards)
