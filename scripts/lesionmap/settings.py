@@ -97,8 +97,7 @@ def read_sheet(path: str | Path, schema_path: str | Path, roots: Sequence[str] |
     SettingsError
         Naming every row and column that is wrong.
     """
-    columns, lines = _fields(path)
-    _check_columns(path, columns)
+    columns, lines = sheet_table(path)
     rows = {number: OPTIONAL_COLUMNS | dict(zip(columns, fields, strict=False)) for number, fields in lines.items()}
     problems = [
         f"line {number} ({rows[number]['slide'] or 'no id'}) has {len(fields)} fields, for {len(columns)} columns"
@@ -111,8 +110,14 @@ def read_sheet(path: str | Path, schema_path: str | Path, roots: Sequence[str] |
     return {row["slide"]: _parsed(row) for row in rows.values()}
 
 
-def _fields(path: str | Path) -> tuple[list[str], dict[int, list[str]]]:
-    """Columns and, by line number, the fields of a tab-separated table; quotes mean themselves."""
+def sheet_table(path: str | Path) -> tuple[list[str], dict[int, list[str]]]:
+    """Columns and, by line number, the fields of the slide sheet as they stand; quotes mean themselves.
+
+    Raises
+    ------
+    SettingsError
+        If it is no such table, or its columns are not a slide sheet's.
+    """
     try:
         with open(path, encoding="utf-8-sig", newline="") as stream:
             table = list(csv.reader(stream, delimiter="\t", quoting=csv.QUOTE_NONE))
@@ -124,8 +129,9 @@ def _fields(path: str | Path) -> tuple[list[str], dict[int, list[str]]]:
         ) from error
     lines = {number: _without_blanks(fields) for number, fields in enumerate(table, start=1)}
     filled = {number: fields for number, fields in lines.items() if fields}
-    first = min(filled, default=0)
-    return filled.pop(first, []), filled
+    columns = filled.pop(min(filled, default=0), [])
+    _check_columns(path, columns)
+    return columns, filled
 
 
 def _without_blanks(fields: list[str]) -> list[str]:
