@@ -60,8 +60,8 @@ class Diagnosis:
 
     @property
     def verdict(self) -> str:
-        """``error``, ``warning`` or ``ok``."""
-        return "error" if self.errors else "warning" if self.warnings else "ok"
+        """``error``, ``unseen``, ``warning`` or ``ok``."""
+        return "error" if self.errors else "unseen" if self.unseen else "warning" if self.warnings else "ok"
 
 
 def examine_sheet(
@@ -142,7 +142,7 @@ def _diagnose_unseen(row: SlideRow, state: str, found: Diagnosis) -> None:
         found.errors.append((why, "correct its path in the slide sheet, or have access granted"))
     else:
         found.unseen = True
-        unknown = "it is on a server, so that nothing is known of it before a run fetches it, nor what it will cost"
+        unknown = "it is there, but nothing more is known of it before a run fetches it, nor what it will cost"
         found.warnings.append((unknown, "copy one of its kind to a folder of yours to learn that"))
 
 
@@ -240,7 +240,7 @@ def _row(one: Diagnosis) -> dict[str, Any]:
 
 
 def _printed(found: Sequence[Diagnosis], sheet_errors: Sequence[tuple[str, str]], costs: Costs) -> Iterator[str]:
-    shown = found if len(found) <= MOST_ROWS_PRINTED else [one for one in found if one.verdict != "ok"]
+    shown = found if len(found) <= MOST_ROWS_PRINTED else [one for one in found if one.verdict in ("error", "warning")]
     width = max([5, *(len(one.row.slide) for one in shown)])
     yield f"{'slide':{width}}  split      verdict  regions   tiles  findings"
     for one in shown:
@@ -249,6 +249,8 @@ def _printed(found: Sequence[Diagnosis], sheet_errors: Sequence[tuple[str, str]]
         yield f"{one.row.slide:{width}}  {one.row.split:9}  {one.verdict:7}  {regions:>7}  {tiles:>6}  {told}".rstrip()
     if len(shown) < len(found):
         yield f"… and {len(found) - len(shown)} slides without a finding"
+    if n_unseen := sum(one.unseen for one in found):
+        yield f"{n_unseen} slides are on servers and unseen; what follows is without them"
     yield from (f"error: {finding}. Remedy: {remedy}" for finding, remedy in sheet_errors)
     yield ""
     yield from costs.lines()

@@ -175,7 +175,8 @@ def test_slides_on_servers_are_not_taken_for_missing(tmp_path, rows, config, cap
         with pytest.raises(LesionMapError, match="1 errors"):
             examine_sheet(unseen, config, *files, threads=2)
         table = pd.read_csv(files[0], sep="\t").set_index("slide")
-        assert table["verdict"].to_dict() == {"a": "warning", "d": "error"}
+        assert table["verdict"].to_dict() == {"a": "unseen", "d": "error"}
+        assert "1 slides are on servers and unseen" in capsys.readouterr().out
         assert table.loc["d", "findings"] == f"{gone} is not there (404)"
         assert json.loads(Path(files[1]).read_text())["sheet_errors"] == []
         unseen[0] = replace(unseen[0], annotation="gone.geojson")
