@@ -99,15 +99,18 @@ class Cluster:
         until(lambda: set(self.query("sinfo", "--noheader", "--Node", "--format=%T").split()) == {"idle"}, 60, "nodes")
 
     def stop(self) -> None:
-        self.query("scancel", "--user=root")
-        time.sleep(1)
-        for name in ("slurmd-cpu1", "slurmd-gpu1", "slurmctld", "slurmdbd", "mariadbd"):
+        """Whatever of it has started."""
+        if (self.folder / "slurmctld.pid").exists():
+            self.query("scancel", "--user=root")
+            time.sleep(1)
+        daemons = ("slurmd-cpu1", "slurmd-gpu1", "slurmctld", "slurmdbd", "mariadbd", "munged")
+        started = [name for name in daemons if (self.folder / f"{name}.pid").exists()]
+        for name in started:
             self._kill(name)
-        if (self.folder / "munged.pid").exists():
-            self._kill("munged")
+        if "munged" in started:
             MUNGE_SOCKET.unlink()
         for link in SYSTEM_FILES:
-            link.unlink()
+            link.unlink(missing_ok=True)
 
     def start_controller(self) -> None:
         run("slurmctld")

@@ -25,11 +25,16 @@ def cluster(tmp_path_factory) -> Iterator[Cluster]:
     assert not missing, f"{missing} are missing: run make test-slurm"
     assert os.getuid() == 0, "run as root: SLURM's configuration must be in /etc/slurm"
     present = [str(path) for path in SYSTEM_FILES if path.exists()]
-    assert not present, f"this machine has a SLURM already, which is not to be disturbed: {present}"
+    assert not present, (
+        f"this machine has a SLURM already, which is not to be disturbed: {present}. If they are links into a folder "
+        "of tests, a run that was killed left them: kill what its *.pid files name, and remove them"
+    )
     cluster = Cluster(tmp_path_factory.mktemp("slurm"))
-    cluster.start()
-    yield cluster
-    cluster.stop()
+    try:
+        cluster.start()
+        yield cluster
+    finally:
+        cluster.stop()
 
 
 @pytest.fixture(scope="session")
