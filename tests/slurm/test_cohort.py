@@ -147,9 +147,10 @@ def test_the_results_are_those_of_a_run_without_a_cluster(project, tmp_path):
 
 def test_a_job_over_its_memory_is_tried_again_with_more(project, cluster):
     before = len(cluster.jobs("rule_prepare"))
-    scarce = ("--set-resources", "find_tissue:mem_mb=300*attempt**2")
+    # The job's own Snakemake takes more for seconds; SLURM looks each second.
+    scarce = ("--set-resources", "find_tissue:mem_mb=150*attempt**3")
     project.run("--forcerun", "find_tissue", "--until", "find_tissue", *scarce)
-    assert history(cluster, "rule_prepare")[before:] == [("FAILED", 300), ("COMPLETED", 1200)]
+    assert history(cluster, "rule_prepare")[before:] == [("FAILED", 150), ("COMPLETED", 1200)]
     (killed,) = (project.folder / ".snakemake/slurm_logs").glob("group_prepare_0_find_tissue/*.log")
     assert "exceeded memory limit" in killed.read_text()
 
