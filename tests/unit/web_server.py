@@ -41,12 +41,12 @@ class Handler(SimpleHTTPRequestHandler):
         same = self.headers["If-Range"] == version
         start = int(self.headers["Range"].removeprefix("bytes=").rstrip("-")) if same else 0
         breaks_off = self.path.startswith("/cut/") or self.server.asked.count(("GET", self.path)) == 1
+        self.server.sent.append(len(content) - start)
         self.send_response(206 if same else 200)
         self.send_header("Content-Length", str(len(content) - start))
         self.send_header("ETag", version)
         self.end_headers()
         self.wfile.write(content[start : start + (len(content) - start) // 2] if breaks_off else content[start:])
-        self.server.sent.append(len(content) - start)
         self.close_connection = breaks_off
 
     def _in_trouble(self) -> bool:
