@@ -20,7 +20,7 @@ def finished(tmp_path_factory) -> Project:
         if not (shared / "results/conclusion.txt").exists():
             shutil.rmtree(shared, ignore_errors=True)
             write_cohort(shared, COHORT, jpeg_quality=None)
-            project.run()
+            project.run("--cores", "2")  # for which all other test processes wait
     return project
 
 

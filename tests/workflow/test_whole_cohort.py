@@ -149,8 +149,7 @@ def test_a_bad_annotation_goes_into_quarantine_and_spares_the_others(project):
     assert set(model["training_slides"]) == {"train_1"}
     assert "train_2 (import_annotation): classes" in (project.folder / "results/conclusion.txt").read_text()
     path.write_text(whole)
-    project.run()
-    assert list(quarantine(project).index) == ["unreadable"]
+    project.run("results/model/lesionmap.safetensors")
     model = load_facts(project.folder / "results/model/lesionmap.safetensors")
     assert set(model["training_slides"]) == {"train_1", "train_2"}
 
