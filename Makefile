@@ -27,7 +27,7 @@ $(VENV)/installed: $(LOCK)
 setup: $(VENV)/installed ## create .venv from the lock
 
 $(DEMO_DIR)/slides.tsv: $(VENV)/installed
-	PYTHONPATH=scripts $(BIN)/python -m lesionmap.demo $(DEMO_DIR)
+	PYTHONPATH=scripts $(BIN)/python -m lesionmap.demo.cohort $(DEMO_DIR)
 
 .PHONY: demo
 demo: $(VENV)/installed $(DEMO_DIR)/slides.tsv ## run the whole workflow on the embedded cohort, into demo/results

@@ -12,9 +12,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from lesionmap.model import ModelSettings
-from lesionmap.train_settings import TrainMachine, TrainSettings
-from lesionmap.training import TrainFiles, TrainJob, train
+from lesionmap.network.model import ModelSettings
+from lesionmap.training.loop import train
+from lesionmap.training.settings import TrainFiles, TrainJob, TrainMachine, TrainSettings
 
 SETTINGS = TrainSettings(epochs=6, learning_rate=0.0003, decay_rate=0.1, tile_batch=16)
 FACTS = {"provenance": {"code": "ablation"}, "tiles": {}}  # of the model files

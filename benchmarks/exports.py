@@ -13,11 +13,13 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from lesionmap.dicom import write_segmentation
-from lesionmap.export import lesions_from, write_lesions
-from lesionmap.map_files import MapNotes, write_map
-from lesionmap.slides import SlideInfo
-from lesionmap.strips import block_max, block_mean, on_disk, shrunk, strips
+from lesionmap.geometry.resampling import block_max, block_mean
+from lesionmap.lesions.dicom import write_segmentation
+from lesionmap.lesions.export import write_lesions
+from lesionmap.lesions.find_lesions import lesions_from
+from lesionmap.maps.ome_tiff import MapNotes, write_map
+from lesionmap.maps.on_disk import on_disk, shrunk, strips
+from lesionmap.slides.slide import SlideInfo
 from numpy.typing import NDArray
 
 CELL_PX, COLUMNS = 63, 317  # a lesion in each cell of a grid

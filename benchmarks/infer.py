@@ -23,22 +23,25 @@ import numpy as np
 import openslide
 import tifffile
 import torch
-from lesionmap import inference
-from lesionmap.export import LesionFiles
-from lesionmap.files import read_json, write_json
-from lesionmap.infer_settings import PATENT_MPP, InferenceSettings
-from lesionmap.inspection import SlideRow, describe
-from lesionmap.model import LesionFPN, ModelSettings, load_model, save_model
-from lesionmap.reader_choice import choose_reader
-from lesionmap.region_steps import logits_of
-from lesionmap.slides import Slide, SlideInfo
-from lesionmap.stain import StainMatch, StainProfile
-from lesionmap.stain_torch import TableOnDevice
-from lesionmap.tiff_reader import TiffReader
-from lesionmap.tile_pass import TileReader
-from lesionmap.tiling import TileSpec, corners_px, map_size
-from lesionmap.tissue import FOLD, TissueMask, TissueSettings, find_tissue
-from lesionmap.workers import Workers
+from lesionmap.files.records import read_json, write_json
+from lesionmap.geometry.tiling import TileSpec, corners_px, map_size
+from lesionmap.inference.map_slide import map_slide as inference
+from lesionmap.inference.settings import PATENT_MPP, InferenceSettings
+from lesionmap.inference.sliding_window import TableOnDevice, TileReader
+from lesionmap.lesions.export import LesionFiles
+from lesionmap.network.forward import logits_of
+from lesionmap.network.model import LesionFPN, ModelSettings
+from lesionmap.network.model_file import load_model, save_model
+from lesionmap.network.thread_pool import Workers
+from lesionmap.slides.inspection import describe
+from lesionmap.slides.reader_selection import choose_reader
+from lesionmap.slides.sheet import SlideRow
+from lesionmap.slides.slide import Slide, SlideInfo
+from lesionmap.slides.tiff_reader import TiffReader
+from lesionmap.stain.profile import StainProfile
+from lesionmap.stain.table import StainMatch
+from lesionmap.tissue.detection import TissueSettings, find_tissue
+from lesionmap.tissue.mask import FOLD, TissueMask
 from numpy.typing import NDArray
 from torch import Tensor
 

@@ -20,8 +20,9 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from lesionmap.demo import DemoSlide, write_cohort
-from lesionmap.files import read_json
+from lesionmap.demo.cohort import write_cohort
+from lesionmap.demo.painting import DemoSlide
+from lesionmap.files.records import read_json
 from scale_cohort import MANIFEST, link_files, multiply, multiply_inspection, own_files, write_floor, write_sheet
 
 ROOT = Path(__file__).parents[1]

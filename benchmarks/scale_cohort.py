@@ -10,8 +10,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lesionmap.files import sha256, write_json, write_text
-from lesionmap.manifest import build_manifest
+from lesionmap.files.records import sha256, write_json, write_text
+from lesionmap.run.manifest import build_manifest
 
 Copies = Mapping[str, Sequence[str]]  # slide of the few → names under which the many have it
 RECORD, MANIFEST = "results/slides/{slide}.json", "results/manifest.tsv"

@@ -16,15 +16,18 @@ import openslide
 import simplejpeg
 import tifffile
 import torch
-from lesionmap.export import LesionFiles
-from lesionmap.files import write_json
-from lesionmap.images import write_tiff
-from lesionmap.infer_settings import InferenceSettings
-from lesionmap.inference import infer_slide
-from lesionmap.inspection import SlideRow, describe
-from lesionmap.model import LesionFPN, ModelSettings, save_model
-from lesionmap.stain import StainMatch, StainProfile
-from lesionmap.tiling import TileSpec
+from lesionmap.files.pictures import write_tiff
+from lesionmap.files.records import write_json
+from lesionmap.geometry.tiling import TileSpec
+from lesionmap.inference.map_slide import infer_slide
+from lesionmap.inference.settings import InferenceSettings
+from lesionmap.lesions.export import LesionFiles
+from lesionmap.network.model import LesionFPN, ModelSettings
+from lesionmap.network.model_file import save_model
+from lesionmap.slides.inspection import describe
+from lesionmap.slides.sheet import SlideRow
+from lesionmap.stain.profile import StainProfile
+from lesionmap.stain.table import StainMatch
 
 SIDE_PX, TILE_PX, MPP, TISSUE_MPP = 200_000, 512, 0.25, 8.0
 FACTORS = (1, 4, 16, 64)

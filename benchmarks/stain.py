@@ -23,10 +23,12 @@ import numpy as np
 import openslide
 import torch
 import yaml
-from lesionmap.inspection import SlideRow, describe
-from lesionmap.slides import Slide
-from lesionmap.stain_fit import StainSettings, fit, sample_tissue
-from lesionmap.tissue import TissueMask, TissueSettings, find_tissue
+from lesionmap.slides.inspection import describe
+from lesionmap.slides.sheet import SlideRow
+from lesionmap.slides.slide import Slide
+from lesionmap.stain.fit import StainSettings, fit, sample_tissue
+from lesionmap.tissue.detection import TissueSettings, find_tissue
+from lesionmap.tissue.mask import TissueMask
 from stain_contestants import (
     CONTESTANTS,
     FIT,

@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 import openslide
 import torch
-from lesionmap.stain import StainProfile, apply_table, stain_table
-from lesionmap.stain_fit import fit
+from lesionmap.stain.fit import fit
+from lesionmap.stain.profile import StainProfile
+from lesionmap.stain.table import apply_table, stain_table
 from numpy.typing import NDArray
 
 REAL_SLIDES = Path("../shared/data/slides")

@@ -20,18 +20,20 @@ from pathlib import Path
 import numpy as np
 import openslide
 import tifffile
-from lesionmap.extraction import Extraction, extract_tiles
-from lesionmap.files import write_json
-from lesionmap.inspection import SlideRow, describe
-from lesionmap.parallel import map_in_order
-from lesionmap.reader_choice import choose_reader
-from lesionmap.slides import SlideInfo
-from lesionmap.stain import StainMatch, StainProfile
-from lesionmap.store import PackedRegion, Region, TileStore, new_store, packed
-from lesionmap.tiff_reader import TiffReader
-from lesionmap.tile_codec import TileCodec
-from lesionmap.tiling import TileSpec
-from lesionmap.tissue import TissueSettings, find_tissue
+from lesionmap.files.records import write_json
+from lesionmap.geometry.tiling import TileSpec
+from lesionmap.jobs.parallel import map_in_order
+from lesionmap.slides.inspection import describe
+from lesionmap.slides.reader_selection import choose_reader
+from lesionmap.slides.sheet import SlideRow
+from lesionmap.slides.slide import SlideInfo
+from lesionmap.slides.tiff_reader import TiffReader
+from lesionmap.stain.profile import StainProfile
+from lesionmap.stain.table import StainMatch
+from lesionmap.tiles.codec import TileCodec
+from lesionmap.tiles.extraction import Extraction, extract_tiles
+from lesionmap.tiles.store import PackedRegion, Region, TileStore, new_store, packed
+from lesionmap.tissue.detection import TissueSettings, find_tissue
 
 SLIDES = Path("../shared/data/slides")
 MPP = 0.25
@@ -201,7 +203,9 @@ def four_times(path: Path, target: Path) -> Path:
 
 def cold_reading(case: Case, threads: int) -> list[str]:
     """How fast a training gets its regions, in random order, from a store that is not in memory."""
-    from lesionmap.dataset import RegionDataset  # with PyTorch, which should not count in the RSS of extractions
+    from lesionmap.training.dataset import (
+        RegionDataset,  # with PyTorch, which should not count in the RSS of extractions
+    )
     from torch.utils.data import DataLoader
 
     regions = RegionDataset([f"{case.folder}/store.h5"])

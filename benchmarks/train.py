@@ -17,11 +17,13 @@ from multiprocessing import get_context
 import numpy as np
 import psutil
 import torch
-from lesionmap.model import LesionFPN, ModelSettings, pick_device
-from lesionmap.network_costs import TRAINING_GB_PER_TILE
-from lesionmap.region_steps import RegionSteps, RegionTensors, TilePasses, fused_backward
-from lesionmap.train_settings import TrainSettings
-from lesionmap.workers import Workers
+from lesionmap.network.forward import pick_device
+from lesionmap.network.model import LesionFPN, ModelSettings
+from lesionmap.network.region_pass import RegionTensors, TilePasses
+from lesionmap.network.resources import TRAINING_GB_PER_TILE
+from lesionmap.network.thread_pool import Workers
+from lesionmap.training.settings import TrainSettings
+from lesionmap.training.updates import RegionSteps, fused_backward
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 

@@ -1,7 +1,7 @@
 """Adapter of rule choose_reference."""
 
-from lesionmap.logs import job_log
-from lesionmap.stain_match import choose_reference
+from lesionmap.jobs.log import job_log
+from lesionmap.stain.reference import choose_reference
 
 with job_log(snakemake.log[0]):
     sources = snakemake.input.fits or [snakemake.input.file]

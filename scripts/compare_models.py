@@ -1,9 +1,9 @@
 """Adapter of rule compare_models."""
 
-from lesionmap.bootstrap import Bootstrap
-from lesionmap.logs import job_log
-from lesionmap.model_comparison import compare_models
-from lesionmap.quarantine import usable
+from lesionmap.evaluation.model_comparison import compare_models
+from lesionmap.jobs.log import job_log
+from lesionmap.jobs.quarantine import usable
+from lesionmap.metrics.bootstrap import Bootstrap
 
 with job_log(snakemake.log[0]):
     params = snakemake.params

@@ -1,7 +1,7 @@
 """Adapter of rule conclude."""
 
-from lesionmap.logs import job_log
-from lesionmap.manifest import RunTables, conclude
+from lesionmap.jobs.log import job_log
+from lesionmap.run.conclusion import RunTables, conclude
 
 with job_log(snakemake.log[0]):
     paths = snakemake.input

@@ -1,9 +1,9 @@
 """Adapter of rule cut_view."""
 
-from lesionmap.copies import slide_at_hand
-from lesionmap.provenance import provenance
-from lesionmap.quarantine import in_folder, slide_job
-from lesionmap.views import ViewedFiles, cut_view
+from lesionmap.jobs.provenance import provenance
+from lesionmap.jobs.quarantine import in_folder, slide_job
+from lesionmap.slides.cache import slide_at_hand
+from lesionmap.viewer.view import ViewedFiles, cut_view
 
 paths, params, folder = snakemake.input, snakemake.params, snakemake.output[0]
 needed = (paths.info, paths.tissue, paths.probability, paths.outlines)

@@ -1,8 +1,8 @@
 """Adapter of rule doctor."""
 
-from lesionmap.doctor import examine_sheet
-from lesionmap.inspection import SlideRow
-from lesionmap.logs import job_log
+from lesionmap.jobs.log import job_log
+from lesionmap.run.doctor import examine_sheet
+from lesionmap.slides.sheet import SlideRow
 
 with job_log(snakemake.log[0]):
     rows = [SlideRow(**row) for row in snakemake.params.rows]

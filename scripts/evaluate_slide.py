@@ -1,9 +1,9 @@
 """Adapter of rule evaluate_slide."""
 
-from lesionmap.evaluation import EvaluatedFiles, Role, evaluate_slide
-from lesionmap.provenance import provenance
-from lesionmap.quarantine import slide_job
-from lesionmap.slides import load_info
+from lesionmap.evaluation.evaluate import EvaluatedFiles, Role, evaluate_slide
+from lesionmap.jobs.provenance import provenance
+from lesionmap.jobs.quarantine import slide_job
+from lesionmap.slides.slide import load_info
 
 with slide_job(snakemake.wildcards.slide, snakemake.log[0], snakemake.input, snakemake.output):
     info, paths, params = load_info(snakemake.input.info), snakemake.input, snakemake.params

@@ -1,10 +1,9 @@
 """Adapter of rule extract_tiles."""
 
-from lesionmap.copies import slide_at_hand
-from lesionmap.extraction import Extraction, extract_tiles
-from lesionmap.provenance import provenance
-from lesionmap.quarantine import slide_job
-from lesionmap.tile_summary import write_record
+from lesionmap.jobs.provenance import provenance
+from lesionmap.jobs.quarantine import slide_job
+from lesionmap.slides.cache import slide_at_hand
+from lesionmap.tiles.extraction import Extraction, extract_tiles, write_record
 
 job = slide_job(snakemake.wildcards.slide, snakemake.log[0], snakemake.input, snakemake.output)
 with job, slide_at_hand(snakemake.input.info, snakemake.config["slides"]["copies"]) as info:

@@ -1,9 +1,9 @@
 """Adapter of rule fit_stain."""
 
-from lesionmap.copies import slide_at_hand
-from lesionmap.provenance import provenance
-from lesionmap.quarantine import slide_job
-from lesionmap.stain_fit import FitFiles, StainSettings, fit_slide
+from lesionmap.jobs.provenance import provenance
+from lesionmap.jobs.quarantine import slide_job
+from lesionmap.slides.cache import slide_at_hand
+from lesionmap.stain.fit import FitFiles, StainSettings, fit_slide
 
 job = slide_job(snakemake.wildcards.slide, snakemake.log[0], snakemake.input, snakemake.output)
 with job, slide_at_hand(snakemake.input.info, snakemake.config["slides"]["copies"]) as info:

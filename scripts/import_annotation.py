@@ -1,8 +1,8 @@
 """Adapter of rule import_annotation."""
 
-from lesionmap.annotations import AnnotationSettings, import_annotation
-from lesionmap.quarantine import slide_job
-from lesionmap.slides import load_info
+from lesionmap.annotations.canonical import AnnotationSettings, import_annotation
+from lesionmap.jobs.quarantine import slide_job
+from lesionmap.slides.slide import load_info
 
 with slide_job(snakemake.wildcards.slide, snakemake.log[0], snakemake.input, snakemake.output):
     info, params = load_info(snakemake.input.info), snakemake.params

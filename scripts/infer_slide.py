@@ -1,11 +1,11 @@
 """Adapter of rule infer_slide."""
 
-from lesionmap.copies import slide_at_hand
-from lesionmap.export import LesionFiles
-from lesionmap.infer_settings import InferenceSettings
-from lesionmap.inference import infer_slide
-from lesionmap.provenance import provenance
-from lesionmap.quarantine import slide_job
+from lesionmap.inference.map_slide import infer_slide
+from lesionmap.inference.settings import InferenceSettings
+from lesionmap.jobs.provenance import provenance
+from lesionmap.jobs.quarantine import slide_job
+from lesionmap.lesions.export import LesionFiles
+from lesionmap.slides.cache import slide_at_hand
 
 job = slide_job(snakemake.wildcards.slide, snakemake.log[0], snakemake.input, snakemake.output)
 with job, slide_at_hand(snakemake.input.info, snakemake.config["slides"]["copies"]) as info:

@@ -1,8 +1,9 @@
 """Adapter of rule inspect_slide."""
 
-from lesionmap.copies import CopySettings
-from lesionmap.inspection import InspectionSettings, SlideRow, inspect_slide
-from lesionmap.logs import job_log
+from lesionmap.jobs.log import job_log
+from lesionmap.slides.cache import CopySettings
+from lesionmap.slides.inspection import InspectionSettings, inspect_slide
+from lesionmap.slides.sheet import SlideRow
 
 with job_log(snakemake.log[0], snakemake.wildcards.slide):
     row, settings = SlideRow(**snakemake.params.row), InspectionSettings(**snakemake.params.settings)

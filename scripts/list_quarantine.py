@@ -1,7 +1,7 @@
 """Adapter of rule list_quarantine."""
 
-from lesionmap.logs import job_log
-from lesionmap.losses import RunFiles, list_quarantine
+from lesionmap.jobs.log import job_log
+from lesionmap.run.quarantine_tables import RunFiles, list_quarantine
 
 with job_log(snakemake.log[0]):
     paths = snakemake.input

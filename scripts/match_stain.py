@@ -1,8 +1,8 @@
 """Adapter of rule match_stain."""
 
-from lesionmap.provenance import provenance
-from lesionmap.quarantine import slide_job
-from lesionmap.stain_match import MatchFiles, MatchInputs, MatchSettings, match_slide
+from lesionmap.jobs.provenance import provenance
+from lesionmap.jobs.quarantine import slide_job
+from lesionmap.stain.match import MatchFiles, MatchInputs, MatchSettings, match_slide
 
 with slide_job(snakemake.wildcards.slide, snakemake.log[0], snakemake.input, snakemake.output):
     paths, files = snakemake.input, MatchFiles(*snakemake.output)

@@ -1,7 +1,8 @@
 """Adapter of rule render_report."""
 
-from lesionmap.logs import job_log
-from lesionmap.report import ReportFiles, ReportInputs, render_report
+from lesionmap.jobs.log import job_log
+from lesionmap.report.inputs import ReportInputs
+from lesionmap.report.render import ReportFiles, render_report
 
 with job_log(snakemake.log[0]):
     paths, params = snakemake.input, snakemake.params

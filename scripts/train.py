@@ -1,13 +1,12 @@
 """Adapter of rule train."""
 
-from lesionmap.logs import job_log
-from lesionmap.model import ModelSettings
-from lesionmap.provenance import provenance
-from lesionmap.quarantine import usable
-from lesionmap.train_processes import train_in_processes
-from lesionmap.train_settings import TrainMachine, TrainSettings
-from lesionmap.training import TrainFiles, TrainJob
-from lesionmap.training_facts import training_facts
+from lesionmap.jobs.log import job_log
+from lesionmap.jobs.provenance import provenance
+from lesionmap.jobs.quarantine import usable
+from lesionmap.network.model import ModelSettings
+from lesionmap.training.processes import train_in_processes
+from lesionmap.training.publication import training_facts
+from lesionmap.training.settings import TrainFiles, TrainJob, TrainMachine, TrainSettings
 
 with job_log(snakemake.log[0]):
     paths, params, config = snakemake.input, snakemake.params, snakemake.config["train"]

@@ -1,8 +1,8 @@
 """Adapter of rule write_dicom."""
 
-from lesionmap.copies import slide_at_hand
-from lesionmap.dicom import write_segmentation
-from lesionmap.quarantine import slide_job
+from lesionmap.jobs.quarantine import slide_job
+from lesionmap.lesions.dicom import write_segmentation
+from lesionmap.slides.cache import slide_at_hand
 
 job = slide_job(snakemake.wildcards.slide, snakemake.log[0], snakemake.input, snakemake.output)
 with job, slide_at_hand(snakemake.input.info, snakemake.config["slides"]["copies"]) as info:

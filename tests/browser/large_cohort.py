@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from lesionmap.bootstrap import Bootstrap
-from lesionmap.cohort_figures import MetricFigures, plot_metrics
-from lesionmap.files import read_json, write_json
-from lesionmap.report import ReportFiles, ReportInputs, render_report
-from lesionmap.stain_cohort import compare_stains
-from lesionmap.summary import SummaryFiles, summarise
+from lesionmap.evaluation.plots import MetricFigures, plot_metrics
+from lesionmap.evaluation.summary import SummaryFiles, summarise
+from lesionmap.files.records import read_json, write_json
+from lesionmap.metrics.bootstrap import Bootstrap
+from lesionmap.report.inputs import ReportInputs
+from lesionmap.report.render import ReportFiles, render_report
+from lesionmap.stain.comparison import compare_stains
 
 DRAWS = Bootstrap(draws=1000, seed=0)
 CHARTS = ("roc", "precision_recall", "froc", "calibration", "thresholds", "areas", "lesion_sizes")

@@ -6,8 +6,8 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
 from playwright.sync_api import Page
+from project import ROOT
 
 
 @pytest.fixture

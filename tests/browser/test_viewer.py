@@ -14,7 +14,7 @@ from urllib.parse import parse_qs
 import numpy as np
 import pytest
 import tifffile
-from lesionmap.views import as_script
+from lesionmap.viewer.view import as_script
 from matplotlib import colormaps
 from PIL import Image
 from playwright.sync_api import Page

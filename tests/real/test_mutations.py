@@ -15,11 +15,12 @@ from pathlib import Path
 
 import pytest
 import tifffile
-from lesionmap.annotations import AnnotationSettings, import_annotation
-from lesionmap.inspection import SlideRow, inspect_slide
-from lesionmap.quarantine import quarantined, slide_job
-from lesionmap.slides import SlideInfo, load_info
-from lesionmap.tissue import TissueSettings, find_tissue
+from lesionmap.annotations.canonical import AnnotationSettings, import_annotation
+from lesionmap.jobs.quarantine import quarantined, slide_job
+from lesionmap.slides.inspection import inspect_slide
+from lesionmap.slides.sheet import SlideRow
+from lesionmap.slides.slide import SlideInfo, load_info
+from lesionmap.tissue.detection import TissueSettings, find_tissue
 from pyramids import INSPECTION
 from shapely.geometry import shape
 

@@ -15,16 +15,18 @@ import tifffile
 import yaml
 from imagecodecs import jpeg8_decode, jpeg8_encode
 from lesion_maps import write_outlines
-from lesionmap.annotations import AnnotationSettings, import_annotation
-from lesionmap.extraction import Extraction, extract_tiles
-from lesionmap.inspection import SlideRow, describe
-from lesionmap.masks import Annotation
-from lesionmap.quality import is_blurred
-from lesionmap.reader_choice import choose_reader
-from lesionmap.settings import tile_settings
-from lesionmap.slides import Slide, load_info, open_slide
-from lesionmap.store import TileStore
-from lesionmap.tiling import LESION, map_size
+from lesionmap.annotations.canonical import AnnotationSettings, import_annotation
+from lesionmap.annotations.classes import LESION
+from lesionmap.annotations.masks import Annotation
+from lesionmap.geometry.tiling import map_size
+from lesionmap.run.config import tile_settings
+from lesionmap.slides.inspection import describe
+from lesionmap.slides.reader_selection import choose_reader
+from lesionmap.slides.sheet import SlideRow
+from lesionmap.slides.slide import Slide, load_info, open_slide
+from lesionmap.tiles.extraction import Extraction, extract_tiles
+from lesionmap.tiles.store import TileStore
+from lesionmap.tissue.quality import is_blurred
 from scipy.ndimage import gaussian_filter
 from shapely.geometry import shape
 

@@ -6,12 +6,15 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from lesionmap.inspection import SlideRow, describe
-from lesionmap.slides import Slide, open_slide
-from lesionmap.stain import CONCENTRATION_SPARSITY, StainMatch, optical_density
-from lesionmap.stain_bases import concentrations
-from lesionmap.stain_fit import StainSettings, angles, fit, read_sample, sample_tissue
-from lesionmap.tissue import TissueMask, TissueSettings, find_tissue
+from lesionmap.slides.inspection import describe
+from lesionmap.slides.sheet import SlideRow
+from lesionmap.slides.slide import Slide, open_slide
+from lesionmap.stain.fit import StainSettings, angles, fit, read_sample, sample_tissue
+from lesionmap.stain.profile import optical_density
+from lesionmap.stain.separation import concentrations
+from lesionmap.stain.table import CONCENTRATION_SPARSITY, StainMatch
+from lesionmap.tissue.detection import TissueSettings, find_tissue
+from lesionmap.tissue.mask import TissueMask
 from staintools.stain_extraction.vahadane_stain_extractor import VahadaneStainExtractor
 
 ROOT = Path(__file__).parents[2]

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 import yaml
 from cluster import Cluster, until
-from lesionmap.demo import write_cohort
+from lesionmap.demo.cohort import write_cohort
 from project import COHORT, ROOT, Project, environment
 
 SLIDES = ("train_1", "train_2", "test_1")

@@ -9,7 +9,7 @@ from typing import Any
 import boto3
 import pandas as pd
 import pytest
-from lesionmap.demo import write_cohort
+from lesionmap.demo.cohort import write_cohort
 from moto.server import ThreadedMotoServer
 from project import COHORT, Project
 from web_server import Server, serving

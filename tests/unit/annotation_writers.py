@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import shapely
 import tifffile
-from lesionmap.annotations import AnnotationSettings
-from lesionmap.demo import write_asap, write_qupath
-from lesionmap.slides import SlideInfo
+from lesionmap.annotations.canonical import AnnotationSettings
+from lesionmap.demo.cohort import write_asap, write_qupath
+from lesionmap.slides.slide import SlideInfo
 from PIL import Image
 from shapely import LinearRing, Polygon
 

@@ -2,8 +2,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from lesionmap.slides import SlideInfo
+from lesionmap.slides.slide import SlideInfo
 from pyramids import info_of, write_tiff
+
+
+@pytest.fixture
+def full_precision(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No bf16 on CPUs that have matrix units for it: it rounds at the third digit."""
+    monkeypatch.setattr("torch.cpu._is_amx_tile_supported", lambda: False)
 
 
 @pytest.fixture

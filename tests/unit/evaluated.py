@@ -3,7 +3,7 @@
 from typing import Any
 
 import numpy as np
-from lesionmap.metrics import Histograms, binary_metrics
+from lesionmap.metrics.pixels import Histograms, binary_metrics
 
 
 def lesion(

@@ -4,10 +4,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from lesionmap.export import write_lesions
-from lesionmap.map_files import MapNotes, write_map
-from lesionmap.slides import SlideInfo
-from lesionmap.strips import block_max
+from lesionmap.geometry.resampling import block_max
+from lesionmap.lesions.export import write_lesions
+from lesionmap.maps.ome_tiff import MapNotes, write_map
+from lesionmap.slides.slide import SlideInfo
 
 FACTS = {"unreadable": [], "provenance": {"code": "abc"}}
 

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import tifffile
-from lesionmap.inspection import InspectionSettings, SlideRow, examine
-from lesionmap.slides import SlideInfo
+from lesionmap.slides.inspection import InspectionSettings, examine
+from lesionmap.slides.sheet import SlideRow
+from lesionmap.slides.slide import SlideInfo
 
 
 def write_tiff(path: Path, image: np.ndarray, mpp: float | None = 0.25, factors: tuple[int, ...] = (1,)) -> Path:

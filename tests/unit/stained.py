@@ -7,12 +7,12 @@ import numpy as np
 import openslide
 import pytest
 import tifffile
-from lesionmap.files import read_json
-from lesionmap.slides import Slide
-from lesionmap.stain import StainProfile
-from lesionmap.stain_bases import RUIFROK
-from lesionmap.stain_fit import FitFiles, StainSettings, fit_slide
-from lesionmap.tissue import TissueMask
+from lesionmap.files.records import read_json
+from lesionmap.slides.slide import Slide
+from lesionmap.stain.fit import FitFiles, StainSettings, fit_slide
+from lesionmap.stain.profile import StainProfile
+from lesionmap.stain.separation import RUIFROK
+from lesionmap.tissue.mask import TissueMask
 from pyramids import info_of, write_tiff
 
 

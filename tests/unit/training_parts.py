@@ -6,21 +6,22 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from lesionmap.augmentation import Draw
-from lesionmap.model import LesionFPN, ModelSettings
-from lesionmap.region_steps import RegionTensors, TilePasses
-from lesionmap.store import Region, new_store, packed
-from lesionmap.tile_codec import TileCodec
-from lesionmap.tiling import TileSpec
-from lesionmap.train_processes import train_in_processes
-from lesionmap.train_settings import TrainMachine, TrainSettings
-from lesionmap.training import TrainFiles, TrainJob
+from lesionmap.geometry.tiling import TileSpec
+from lesionmap.network.model import LesionFPN, ModelSettings
+from lesionmap.network.region_pass import RegionTensors, TilePasses
+from lesionmap.tiles.codec import TileCodec
+from lesionmap.tiles.store import Region, new_store, packed
+from lesionmap.training.augmentation import Draw
+from lesionmap.training.processes import train_in_processes
+from lesionmap.training.settings import TrainFiles, TrainJob, TrainMachine, TrainSettings
 from stained import PROFILE
 
 NETWORK = ModelSettings("resnet18", "group")
 USUAL = TrainSettings(epochs=2, decay_rate=0.5, tile_batch=3)
 STAIN = vars(PROFILE)
 UNCHANGED = Draw()
+ALWAYS = TrainMachine("cpu", 0, 2)
+WHOLE = {"schedule": "sequential", "stain_jitter": 0.1, "epochs": 4, "tile_batch": 1}
 
 
 def settings(**changes):
@@ -93,3 +94,8 @@ def run(folder, train_stores, val_stores=(), machine=None, network=NETWORK, **ch
     train_in_processes(asked, files(folder), machine or TrainMachine("cpu", 10, 2))
     with open(folder / "history.csv", encoding="utf-8") as stream:
         return folder, list(csv.DictReader(stream))
+
+
+def results(folder):
+    names = ("m.safetensors", "history.csv", "checkpoints/last.safetensors", "checkpoints/best.safetensors")
+    return {name: (folder / name).read_bytes() for name in names}

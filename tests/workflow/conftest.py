@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from filelock import FileLock
-from lesionmap.demo import write_cohort
+from lesionmap.demo.cohort import write_cohort
 from project import COHORT, ROOT, Project
 
 SOURCES = ("Snakefile", "workflow", "scripts", "profiles", "envs", "config")

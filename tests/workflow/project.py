@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import yaml
-from lesionmap.demo import DemoSlide
+from lesionmap.demo.painting import DemoSlide
 
 ROOT = Path(__file__).parents[2]
 TINY = {

@@ -12,7 +12,8 @@ from dataclasses import replace
 import h5py
 import numpy as np
 import pytest
-from lesionmap.demo import DemoSlide, write_slide
+from lesionmap.demo.cohort import write_slide
+from lesionmap.demo.painting import DemoSlide
 from project import COHORT, jobs
 from safetensors.numpy import load_file
 

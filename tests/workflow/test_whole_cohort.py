@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 import tifffile
 from highdicom.seg import segread
-from lesionmap.model_facts import load_facts
+from lesionmap.files.model_metadata import load_facts
 from project import ROOT
 from pyramids import damage, write_tiff
 from shapely.geometry import shape

@@ -2,8 +2,8 @@
 
 from functools import cache
 
-from lesionmap.files import read_json
-from lesionmap.manifest import good_slides, segmented_slides
+from lesionmap.files.records import read_json
+from lesionmap.run.manifest import good_slides, segmented_slides
 
 
 @cache

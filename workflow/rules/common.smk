@@ -7,12 +7,13 @@ sys.path.insert(0, f"{workflow.basedir}/scripts")
 
 from pathlib import Path
 
-from lesionmap.addresses import is_remote
-from lesionmap.dates import future_date
+from lesionmap.slides.urls import is_remote
+from lesionmap.run.start_checks import future_date
 from lesionmap.errors import RemoteError, SettingsError
-from lesionmap.provenance import code_digest
-from lesionmap.settings import check_config, check_remote, inference_settings, inspection_settings, read_sheet
-from lesionmap.settings import reference_file, tile_settings, train_settings
+from lesionmap.jobs.provenance import code_digest
+from lesionmap.run.config import check_config, check_remote, inference_settings, inspection_settings
+from lesionmap.slides.sheet import read_sheet
+from lesionmap.run.config import reference_file, tile_settings, train_settings
 
 # A plan is millions of objects, and all of them stay: Python need not look so often which could go (a sixth of the time).
 gc.set_threshold(100_000, 50, 1000)
@@ -82,7 +83,7 @@ REMOTE_STATES = {}
 
 def remote_state(address):
     """Size and version of a slide on a server, or why it is not to be had; one job asks for its own slide only."""
-    from lesionmap import remote  # most sheets need none of its libraries
+    from lesionmap.slides.slide import remote  # most sheets need none of its libraries
 
     if address not in REMOTE_STATES:
         addresses = [row.path for row in SLIDES.values() if is_remote(row.path)]

@@ -1,8 +1,8 @@
 # What is looked at before the first job of a run.
 
-from lesionmap import dates
+from lesionmap.run import start_checks as dates
 from lesionmap.errors import StorageError
-from lesionmap.storage import check_writable
+from lesionmap.run.start_checks import check_writable
 
 
 def check_start():

@@ -1,6 +1,6 @@
 # What a run shows when it stops before its end.
 
-from lesionmap.losses import RunFiles, show_quarantine
+from lesionmap.run.quarantine_tables import RunFiles, show_quarantine
 
 
 def existing(*patterns):

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from disks import Disk
 from filelock import FileLock
-from lesionmap.demo import DemoSlide, write_cohort
+from lesionmap.demo.cohort import write_cohort
+from lesionmap.demo.painting import DemoSlide
 from project import Project
 
 SMALLEST = (

@@ -1,0 +1,238 @@
+"""Pathologists' outlines: from what their programs export to one canonical GeoJSON.
+
+Coordinates are continuous level-0 pixels: pixel i covers [i, i + 1), so its centre is i + 0.5.
+"""
+
+import logging
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any
+
+import shapely
+from shapely.geometry import Polygon, box, mapping
+from shapely.geometry.base import BaseGeometry
+
+from lesionmap.annotations.classes import CLASS_NAMES
+from lesionmap.annotations.formats import AnnotationFile, Outline, read_annotation, refusal
+from lesionmap.files.records import write_json
+from lesionmap.slides.slide import SlideInfo
+
+HOLE = "hole"
+PRIORITY = tuple(CLASS_NAMES)  # lesion, vessel, fat: where outlines overlap, the first wins
+FRAME = "level-0 pixels of the slide file, x to the right and y down from its top-left corner"
+
+
+@dataclass(frozen=True)
+class AnnotationSettings:
+    """How outlines are understood.
+
+    Parameters
+    ----------
+    classes : mapping
+        Class name in the file, or a pattern with ``*``, ``?``, ``[…]`` → ``lesion``, ``vessel``, ``fat``, ``hole`` (cut
+        out of all others) or ``ignore``.
+    mask_values : mapping
+        Pixel value of a mask, as text → the same.
+    invalid : str
+        ``repair`` or ``refuse`` outlines that are unclosed, cross themselves or have too few points.
+    """
+
+    classes: Mapping[str, str]
+    mask_values: Mapping[str, str]
+    invalid: str
+
+
+@dataclass(frozen=True)
+class Part:
+    """A polygon of one class in level-0 pixels; `name` is the class as its file has it."""
+
+    label: str
+    name: str
+    polygon: Polygon
+
+
+def import_annotation(
+    source: str, info: SlideInfo, output: str, settings: AnnotationSettings, *, mask_mpp: float | None = None
+) -> None:
+    """Write the canonical GeoJSON of one slide's annotation.
+
+    Parameters
+    ----------
+    source : str
+        A file that :func:`lesionmap.annotations.formats.read_annotation` reads.
+    info : SlideInfo
+    output : str
+        GeoJSON as :func:`canonical` gives it.
+    settings : AnnotationSettings
+    mask_mpp : float, optional
+        µm/px of a mask that does not cover the whole slide.
+
+    Raises
+    ------
+    AnnotationError
+        If the file cannot be understood, has a class that is not mapped, or lies beside the slide.
+    """
+    content = canonical(read_annotation(source, info, mask_mpp), info, settings)
+    logging.info("%s: %s", info.slide, {key: content[key] for key in ("classes", "repaired", "ignored", "outside")})
+    write_json(output, content)
+
+
+def canonical(content: AnnotationFile, info: SlideInfo, settings: AnnotationSettings) -> dict[str, Any]:
+    """Outlines of any program in the one canonical form.
+
+    Returns
+    -------
+    dict
+        A FeatureCollection in level-0 pixels. Each feature's ``properties`` have ``class`` (lesion, vessel or fat),
+        ``name`` (the class as its file has it) and ``area_mm2``. No two classes overlap. Beside the features:
+        ``frame``, ``source``, ``classes`` (polygons and mm² of each), ``repaired`` and ``ignored`` (counts by kind),
+        and ``outside`` (polygons that reached beyond the slide, and the mm² that were cut off them).
+
+    Raises
+    ------
+    AnnotationError
+    """
+    mm2 = (info.mpp / 1000) ** 2
+    outlines, repaired = _valid(content, info.slide, settings.invalid)
+    names = settings.mask_values if content.mask_scale else settings.classes
+    labels = _labels(outlines, names, info.slide)
+    parts, outside = _within_slide(_cut_holes(outlines, labels), info)
+    parts = _by_priority(parts)
+    return {
+        "type": "FeatureCollection",
+        "slide": info.slide,
+        "frame": FRAME,
+        "source": {"format": content.format, "level_0_px_per_mask_px": content.mask_scale},
+        "classes": {label: _summary([part for part in parts if part.label == label], mm2) for label in PRIORITY},
+        "repaired": dict(sorted(repaired.items())),
+        "ignored": dict(sorted(content.ignored.items())),
+        "outside": {"polygons": len(outside), "area_mm2": round(sum(outside) * mm2, 6)},
+        "features": [_feature(part, mm2) for part in parts],
+    }
+
+
+def _summary(parts: Sequence[Part], mm2: float) -> dict[str, Any]:
+    area_px = shapely.union_all([part.polygon for part in parts]).area
+    return {"polygons": len(parts), "area_mm2": round(area_px * mm2, 6)}
+
+
+def _feature(part: Part, mm2: float) -> dict[str, Any]:
+    properties = {"class": part.label, "name": part.name, "area_mm2": round(part.polygon.area * mm2, 6)}
+    return {"type": "Feature", "properties": properties, "geometry": mapping(part.polygon)}
+
+
+def _valid(content: AnnotationFile, slide: str, policy: str) -> tuple[list[Outline], Counter[str]]:
+    """Outlines untangled, and the counts of all that was mended; refused if the policy says so."""
+    repaired = content.repaired.copy()
+    outlines = []
+    for outline in content.outlines:
+        geometry = outline.geometry
+        if not geometry.is_valid:
+            geometry = shapely.make_valid(geometry, method="structure", keep_collapsed=False)
+            repaired["self-crossing" if geometry.area else "without area, dropped"] += 1
+        outlines.append(Outline(outline.name, geometry, outline.cuts))
+    if repaired and policy == "refuse":
+        listed = ", ".join(f"{count} {kind}" for kind, count in sorted(repaired.items()))
+        remedy = "correct the outlines in the program that made them, or set annotations.invalid to repair"
+        raise refusal(slide, f"invalid outlines: {listed}", remedy)
+    return outlines, repaired
+
+
+def _labels(outlines: Sequence[Outline], names: Mapping[str, str], slide: str) -> dict[str, str]:
+    """What each class name of the file means."""
+    counts = Counter(outline.name for outline in outlines)
+    labels = {name: meaning(name, names) for name in counts}
+    unknown = sorted(name for name, label in labels.items() if label is None)
+    if unknown:
+        found = ", ".join(f"'{name}' ({count})" for name, count in sorted(counts.items()))
+        raise refusal(
+            slide,
+            f"classes that the config does not map: {', '.join(map(repr, unknown))}; the file has {found}",
+            "map each under annotations.classes (annotations.mask_values for a mask) to lesion, vessel, fat, hole or "
+            "ignore",
+        )
+    return {name: label for name, label in labels.items() if label}
+
+
+def meaning(name: str, names: Mapping[str, str]) -> str | None:
+    """What a class name is mapped to: by itself, by the first pattern that fits, else by what it is derived from.
+
+    QuPath writes a class derived from another as ``Tumor: invasive``.
+    """
+    if name in names:
+        return names[name]
+    for pattern, label in names.items():
+        if fnmatchcase(name, pattern):
+            return label
+    base, colon, _ = name.rpartition(": ")
+    return meaning(base, names) if colon else None
+
+
+def _cut_holes(outlines: Sequence[Outline], labels: Mapping[str, str]) -> list[Part]:
+    """Polygons of lesion, vessel and fat without the holes: a layer's own in that layer, a class of holes in all."""
+    everywhere = [outline.geometry for outline in outlines if labels[outline.name] == HOLE]
+    parts = []
+    for name, label in labels.items():
+        own = [outline.geometry for outline in outlines if outline.name == name and outline.cuts]
+        areas = [outline.geometry for outline in outlines if outline.name == name and not outline.cuts]
+        if label in CLASS_NAMES:
+            rest = _without(areas, [*own, *everywhere])
+            parts += [Part(label, name, polygon) for geometry in rest for polygon in _polygons(geometry)]
+    return parts
+
+
+def _without(areas: Sequence[BaseGeometry], holes: Sequence[BaseGeometry]) -> list[BaseGeometry]:
+    """Each area less the holes that it meets."""
+    tree = shapely.STRtree(holes)
+    over = [[holes[index] for index in tree.query(area, predicate="intersects")] for area in areas]
+    return [area.difference(shapely.union_all(cut)) if cut else area for area, cut in zip(areas, over, strict=True)]
+
+
+def _polygons(geometry: BaseGeometry) -> list[Polygon]:
+    return [part for part in shapely.get_parts(geometry) if isinstance(part, Polygon) and part.area > 0]
+
+
+def _within_slide(parts: list[Part], info: SlideInfo) -> tuple[list[Part], list[float]]:
+    """Parts clipped to the slide, and the area in level-0 pixels that was cut off each that reached beyond it.
+
+    Raises
+    ------
+    AnnotationError
+        If nothing is left: the file belongs to another slide or is in other coordinates.
+    """
+    slide = box(0, 0, *info.size_lv0)
+    clipped, outside = [], []
+    for part in parts:
+        if slide.covers(part.polygon):
+            clipped.append(part)
+            continue
+        inside = part.polygon.intersection(slide)
+        outside.append(part.polygon.area - inside.area)
+        clipped += [Part(part.label, part.name, polygon) for polygon in _polygons(inside)]
+    if parts and not clipped:
+        left, top, right, bottom = shapely.total_bounds([part.polygon for part in parts])
+        raise refusal(
+            info.slide,
+            f"all outlines (x {left:.0f} to {right:.0f}, y {top:.0f} to {bottom:.0f}) lie beside the slide of "
+            f"{info.size_lv0[0]}×{info.size_lv0[1]} px",
+            "check that the annotation belongs to this slide and is in level-0 pixels",
+        )
+    if outside:
+        logging.warning("%s: %d outlines reach beyond the slide; those parts are cut off", info.slide, len(outside))
+    return clipped, outside
+
+
+def _by_priority(parts: Sequence[Part]) -> list[Part]:
+    """Parts of which those of a lower class have lost what a higher one covers, highest class first."""
+    resolved: list[Part] = []
+    for label in PRIORITY:
+        members = [part for part in parts if part.label == label]
+        rest = _without([part.polygon for part in members], [part.polygon for part in resolved])
+        resolved += [
+            Part(label, part.name, polygon)
+            for part, geometry in zip(members, rest, strict=True)
+            for polygon in _polygons(geometry)
+        ]
+    return resolved

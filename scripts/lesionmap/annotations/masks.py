@@ -1,0 +1,94 @@
+"""Class masks of any box of a slide, drawn from its canonical annotation.
+
+Coordinates are continuous level-0 pixels: pixel i covers [i, i + 1), so its centre is i + 0.5.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rasterio.features
+import shapely
+from affine import Affine
+from numpy.typing import NDArray
+from shapely import clip_by_rect
+from shapely.geometry import box, shape
+from shapely.geometry.base import BaseGeometry
+
+from lesionmap.annotations.classes import CLASS_NAMES, LESION
+from lesionmap.files.records import read_json
+
+
+class Outlines:
+    """Polygons in level-0 pixels, each with a value to draw it with; where they overlap, the first is seen.
+
+    Parameters
+    ----------
+    polygons : sequence of Polygon or MultiPolygon
+    values : sequence of int
+    """
+
+    def __init__(self, polygons: Sequence[BaseGeometry], values: Sequence[int]) -> None:
+        self._polygons, self._values = polygons, values
+        self._tree = shapely.STRtree(polygons)
+
+    def drawn(
+        self, xy_lv0: tuple[float, float], size_px: tuple[int, int], scale: float, dtype: str = "uint8"
+    ) -> NDArray[Any]:
+        """Draw one box, 0 where there is no polygon; a pixel belongs to the outline that its centre lies in.
+
+        Parameters
+        ----------
+        xy_lv0 : (float, float)
+            Top-left corner of the box in level-0 pixels.
+        size_px : (int, int)
+            Width and height of the result.
+        scale : float
+            Level-0 pixels per pixel of the result.
+        dtype : str
+
+        Returns
+        -------
+        (height, width) array
+        """
+        area = box(*xy_lv0, xy_lv0[0] + size_px[0] * scale, xy_lv0[1] + size_px[1] * scale)
+        hits = sorted(self._tree.query(area, predicate="intersects"), reverse=True)  # the first is drawn last
+        left, top, right, bottom = area.buffer(scale).bounds
+        # Clipped, as every row of pixels costs a look at every vertex.
+        parts = [(clip_by_rect(self._polygons[hit], left, top, right, bottom), self._values[hit]) for hit in hits]
+        shapes = [(part, value) for part, value in parts if not part.is_empty]
+        if not shapes:
+            return np.zeros((size_px[1], size_px[0]), dtype=dtype)
+        drawn: NDArray[Any] = rasterio.features.rasterize(
+            shapes,
+            out_shape=(size_px[1], size_px[0]),
+            transform=Affine.translation(*xy_lv0) @ Affine.scale(scale),
+            dtype=dtype,
+        )
+        return drawn
+
+
+class Annotation:
+    """A slide's canonical annotation, ready to be drawn into masks.
+
+    Parameters
+    ----------
+    path : str or Path or None
+        GeoJSON of :func:`lesionmap.annotations.canonical.import_annotation`; None is a slide without annotation.
+    """
+
+    def __init__(self, path: str | Path | None) -> None:
+        features: list[dict[str, Any]] = read_json(path)["features"] if path else []
+        self._classes = [CLASS_NAMES[feature["properties"]["class"]] for feature in features]
+        self._polygons = [shape(feature["geometry"]) for feature in features]
+        self._outlines = Outlines(self._polygons, self._classes)
+
+    @property
+    def lesions(self) -> list[BaseGeometry]:
+        """Outlines of the class lesion."""
+        return [polygon for polygon, label in zip(self._polygons, self._classes, strict=True) if label == LESION]
+
+    def mask(self, xy_lv0: tuple[float, float], size_px: tuple[int, int], scale: float) -> NDArray[np.uint8]:
+        """Classes of one box, (height, width) uint8 as :meth:`Outlines.drawn` has it: 1 lesion, 2 vessel, 3 fat."""
+        return self._outlines.drawn(xy_lv0, size_px, scale)

@@ -1,0 +1,7 @@
+"""Lesion maps held against annotations: files of metrics, tables and plots (docs/metrics.md).
+
+- ``evaluate``: one slide
+- ``summary``: all evaluated slides together
+- ``model_comparison``: several models on the same slides
+- ``plots``: ROC, FROC and the other plots
+"""

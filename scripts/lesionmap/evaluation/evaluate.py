@@ -1,0 +1,149 @@
+"""One slide's lesion map held against its annotation (docs/metrics.md)."""
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lesionmap.annotations.classes import IGNORE, LESION
+from lesionmap.annotations.masks import Annotation
+from lesionmap.files.records import write_json
+from lesionmap.maps.ome_tiff import MapFile
+from lesionmap.maps.on_disk import strips
+from lesionmap.metrics.lesions import AnnotatedLesions, DetectionFinder
+from lesionmap.metrics.pixels import Histograms, binary_metrics, why_undefined
+from lesionmap.slides.slide import SlideInfo
+from lesionmap.tissue.mask import TissueMask
+
+ROWS_AT_ONCE = 256
+
+
+@dataclass(frozen=True)
+class EvaluatedFiles:
+    """What is held against each other: paths of two maps on one grid, the tissue, and the canonical annotation."""
+
+    probability: str
+    lesions: str
+    tissue: str
+    annotation: str
+
+
+@dataclass(frozen=True)
+class Role:
+    """What a slide is for, and whose it is; a slide without patient is one of its own."""
+
+    split: str
+    patient: str | None
+
+
+@dataclass(frozen=True)
+class Strip:
+    """Some rows of a slide, (rows, W) each: probability × 255, lesions of the map, classes, annotated lesions."""
+
+    levels: NDArray[np.uint8]
+    marked: NDArray[np.bool_]
+    mask: NDArray[np.uint8]
+    numbers: NDArray[np.int32]
+
+
+class SlideTally:
+    """What is counted of a slide, strip by strip from its top.
+
+    Parameters
+    ----------
+    n_lesions : int
+        Of the annotation.
+    """
+
+    def __init__(self, n_lesions: int) -> None:
+        self.histograms, self.finder = Histograms.empty(), DetectionFinder()
+        self.marked_pixels, self._n = 0, n_lesions
+        self.pixels, self.marked, self.peak = np.zeros((3, n_lesions), dtype=np.int64)
+
+    def add(self, strip: Strip) -> None:
+        """Count the next strip; what is 255 in its mask is left out."""
+        marked, annotated = strip.marked & (strip.mask != IGNORE), strip.mask == LESION
+        self.histograms += Histograms.of(strip.levels, strip.mask)
+        self.finder.add(marked, strip.levels, strip.numbers)
+        self.marked_pixels += int(np.count_nonzero(marked))
+        number = strip.numbers[annotated] - 1
+        self.pixels += np.bincount(number, minlength=self._n)
+        self.marked += np.bincount(number[marked[annotated]], minlength=self._n)
+        np.maximum.at(self.peak, number, strip.levels[annotated])
+
+    def record(self, lesions: AnnotatedLesions, pixel_mm2: float) -> dict[str, Any]:
+        """Areas, lesions and detections; what the figures of a cohort need of the slide."""
+        found = self.finder.found()
+        best: list[int | None] = [level if level >= 0 else None for level in found.best_levels(self._n).tolist()]
+        facts = {
+            "area_mm2": lesions.area_mm2.round(8).tolist(),
+            "extent_um": lesions.extent_um.round(3).tolist(),
+            "pixels": self.pixels.tolist(),
+            "marked_pixels": self.marked.tolist(),
+            "peak_level": self.peak.tolist(),
+            "hit_level": best,
+        }
+        return {
+            "annotated_mm2": round(int(self.histograms.counts[LESION].sum()) * pixel_mm2, 9),
+            "marked_mm2": round(self.marked_pixels * pixel_mm2, 9),
+            "lesions": [dict(zip(facts, values, strict=True)) for values in zip(*facts.values(), strict=True)],
+            "false_levels": found.false_levels.tolist(),
+            "histograms": self.histograms.counts.tolist(),
+        }
+
+
+def evaluate_slide(
+    info: SlideInfo,
+    files: EvaluatedFiles,
+    output: str,
+    *,
+    role: Role,
+    provenance: dict[str, Any],
+) -> None:
+    """Compare one slide's maps with its annotation, inside tissue, at the maps' resolution, strip by strip.
+
+    Pixels are called lesion from the threshold on that the map was made with.
+    Annotated pixels count even where tissue detection missed them; what could not be read does not.
+
+    Parameters
+    ----------
+    files : EvaluatedFiles
+    output : str
+        JSON: the pixel metrics and why some are undefined, areas, lesions, and the counts they come from.
+    """
+    annotation = Annotation(files.annotation)
+    lesions = AnnotatedLesions.of(annotation.lesions, info.mpp)
+    tally = SlideTally(len(lesions.area_mm2))
+    with MapFile(files.probability) as probability, MapFile(files.lesions) as marked:
+        pixel_mm2, threshold = probability.mpp**2 / 1e6, float(probability.facts["threshold"])
+        for part, mask, numbers in _drawn(info, probability, TissueMask(files.tissue, info), annotation, lesions):
+            tally.add(Strip(probability.rows(part), marked.rows(part) > 0, mask, numbers))
+    metrics, counts = binary_metrics(tally.histograms, threshold), tally.histograms.counts
+    content = {
+        "slide": info.slide,
+        **asdict(role),
+        "threshold": threshold,
+        "metrics": metrics,
+        "undefined": {name: why_undefined(name, counts) for name, value in metrics.items() if value is None},
+        **tally.record(lesions, pixel_mm2),
+        "provenance": provenance,
+    }
+    write_json(output, content)
+
+
+def _drawn(
+    info: SlideInfo, grid: MapFile, tissue: TissueMask, annotation: Annotation, lesions: AnnotatedLesions
+) -> Iterator[tuple[slice, NDArray[np.uint8], NDArray[np.int32]]]:
+    """Rows of a map with their classes, 255 where they are not evaluated, and the numbers of annotated lesions."""
+    scale, (height, width) = grid.mpp / info.mpp, grid.shape
+    for part in strips(height, ROWS_AT_ONCE):
+        place = (0, part.start * scale), (width, part.stop - part.start), scale
+        mask = annotation.mask(*place)
+        mask[~tissue.at(*place) & (mask == 0)] = IGNORE
+        for box in grid.facts["unreadable"]:
+            left, top, across, down = (round(length / scale) for length in box)
+            rows = slice(max(0, top - part.start), max(0, top + down - part.start))
+            mask[rows, left : left + across] = IGNORE
+        yield part, mask, lesions.reaches.drawn(*place, "int32")

@@ -1,0 +1,100 @@
+"""Models side by side on the same slides: the ablation table."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lesionmap.errors import ModelError
+from lesionmap.files.records import read_json, write_table
+from lesionmap.jobs.quarantine import usable
+from lesionmap.metrics.bootstrap import Bootstrap, interval
+from lesionmap.metrics.cohort import SlideTable, entry_of, figures_and_draws
+
+THIS_RUN = "this run"
+COLUMNS = (
+    *("split", "figure", "model", "value", "low", "high", "slides", "patients", "note"),
+    *("difference", "difference_low", "difference_high"),
+)
+Records = Mapping[str, Mapping[str, Any]]
+
+
+def compare_models(
+    own: Sequence[str], others: Mapping[str, str], output: str, bootstrap: Bootstrap, min_lesion_um: float
+) -> None:
+    """Write the figures of this run's model and of each other one on the slides that both have, and their differences.
+
+    Differences, other − this run, are of the same patients in every draw, so that what makes a slide easy or difficult
+    for both cancels out.
+
+    Parameters
+    ----------
+    own : sequence of str
+        Files of :func:`lesionmap.evaluation.evaluate.evaluate_slide`.
+    others : mapping of str to str
+        Folder of such files of another run, by the name of its model.
+    output : str
+        TSV, one row per split, figure and model; without interval or difference NA.
+    bootstrap : Bootstrap
+    min_lesion_um : float
+        See :func:`lesionmap.evaluation.summary.summarise`.
+
+    Raises
+    ------
+    ModelError
+        If a model has no slide of the same content and split.
+    """
+    ours, rows = _records(own), list[dict[str, Any]]()
+    for name, folder in others.items():
+        theirs = _records(usable([str(path) for path in _files_of(folder, ours)]))
+        common = [slide for slide in theirs if _comparable(ours[slide], theirs[slide])]
+        if not common:
+            raise ModelError(
+                stage="compare_models",
+                finding=f"evaluation.compare names {folder} for {name}, which has none of this run's evaluated slides "
+                "as this version evaluates them",
+                remedy="name the folder results/metrics of a run of this version with the same val or test slides",
+            )
+        for split in sorted({ours[slide]["split"] for slide in common}):
+            members = [slide for slide in common if ours[slide]["split"] == split]
+            tables = [SlideTable.of([of[slide] for slide in members], min_lesion_um) for of in (ours, theirs)]
+            pair = tables[0], replace(tables[1], patient=tables[0].patient)
+            rows += ({"split": split, **row} for row in _compared(name, *pair, bootstrap))
+    write_table(output, [_as_text(row) for row in rows], COLUMNS)
+
+
+def _records(paths: Sequence[str]) -> Records:
+    return {record["slide"]: record for record in map(read_json, paths)}
+
+
+def _files_of(folder: str, ours: Records) -> Iterator[Path]:
+    paths = (Path(folder, f"{slide}.json") for slide in ours)
+    return (path for path in paths if path.exists())
+
+
+def _comparable(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> bool:
+    identities = [record["provenance"]["identity"] for record in (ours, theirs)]
+    return identities[0] == identities[1] and ours["split"] == theirs["split"] and ours.keys() == theirs.keys()
+
+
+def _compared(name: str, ours: SlideTable, theirs: SlideTable, bootstrap: Bootstrap) -> Iterator[dict[str, Any]]:
+    """Two rows for each figure: this run's model and the other on the same slides."""
+    (own_values, own_draws), (values, draws) = (figures_and_draws(table, bootstrap) for table in (ours, theirs))
+    for figure, value in values.items():
+        if "@" in figure:  # of the threshold sweep
+            continue
+        yield {"figure": figure, "model": THIS_RUN, **entry_of(ours, figure, own_values[figure], own_draws[figure])}
+        entry = entry_of(theirs, figure, value, draws[figure])
+        difference = value - own_values[figure]
+        found = interval(draws[figure] - own_draws[figure], entry["patients"])
+        row = {"figure": figure, "model": name, **entry}
+        if not np.isnan(difference):
+            row |= {"difference": difference, "difference_low": found.low, "difference_high": found.high}
+        yield row
+
+
+def _as_text(row: Mapping[str, Any]) -> dict[str, Any]:
+    numbers = ("value", "low", "high", "difference", "difference_low", "difference_high")
+    return {**row, **{key: "NA" if row.get(key) is None else f"{row[key]:.6f}" for key in numbers}}

@@ -1,0 +1,153 @@
+"""What all evaluated slides add up to: tables, a summary for programs, and the headline (docs/metrics.md)."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from lesionmap.annotations.classes import LESION
+from lesionmap.files.atomic import written_whole
+from lesionmap.files.records import read_json, write_json, write_table, write_text
+from lesionmap.metrics.bootstrap import LEAST_PATIENTS, LEVEL, Bootstrap
+from lesionmap.metrics.cohort import SIZE_NAMES, SWEEP, SlideTable, with_intervals
+from lesionmap.metrics.froc import froc_curve
+from lesionmap.metrics.pixels import Histograms, binary_metrics, calibration_sums
+
+OF_SLIDES = (
+    *("annotated_mm2", "marked_mm2", "annotated_lesions", "marked_lesions", "false_lesions"),
+    *("highest_probability", "patient"),
+)
+OF_COHORT = ("split", "figure", "value", "low", "high", "slides", "patients", "note")
+
+
+@dataclass(frozen=True)
+class SummaryFiles:
+    """Where the figures go.
+
+    Parameters
+    ----------
+    slides : str
+        TSV, one row per slide.
+    cohort : str
+        TSV, one row per split and figure.
+    summary : str
+        JSON: per split its figures, threshold sweep, calibration, FROC curve, lesions by size and histograms; and the
+        bootstrap.
+    headline : str
+        Text: Dice and AUROC of each split and of each of its slides.
+    """
+
+    slides: str
+    cohort: str
+    summary: str
+    headline: str
+
+
+def summarise(metric_paths: Sequence[str], files: SummaryFiles, bootstrap: Bootstrap, min_lesion_um: float) -> None:
+    """Write what all evaluated slides add up to.
+
+    Parameters
+    ----------
+    metric_paths : sequence of str
+        Files of :func:`lesionmap.evaluation.evaluate.evaluate_slide`; may be empty.
+    files : SummaryFiles
+    bootstrap : Bootstrap
+    min_lesion_um : float
+        Annotated lesions of smaller extent do not count for the FROC curve.
+    """
+    records = [read_json(path) for path in metric_paths]
+    rows = [_row(record) for record in records]
+    columns = ["slide", "split", *binary_metrics(Histograms.empty(), threshold=0.5), *OF_SLIDES]
+    with written_whole(files.slides) as draft:
+        table = pd.DataFrame(rows, columns=columns)
+        table.to_csv(draft, sep="\t", index=False, float_format="%.6f", na_rep="NA")
+    splits = {}
+    for split in sorted({record["split"] for record in records}):
+        members = [record for record in records if record["split"] == split]
+        splits[split] = summary_of(SlideTable.of(members, min_lesion_um), bootstrap)
+    rules = {"level": LEVEL, "least_patients": LEAST_PATIENTS, "min_lesion_um": min_lesion_um}
+    write_json(files.summary, {"bootstrap": asdict(bootstrap) | rules, "splits": splits})
+    write_table(files.cohort, list(_cohort_rows(splits)), OF_COHORT)
+    write_text(files.headline, "\n".join(_headline(splits, rows) or ["no slide was evaluated"]) + "\n")
+
+
+def summary_of(table: SlideTable, bootstrap: Bootstrap) -> dict[str, Any]:
+    """All that is said of one split; JSON-able."""
+    entries = with_intervals(table, bootstrap)
+    pooled = table.counts.sum(axis=0)
+    n_slides, n_lesions = len(table.patient), table.n_lesions.sum()
+    false, sensitivity = froc_curve(
+        table.false_levels.sum(axis=0), table.hit_levels.sum(axis=0), np.array(n_slides), n_lesions
+    )
+    return {
+        "slides": n_slides,
+        "patients": len(np.unique(table.patient)),
+        "slides_with_lesion": int(table.has_lesion.sum()),
+        "threshold": table.threshold,
+        "figures": {name: entry for name, entry in entries.items() if "@" not in name},
+        "sweep": [{"threshold": threshold, **_at(entries, threshold)} for threshold in SWEEP],
+        "calibration": _calibration(pooled),
+        "froc": {"false_per_slide": false.tolist(), "sensitivity": sensitivity.tolist() if n_lesions else None},
+        "lesions": _lesions(table.by_size.sum(axis=0)),
+        "histograms": pooled.tolist(),
+    }
+
+
+def _at(entries: Mapping[str, Any], threshold: float) -> dict[str, Any]:
+    ending = f"@{threshold}"
+    return {name.removesuffix(ending): entry for name, entry in entries.items() if name.endswith(ending)}
+
+
+def _calibration(counts: NDArray[np.int64]) -> list[dict[str, float]]:
+    """Pixels, mean probability and share of lesion of each bin that has pixels."""
+    sums = calibration_sums(counts[LESION], counts.sum(axis=0) - counts[LESION])
+    bins = zip(*(part.tolist() for part in sums), strict=True)
+    names = ("pixels", "mean_probability", "share_of_lesion")
+    return [dict(zip(names, (n, total / n, lesion / n), strict=True)) for n, total, lesion in bins if n]
+
+
+def _lesions(by_size: NDArray[np.int64]) -> dict[str, dict[str, int]]:
+    """Annotated lesions of each size, and those of them that the map marks; by_size: (4, 2)."""
+    counts = (dict(zip(("annotated", "marked"), pair, strict=True)) for pair in by_size.tolist())
+    return dict(zip(SIZE_NAMES, counts, strict=True))
+
+
+def _row(record: Mapping[str, Any]) -> dict[str, Any]:
+    """A slide's row of the table."""
+    lesions, levels = record["lesions"], np.flatnonzero(np.sum(record["histograms"], axis=0))
+    return {
+        **{key: record[key] for key in ("slide", "split", "patient", "annotated_mm2", "marked_mm2")},
+        **record["metrics"],
+        "annotated_lesions": sum(lesion["pixels"] > 0 for lesion in lesions),
+        "marked_lesions": sum(lesion["marked_pixels"] > 0 for lesion in lesions),
+        "false_lesions": sum(record["false_levels"]),
+        "highest_probability": int(levels.max(initial=0)) / 255,
+    }
+
+
+def _cohort_rows(splits: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    for split, summary in splits.items():
+        for name, entry in summary["figures"].items():
+            numbers = {key: "NA" if entry[key] is None else f"{entry[key]:.6f}" for key in ("value", "low", "high")}
+            yield {"split": split, "figure": name, **entry, **numbers}
+
+
+def _headline(splits: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    lines = []
+    for split, summary in splits.items():
+        words = ", ".join(_in_words(name, summary["figures"][name.lower()]) for name in ("Dice", "AUROC"))
+        lines.append(f"lesion, split {split} ({summary['slides']} slides): {words}")
+    for row in rows:
+        words = ", ".join(_in_words(name, {"value": row[name.lower()], "low": None}) for name in ("Dice", "AUROC"))
+        lines.append(f"  {row['slide']}: {words}")
+    return lines
+
+
+def _in_words(name: str, entry: Mapping[str, Any]) -> str:
+    if entry["value"] is None:
+        return f"{name} undefined"
+    between = "" if entry["low"] is None else f" (95 % {entry['low']:.3f}–{entry['high']:.3f})"
+    return f"{name} {entry['value']:.3f}{between}"

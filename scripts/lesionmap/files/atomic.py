@@ -1,0 +1,73 @@
+"""Whole files and folders or none: each is written beside its target and renamed."""
+
+import os
+import shutil
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from glob import escape
+from pathlib import Path
+
+from lesionmap.files.disk_errors import storage_told
+
+
+@contextmanager
+def written_whole(target: str | Path) -> Iterator[Path]:
+    """Give a path beside `target` to write to; rename it to `target` if the block succeeds.
+
+    A killed or failing writer leaves no file that a later stage could take for whole. Its draft is removed by the
+    next writer of the same target on the same host.
+
+    Raises
+    ------
+    StorageError
+        If the disk is full or cannot be written to; it says how much room there was, the draft counted as used.
+    """
+    target = Path(target)
+    prefix = f".{target.stem}.{socket.gethostname()}-"
+    draft = target.with_name(f"{prefix}{os.getpid()}{target.suffix}")
+    try:
+        with storage_told(target):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            for left in target.parent.glob(f"{escape(prefix)}*{escape(target.suffix)}"):
+                if not _is_running(left.name.removeprefix(prefix).removesuffix(target.suffix)):
+                    left.unlink(missing_ok=True)
+            yield draft
+            os.replace(draft, target)
+    finally:
+        with suppress(OSError):  # it may never have been there
+            draft.unlink()
+
+
+def _is_running(process_id: str) -> bool:
+    try:
+        os.kill(int(process_id), 0)
+    except (ProcessLookupError, ValueError):
+        return False
+    except PermissionError:
+        pass  # another user's
+    return True
+
+
+@contextmanager
+def folder_written_whole(target: str | Path) -> Iterator[Path]:
+    """Give an empty folder beside `target` to fill; put it in the place of `target` if the block succeeds.
+
+    What a killed writer has left the next one of the same target removes; Snakemake lets one at a time.
+
+    Raises
+    ------
+    StorageError
+        If the disk is full or cannot be written to; it says how much room there was, the draft counted as used.
+    """
+    target = Path(target)
+    draft = target.with_name(f".{target.name}.draft")
+    shutil.rmtree(draft, ignore_errors=True)
+    try:
+        with storage_told(target):
+            draft.mkdir(parents=True)
+            yield draft
+            shutil.rmtree(target, ignore_errors=True)
+            os.replace(draft, target)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)

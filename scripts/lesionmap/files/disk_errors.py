@@ -1,0 +1,90 @@
+"""Disks that are full and places that cannot be written to: told from other errors, and said in one way."""
+
+import errno
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from lesionmap.errors import LesionMapError, StorageError
+
+REMEDIES = {
+    errno.ENOSPC: "free space on that disk and run again; what is finished is kept",
+    errno.EDQUOT: "free space or have the quota raised and run again; what is finished is kept",
+    errno.EFBIG: "raise the limit on the size of files (ulimit -f) and run again; what is finished is kept",
+    errno.EROFS: "run in a folder that can be written to (snakemake --directory)",
+    errno.EACCES: "have the permissions of that file or folder changed, or use another (snakemake --directory)",
+    errno.EPERM: "have the permissions of that file or folder changed, or use another (snakemake --directory)",
+}
+# HDF5, safetensors and torch give the number in the text alone.
+NUMBER_IN_TEXT = re.compile(r"(?:errno = |os error |Errno )(\d+)")
+
+
+@contextmanager
+def storage_told(path: str | Path) -> Iterator[None]:
+    """Raise what the disk does to the writer of `path` as a StorageError; :mod:`lesionmap.jobs.log` names the job."""
+    try:
+        yield
+    except Exception as error:
+        if told := storage_error(error, path, stage="writing"):
+            raise told from error
+        raise
+
+
+def storage_error(
+    error: BaseException, path: str | Path | None = None, *, stage: str, slide: str | None = None
+) -> StorageError | None:
+    """An error as one of the disk; None if it is something else.
+
+    Parameters
+    ----------
+    error : BaseException
+        Or what it came of, as libraries put errors of their own in the place of the system's.
+    path : str or Path, optional
+        What was written, by way of drafts beside it; where the error names a file that lies elsewhere, it is that.
+    stage, slide : str
+        As in :class:`lesionmap.errors.LesionMapError`.
+    """
+    for cause in _causes(error):
+        number = _number(cause)
+        if number in REMEDIES:
+            place = _place(cause, path)
+            room = _room(place) if place and number == errno.ENOSPC else ""
+            finding = f"{place or 'a file'} could not be read or written: {os.strerror(number)}{room}"
+            return StorageError(stage=stage, slide=slide, finding=finding, remedy=REMEDIES[number])
+    return None
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """The error, and those while which it arose; what the library itself has understood is nobody else's."""
+    cause: BaseException | None = error
+    while cause and not isinstance(cause, LesionMapError):
+        yield cause
+        cause = cause.__context__
+
+
+def _number(cause: BaseException) -> int | None:
+    told = NUMBER_IN_TEXT.search(str(cause))
+    return int(told[1]) if told else cause.errno if isinstance(cause, OSError) else None
+
+
+def _place(cause: BaseException, path: str | Path | None) -> Path | None:
+    named = cause.filename if isinstance(cause, OSError) else None
+    if not isinstance(named, str | bytes):
+        return Path(path) if path else None
+    other = Path(os.fsdecode(named))
+    return Path(path) if path and other.absolute().is_relative_to(Path(path).absolute().parent) else other
+
+
+def _room(place: Path) -> str:
+    """How much is free on the disk of a path that is perhaps not there yet."""
+    folder = _existing(place)
+    disk = shutil.disk_usage(folder)
+    return f"; {disk.free / 1e6:,.3f} of {disk.total / 1e6:,.1f} MB are free on the disk of {folder}"
+
+
+def _existing(path: Path) -> Path:
+    """The folder itself, or the first above it that is there."""
+    return next(folder for folder in (path.absolute(), *path.absolute().parents) if folder.is_dir())

@@ -1,0 +1,29 @@
+"""What a model file says of itself; read without torch."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from safetensors import safe_open
+
+from lesionmap.errors import ModelError
+
+
+def load_facts(path: str | Path) -> dict[str, Any]:
+    """The facts that :func:`lesionmap.network.model_file.save_model` wrote, with ``architecture``.
+
+    Raises
+    ------
+    ModelError
+        If the file is no LesionMap model.
+    """
+    try:
+        with safe_open(path, framework="numpy") as file:
+            facts: dict[str, Any] = json.loads((file.metadata() or {})["lesionmap"])
+            return facts
+    except Exception as error:
+        raise ModelError(
+            stage="model",
+            finding=f"{path} is not a LesionMap model ({type(error).__name__}: {error})",
+            remedy="give the lesionmap.safetensors of a training run as model.path",
+        ) from error

@@ -1,0 +1,40 @@
+"""Image files that the workflow writes: small maps with their resolution, and pictures."""
+
+from pathlib import Path
+
+import numpy as np
+import tifffile
+from numpy.typing import NDArray
+from PIL import Image
+
+from lesionmap.files.atomic import written_whole
+
+TIFF_TILE_PX = 256
+
+
+def write_tiff(path: str | Path, image: NDArray[np.uint8], *, mpp: float) -> None:
+    """Write (H, W) uint8 as a tiled TIFF of one level, compressed without loss, with its µm/px as the resolution."""
+    with written_whole(path) as draft:
+        tifffile.imwrite(
+            draft,
+            image,
+            tile=(TIFF_TILE_PX, TIFF_TILE_PX),
+            photometric="minisblack",
+            compression="zlib",
+            resolution=(1e4 / mpp, 1e4 / mpp),
+            resolutionunit="CENTIMETER",
+            metadata=None,
+            software="LesionMap",
+        )
+
+
+def write_png(path: str | Path, image: NDArray[np.uint8]) -> None:
+    """Write a (H, W, 3) uint8 picture."""
+    with written_whole(path) as draft:
+        Image.fromarray(image).save(draft, format="PNG")
+
+
+def read_png(path: str | Path) -> NDArray[np.uint8]:
+    """Read a picture written by :func:`write_png`."""
+    with Image.open(path) as image:
+        return np.array(image)

@@ -1,0 +1,231 @@
+"""The second look: regions of a map are read in full resolution, passed as tiles and fused as in training."""
+
+import logging
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from lesionmap.errors import SlideError
+from lesionmap.geometry.resampling import area_matrix
+from lesionmap.geometry.tiling import TileSpec, grid_xy, tiles_with
+from lesionmap.inference.sliding_window import FLIPS, STAGE, UNFLIPPED, SlideMap
+from lesionmap.inference.stitching import RowBand, Take
+from lesionmap.jobs.log import progress
+from lesionmap.jobs.parallel import map_in_order
+from lesionmap.maps.probability import as_levels
+from lesionmap.network.forward import as_images, logits_of
+from lesionmap.network.model import LesionFPN
+from lesionmap.network.region_pass import RegionTensors, TilePasses, fused_map, tile_maps
+from lesionmap.network.thread_pool import Workers
+from lesionmap.slides.slide import SlideInfo, check_damage
+from lesionmap.stain.table import StainMatch
+from lesionmap.tiles.region_reader import RegionReader
+from lesionmap.tissue.mask import TissueMask
+
+
+@dataclass(frozen=True)
+class RefineSettings:
+    """Which regions are looked at again, and how.
+
+    Parameters
+    ----------
+    spec : TileSpec
+        How the model's training slides were cut.
+    levels : (int, int)
+        A region is refined if a pixel of its tissue has a level (probability × 255) from the first to the second.
+    tile_batch : int
+        Tiles in the network at once.
+    flips : bool
+        Whether regions are also passed flipped, and the mean taken.
+    max_unreadable_fraction : float
+        A slide of whose refined regions more cannot be read is refused.
+    """
+
+    spec: TileSpec
+    levels: tuple[int, int]
+    tile_batch: int
+    flips: bool
+    max_unreadable_fraction: float
+
+
+@dataclass(frozen=True)
+class Refined:
+    """What was looked at again.
+
+    Parameters
+    ----------
+    regions, tiles : int
+        How many.
+    unreadable : list of [x, y, width, height]
+        Regions that cannot be read in full resolution, level-0 pixels; there the map is that of the first pass.
+    """
+
+    regions: int
+    tiles: int
+    unreadable: list[list[float]]
+
+
+@dataclass(frozen=True)
+class _Place:
+    """A region's corner in level-0 pixels, and its tiles with tissue, (n, n) bool."""
+
+    xy_lv0: tuple[float, float]
+    kept: NDArray[np.bool_]
+
+
+def refine_map(
+    mapped: SlideMap,
+    info: SlideInfo,
+    tissue: TissueMask,
+    stain: StainMatch,
+    model: LesionFPN,
+    settings: RefineSettings,
+    *,
+    threads: int,
+) -> Refined:
+    """Put the fused probability of regions in place of the first pass's, in `mapped.levels`.
+
+    A region's fused map is that of validation (METHOD.md §4), from its tiles with tissue and its low view. Each pixel
+    of the map takes the mean over its own area: the fused maps where they lie, the first pass elsewhere.
+
+    Parameters
+    ----------
+    mapped, info, tissue, stain, model, settings
+    threads : int
+        CPU cores to use; the map does not depend on it.
+
+    Raises
+    ------
+    SlideError
+        If too many regions cannot be read.
+    """
+    spec, device = settings.spec, model.mean.device
+    places = list(_places(mapped, info, tissue, settings))
+    side_lv0, scale = spec.region_side_lv0(info.mpp), mapped.mpp / info.mpp
+    readers = 1 if device.type == "cpu" else threads  # a CPU's cores are busy with the network
+    band = RowBand(mapped.levels.shape, math.ceil(side_lv0 / scale) + 1, _shares_into(mapped.levels))
+    failed: list[SlideError] = []
+    unreadable: list[list[float]] = []
+    with (
+        RegionReader(info, spec, stain, STAGE, threads) as reader,
+        Workers(threads, device) as workers,
+        progress(len(places), f"refine {info.slide}", "region") as bar,
+    ):
+        passes = TilePasses(model, settings.tile_batch, workers, lambda: None)
+
+        def read(place: _Place) -> RegionTensors | SlideError:
+            try:
+                return _tensors(info.slide, place, *reader.region(place.xy_lv0, place.kept))
+            except SlideError as error:
+                return error
+
+        for place, region in zip(places, map_in_order(read, places, readers), strict=True):
+            bar.update()
+            if isinstance(region, SlideError):
+                logging.warning("%s", region)
+                failed.append(region)
+                unreadable.append([*place.xy_lv0, side_lv0, side_lv0])
+            else:
+                fused = _fused(passes, _on(device, region), flips=settings.flips)
+                band.add(*_on_map(fused, place.xy_lv0, spec.low_mpp / info.mpp, scale))
+    band.finish()
+    check_damage(info, STAGE, failed, len(places), settings.max_unreadable_fraction)
+    return Refined(len(places) - len(failed), sum(int(place.kept.sum()) for place in places), unreadable)
+
+
+def _places(mapped: SlideMap, info: SlideInfo, tissue: TissueMask, settings: RefineSettings) -> Iterator[_Place]:
+    """The regions that are looked at again, row by row."""
+    spec, scale, (least, most) = settings.spec, mapped.mpp / info.mpp, settings.levels
+    low_scale, side_lv0 = spec.low_mpp / info.mpp, spec.region_side_lv0(info.mpp)
+    for x, y in grid_xy(info.size_lv0, side_lv0).tolist():
+        if not tissue.any_at((x, y), (spec.tile_px, spec.tile_px), low_scale):
+            continue
+        (left, right), (top, bottom) = _covering(x, side_lv0, scale), _covering(y, side_lv0, scale)
+        levels = mapped.levels[top:bottom, left:right]
+        on_tissue = tissue.at((left * scale, top * scale), (levels.shape[1], levels.shape[0]), scale)
+        covered = tissue.at((x, y), (spec.tile_px, spec.tile_px), low_scale)
+        kept = tiles_with(covered, spec.tiles_per_side)
+        if kept.any() and (on_tissue & (levels >= least) & (levels <= most)).any():
+            yield _Place((x, y), kept)
+
+
+def _covering(start_lv0: float, length_lv0: float, scale: float) -> tuple[int, int]:
+    """The map pixels, from the first to behind the last, that a length along an axis lies on."""
+    return math.floor(start_lv0 / scale + 1e-9), math.ceil((start_lv0 + length_lv0) / scale - 1e-9)
+
+
+def _tensors(slide: str, place: _Place, tiles: NDArray[np.uint8], low: NDArray[np.uint8]) -> RegionTensors:
+    """A region without masks."""
+    return RegionTensors(
+        name=f"{slide} at x={place.xy_lv0[0]:.0f} y={place.xy_lv0[1]:.0f}",
+        tiles_per_side=len(place.kept),
+        low=as_images(low[None]),
+        low_mask=torch.empty(0),
+        tiles=as_images(tiles),
+        row_col=[(int(row), int(column)) for row, column in np.argwhere(place.kept)],
+        tile_masks=torch.empty(0),
+    )
+
+
+def _on(device: torch.device, region: RegionTensors) -> RegionTensors:
+    return replace(region, low=region.low.to(device), tiles=region.tiles.to(device))
+
+
+@torch.no_grad()
+def _fused(passes: TilePasses, region: RegionTensors, *, flips: bool) -> NDArray[np.float32]:
+    """The fused probability of a region, (s, s): T1 of its tiles and T2 of its low view."""
+    maps: list[Tensor] = []
+    for axes in FLIPS if flips else UNFLIPPED:
+        part = _flipped(region, axes)
+        t2 = torch.sigmoid(logits_of(passes.model, part.low))
+        maps.append(fused_map(passes.model, part, tile_maps(passes, part), t2).flip(axes))  # (1, 1, s, s)
+    fused: NDArray[np.float32] = torch.stack(maps).mean(dim=0)[0, 0].cpu().numpy()
+    return fused
+
+
+def _flipped(region: RegionTensors, axes: tuple[int, ...]) -> RegionTensors:
+    """A region mirrored along some axes of (N, C, H, W)."""
+    last = region.tiles_per_side - 1
+    places = [
+        (last - row if 2 in axes else row, last - column if 3 in axes else column) for row, column in region.row_col
+    ]
+    return replace(region, low=region.low.flip(axes), tiles=region.tiles.flip(axes), row_col=places)
+
+
+def _on_map(
+    fused: NDArray[np.float32], xy_lv0: tuple[float, float], low_scale: float, scale: float
+) -> tuple[tuple[int, int], NDArray[np.float32], NDArray[np.float32]]:
+    """A region's map on the grid of the slide's: corner, the sum over each pixel's area, and the share of that area.
+
+    Parameters
+    ----------
+    fused : (s, s) float32
+    xy_lv0 : (float, float)
+    low_scale, scale : float
+        Level-0 pixels per pixel of the region's map and of the slide's.
+    """
+    starts, shares = [], []
+    for corner in xy_lv0:
+        first, stop = _covering(corner, len(fused) * low_scale, scale)
+        start = (first * scale - corner) / low_scale
+        starts.append(first)
+        shares.append(area_matrix(start, scale / low_scale, stop - first, len(fused)))
+    across, down = shares
+    weighted = (down @ fused @ across.T).astype(np.float32, copy=False)
+    share: NDArray[np.float32] = down.sum(axis=1)[:, None] * across.sum(axis=1)
+    return (starts[0], starts[1]), weighted, share
+
+
+def _shares_into(levels: NDArray[np.uint8]) -> Take:
+    """Writes what has a share in each pixel into a map, which keeps the rest of the pixel."""
+
+    def take(top: int, total: NDArray[np.float32], share: NDArray[np.float32]) -> None:
+        rows = levels[top : top + len(total)]
+        rows[...] = as_levels(np.clip(total + (1 - share) * (rows.astype(np.float32) / 255), 0, 1))
+
+    return take

@@ -1,0 +1,70 @@
+"""Whether a map shows where its tiles meet."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lesionmap.geometry.tiling import FINEST_STRIDE, corners_px
+from lesionmap.tissue.mask import TissueMask
+
+
+def seam_measure(
+    levels: NDArray[np.uint8],
+    tissue: TissueMask,
+    scale: float,
+    corners: NDArray[np.int64],
+    tile_px: int,
+    stride_px: int,
+) -> float | None:
+    """Mean absolute jump between neighbouring pixels where tiles begin or end, over that elsewhere; on tissue.
+
+    Elsewhere is where a pixel of the network's finest feature map begins, as it does at a tile's edge: between those,
+    its bilinear upsampling makes jumps of another size.
+
+    Parameters
+    ----------
+    levels : (H, W) uint8
+    tissue : TissueMask
+    scale : float
+        Level-0 pixels per map pixel.
+    corners : (N, 2) int
+        (x, y) of the tiles that the map was made of.
+    tile_px, stride_px : int
+        Side of a tile, and distance of neighbouring tiles' corners; whole multiples of `FINEST_STRIDE`.
+
+    Returns
+    -------
+    float or None
+        1 where nothing is to be seen; None if tissue has no such place, or no jump elsewhere.
+    """
+    size = (levels.shape[1], levels.shape[0])
+    grid = corners_px(size, tile_px, stride_px)
+    edges = [np.unique([grid[:, axis], grid[:, axis] + tile_px]) for axis in (0, 1)]
+    ends = [dict.fromkeys(grid[:, axis].tolist()) for axis in (0, 1)]
+    sums, counts = np.zeros(2), np.zeros(2)
+    for corner in corners.tolist():
+        # each pixel belongs to the last tile that begins before it
+        stop = [
+            min(start + stride_px if start + stride_px in known else length, length)
+            for start, known, length in zip(corner, ends, size, strict=True)
+        ]
+        for axis in (0, 1):
+            start = [max(0, part - (direction == axis)) for direction, part in enumerate(corner)]
+            box = levels[start[1] : stop[1], start[0] : stop[0]].astype(np.int16)
+            on = tissue.at((start[0] * scale, start[1] * scale), (box.shape[1], box.shape[0]), scale)
+            jumps, valid = np.abs(np.diff(box, axis=1 - axis)), _pairs(on, 1 - axis)
+            places = np.arange(start[axis] + 1, stop[axis])
+            at_edge = np.isin(places, edges[axis])
+            per_place = (jumps * valid).sum(axis=axis), valid.sum(axis=axis)
+            for index, chosen in enumerate((at_edge, ~at_edge & (places % FINEST_STRIDE == 0))):
+                sums[index] += per_place[0][chosen].sum()
+                counts[index] += per_place[1][chosen].sum()
+    if not counts.all() or not sums[1]:
+        return None
+    return float(sums[0] / counts[0] / (sums[1] / counts[1]))
+
+
+def _pairs(on: NDArray[np.bool_], axis: int) -> NDArray[np.bool_]:
+    """Where a pixel and the next along an axis are both set."""
+    first, second = np.delete(on, -1, axis=axis), np.delete(on, 0, axis=axis)
+    both: NDArray[np.bool_] = first & second
+    return both

@@ -1,0 +1,95 @@
+"""How whole slides are mapped: the config section ``inference``, and what follows from it."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from lesionmap.geometry.tiling import FINEST_STRIDE, TileSpec
+
+VALIDATION = "validation"
+PATENT, MATCH_TRAINING = "patent", "match_training"
+NO_REFINEMENT = "none"
+PATENT_MPP = 2.5  # 4× (claim 8)
+
+
+@dataclass(frozen=True)
+class InferenceSettings:
+    """What decides a slide's lesion map; names and defaults as in the config section ``inference``.
+
+    Parameters
+    ----------
+    tiles : TileSpec
+        How the config cuts slides for training.
+    magnification : str
+        ``patent`` or ``match_training``: the resolution of the pass.
+    overlap : float
+        Share of a tile's side that it has in common with the next, 0–0.5.
+    flips : bool
+        Whether each tile is also passed flipped, and the mean taken.
+    refine : str
+        ``none``, ``unsure``, ``lesion`` or ``all``: which regions are read in full resolution and fused.
+    unsure : (float, float)
+        Least and largest probability that is unsure.
+    batch_size : int
+        Tiles in a GPU at once, at most.
+    threshold : float or "validation"
+        Probability from which a pixel is lesion, or that which suited the model's validation slides best.
+    smoothing_um, min_lesion_area_um2 : float
+        See :class:`lesionmap.lesions.postprocessing.Tidying`.
+    max_unreadable_fraction : float
+        A slide of which a larger share of tiles cannot be read is refused.
+    """
+
+    tiles: TileSpec
+    magnification: str = PATENT
+    overlap: float = 0
+    flips: bool = False
+    refine: str = NO_REFINEMENT
+    unsure: tuple[float, float] = (0.1, 0.9)
+    batch_size: int = 128
+    threshold: float | str = 0.5
+    smoothing_um: float = 0
+    min_lesion_area_um2: float = 0
+    max_unreadable_fraction: float = 0
+
+    @classmethod
+    def of(cls, inference: Mapping[str, Any], batch_size: int, max_unreadable_fraction: float) -> "InferenceSettings":
+        """From the config's :func:`lesionmap.run.config.inference_settings`."""
+        spec = TileSpec(**inference["tiles"])
+        limits = {"batch_size": batch_size, "max_unreadable_fraction": max_unreadable_fraction}
+        return cls(**dict(inference) | {"tiles": spec, "unsure": tuple(inference["unsure"])} | limits)
+
+    @property
+    def mpp(self) -> float:
+        """Resolution of the map, µm/px."""
+        return map_mpp(self.magnification, self.tiles)
+
+    @property
+    def view(self) -> str:
+        """The view in training that the map is like: ``low`` or ``fused``."""
+        return "low" if self.refine == NO_REFINEMENT else "fused"
+
+    @property
+    def needs_training_tiles(self) -> bool:
+        """Whether the result depends on how the training slides were cut, beyond the size of a tile."""
+        return self.magnification == MATCH_TRAINING or self.refine != NO_REFINEMENT
+
+    def refined_levels(self, first_positive: int) -> tuple[int, int]:
+        """Levels (probability × 255), from the first to the second, of the first pass that ask for a second look."""
+        least, most = (255 * part for part in self.unsure)
+        return {
+            "unsure": (math.ceil(least - 1e-9), math.floor(most + 1e-9)),
+            "lesion": (first_positive, 255),
+            "all": (0, 255),
+        }[self.refine]
+
+
+def map_mpp(magnification: str, spec: TileSpec) -> float:
+    """µm/px of the pass over whole slides: the method's 4×, or that of the low view in training."""
+    return PATENT_MPP if magnification == PATENT else spec.low_mpp
+
+
+def overlap_px(overlap: float, tile_px: int) -> int:
+    """Pixels that neighbouring tiles have in common: such that all tiles lie alike on the network's finest map."""
+    return math.floor(overlap * tile_px / FINEST_STRIDE) * FINEST_STRIDE

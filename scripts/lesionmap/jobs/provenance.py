@@ -1,0 +1,208 @@
+"""Where a result comes from: the code that made it, by digest, and the versions it ran with."""
+
+import ast
+import hashlib
+import platform
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from subprocess import SubprocessError, run
+from typing import Any
+
+from lesionmap.version import VERSION
+
+PACKAGE = Path(__file__).parents[1]
+SCRIPTS = PACKAGE.parent
+NO_RESULTS = (  # how a slide comes to a job, which is checked by its identity; how a job ends and what it says
+    *("lesionmap/slides/urls.py", "lesionmap/slides/cache.py", "lesionmap/slides/remote.py"),
+    *("lesionmap/jobs/log.py", "lesionmap/jobs/quarantine.py", "lesionmap/files/disk_errors.py"),
+    *("lesionmap/errors.py", "lesionmap/version.py"),
+)
+RECORDED_LIBRARIES = (
+    *("openslide-python", "openslide-bin", "tifffile", "imagecodecs", "simplejpeg"),  # pixels
+    *("numpy", "torch", "torchvision", "h5py", "hdf5plugin"),
+)
+UNSAID = ("ctx", "kind", "type_comment")  # fields of a syntax tree that add nothing to its meaning
+
+
+def code_digest(script: str) -> str:
+    """Digest of the logic that one rule runs: its adapter and every library module that its results depend on.
+
+    Comments, docstrings, formatting, import lines and file names do not count, so that editing or moving code reruns
+    nothing. All versions of Python from 3.11 on give the same digest.
+
+    Parameters
+    ----------
+    script : str
+        Name of the rule, whose adapter is ``scripts/<script>.py``.
+
+    Returns
+    -------
+    str
+        16 hexadecimal digits.
+
+    Raises
+    ------
+    ModuleNotFoundError
+        If an import of the library leads to no file.
+    """
+    return _digest(SCRIPTS / f"{script}.py", {})[:16]
+
+
+def _digest(path: Path, known: dict[Path, str]) -> str:
+    """Digest of a file's logic, of its templates, and of the library modules whose names it uses."""
+    if path not in known:
+        known[path] = ""  # of a module that does not count
+        place = path.relative_to(SCRIPTS)
+        if place.as_posix() not in NO_RESULTS:
+            logic = _logic(path.read_text(encoding="utf-8"), ".".join(place.parent.parts))
+            used = (f"{name}@{_digest(_file(found), known)}" for found, name in map(_located, logic.used))
+            templates = sorted(_sha256(part.read_text(encoding="utf-8")) for part in _templates(path))
+            known[path] = _sha256("\n".join([logic.text, *used, *templates]))
+    return known[path]
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _templates(path: Path) -> Iterator[Path]:
+    """Those of a module lie in a folder of its name."""
+    return path.parent.glob(f"templates/{path.stem}/*")
+
+
+def _file(module: str) -> Path:
+    """The file of a module of the library, or of one of its folders."""
+    place = SCRIPTS.joinpath(*module.split("."))
+    return place / "__init__.py" if place.is_dir() else place.with_suffix(".py")
+
+
+def _located(name: str) -> tuple[str, str]:
+    """The module that a dotted name lies in, and its name there; empty for a module itself."""
+    module, _, inside = name.rpartition(".")
+    for found, rest in ((name, ""), (module, inside)):
+        if _file(found).is_file() and not (rest and _file(found).name == "__init__.py"):  # a folder's sign has no code
+            return found, rest
+    raise ModuleNotFoundError(f"{name} is imported, but there is no such module in {PACKAGE}", name=name)
+
+
+@dataclass
+class _Logic:
+    """What a source does.
+
+    Parameters
+    ----------
+    text : str
+        Its syntax tree, in which an imported name is written as what it stands for, not as what it is called here.
+    used : list of str
+        Dotted names from the library, in the order in which the code first uses them.
+    """
+
+    text: str = ""
+    used: list[str] = field(default_factory=list)
+
+
+@cache
+def _logic(source: str, package: str) -> _Logic:
+    """The logic of a source in a package; most sources are of many rules."""
+    tree, logic = ast.parse(source), _Logic()
+    origins = dict(_imported(tree, package))
+    logic.used += [name for local, name in sorted(origins.items()) if not local.isidentifier()]
+    logic.text = _written(tree, origins, logic.used)
+    return logic
+
+
+def _imported(tree: ast.AST, package: str) -> Iterator[tuple[str, str]]:
+    """Each name that is imported anywhere in a tree, and the dotted name it stands for.
+
+    The library's own modules that are imported whole, by their dotted name or by ``*``, stand for themselves.
+    """
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for name in node.names:
+                local = name.asname or name.name.partition(".")[0]
+                yield local, name.name if name.asname else local
+                if _is_ours(name.name) and not name.asname:
+                    yield f"{name.name}.", name.name
+        elif isinstance(node, ast.ImportFrom):
+            above = package.split(".")[: len(package.split(".")) + 1 - node.level] if node.level else []
+            module = ".".join([*above, *filter(None, [node.module])])
+            for name in node.names:
+                whole, one = (f"{module}.", module), (name.asname or name.name, f"{module}.{name.name}")
+                yield whole if name.name == "*" else one
+
+
+def _is_ours(name: str) -> bool:
+    return name.partition(".")[0] == PACKAGE.name
+
+
+def _written(node: Any, origins: Mapping[str, str], used: list[str]) -> str:
+    """A part of a syntax tree as text; what is empty or absent is left out, as Python versions differ in it."""
+    if isinstance(node, list):
+        return ",".join(_written(item, origins, used) or "-" for item in _said(node))
+    if isinstance(node, ast.Name) and (origin := origins.get(node.id)):
+        if not _is_ours(origin):
+            return f"Name({origin})"
+        if origin not in used:
+            used.append(origin)
+        return f"Name(#{used.index(origin)})"
+    if isinstance(node, ast.AST):
+        fields = ((name, _written(value, origins, used)) for name, value in ast.iter_fields(node) if name not in UNSAID)
+        return f"{type(node).__name__}({';'.join(f'{name}={text}' for name, text in fields if text)})"
+    return "" if node is None else ascii(node)
+
+
+def _said(nodes: list[Any]) -> Iterator[Any]:
+    """The nodes of a list without imports and docstring, and texts of an f-string joined as far as they can be."""
+    text = ""
+    for number, node in enumerate(nodes):
+        is_text = isinstance(node, ast.Constant) and isinstance(node.value, str)
+        if isinstance(node, ast.Import | ast.ImportFrom) or (number == 0 and _is_docstring(node)):
+            continue
+        if is_text and any(isinstance(other, ast.FormattedValue) for other in nodes):
+            text += node.value
+            continue
+        if text:
+            yield text
+        text = ""
+        yield node
+    if text:
+        yield text
+
+
+def _is_docstring(node: Any) -> bool:
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+
+
+def provenance(code: str, **facts: Any) -> dict[str, Any]:
+    """The record that every artefact carries.
+
+    Parameters
+    ----------
+    code : str
+        The rule's :func:`code_digest`.
+    **facts
+        The slide's identity, the settings and whatever else decided the result; must be JSON-able.
+    """
+    return {"software": f"LesionMap {VERSION}", "code": code, **facts, "versions": library_versions()}
+
+
+def library_versions() -> dict[str, str]:
+    """Versions of the libraries that a result may depend on, by name."""
+    return {name: version(name) for name in RECORDED_LIBRARIES}
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the libraries that a result may depend on, by name, for people."""
+    return {"Python": platform.python_version()} | library_versions()
+
+
+def commit(folder: Path = PACKAGE) -> str | None:
+    """Commit of the git checkout that `folder` lies in, ``-dirty`` if files were changed; None where there is none."""
+    command = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+    try:
+        return run(command, capture_output=True, text=True, check=True, timeout=60).stdout.strip()  # noqa: S603  # a fixed command
+    except (OSError, SubprocessError):
+        return None

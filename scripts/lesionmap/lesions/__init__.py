@@ -1,0 +1,7 @@
+"""From a probability map to lesions; no network.
+
+- ``find_lesions``: all that is written of a slide's lesions
+- ``postprocessing``: smoother outlines, no specks
+- ``export``: outlines, table and overlay
+- ``dicom``: a DICOM Segmentation
+"""

@@ -1,0 +1,203 @@
+"""The lesions of a slide as a DICOM Segmentation (PS3.3 A.51), for archives and viewers that speak DICOM."""
+
+import json
+import uuid
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from highdicom import (
+    UID,
+    AlgorithmIdentificationSequence,
+    DimensionOrganizationTypeValues,
+    PixelMeasuresSequence,
+    SpecimenDescription,
+)
+from highdicom.color import CIELabColor
+from highdicom.seg import SegmentAlgorithmTypeValues, Segmentation, SegmentationTypeValues, SegmentDescription
+from numpy.typing import NDArray
+from pydicom import Dataset, dcmread
+from pydicom.errors import InvalidDicomError
+from pydicom.sr.codedict import codes
+from pydicom.uid import VLWholeSlideMicroscopyImageStorage
+from pydicom.valuerep import DA, TM
+
+from lesionmap.errors import SlideError
+from lesionmap.files.atomic import written_whole
+from lesionmap.files.records import sha256
+from lesionmap.maps.ome_tiff import LESION_COLOUR, MapFile
+from lesionmap.maps.on_disk import on_disk, strips
+from lesionmap.slides.slide import SlideInfo
+from lesionmap.version import VERSION
+
+NAMESPACE = uuid.uuid5(uuid.NAMESPACE_DNS, "lesionmap")
+TILE_PX = 512
+DICOM = "dicom"  # as OpenSlide names the vendor
+MAY_BE_EMPTY = (  # type 2: often removed with the patient's name
+    *("PatientID", "PatientName", "PatientBirthDate", "PatientSex"),
+    *("AccessionNumber", "StudyID", "StudyDate", "StudyTime", "ReferringPhysicianName"),
+)
+MODEL_TRAINING = "model_training"  # may be longer than DICOM's 10,240 characters; the map has it
+USUAL_THICKNESS_MM = 0.004  # of a section, where the slide's file does not say it
+UNKNOWN_DATE, UNKNOWN_TIME = "19700101", "000000"
+
+
+def write_segmentation(info: SlideInfo, lesions_map: str | Path, output: str | Path) -> None:
+    """Write the binary map of a slide as a DICOM Segmentation, one segment, in tiles of which empty ones are left out.
+
+    It lies in the frame of reference of a DICOM slide, and refers to its finest level. For a slide in another format it
+    makes a study, a frame of reference, and an image to refer to, of names that follow from the slide's SHA-256. The
+    same map gives the same bytes: dates are the slide's, and all names (UIDs) follow from the contents.
+
+    Parameters
+    ----------
+    info : SlideInfo
+    lesions_map : str or Path
+        File of :func:`lesionmap.maps.ome_tiff.write_map`.
+    output : str or Path
+
+    Raises
+    ------
+    SlideError
+        If the DICOM slide's own attributes cannot be read.
+    """
+    source = _dicom_source(info) if info.vendor == DICOM else _stand_in(info)
+    with MapFile(lesions_map) as mapped:
+        pixels = on_disk((1, *mapped.shape), np.uint8, Path(output).parent)
+        for part in strips(mapped.shape[0]):
+            pixels[0, part] = mapped.rows(part) > 0
+        key = f"{sha256(lesions_map)} {source.SOPInstanceUID}"
+        segmentation = _segmentation(source, pixels, mapped.mpp, mapped.facts["provenance"], key)
+    with written_whole(output) as draft:
+        segmentation.save_as(draft, enforce_file_format=True)
+
+
+def _segmentation(
+    source: Dataset, pixels: NDArray[np.uint8], mpp: float, provenance: dict[str, Any], key: str
+) -> Segmentation:
+    segmentation = Segmentation(
+        source_images=[source],
+        pixel_array=pixels,
+        segmentation_type=SegmentationTypeValues.BINARY,
+        segment_descriptions=[_segment(provenance)],
+        series_instance_uid=_uid("series", key),
+        series_number=1,
+        sop_instance_uid=_uid("instance", key),
+        instance_number=1,
+        manufacturer="LesionMap",
+        manufacturer_model_name="LesionMap",
+        software_versions=VERSION,
+        device_serial_number=provenance["code"],
+        content_label="LESIONS",
+        content_description="Lesions found by LesionMap; for research, not for diagnosis",
+        pixel_measures=PixelMeasuresSequence((mpp / 1000, mpp / 1000), _slice_thickness(source)),
+        tile_pixel_array=True,
+        tile_size=(TILE_PX, TILE_PX),
+        dimension_organization_type=DimensionOrganizationTypeValues.TILED_SPARSE,
+    )
+    segmentation.PatientOrientation = None  # type 2C, which highdicom leaves out
+    _make_reproducible(segmentation, source, key)
+    return segmentation
+
+
+def _uid(role: str, key: str) -> UID:
+    return UID.from_uuid(str(uuid.uuid5(NAMESPACE, f"{role} {key}")))
+
+
+def _segment(provenance: dict[str, Any]) -> SegmentDescription:
+    parameters = {name: json.dumps(fact) for name, fact in provenance.items() if name != MODEL_TRAINING}
+    algorithm = AlgorithmIdentificationSequence(
+        name="LesionMap",
+        family=codes.DCM.ArtificialIntelligence,
+        version=VERSION,
+        parameters=parameters,
+    )
+    return SegmentDescription(
+        segment_number=1,
+        segment_label="Lesion",
+        segmented_property_category=codes.SCT.MorphologicallyAbnormalStructure,
+        segmented_property_type=codes.SCT.Lesion,
+        algorithm_type=SegmentAlgorithmTypeValues.AUTOMATIC,
+        algorithm_identification=algorithm,
+        display_color=CIELabColor.from_rgb(*LESION_COLOUR),
+    )
+
+
+def _make_reproducible(segmentation: Segmentation, source: Dataset, key: str) -> None:
+    """Replace what highdicom draws at random or takes from the clock."""
+    segmentation.ContentDate = DA(source.get("ContentDate") or source.StudyDate or UNKNOWN_DATE)
+    segmentation.ContentTime = TM(source.get("ContentTime") or source.StudyTime or UNKNOWN_TIME)
+    del segmentation.InstanceCreationDate, segmentation.InstanceCreationTime
+    for equipment in segmentation.ContributingEquipmentSequence:
+        del equipment.ContributionDateTime
+    for item in (*segmentation.DimensionOrganizationSequence, *segmentation.DimensionIndexSequence):
+        item.DimensionOrganizationUID = _uid("dimensions", key)
+
+
+def _dicom_source(info: SlideInfo) -> Dataset:
+    """Attributes of the finest level of a DICOM slide, whose other files lie beside it; without its pixels."""
+    first = _attributes(Path(info.path))
+    levels = [first] if first else []
+    for path in sorted(Path(info.path).parent.iterdir()):
+        level = _attributes(path)
+        if first and level and level.SeriesInstanceUID == first.SeriesInstanceUID:
+            levels.append(level)
+    finest = [level for level in levels if (level.TotalPixelMatrixColumns, level.TotalPixelMatrixRows) == info.size_lv0]
+    if not finest:
+        raise SlideError(
+            slide=info.slide,
+            stage="write_dicom",
+            finding=f"no file of {info.path}'s series has {info.size_lv0[0]} × {info.size_lv0[1]} px",
+            remedy="keep all files of a DICOM slide in one folder, or set exports.dicom to never",
+        )
+    return _completed(finest[0], info)
+
+
+def _attributes(path: Path) -> Dataset | None:
+    """Those of a whole-slide image's file, but for its pixels; None of any other file."""
+    try:
+        dataset = dcmread(path, stop_before_pixels=True)
+    except (InvalidDicomError, IsADirectoryError):
+        return None
+    return dataset if dataset.get("SOPClassUID") == VLWholeSlideMicroscopyImageStorage else None
+
+
+def _completed(source: Dataset, info: SlideInfo) -> Dataset:
+    """What a Segmentation copies from its source, empty or made up where that has none."""
+    for keyword in MAY_BE_EMPTY:
+        source.setdefault(keyword, None)
+    if "FrameOfReferenceUID" not in source:
+        source.FrameOfReferenceUID = _uid("frame of reference", info.identity)
+    source.setdefault("PositionReferenceIndicator", "SLIDE_CORNER")
+    source.setdefault("ImageOrientationSlide", [0, -1, 0, -1, 0, 0])
+    if "TotalPixelMatrixOriginSequence" not in source:
+        origin = Dataset()
+        origin.XOffsetInSlideCoordinateSystem = origin.YOffsetInSlideCoordinateSystem = 0
+        source.TotalPixelMatrixOriginSequence = [origin]
+    return source
+
+
+def _stand_in(info: SlideInfo) -> Dataset:
+    """What a DICOM file of this slide would say of it."""
+    source = Dataset()
+    source.SOPClassUID = VLWholeSlideMicroscopyImageStorage
+    source.SOPInstanceUID = _uid("image", info.identity)
+    source.StudyInstanceUID, source.SeriesInstanceUID = _uid("study", info.identity), _uid("images", info.identity)
+    source.Modality = "SM"
+    source.PatientID = source.ContainerIdentifier = info.slide
+    source.IssuerOfTheContainerIdentifierSequence = source.ContainerTypeCodeSequence = []
+    source.SpecimenDescriptionSequence = [SpecimenDescription(info.slide, _uid("specimen", info.identity))]
+    source.TotalPixelMatrixColumns, source.TotalPixelMatrixRows = info.size_lv0
+    source.Columns, source.Rows = TILE_PX, TILE_PX
+    source.NumberOfFrames = 1
+    measures, groups = Dataset(), Dataset()
+    measures.PixelSpacing = [info.mpp / 1000] * 2
+    groups.PixelMeasuresSequence = [measures]
+    source.SharedFunctionalGroupsSequence = [groups]
+    return _completed(source, info)
+
+
+def _slice_thickness(source: Dataset) -> float:
+    """In mm, as a Segmentation must have it."""
+    measures = source.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0]
+    return float(measures.get("SliceThickness") or USUAL_THICKNESS_MM)

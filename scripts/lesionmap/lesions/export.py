@@ -1,0 +1,243 @@
+"""What is written of a slide's lesions for other programs and for the eye: maps, outlines, a table, an overlay."""
+
+import csv
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import chain, count, islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rasterio.features
+import shapely
+from numpy.typing import NDArray
+from scipy.ndimage import binary_erosion
+
+from lesionmap.files.atomic import written_whole
+from lesionmap.files.pictures import write_png
+from lesionmap.geometry.resampling import block_max, block_mean
+from lesionmap.maps.components import Components, find_components
+from lesionmap.maps.ome_tiff import LESION_COLOUR, MapFile, MapNotes, write_map
+from lesionmap.maps.on_disk import shrunk, strips
+from lesionmap.slides.slide import Slide, SlideInfo
+
+TINT = (255, 230, 0)
+OVERLAY_SIDE_PX = 1600
+OUTLINES_AT_ONCE = 1000
+MEASURED_ROWS = 128
+COORDINATE_DECIMALS = 3  # of a level-0 pixel
+COLUMNS = (
+    *("name", "area_mm2", "centroid_x", "centroid_y", "mean_probability", "max_probability"),
+    *("x", "y", "width", "height"),
+)
+
+
+@dataclass(frozen=True)
+class LesionFiles:
+    """Where the results of one slide go."""
+
+    probability: str
+    lesions: str
+    outlines: str
+    table: str
+    overlay: str
+
+
+def export_lesions(
+    files: LesionFiles,
+    levels: NDArray[np.uint8],
+    lesions: NDArray[np.bool_],
+    *,
+    info: SlideInfo,
+    mpp: float,
+    facts: dict[str, Any],
+) -> tuple[int, float]:
+    """Write all that is known of a slide's lesions; say how many there are, and their mm².
+
+    Parameters
+    ----------
+    files : LesionFiles
+    levels : (H, W) uint8
+        Probability × 255 of the whole slide; may lie on disk, as may `lesions`.
+    lesions : (H, W) bool
+    info : SlideInfo
+    mpp : float
+        µm/px of both.
+    facts : dict
+        Written into maps and outlines: ``unreadable`` (x, y, width, height in level-0 pixels) and ``provenance``.
+    """
+    frame = {"unit": "level-0 pixels", "origin_xy_lv0": [0, 0], "per_map_pixel": mpp / info.mpp, "mpp": info.mpp}
+    map_facts = {"frame": frame, **facts}
+    for path, image, channel, reduction in (
+        (files.probability, levels, "lesion probability x 255", block_mean),
+        (files.lesions, lesions, "lesion", block_max),
+    ):
+        write_map(path, image, MapNotes(info.slide, channel, mpp, map_facts), reduction)
+    totals = write_lesions(files.outlines, files.table, files.lesions, levels, info=info, facts=facts)
+    draw_overlay(files.overlay, levels, lesions, info=info, mpp=mpp)
+    return totals
+
+
+def write_lesions(
+    outlines: str | Path,
+    table: str | Path,
+    lesions_map: str | Path,
+    levels: NDArray[np.uint8],
+    *,
+    info: SlideInfo,
+    facts: dict[str, Any],
+) -> tuple[int, float]:
+    """Write the lesions' outlines as GeoJSON for QuPath (0.4 or later), and a table with a row for each, in that order.
+
+    Time and memory are linear in the map's pixels and the outlines' vertices; of the maps few rows are in memory.
+
+    Parameters
+    ----------
+    outlines, table : str or Path
+        GeoJSON and TSV. Level-0 coordinates are relative to the corner of the slide's bounds, to which QuPath crops.
+    lesions_map : str or Path
+        File of :func:`lesionmap.maps.ome_tiff.write_map`.
+    levels : (H, W) uint8
+        Probability × 255 on the same grid.
+    info : SlideInfo
+    facts : dict
+        Written beside the features: ``unreadable`` (x, y, width, height in level-0 pixels) and ``provenance``.
+
+    Returns
+    -------
+    n : int
+        How many lesions there are.
+    area_mm2 : float
+        Of all of them.
+    """
+    frame = {"unit": "level-0 pixels", "origin_xy_lv0": info.bounds_xy_lv0, "mpp": info.mpp}
+    head = json.dumps({"type": "FeatureCollection", "slide": info.slide, "frame": frame, **facts})
+    n, area_mm2 = 0, 0.0
+    with (
+        written_whole(outlines) as geojson_draft,
+        written_whole(table) as table_draft,
+        open(geojson_draft, "w", encoding="utf-8") as geojson,
+        open(table_draft, "w", encoding="utf-8", newline="") as stream,
+    ):
+        rows = csv.DictWriter(stream, COLUMNS, dialect="excel-tab", lineterminator="\n")
+        rows.writeheader()
+        geojson.write(f'{head[:-1]}, "features": [')
+        for outline, row in _lesions(lesions_map, levels, info):
+            geojson.write(f"{',' if n else ''}\n{_feature(outline, row)}")
+            rows.writerow(row)
+            n, area_mm2 = n + 1, area_mm2 + row["area_mm2"]
+        geojson.write("\n]}\n")
+    return n, area_mm2
+
+
+def _lesions(
+    lesions_map: str | Path, levels: NDArray[np.uint8], info: SlideInfo
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Outline (GeoJSON) and table row of each lesion, in the order in which GDAL finishes them going down the map."""
+    names = (f"Lesion {number}" for number in count(1))
+    with MapFile(lesions_map) as mapped:
+        measured = find_components((mapped.rows(part) > 0, levels[part]) for part in strips(len(levels), MEASURED_ROWS))
+        scale = mapped.mpp / info.mpp
+        for traced in _outlines(mapped):
+            index = np.searchsorted(measured.first, _first_pixels(traced, levels.shape[1]))
+            outlines = shapely.transform(traced, lambda xy: _placed(xy * scale, info))
+            yield from zip(shapely.to_geojson(outlines), _rows(names, outlines, measured.at(index), info), strict=True)
+
+
+def _outlines(mapped: MapFile) -> Iterator[NDArray[Any]]:
+    """Polygons around 4-connected lesions in map pixels, some at a time, each (n,) object."""
+    shapes = rasterio.features.shapes(mapped.band, mask=mapped.band, connectivity=4)
+    while some := [geometry["coordinates"] for geometry, _ in islice(shapes, OUTLINES_AT_ONCE)]:
+        rings = list(chain.from_iterable(some))
+        offsets = np.cumsum([0, *map(len, rings)]), np.cumsum([0, *map(len, some)])
+        vertices = np.array(list(chain.from_iterable(rings)))
+        yield shapely.from_ragged_array(shapely.GeometryType.POLYGON, vertices, offsets)
+
+
+def _first_pixels(outlines: NDArray[Any], width: int) -> NDArray[np.int64]:
+    """Index, in the flattened map, of each outline's first pixel: right of and below the first of its vertices."""
+    xy, owner = shapely.get_coordinates(outlines, return_index=True)
+    index = xy[:, 1].astype(np.int64) * width + xy[:, 0].astype(np.int64)
+    return np.minimum.reduceat(index, np.searchsorted(owner, np.arange(len(outlines))))
+
+
+def _placed(xy_lv0: NDArray[np.float64], info: SlideInfo) -> NDArray[np.float64]:
+    """Cut at the slide's edge (the map's last pixels reach beyond it) and moved to the frame of its bounds."""
+    return np.round(np.clip(xy_lv0, 0, info.size_lv0) - info.bounds_xy_lv0, COORDINATE_DECIMALS)
+
+
+def _rows(
+    names: Iterable[str], outlines: NDArray[Any], measured: Components, info: SlideInfo
+) -> Iterator[dict[str, Any]]:
+    """One row of the table for each lesion."""
+    area_mm2 = shapely.area(outlines) * info.mpp**2 / 1e6
+    centroid = shapely.get_coordinates(shapely.centroid(outlines))
+    mean, peak = measured.total / measured.pixels / 255, measured.peak / 255
+    left, top, right, bottom = shapely.bounds(outlines).T
+    figures = (
+        *(area_mm2.round(8), *centroid.T.round(2), mean.round(4), peak.round(4)),
+        *(left, top, (right - left).round(COORDINATE_DECIMALS), (bottom - top).round(COORDINATE_DECIMALS)),
+    )
+    for name, *row in zip(islice(names, len(outlines)), *(column.tolist() for column in figures), strict=True):
+        yield dict(zip(COLUMNS, (name, *row), strict=True))
+
+
+def _feature(outline: str, row: dict[str, Any]) -> str:
+    """One lesion as QuPath's annotation object."""
+    properties = {
+        "objectType": "annotation",
+        "name": row["name"],
+        "classification": {"name": "Lesion", "color": LESION_COLOUR},
+        "measurements": {
+            "Area mm^2": row["area_mm2"],
+            "Mean probability": row["mean_probability"],
+            "Max probability": row["max_probability"],
+        },
+    }
+    return f'{{"type": "Feature", "geometry": {outline}, "properties": {json.dumps(properties)}}}'
+
+
+def draw_overlay(
+    path: str | Path, levels: NDArray[np.uint8], lesions: NDArray[np.bool_], *, info: SlideInfo, mpp: float
+) -> None:
+    """Write the overlay of a whole slide, its longer side at most `OVERLAY_SIDE_PX`.
+
+    Its pixels are blocks of map pixels: of probability they show the mean, and they are lesion where any of theirs is,
+    so that no lesion is too small to be seen.
+
+    Parameters
+    ----------
+    levels : (H, W) uint8
+        Probability × 255; may lie on disk, as may `lesions`.
+    lesions : (H, W) bool
+    info : SlideInfo
+    mpp : float
+        µm/px of both.
+    """
+    factor = -(-max(levels.shape) // OVERLAY_SIDE_PX)
+    folder = Path(path).parent
+    probability = shrunk(levels, factor, block_mean, folder)
+    with Slide(info, "infer_slide") as slide:
+        overview, _ = slide.read_where_possible((0, 0), probability.shape[::-1], mpp * factor)
+    write_overlay(path, overview, probability, shrunk(lesions, factor, block_max, folder))
+
+
+def write_overlay(
+    path: str | Path, overview: NDArray[np.uint8], probability: NDArray[np.uint8], lesions: NDArray[np.bool_]
+) -> None:
+    """Write a PNG: the slide, its lesion probability as a yellow tint, the lesions' outlines in black.
+
+    Yellow on purple is told apart with any colour vision.
+
+    Parameters
+    ----------
+    overview : (H, W, 3) uint8
+    probability : (H, W) uint8
+    lesions : (H, W) bool
+    """
+    weight = 0.6 * (probability.astype(np.float32) / 255)[..., None]
+    blended = overview * (1 - weight) + np.array(TINT, dtype=np.float32) * weight
+    outline = lesions & ~binary_erosion(lesions, iterations=2, border_value=1)
+    blended[outline] = 0
+    write_png(path, np.rint(blended).astype(np.uint8))

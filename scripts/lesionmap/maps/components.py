@@ -1,0 +1,122 @@
+"""Connected lesions of a map, found and measured a few rows at a time."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import label
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from lesionmap.maps.on_disk import strips
+
+
+@dataclass(frozen=True)
+class Components:
+    """4-connected lesions in the order of their first pixels, row by row.
+
+    Parameters
+    ----------
+    first : (N,) int64
+        Index of the first pixel in the flattened map, ascending.
+    pixels, total, peak : (N,) int64
+        How many pixels, and sum and maximum of their probability × 255.
+    """
+
+    first: NDArray[np.int64]
+    pixels: NDArray[np.int64]
+    total: NDArray[np.int64]
+    peak: NDArray[np.int64]
+
+    @classmethod
+    def none(cls) -> "Components":
+        """No lesion."""
+        return cls(*(np.empty(0, dtype=np.int64) for _ in range(4)))
+
+    def at(self, index: NDArray[np.int64]) -> "Components":
+        """Those of some positions."""
+        return Components(self.first[index], self.pixels[index], self.total[index], self.peak[index])
+
+    def merged(self, groups: NDArray[np.int64]) -> "Components":
+        """Those of equal group, numbered from 0, as one."""
+        n = int(groups.max(initial=-1)) + 1
+        first = np.full(n, np.iinfo(np.int64).max)
+        pixels, total, peak = (np.zeros(n, dtype=np.int64) for _ in range(3))
+        np.minimum.at(first, groups, self.first)
+        np.add.at(pixels, groups, self.pixels)
+        np.add.at(total, groups, self.total)
+        np.maximum.at(peak, groups, self.peak)
+        return Components(first, pixels, total, peak).at(np.argsort(first))
+
+
+def find_components(parts_of_map: Iterable[tuple[NDArray[np.bool_], NDArray[np.uint8]]]) -> Components:
+    """Find the lesions of a map and measure them, in linear time.
+
+    Parameters
+    ----------
+    parts_of_map : iterable of (lesions, levels)
+        The map from its top, some rows at a time: (rows, W) bool, and probability × 255, (rows, W) uint8. How it is
+        divided does not change the result. Measuring takes 40 bytes for each pixel of a strip's lesions.
+    """
+    parts, linker, pixels_above = [Components.none()], Linker(), 0
+    for lesions, levels in parts_of_map:
+        labels = linker.labelled(lesions)
+        parts.append(_measured(labels, levels, pixels_above))
+        pixels_above += labels.size
+    fields = zip(*((part.first, part.pixels, part.total, part.peak) for part in parts), strict=True)
+    return Components(*map(np.concatenate, fields)).merged(linker.groups())
+
+
+def drop_small(lesions: NDArray[np.bool_], least_px: float) -> int:
+    """Unset the 4-connected lesions of fewer than `least_px` pixels of a map, (H, W), that may lie on disk.
+
+    Returns
+    -------
+    int
+        How many they are.
+    """
+    linker, pixels = Linker(), [np.empty(0, dtype=np.int64)]
+    for part in strips(lesions.shape[0]):
+        pixels.append(np.bincount(linker.labelled(lesions[part]).ravel())[1:])
+    groups = linker.groups()
+    sizes = np.bincount(groups, weights=np.concatenate(pixels))
+    kept, known = sizes[groups] >= least_px, 0
+    for part in strips(lesions.shape[0]):
+        labels, n = label(lesions[part])
+        lesions[part] = np.concatenate([[False], kept[known : known + n]])[labels]
+        known += n
+    return int((sizes < least_px).sum())
+
+
+class Linker:
+    """Labels the components of a map strip by strip, and tells which of them hang together."""
+
+    def __init__(self) -> None:
+        self._known = 0
+        self._above: NDArray[np.int64] | None = None
+        self._links = [np.empty((2, 0), dtype=np.int64)]
+
+    def labelled(self, lesions: NDArray[np.bool_]) -> NDArray[np.integer[Any]]:
+        """Components of the next strip from the top, numbered from 1, those with a higher place first; 0 elsewhere."""
+        labels, n = label(lesions)
+        first_row, last_row = (np.where(row, row.astype(np.int64) + self._known, 0) for row in (labels[0], labels[-1]))
+        if self._above is not None:
+            self._links.append(np.stack([self._above, first_row])[:, (self._above > 0) & (first_row > 0)] - 1)
+        self._above, self._known = last_row, self._known + n
+        return np.asarray(labels)
+
+    def groups(self) -> NDArray[np.int64]:
+        """For each component of each strip, in their order, the number of the group that it belongs to."""
+        pairs, n = np.concatenate(self._links, axis=1), self._known
+        graph = coo_array((np.ones(pairs.shape[1], dtype=np.int8), (pairs[0], pairs[1])), shape=(n, n))
+        return np.asarray(connected_components(graph, directed=False)[1], dtype=np.int64)
+
+
+def _measured(labels: NDArray[np.integer[Any]], levels: NDArray[np.uint8], offset: int) -> Components:
+    """The components of one strip, whose first pixel has the index `offset` in the flattened map."""
+    places = np.flatnonzero(labels)
+    numbers = labels.ravel()[places] - 1
+    values = np.asarray(levels).ravel()[places].astype(np.int64)
+    return Components(places + offset, np.ones_like(places), values, values).merged(numbers.astype(np.int64))

@@ -1,0 +1,177 @@
+"""Maps of a whole slide as pyramidal OME-TIFF: written tile by tile, read a few rows at a time."""
+
+import json
+import sys
+import warnings
+import xml.etree.ElementTree as ET
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import defusedxml.ElementTree
+import numpy as np
+import rasterio
+import tifffile
+from numpy.typing import NDArray
+from rasterio.errors import NotGeoreferencedWarning
+from rasterio.windows import Window
+
+from lesionmap.files.atomic import written_whole
+from lesionmap.geometry.resampling import BlockReduction
+from lesionmap.maps.on_disk import shrunk
+from lesionmap.version import VERSION
+
+LESION_COLOUR = (200, 0, 0)  # in viewers
+TILE_PX = 256
+OME = "http://www.openmicroscopy.org/Schemas/OME/2016-06"
+MOST_CLASSIC_BYTES = 2**31  # of pixels; a classic TIFF ends at 4 GiB, levels and incompressible noise included
+
+
+@dataclass(frozen=True)
+class MapNotes:
+    """What a map's file says of it.
+
+    Parameters
+    ----------
+    slide : str
+    channel : str
+        What the pixels are.
+    mpp : float
+        µm/px.
+    facts : mapping of str to JSON-able
+        Frame, provenance and the like.
+    """
+
+    slide: str
+    channel: str
+    mpp: float
+    facts: Mapping[str, Any]
+
+
+def write_map(path: str | Path, image: NDArray[Any], notes: MapNotes, reduction: BlockReduction) -> None:
+    """Write a tiled pyramid, compressed without loss, that is OME-TIFF and opens in OpenSlide with all its levels.
+
+    The smaller levels are SubIFDs of the first, as OME-TIFF (2016-06, pyramids) has them, and follow it in the chain of
+    directories, where OpenSlide's generic driver looks for them.
+
+    Parameters
+    ----------
+    image : (H, W) uint8 or bool
+        May lie on disk; few rows of it are in use at once. Bool is written as 0 and 255.
+    notes : MapNotes
+    reduction : callable
+        Makes each level, half as large, from the one before: ``block_mean`` or ``block_max`` of
+        :mod:`lesionmap.geometry.resampling`.
+    """
+    with written_whole(path) as draft:
+        with tifffile.TiffWriter(draft, bigtiff=image.nbytes > MOST_CLASSIC_BYTES) as tiff:
+            smaller = _n_halvings(image.shape)
+            description = _ome_xml(image.shape, notes)
+            for level in range(smaller + 1):
+                resolution = 1e4 / (notes.mpp * 2**level)
+                tiff.write(
+                    _tiles(image),
+                    shape=image.shape,
+                    dtype=np.uint8,
+                    tile=(TILE_PX, TILE_PX),
+                    photometric="minisblack",
+                    compression="zlib",
+                    subfiletype=int(level > 0),
+                    subifds=smaller if level == 0 else None,
+                    resolution=(resolution, resolution),
+                    resolutionunit="CENTIMETER",
+                    description=description if level == 0 else None,
+                    metadata=None,
+                    software="LesionMap",
+                    maxworkers=1,
+                )
+                if level < smaller:
+                    image = shrunk(image, 2, reduction, draft.parent)
+        if smaller:
+            _chain_levels(draft)
+
+
+def _n_halvings(shape: tuple[int, ...]) -> int:
+    """How often a map is halved until it is no larger than a tile."""
+    return max(0, (max(shape) - 1) // TILE_PX).bit_length()
+
+
+def _tiles(image: NDArray[Any]) -> Iterator[NDArray[np.uint8]]:
+    for y in range(0, image.shape[0], TILE_PX):
+        for x in range(0, image.shape[1], TILE_PX):
+            tile = np.asarray(image[y : y + TILE_PX, x : x + TILE_PX])
+            yield tile.astype(np.uint8) * 255 if tile.dtype == bool else tile
+
+
+def _chain_levels(path: Path) -> None:
+    """Let the first SubIFD also be the next directory; tifffile has chained the others."""
+    with tifffile.TiffFile(path) as tiff:
+        place = max(tag.offset for tag in tiff.pages.first.tags) + tiff.tiff.tagsize
+        (link, *_) = tiff.pages.first.tags["SubIFDs"].value
+        size = tiff.tiff.offsetsize
+    with open(path, "r+b") as stream:
+        stream.seek(place)
+        stream.write(int(link).to_bytes(size, sys.byteorder))
+
+
+def _ome_xml(shape: tuple[int, ...], notes: MapNotes) -> str:
+    """The image of level 0, and the facts as a MapAnnotation whose values are JSON; ASCII."""
+    root = ET.Element("OME", {"xmlns": OME, "Creator": f"LesionMap {VERSION}"})
+    image = ET.SubElement(root, "Image", {"ID": "Image:0", "Name": f"{notes.slide}: {notes.channel}"})
+    size = {"SizeX": str(shape[1]), "SizeY": str(shape[0]), "SizeZ": "1", "SizeC": "1", "SizeT": "1"}
+    physical = {"PhysicalSizeX": repr(notes.mpp), "PhysicalSizeY": repr(notes.mpp)}  # in µm, OME's default
+    kind = {"ID": "Pixels:0", "DimensionOrder": "XYCZT", "Type": "uint8"}
+    pixels = ET.SubElement(image, "Pixels", kind | size | physical)
+    ET.SubElement(pixels, "Channel", {"ID": "Channel:0:0", "Name": notes.channel, "SamplesPerPixel": "1"})
+    ET.SubElement(pixels, "TiffData", {"IFD": "0", "PlaneCount": "1"})
+    ET.SubElement(image, "AnnotationRef", {"ID": "Annotation:0"})
+    annotations = ET.SubElement(root, "StructuredAnnotations")
+    annotation = ET.SubElement(annotations, "MapAnnotation", {"ID": "Annotation:0", "Namespace": "lesionmap"})
+    value = ET.SubElement(annotation, "Value")
+    for key, fact in notes.facts.items():
+        ET.SubElement(value, "M", {"K": key}).text = json.dumps(fact)
+    text: bytes = ET.tostring(root, encoding="us-ascii", xml_declaration=True)
+    return text.decode()
+
+
+class MapFile(AbstractContextManager["MapFile"]):
+    """An open map; a context manager.
+
+    Parameters
+    ----------
+    path : str or Path
+        File written by :func:`write_map`.
+
+    Attributes
+    ----------
+    shape : (int, int)
+        Height and width of level 0.
+    mpp : float
+        µm/px of level 0.
+    facts : dict
+        Those of its :class:`MapNotes`.
+    band : rasterio.Band
+        Level 0 for GDAL's algorithms.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)  # no map of the Earth
+            self._dataset = rasterio.open(path)
+        self.shape: tuple[int, int] = self._dataset.shape
+        self.band = rasterio.band(self._dataset, 1)
+        root = defusedxml.ElementTree.fromstring(self._dataset.tags()["TIFFTAG_IMAGEDESCRIPTION"])
+        (pixels,) = root.iter(f"{{{OME}}}Pixels")
+        self.mpp = float(pixels.attrib["PhysicalSizeX"])
+        self.facts: dict[str, Any] = {m.attrib["K"]: json.loads(m.text or "") for m in root.iter(f"{{{OME}}}M")}
+
+    def __exit__(self, *_: object) -> None:
+        self._dataset.close()
+
+    def rows(self, part: slice) -> NDArray[np.uint8]:
+        """Some rows of level 0, (rows, W) uint8."""
+        window = Window(0, part.start, self.shape[1], part.stop - part.start)
+        rows: NDArray[np.uint8] = self._dataset.read(1, window=window)
+        return rows

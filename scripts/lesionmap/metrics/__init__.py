@@ -1,0 +1,8 @@
+"""Metrics as pure arithmetic; no files (docs/metrics.md).
+
+- ``pixels``: pixel metrics from histograms
+- ``lesions``: annotated and predicted lesions, matched as in CAMELYON16
+- ``froc``: the FROC curve
+- ``cohort``: metrics of a cohort with confidence intervals
+- ``bootstrap``: confidence intervals by resampling patients
+"""

@@ -1,0 +1,87 @@
+"""Confidence intervals by resampling patients (Efron & Tibshirani, An Introduction to the Bootstrap, 1993)."""
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import norm, t
+
+from lesionmap.metrics.pixels import Figures
+
+LEVEL = 0.95
+LEAST_PATIENTS = 5
+MOST_UNDEFINED = 0.05
+DRAWS_AT_ONCE = 100
+
+
+@dataclass(frozen=True)
+class Bootstrap:
+    """How often patients are drawn, and from which seed."""
+
+    draws: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A 95 % confidence interval, or a note on why there is none."""
+
+    low: float | None
+    high: float | None
+    note: str
+
+
+def resampled(
+    figures: Callable[[NDArray[np.float64]], Figures], patient: NDArray[np.int64], settings: Bootstrap
+) -> Figures:
+    """Figures of cohorts whose patients are drawn with replacement, as many as there are; each (draws,).
+
+    A patient's slides come along together, as they are not independent. Nothing is stratified: how many of the patients
+    have lesions is itself a matter of chance.
+
+    Parameters
+    ----------
+    figures : callable
+        From the weights of slides in some draws, (d, S), to figures, (d,) each.
+    patient : (S,) int64
+        Number of each slide's patient, from 0.
+    settings : Bootstrap
+        Equal ones draw equal patients, so that models are compared on the same draws.
+    """
+    parts = [figures(weights[:, patient].astype(np.float64)) for weights in _draws(int(patient.max()) + 1, settings)]
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def _draws(n_patients: int, settings: Bootstrap) -> Iterator[NDArray[np.int64]]:
+    """How often each patient is drawn, (d, n_patients) at a time."""
+    rng = np.random.default_rng(settings.seed)
+    equal = np.full(n_patients, 1 / n_patients)
+    for start in range(0, settings.draws, DRAWS_AT_ONCE):
+        yield rng.multinomial(n_patients, equal, size=min(DRAWS_AT_ONCE, settings.draws - start))
+
+
+def interval(values: NDArray[np.float64], n_patients: int) -> Interval:
+    """The expanded percentile interval of a figure's draws.
+
+    Percentiles are those of a t distribution with n − 1 degrees of freedom, times √(n / (n − 1)), instead of 2.5 and
+    97.5: plain ones are too narrow where patients are few (Hesterberg, The American Statistician 2015).
+
+    Parameters
+    ----------
+    values : (draws,) float64
+        NaN where a draw has nothing that the figure is about.
+    n_patients : int
+        Those that the figure rests on.
+    """
+    if n_patients < LEAST_PATIENTS:
+        return Interval(None, None, f"no interval: fewer than {LEAST_PATIENTS} patients")
+    undefined = np.isnan(values)
+    if undefined.mean() > MOST_UNDEFINED:
+        return Interval(None, None, f"no interval: undefined in {undefined.mean():.0%} of the draws")
+    wide = math.sqrt(n_patients / (n_patients - 1)) * t.ppf((1 - LEVEL) / 2, n_patients - 1)
+    low, high = np.quantile(values[~undefined], norm.cdf(np.array([wide, -wide]))).tolist()
+    if low == high:
+        return Interval(None, None, "no interval: all draws are equal")
+    return Interval(low, high, "")

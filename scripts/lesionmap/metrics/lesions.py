@@ -1,0 +1,135 @@
+"""What counts as one annotated lesion, by the rules of CAMELYON16."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import shapely
+from numpy.typing import NDArray
+from shapely.geometry.base import BaseGeometry
+
+from lesionmap.annotations.masks import Outlines
+from lesionmap.maps.components import Linker
+from lesionmap.maps.probability import LEVELS
+
+MARGIN_UM = 37.5  # half of the 75 µm, five tumour cells, within which CAMELYON16 takes two outlines for one lesion
+
+
+@dataclass(frozen=True)
+class AnnotatedLesions:
+    """The lesions of a slide's annotation, numbered from 1.
+
+    Outlines less than 75 µm apart are one lesion, and what is found within 37.5 µm of it or in a hole of it is found in
+    it (Ehteshami Bejnordi et al., JAMA 2017, and the evaluation code of CAMELYON16).
+
+    Parameters
+    ----------
+    area_mm2 : (N,) float64
+        Of the outlines, without the margin.
+    extent_um : (N,) float64
+        Diameter of the smallest circle around them.
+    reaches : Outlines
+        The lesions with their margin and without holes; values are their numbers.
+    """
+
+    area_mm2: NDArray[np.float64]
+    extent_um: NDArray[np.float64]
+    reaches: Outlines
+
+    @classmethod
+    def of(cls, outlines: Sequence[BaseGeometry], mpp: float) -> "AnnotatedLesions":
+        """Lesions of the outlines of that class, in level-0 pixels of `mpp` µm."""
+        grown = shapely.buffer(np.array(outlines, dtype=object), MARGIN_UM / mpp)
+        parts = shapely.get_parts(shapely.union_all(grown))
+        filled = shapely.polygons(shapely.get_exterior_ring(parts))
+        reaches = shapely.get_parts(shapely.union_all(filled))  # a lesion in the hole of another is part of that
+        members = _by_reach(outlines, reaches)
+        area = np.array([shapely.area(lesion) for lesion in members])
+        extent = np.array([2 * shapely.minimum_bounding_radius(lesion) for lesion in members])
+        numbers = range(1, len(reaches) + 1)
+        return cls(area * mpp**2 / 1e6, extent * mpp, Outlines(list(reaches), list(numbers)))
+
+
+def _by_reach(outlines: Sequence[BaseGeometry], reaches: NDArray[Any]) -> list[BaseGeometry]:
+    """The outlines within each reach, as one geometry each."""
+    inside = shapely.STRtree(outlines).query(reaches, predicate="intersects")
+    return [shapely.union_all([outlines[index] for index in inside[1][inside[0] == n]]) for n in range(len(reaches))]
+
+
+@dataclass(frozen=True)
+class Detections:
+    """The lesions of a map as CAMELYON16 takes them: a point and a confidence each.
+
+    Parameters
+    ----------
+    level : (N,) int64
+        Confidence: the highest probability × 255 in the lesion.
+    lesion : (N,) int64
+        Number of the annotated lesion in which the point lies, 0 for none.
+    """
+
+    level: NDArray[np.int64]
+    lesion: NDArray[np.int64]
+
+    @property
+    def false_levels(self) -> NDArray[np.int64]:
+        """Detections outside all annotated lesions at each level, (256,)."""
+        return np.bincount(self.level[self.lesion == 0], minlength=LEVELS)
+
+    def best_levels(self, n_lesions: int) -> NDArray[np.int64]:
+        """Highest confidence of the detections in each annotated lesion, (n_lesions,); −1 where there is none.
+
+        Further detections in the same lesion count neither for nor against the map.
+        """
+        best = np.full(n_lesions + 1, -1)
+        np.maximum.at(best, self.lesion, self.level)
+        return best[1:]
+
+
+class DetectionFinder:
+    """Finds the detections of a map, strip by strip from its top; how it is divided does not change the result.
+
+    A detection's point is where its probability is highest. Where many of its pixels share that probability (255 is
+    frequent), it lies where most of them do: outside, or in one of the annotated lesions; of equal ones outside, then
+    that with the lowest number. No pixel is chosen for being annotated, so that a map which is lesion everywhere finds
+    one lesion at most.
+    """
+
+    def __init__(self) -> None:
+        self._linker = Linker()
+        self._n = 0
+        self._votes = [np.empty((4, 0), dtype=np.int64)]  # component, its level, annotated lesion, pixels
+
+    def add(self, marked: NDArray[np.bool_], levels: NDArray[np.uint8], numbers: NDArray[np.int32]) -> None:
+        """Take the next strip: lesions of the map, probability × 255, numbers of annotated lesions; each (rows, W)."""
+        labels = self._linker.labelled(marked)
+        places = np.flatnonzero(labels)
+        component = labels.ravel()[places].astype(np.int64) - 1
+        level, number = (array.ravel()[places].astype(np.int64) for array in (levels, numbers))
+        votes = _votes(component, level, number, np.ones_like(places))
+        votes[0] += self._n
+        self._votes.append(votes)
+        self._n += int(component.max(initial=-1)) + 1
+
+    def found(self) -> Detections:
+        """The detections of the whole map."""
+        component, *rest = np.concatenate(self._votes, axis=1)
+        group, level, number, pixels = _votes(self._linker.groups()[component], *rest)
+        order = np.lexsort((number, -pixels, group))  # by group, then most votes, then lowest number
+        _, first = np.unique(group[order], return_index=True)
+        return Detections(level[order][first], number[order][first])
+
+
+def _votes(
+    owner: NDArray[np.int64], level: NDArray[np.int64], number: NDArray[np.int64], pixels: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """Of pixels of some owners, (N,) each, those at the owner's highest level, summed for each number, (4, M)."""
+    peak = np.zeros(int(owner.max(initial=-1)) + 1, dtype=np.int64)
+    np.maximum.at(peak, owner, level)
+    highest = level == peak[owner]
+    span = int(number.max(initial=0)) + 1
+    keys, place = np.unique(owner[highest] * span + number[highest], return_inverse=True)
+    votes = np.bincount(place, weights=pixels[highest], minlength=len(keys)).astype(np.int64)
+    owners, numbers = np.divmod(keys, span)
+    return np.stack([owners, peak[owners], numbers, votes])

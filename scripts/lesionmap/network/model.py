@@ -1,0 +1,157 @@
+"""The network (METHOD.md §2): ResNet bottom-up, top-down pathway with skip additions, one-logit head."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torchvision
+from torch import Tensor, nn
+from torch.nn import functional
+from torchvision.ops import FrozenBatchNorm2d
+
+from lesionmap.geometry.tiling import FINEST_STRIDE
+
+STAGE_CHANNELS = {
+    "resnet18": (64, 128, 256, 512),
+    "resnet34": (64, 128, 256, 512),
+    "resnet50": (256, 512, 1024, 2048),
+    "resnet101": (256, 512, 1024, 2048),
+}
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+RARE_LESION_PRIOR = 0.1
+
+
+@dataclass(frozen=True)
+class ModelSettings:
+    """Which network: a torchvision `backbone`, its `norm` (``frozen``, ``batch``, ``group``), and the `fusion` of maps.
+
+    Files of models from before there was a choice of fusion do not name it.
+    """
+
+    backbone: str
+    norm: str
+    fusion: str = "mean"
+
+
+class TopDownStep(nn.Module):
+    """P_i = C_i + conv3×3(conv1×1(up(P_{i+1}))) (claim 4).
+
+    The 1×1 convolution comes before the upsampling: the two commute exactly, and it costs a quarter.
+
+    Parameters
+    ----------
+    channels_above, channels : int
+        Channels of P_{i+1} and of C_i.
+    """
+
+    def __init__(self, channels_above: int, channels: int) -> None:
+        super().__init__()
+        self.reduce = nn.Conv2d(channels_above, channels, kernel_size=1)
+        self.smooth = nn.Conv2d(channels, channels, kernel_size=3, padding=1)
+
+    def forward(self, above: Tensor, skip: Tensor) -> Tensor:
+        """(N, channels_above, h, w) and (N, channels, 2h, 2w) → (N, channels, 2h, 2w)."""
+        raised = functional.interpolate(self.reduce(above), size=skip.shape[-2:], mode="bilinear")
+        merged: Tensor = skip + self.smooth(raised)
+        return merged
+
+
+class LesionFPN(nn.Module):
+    """Feature-pyramid network that gives one lesion logit per pixel.
+
+    Parameters
+    ----------
+    settings : ModelSettings
+
+    Examples
+    --------
+    >>> LesionFPN(ModelSettings("resnet18", "batch"))(torch.zeros(1, 3, 64, 96, dtype=torch.uint8)).shape
+    torch.Size([1, 1, 64, 96])
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, settings: ModelSettings) -> None:
+        super().__init__()
+        resnet = getattr(torchvision.models, settings.backbone)(weights=None, norm_layer=_norm_layer(settings.norm))
+        self.stem = nn.Sequential(resnet.conv1, resnet.bn1, resnet.relu, resnet.maxpool)
+        self.stages = nn.ModuleList([resnet.layer1, resnet.layer2, resnet.layer3, resnet.layer4])
+        c2, c3, c4, c5 = STAGE_CHANNELS[settings.backbone]
+        self.to_p4, self.to_p3, self.to_p2 = TopDownStep(c5, c4), TopDownStep(c4, c3), TopDownStep(c3, c2)
+        self.head = nn.Conv2d(c2, 1, kernel_size=1)
+        nn.init.normal_(self.head.weight, std=0.01)
+        self.fusion = FUSIONS[settings.fusion]()
+        # focal loss starts stably from the prior of a rare class (Lin et al., ICCV 2017, §4.1)
+        self.head.bias = nn.Parameter(torch.tensor([RARE_LESION_PRIOR]).logit())
+        self.set_scale()
+
+    def set_scale(self) -> None:
+        """Make the mean and standard deviation of images, which model files do not hold."""
+        for name, values in (("mean", IMAGENET_MEAN), ("std", IMAGENET_STD)):
+            self.register_buffer(name, 255 * torch.tensor(values).view(1, 3, 1, 1), persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Lesion logits of RGB images.
+
+        Parameters
+        ----------
+        images : (N, 3, H, W) uint8
+            H and W multiples of 32.
+
+        Returns
+        -------
+        (N, 1, H, W) float
+        """
+        x = ((images - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
+        c1 = self.stem(x)  # (N, 64, H/4, W/4)
+        c2 = self.stages[0](c1)  # (N, c2, H/4, W/4)
+        c3 = self.stages[1](c2)  # (N, c3, H/8, W/8)
+        c4 = self.stages[2](c3)  # (N, c4, H/16, W/16)
+        p5 = self.stages[3](c4)  # (N, c5, H/32, W/32)
+        p4 = self.to_p4(p5, c4)
+        p3 = self.to_p3(p4, c3)
+        p2 = self.to_p2(p3, c2)
+        logits = self.head(p2)  # (N, 1, H/4, W/4)
+        return functional.interpolate(logits, scale_factor=FINEST_STRIDE, mode="bilinear")
+
+
+def _norm_layer(norm: str) -> Callable[[int], nn.Module]:
+    layers: dict[str, Callable[[int], nn.Module]] = {
+        "frozen": FrozenBatchNorm2d,
+        "batch": nn.BatchNorm2d,
+        "group": lambda channels: nn.GroupNorm(32, channels),
+    }
+    return layers[norm]
+
+
+class MeanFusion(nn.Module):
+    """The mean of both."""
+
+    def forward(self, t1: Tensor, t2: Tensor) -> Tensor:
+        """Maps of one shape, probabilities → the same."""
+        return (t1 + t2) / 2
+
+
+class MaxFusion(nn.Module):
+    """The larger of both."""
+
+    def forward(self, t1: Tensor, t2: Tensor) -> Tensor:
+        """Maps of one shape, probabilities → the same."""
+        return torch.maximum(t1, t2)
+
+
+class LearnedFusion(nn.Module):
+    """A convex combination whose weight, sigmoid(a), is trained with the network; it starts at the mean."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a = nn.Parameter(torch.zeros(()))
+
+    def forward(self, t1: Tensor, t2: Tensor) -> Tensor:
+        """Maps of one shape, probabilities → the same."""
+        weight = torch.sigmoid(self.a)
+        return weight * t1 + (1 - weight) * t2
+
+
+FUSIONS: dict[str, type[nn.Module]] = {"mean": MeanFusion, "max": MaxFusion, "learned": LearnedFusion}

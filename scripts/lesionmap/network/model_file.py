@@ -1,0 +1,37 @@
+"""Model files: weights and metadata in one safetensors file."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from lesionmap.files.atomic import written_whole
+from lesionmap.files.model_metadata import load_facts
+from lesionmap.network.model import LesionFPN, ModelSettings
+
+
+def save_model(path: str | Path, model: LesionFPN, settings: ModelSettings, facts: dict[str, Any]) -> None:
+    """Write weights and all that another facility needs to use them.
+
+    Parameters
+    ----------
+    facts : dict
+        JSON-able: stain reference, TileSpec, provenance, …
+    """
+    # one metadata key only: the order of several is random in the file
+    metadata = {"lesionmap": json.dumps({"architecture": asdict(settings), **facts}, sort_keys=True)}
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    with written_whole(path) as draft:
+        save_file(tensors, draft, metadata=metadata)
+
+
+def load_model(path: str | Path) -> LesionFPN:
+    """Rebuild the network of a model file, in evaluation mode."""
+    with torch.device("meta"):  # no random weights that the file's would replace
+        model = LesionFPN(ModelSettings(**load_facts(path)["architecture"]))
+    model.load_state_dict(load_file(path), assign=True)
+    model.set_scale()
+    return model.eval()

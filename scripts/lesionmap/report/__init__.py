@@ -1,0 +1,5 @@
+"""The report's pages and the model card.
+
+- ``render``: write all pages
+- ``model_card``: the card of a model file, as Markdown and for the page
+"""

@@ -1,0 +1,72 @@
+"""The files that the report is made of."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import compress
+
+from lesionmap.jobs.quarantine import quarantined
+
+
+@dataclass(frozen=True)
+class ReportInputs:
+    """The files that the report shows; sequences hold one file per readable slide, in the sheet's order.
+
+    Parameters
+    ----------
+    quarantine : str
+        Table of :func:`lesionmap.run.quarantine_tables.list_quarantine`.
+    summary, slide_table : str
+        Files of :func:`lesionmap.evaluation.summary.summarise`.
+    metric_figures : sequence of str
+        Files of :func:`lesionmap.evaluation.plots.plot_metrics`.
+    models : str or None
+        File of :func:`lesionmap.evaluation.model_comparison.compare_models`; None where no other model is named.
+    stain_table, stain_spread : str
+        Files of :func:`lesionmap.stain.comparison.compare_stains`.
+    model : str
+        The model file in use.
+    history, learning_curves : str or None
+        Training history, and the file of :func:`lesionmap.training.learning_curves.plot_learning_curves`; None where an
+        existing model was used.
+    records : sequence of str
+        Files of :func:`lesionmap.slides.inspection.inspect_slide`.
+    stains, stain_pictures, stain_thumbnails : sequence of str
+        Files of :func:`lesionmap.stain.match.match_slide`.
+    outlines, overlays : sequence of str
+        Files of :func:`lesionmap.inference.map_slide.infer_slide`.
+    views : sequence of str
+        Folders of :func:`lesionmap.viewer.view.cut_view`, which lie in ``views`` beside the pages' folder.
+    """
+
+    quarantine: str
+    summary: str
+    slide_table: str
+    metric_figures: Sequence[str]
+    models: str | None
+    stain_table: str
+    stain_spread: str
+    model: str
+    history: str | None
+    learning_curves: str | None
+    records: Sequence[str]
+    stains: Sequence[str]
+    stain_pictures: Sequence[str]
+    stain_thumbnails: Sequence[str]
+    outlines: Sequence[str]
+    overlays: Sequence[str]
+    views: Sequence[str]
+
+
+def _without_quarantined(inputs: ReportInputs) -> ReportInputs:
+    """The same without the slides that have no lesion map because a later stage than the inspection refused them."""
+    mapped = [not quarantined(path) for path in inputs.outlines]
+    return replace(
+        inputs,
+        records=list(compress(inputs.records, mapped)),
+        stains=list(compress(inputs.stains, mapped)),
+        stain_pictures=list(compress(inputs.stain_pictures, mapped)),
+        stain_thumbnails=list(compress(inputs.stain_thumbnails, mapped)),
+        outlines=list(compress(inputs.outlines, mapped)),
+        overlays=list(compress(inputs.overlays, mapped)),
+        views=list(compress(inputs.views, mapped)),
+    )

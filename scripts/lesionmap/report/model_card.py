@@ -1,0 +1,133 @@
+"""The model card: what a model file says of itself, for people who did not train it."""
+
+import math
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jinja2 import ChainableUndefined, Environment, FileSystemLoader
+from safetensors import safe_open
+
+from lesionmap.files.model_metadata import load_facts
+from lesionmap.files.records import sha256, write_text
+
+TEMPLATES = Path(__file__).parent / "templates/model_card"
+MOST_SLIDES_LISTED = 100
+VIEWS = ("low", "fused", "high")
+FIGURES = ("loss", "dice", "auroc")
+MARKUP = re.compile(r"([\\`*_\[\]<>|~&$#!])")
+
+
+class Verbatim(str):
+    """Markdown of our own, which is not escaped."""
+
+
+class NotRecorded(ChainableUndefined):
+    """What a model file lacks because an older version wrote it."""
+
+    def __str__(self) -> str:
+        return "not recorded"
+
+
+def describe_model(model: str, output: str) -> None:
+    """Write the card of a model file, from that file alone.
+
+    Parameters
+    ----------
+    model : str
+        Model file; facts that it lacks are called not recorded.
+    output : str
+        Markdown.
+
+    Raises
+    ------
+    ModelError
+        If the file is no LesionMap model.
+    """
+    write_text(output, _templates().get_template("model_card.md.j2").render(card_facts(model)))
+
+
+def card_facts(model: str) -> dict[str, Any]:
+    """What a card says of a model file, as :func:`describe_model` and the report need it.
+
+    Parameters
+    ----------
+    model : str
+
+    Returns
+    -------
+    dict
+        What the file holds, as far as it does; ``file``, its checksum and size; ``validation``, a row for each view;
+        ``most_slides``, how many of the slides are listed.
+    """
+    facts = load_facts(model)
+    epoch = facts.get("epoch", {})
+    return facts | {
+        "file": _file_facts(model),
+        "validation": [row for view in VIEWS if (row := _figures(view, epoch))],
+        "most_slides": MOST_SLIDES_LISTED,
+    }
+
+
+def _file_facts(path: str) -> dict[str, Any]:
+    with safe_open(path, framework="numpy") as file:
+        numbers = sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118 – no mapping
+    return {"sha256": sha256(path), "numbers": numbers}
+
+
+def _figures(view: str, epoch: Mapping[str, Any]) -> dict[str, Any]:
+    """Figures of one view on the validation slides; empty if there are none."""
+    found = {figure: epoch[key] for figure in FIGURES if (key := f"val_{view}_{figure}") in epoch}
+    return {"view": view} | found if found else {}
+
+
+def _templates() -> Environment:
+    templates = Environment(  # noqa: S701 – Markdown, whose every value `escaped` escapes
+        loader=FileSystemLoader(TEMPLATES),
+        finalize=escaped,
+        undefined=NotRecorded,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    templates.filters |= FILTERS | {"code_block": code_block}
+    return templates
+
+
+def escaped(value: Any) -> str:
+    """`value` as Markdown that reads as it stands, in one line; a dash for None."""
+    if isinstance(value, Verbatim):
+        return value
+    return "—" if value is None else MARKUP.sub(r"\\\1", " ".join(str(value).split()))
+
+
+def short(identity: Any) -> Any:
+    """The first 12 digits of a checksum."""
+    return identity[:12] if isinstance(identity, str) else identity
+
+
+def rounded(value: Any, unit: str = "") -> Any:
+    """A number with four significant digits, or all if it is whole, and its unit; anything else as it is."""
+    if not isinstance(value, int | float):
+        return value
+    return f"{value:.4g}{unit}" if isinstance(value, float) else f"{value}{unit}"
+
+
+def listed(values: Any) -> Any:
+    """Numbers of a list, or numbers and names of a mapping by number, in one line; anything else as it is."""
+    if isinstance(values, dict):
+        return ", ".join(f"{number} {name}" for name, number in sorted(values.items(), key=lambda item: item[1]))
+    return ", ".join(str(rounded(value)) for value in values) if isinstance(values, list) else values
+
+
+FILTERS = {"short": short, "rounded": rounded, "listed": listed}
+
+
+def code_block(content: Any) -> Any:
+    """`content` as YAML in an indented block, which nothing in it can end."""
+    if isinstance(content, NotRecorded):
+        return content
+    text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=100)
+    return Verbatim("\n".join(f"    {line}".rstrip() for line in text.splitlines()))

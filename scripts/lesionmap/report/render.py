@@ -1,0 +1,138 @@
+"""The report: pages for the cohort and one per slide, which open from disk without network.
+
+They can be read without JavaScript, too; slides are then shown as pictures.
+"""
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
+from PIL import Image
+
+from lesionmap.files.atomic import folder_written_whole
+from lesionmap.files.records import write_text
+from lesionmap.formatting import MISSING, counted, duration, fixed, with_interval
+from lesionmap.report import model_card
+from lesionmap.report.cohort import _cohort_facts, stage_times
+from lesionmap.report.inputs import ReportInputs, _without_quarantined
+from lesionmap.report.slides import SlideReport, _load_slides, _yaml
+from lesionmap.report.stain_page import _stain_facts, draw_stain_vectors, stain_colour
+from lesionmap.run.config import inference_mpp
+from lesionmap.viewer.assets import colour_stops, colour_tables, write_viewer
+
+TEMPLATES = Path(__file__).parent / "templates/render"
+THUMBNAIL_PX = (200, 150)
+STAIN_PICTURE_PX = (1700, 460)
+STAIN_THUMBNAILS_PX = (400, 200)
+STAIN_VECTORS = "stain_vectors.svg"
+
+
+@dataclass(frozen=True)
+class ReportFiles:
+    """Where the report goes, all in one folder.
+
+    Parameters
+    ----------
+    index : str
+        The cohort's page, written last.
+    stain, model : str
+        The pages of all slides' stains, and of the model.
+    script : str
+        JavaScript of the cohort's page.
+    pages, figures, viewer : str
+        Folders for the slides' pages, for all pictures, and for the scripts of the slides' viewer; what they held is
+        replaced.
+    """
+
+    index: str
+    stain: str
+    model: str
+    script: str
+    pages: str
+    figures: str
+    viewer: str
+
+
+def render_report(inputs: ReportInputs, files: ReportFiles, *, config: dict[str, Any], benchmarks: str) -> None:
+    """Write the report, whole or not at all.
+
+    Parameters
+    ----------
+    inputs : ReportInputs
+    files : ReportFiles
+    config : dict
+        The run's settings, which the report repeats.
+    benchmarks : str
+        Folder of Snakemake's benchmark files, which may be absent; their times differ from run to run.
+    """
+    templates = _templates()
+    inputs = _without_quarantined(inputs)
+    slides = _load_slides(inputs)
+    facts = _cohort_facts(inputs, slides, config) | {"stages": stage_times(benchmarks), "settings": _yaml(config)}
+    threshold = next((slide.threshold for slide in slides), config["inference"]["threshold"])
+    shared = {"config": config, "map_mpp": inference_mpp(config), "threshold": threshold}
+    shared |= {"colour_tables": colour_tables(), "colour_stops": colour_stops()}
+    texts = {
+        files.script: (TEMPLATES / "report.js").read_text(encoding="utf-8"),
+        files.model: _model_page(inputs.model, templates),
+        files.stain: templates.get_template("stain.html.j2").render(_stain_facts(inputs, slides), **shared),
+        files.index: templates.get_template("index.html.j2").render(facts, **shared),
+    }
+    with (
+        folder_written_whole(files.pages) as new_pages,
+        folder_written_whole(files.figures) as new_figures,
+        folder_written_whole(files.viewer) as new_viewer,
+    ):
+        write_viewer(new_viewer)
+        _write_pages(new_pages, slides, templates.get_template("slide.html.j2"), shared)
+        _write_pictures(new_figures, slides, inputs)
+    for path, text in texts.items():
+        write_text(path, text)
+
+
+def _templates() -> Environment:
+    templates = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    numbers = {"fixed": fixed, "with_interval": with_interval, "duration": duration, "counted": counted}
+    templates.filters |= numbers | model_card.FILTERS | {"colour": stain_colour, "yaml": _yaml}
+    return templates
+
+
+def _model_page(model: str, templates: Environment) -> str:
+    """The model's card as a page; what the file lacks is called not recorded."""
+    lenient = templates.overlay(
+        undefined=model_card.NotRecorded, finalize=lambda value: MISSING if value is None else value
+    )
+    return lenient.get_template("model.html.j2").render(model_card.card_facts(model))
+
+
+def _write_pages(folder: Path, slides: list[SlideReport], template: Template, shared: dict[str, Any]) -> None:
+    for before, slide, after in zip([None, *slides], slides, [*slides[1:], None], strict=False):
+        page = template.render(slide=slide, before=before, after=after, **shared)
+        write_text(folder / f"{slide.slide}.html", page)
+
+
+def _write_pictures(folder: Path, slides: list[SlideReport], inputs: ReportInputs) -> None:
+    pictures = (inputs.overlays, inputs.stain_pictures, inputs.stain_thumbnails)
+    for slide, overlay, stain, stain_thumbnails in zip(slides, *pictures, strict=True):
+        shutil.copyfile(overlay, folder / f"{slide.slide}_overlay.png")
+        _shrink(overlay, folder / f"{slide.slide}_thumbnail.png", THUMBNAIL_PX)
+        _shrink(stain, folder / f"{slide.slide}_stain.jpg", STAIN_PICTURE_PX)
+        _shrink(stain_thumbnails, folder / f"{slide.slide}_stain_thumbnails.png", STAIN_THUMBNAILS_PX)
+    if slides:
+        draw_stain_vectors(slides, folder / STAIN_VECTORS)
+    for chart in (*inputs.metric_figures, *filter(None, [inputs.learning_curves])):
+        shutil.copyfile(chart, folder / Path(chart).name)
+
+
+def _shrink(picture: str, target: Path, most_px: tuple[int, int]) -> None:
+    with Image.open(picture) as image:
+        image.thumbnail(most_px)
+        image.convert("RGB").save(target)

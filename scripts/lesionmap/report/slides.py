@@ -1,0 +1,166 @@
+"""What the report shows of each slide."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+import yaml
+from shapely.geometry import shape
+
+from lesionmap.files.records import read_json, table_rows, text_rows
+from lesionmap.jobs.quarantine import quarantined
+from lesionmap.report.inputs import ReportInputs
+
+MOST_LESIONS_LISTED = 100
+
+
+@dataclass(frozen=True)
+class Lesion:
+    """One lesion of a slide; its centroid in level-0 pixels of the file."""
+
+    name: str
+    area_mm2: float
+    mean_probability: float
+    max_probability: float
+    centroid_xy_lv0: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class SlideReport:
+    """What is shown of one slide.
+
+    Parameters
+    ----------
+    info, resolution, stain : dict
+        Its :class:`lesionmap.slides.slide.SlideInfo`, :class:`lesionmap.slides.inspection.Resolution` and what
+        :func:`lesionmap.stain.match.match_slide` wrote, as JSON.
+    stain_outlier : str
+        In what its stain is unlike the other slides'; empty if in nothing.
+    metrics : dict or None
+        Its row of the table of :func:`lesionmap.evaluation.summary.summarise`; None where the slide was not evaluated.
+    lesions : list of Lesion
+        The largest, largest first; `n_lesions` and `lesion_area_mm2` are of all.
+    threshold : float
+        Probability from which a pixel is lesion.
+    refusals, notes : list of str
+        By which stages it was refused, and what is odd about it.
+    provenance : str
+        Where its lesion map comes from, YAML.
+    viewable : bool
+        Whether there is a deep-zoom view of it.
+    """
+
+    slide: str
+    split: str
+    info: dict[str, Any]
+    resolution: dict[str, Any]
+    refusals: list[str]
+    notes: list[str]
+    stain: dict[str, Any]
+    stain_outlier: str
+    metrics: dict[str, Any] | None
+    lesions: list[Lesion]
+    n_lesions: int
+    lesion_area_mm2: float
+    threshold: float
+    provenance: str
+    viewable: bool
+
+    @property
+    def size_mm(self) -> tuple[float, float]:
+        """Width and height of the scan."""
+        width, height = self.info["size_lv0"]
+        return width * self.info["mpp"] / 1000, height * self.info["mpp"] / 1000
+
+    @property
+    def oddities(self) -> list[str]:
+        """All that is odd about it, each once."""
+        return list(dict.fromkeys([*self.refusals, *self.notes, *self.stain_oddities]))
+
+    @property
+    def stain_oddities(self) -> list[str]:
+        """What is odd about its stain; a fit whose verdict is not ``ok`` has a flag."""
+        unlike = [f"unlike the other slides: {self.stain_outlier}"] if self.stain_outlier else []
+        return [*self.stain["flags"], *unlike]
+
+    @property
+    def stain_oddness(self) -> tuple[bool, float]:
+        """The larger, the odder: slides that do not show two stains, then by the larger angle to the reference."""
+        return self.stain["fitted"]["verdict"] != "ok", max(self.stain["angle_to_reference"])
+
+
+@dataclass(frozen=True)
+class CohortTables:
+    """What the tables of the cohort say of its slides, by id: row of metrics, refusals, in what the stain is unlike."""
+
+    metrics: dict[str, dict[str, Any]]
+    refusals: dict[str, list[str]]
+    stain_outliers: dict[str, str]
+
+
+def _load_slides(inputs: ReportInputs) -> list[SlideReport]:
+    table = pd.read_csv(inputs.slide_table, sep="\t", converters={"slide": str})  # so that NA stays an id
+    tables = CohortTables(
+        metrics={row["slide"]: row for row in table_rows(table)},
+        refusals=_refusals(inputs.quarantine),
+        stain_outliers={row["slide"]: row["outlier"].replace("_", " ") for row in text_rows(inputs.stain_table)},
+    )
+    paths = zip(inputs.records, inputs.stains, inputs.outlines, inputs.views, strict=True)
+    return [_load_slide(*files, tables) for files in paths]
+
+
+def _refusals(quarantine: str) -> dict[str, list[str]]:
+    """What the stages said that could not use a slide, by slide."""
+    refusals: dict[str, list[str]] = {}
+    for row in text_rows(quarantine):
+        refusals.setdefault(row["slide"], []).append(f"in quarantine since {row['stage']}: {row['finding']}")
+    return refusals
+
+
+def _load_slide(record: str, stain: str, outlines: str, view: str, tables: CohortTables) -> SlideReport:
+    slide, match, lesions = read_json(record), read_json(stain), read_json(outlines)
+    name = slide["slide"]
+    lost = len(lesions["unreadable"])
+    corner = slide["info"]["bounds_xy_lv0"]
+    largest = sorted(lesions["features"], key=_area_mm2, reverse=True)[:MOST_LESIONS_LISTED]
+    return SlideReport(
+        slide=name,
+        split=slide["split"],
+        info=slide["info"],
+        stain=match,
+        stain_outlier=tables.stain_outliers[name],
+        resolution=slide["resolution"],
+        refusals=tables.refusals.get(name, []),
+        notes=[
+            *slide["flags"],
+            *match["flags"],
+            *([f"{lost} tiles cannot be read and have no lesion map"] if lost else []),
+        ],
+        metrics=tables.metrics.get(name),
+        lesions=[_lesion(feature, corner) for feature in largest],
+        n_lesions=len(lesions["features"]),
+        lesion_area_mm2=sum(map(_area_mm2, lesions["features"])),
+        threshold=lesions["threshold"],
+        provenance=_yaml(lesions["provenance"]),
+        viewable=not quarantined(view),
+    )
+
+
+def _area_mm2(feature: dict[str, Any]) -> float:
+    return float(feature["properties"]["measurements"]["Area mm^2"])
+
+
+def _lesion(feature: dict[str, Any], corner: tuple[int, int]) -> Lesion:
+    measurements = feature["properties"]["measurements"]
+    centroid = shape(feature["geometry"]).centroid  # relative to the bounds' corner, as QuPath wants it
+    return Lesion(
+        name=feature["properties"]["name"],
+        area_mm2=_area_mm2(feature),
+        mean_probability=measurements["Mean probability"],
+        max_probability=measurements["Max probability"],
+        centroid_xy_lv0=(centroid.x + corner[0], centroid.y + corner[1]),
+    )
+
+
+def _yaml(content: Any) -> str:
+    return yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=100)

@@ -1,0 +1,87 @@
+"""The report's page of the stains of all slides."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
+from numpy.typing import NDArray
+
+from lesionmap.files.records import read_json
+from lesionmap.formatting import MISSING
+from lesionmap.plotting import BLUE, VERMILION, save_svg
+from lesionmap.report.inputs import ReportInputs
+from lesionmap.report.slides import SlideReport
+from lesionmap.stain.plots import directions, draw_stains
+from lesionmap.stain.profile import StainProfile
+
+MOST_ODD_STAINS_LISTED = 100
+MOST_STAINS_LABELLED = 20
+MOST_VECTORS = 1000  # that an SVG holds as shapes; more become pixels, or it would open slowly
+FARTHEST_DIRECTION = (1.6, 1.2)  # of a stain that is drawn where it lies
+
+
+def stain_colour(row: Sequence[float], concentration: float) -> str:
+    """CSS colour of one stain alone at a concentration; `row` is its optical density in R, G, B."""
+    return "rgb({}, {}, {})".format(*(round(255 * math.exp(-concentration * part)) for part in row))
+
+
+def draw_stain_vectors(slides: Sequence[SlideReport], path: Path) -> None:
+    """Draw the fitted stain vectors of all slides, and the reference's, as SVG; equal slides give equal bytes.
+
+    Parameters
+    ----------
+    slides : sequence of SlideReport
+        At least one. The oddest are labelled, and their two stains joined.
+    path : Path
+    """
+    figure = Figure(figsize=(9, 5.5), layout="constrained")
+    axes = figure.subplots()
+    fitted = np.array([_fitted_directions(slide) for slide in slides])  # (slides, 2 stains, 2)
+    for points, stain, colour in zip(fitted.swapaxes(0, 1), ("haematoxylin", "eosin"), (BLUE, VERMILION), strict=True):
+        x, y = points.T
+        dots = axes.scatter(x, y, s=18, color=colour, alpha=0.7, linewidths=0, label=f"{stain}, slides")
+        dots.set_rasterized(len(slides) > MOST_VECTORS)
+    for slide in _odd_stains(slides)[:MOST_STAINS_LABELLED]:
+        _label_stains(axes, slide)
+    reference = StainProfile.of(slides[0].stain["reference"])
+    draw_stains(axes, reference, "reference", marker="s", hollow=True)
+    for square in axes.lines[-2:]:
+        square.set_path_effects([withStroke(linewidth=2.5, foreground="white")])  # seen among thousands of dots
+    figure.legend(frameon=False, loc="outside upper center", ncols=4)
+    save_svg(figure, path)
+
+
+def _label_stains(axes: Axes, slide: SlideReport) -> None:
+    haematoxylin, eosin = _fitted_directions(slide)
+    axes.plot(*zip(haematoxylin, eosin, strict=True), color="0.7", linewidth=0.8, zorder=1)
+    label = axes.annotate(slide.slide, haematoxylin, (4, 4), textcoords="offset points", fontsize="x-small")
+    label.set_parse_math(False)
+
+
+def _fitted_directions(slide: SlideReport) -> NDArray[np.float64]:
+    """Where the slide's own stains point, (2, 2); stains of no tissue lie at the edge of the picture."""
+    own = "profile" if slide.stain["fitted"]["verdict"] == "ok" else "fitted"  # a usable profile is in the right order
+    return np.minimum(directions(np.array(slide.stain[own]["basis"])), FARTHEST_DIRECTION)
+
+
+def _odd_stains(slides: Sequence[SlideReport]) -> list[SlideReport]:
+    """The slides whose stain is odd, the oddest first."""
+    odd = [slide for slide in slides if slide.stain_oddities]
+    return sorted(odd, key=lambda slide: slide.stain_oddness, reverse=True)
+
+
+def _stain_facts(inputs: ReportInputs, slides: list[SlideReport]) -> dict[str, Any]:
+    odd = _odd_stains(slides)
+    return {
+        "slides": slides,
+        "reference": slides[0].stain["reference_slide"] if slides else MISSING,
+        "spread": read_json(inputs.stain_spread),
+        "odd": odd[:MOST_ODD_STAINS_LISTED],
+        "odd_left_out": len(odd[MOST_ODD_STAINS_LISTED:]),
+        "labelled": min(len(odd), MOST_STAINS_LABELLED),
+    }

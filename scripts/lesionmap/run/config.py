@@ -1,0 +1,119 @@
+"""The config and the slide sheet, checked once, with messages that say what to change."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from lesionmap.errors import SettingsError
+from lesionmap.files.schema import _listed, _problems, _schema
+from lesionmap.geometry.tiling import TileSpec
+from lesionmap.inference.settings import NO_REFINEMENT, map_mpp
+from lesionmap.slides.sheet import SlideRow
+from lesionmap.slides.urls import is_remote
+from lesionmap.tiles.codec import LOSSLESS
+
+MACHINE_SETTINGS = ("device", "checkpoint_minutes", "batch_size")
+
+
+def inference_mpp(config: Mapping[str, Any]) -> float:
+    """Resolution of the lesion maps, µm/px."""
+    return map_mpp(config["inference"]["magnification"], TileSpec(**cut_of(config)))
+
+
+def cut_of(config: Mapping[str, Any]) -> dict[str, Any]:
+    """How a config cuts slides for training: the fields of :class:`lesionmap.geometry.tiling.TileSpec`."""
+    return {key: config["tiles"][key] for key in ("region_px", "tile_px", "mpp")}
+
+
+def check_config(config: dict[str, Any], schema_path: str | Path) -> None:
+    """Check a config against its schema and against itself.
+
+    Raises
+    ------
+    SettingsError
+        Naming every key that is wrong, what it is, and what it may be.
+    """
+    problems = list(_problems(config, _schema(schema_path))) or list(_contradictions(config))
+    if problems:
+        raise SettingsError(stage="config", finding=_listed(problems), remedy="correct the keys named above")
+    TileSpec(**cut_of(config))
+
+
+def _contradictions(config: Mapping[str, Any]) -> Iterator[str]:
+    if config["model"]["norm"] == "frozen" and config["model"]["weights"] == "none":
+        yield "model.norm: frozen statistics need pretrained weights; take group or batch with weights: none"
+    if config["tiles"]["store"] == "none" and config["tiles"]["codec"] != LOSSLESS:
+        codec = config["tiles"]["codec"]
+        yield f"tiles.codec: {codec} is of no use with store: none, which holds no tiles; take lossless"
+    if config["tiles"]["store"] == "none" and config["slides"]["copies"]["of"] == "all":
+        yield "slides.copies.of: all is of no use with tiles.store: none, by which training reads slides; take remote"
+    device, processes = config["train"]["device"], config["train"]["processes"]
+    if processes > 1 and device.startswith("cuda:"):
+        yield f"train.device: {device} is one GPU, and processes: {processes} need one each; take cuda or auto"
+    for section, key in (("stain", "ratio_limits"), ("inference", "unsure")):
+        least, most = config[section][key]
+        if least > most:
+            yield f"{section}.{key}: the least, {least}, is above the largest, {most}; take [{most}, {least}]"
+
+
+def inspection_settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What the config asks of a slide: the fields of :class:`lesionmap.slides.inspection.InspectionSettings`."""
+    asked = {key: value for key, value in config["slides"].items() if key not in ("sheet", "roots", "copies")}
+    first_pass, tiles = inference_mpp(config), config["tiles"]["mpp"]
+    inference = first_pass if config["inference"]["refine"] == NO_REFINEMENT else min(first_pass, tiles)
+    return asked | {"needed_mpp": {"tiles": tiles, "inference": inference, "first_pass": first_pass}}
+
+
+def tile_settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What the config asks of tiles, as far as results depend on it: not on whether stores are dropped in the end."""
+    tiles = config["tiles"]
+    return {key: value for key, value in tiles.items() if key != "store"} | {"stored": tiles["store"] != "none"}
+
+
+def inference_settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What the config asks of inference, as far as maps depend on it: not on how many tiles pass at once."""
+    asked = {key: value for key, value in config["inference"].items() if key not in MACHINE_SETTINGS}
+    return asked | {"tiles": cut_of(config)}
+
+
+def train_settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What the config asks of training, as far as results depend on it: not on where it runs or how often it saves."""
+    return {key: value for key, value in config["train"].items() if key not in MACHINE_SETTINGS}
+
+
+def check_remote(config: Mapping[str, Any], rows: Mapping[str, SlideRow]) -> None:
+    """See that no slide is to be read from a server all through training.
+
+    Raises
+    ------
+    SettingsError
+        If one is.
+    """
+    read_in_training = [row.slide for row in rows.values() if row.split in ("train", "val") and is_remote(row.path)]
+    if config["tiles"]["store"] == "none" and read_in_training:
+        raise SettingsError(
+            stage="config",
+            finding="tiles.store is none, by which training reads slides themselves, and "
+            f"{', '.join(read_in_training[:3])} are on a server",
+            remedy="set tiles.store to keep, or copy the slides for training to a folder of your own",
+        )
+
+
+def reference_file(config: Mapping[str, Any], rows: Mapping[str, SlideRow]) -> str | None:
+    """The file that holds the stain reference: the model, or a profile; None if it is a slide or chosen among them.
+
+    Raises
+    ------
+    SettingsError
+        If `stain.reference` is neither a slide of the sheet, nor ``auto``, nor a file.
+    """
+    named, model = config["stain"]["reference"], config["model"]["path"]
+    if model or named in rows or named == "auto":
+        return str(model) if model else None
+    if named.endswith(".json") and Path(named).is_file():
+        return str(named)
+    raise SettingsError(
+        stage="config",
+        finding=f"stain.reference is '{named}', which is neither a slide of the sheet nor a profile (.json)",
+        remedy=f"name one of its slides, e.g. {', '.join(list(rows)[:3])}, or set auto",
+    )

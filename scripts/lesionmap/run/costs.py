@@ -1,0 +1,215 @@
+"""What a run will cost in regions, tiles, disk, memory and hours, and on what that estimate rests."""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lesionmap.errors import SlideError
+from lesionmap.geometry.resampling import area_resample
+from lesionmap.geometry.tiling import TileSpec, map_size
+from lesionmap.inference.settings import NO_REFINEMENT, map_mpp
+from lesionmap.network.resources import AUTO, MOST_TILES_ON_CPU, forward_flops, training_gb
+from lesionmap.slides.slide import Slide, SlideInfo
+from lesionmap.tiles.codec import JPEG_XL
+from lesionmap.tissue.detection import TissueSettings, tissue_map
+from lesionmap.tissue.mask import FOLD
+
+OVERVIEW_MPP = 32.0
+OVERVIEW_PX_PER_TILE = 4  # at least, along a side: finer tiles want a finer overview
+MOST_OVERVIEW_PX = 2**26  # pixels of a level that are decoded for an overview
+# Measured on one core of a 2026 server (AVX-512, no AMX), one thread, real H&E.
+EXTRACTED_MPX_PER_S = 45  # JPEG decoded, resampled, normalised, cut, compressed
+INFERRED_MPX_PER_S = 7  # decoded at a finer level, resampled, normalised
+HASHED_MB_PER_S = 500
+START_S_PER_SLIDE = 29  # the jobs of one slide start Python nine times; stain and tissue are fitted
+STORE_BYTES_PER_PX = {"lossless": 2.6, "jpeg": 0.4, "jpegxl": 0.25}  # of 3; at quality 90
+JPEG_XL_LOSSLESS_BYTES_PER_PX = 1.3
+CPU_FLOPS = 80e9  # sustained by the network in fp32, forward and backward
+LOW_PASSES = {"low_only": 1, "high_only": 0}  # over each region in training; the others: 2
+GPU_FLOPS = 20e12  # assumed, not measured: a recent data-centre card in mixed precision
+
+
+@dataclass(frozen=True)
+class Work:
+    """What will be computed on one slide.
+
+    Parameters
+    ----------
+    regions, tiles : int
+        Cut for training; 0 for slides that are not trained on.
+    inference_tiles : int
+        Images that inference passes through the network: tiles of the pass over the whole slide, tiles and low views of
+        the regions that are refined (all with tissue that may be).
+    tissue_basis : str
+        What the tissue that they are counted on was estimated from.
+    lost_share : float
+        Share of that overview that cannot be read.
+    store_gb : float
+        Disk of its tile store.
+    cpu_hours : float
+        On one core, without the network.
+    """
+
+    regions: int
+    tiles: int
+    inference_tiles: int
+    tissue_basis: str
+    lost_share: float
+    store_gb: float
+    cpu_hours: float
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What a run will cost: by stage in hours of one CPU core, of which `gpu_hours` could be a GPU's instead.
+
+    Parameters
+    ----------
+    slides, regions, tiles, inference_tiles : int
+    disk_gb, training_memory_gb : float
+    cpu_hours, gpu_hours : dict
+        By stage; a stage that a GPU does not speed up is in `cpu_hours` alone.
+    basis : list of str
+        What the figures rest on.
+    """
+
+    slides: int
+    regions: int
+    tiles: int
+    inference_tiles: int
+    disk_gb: float
+    training_memory_gb: float
+    cpu_hours: dict[str, float]
+    gpu_hours: dict[str, float]
+    basis: list[str] = field(default_factory=list)
+
+    def lines(self) -> Iterator[str]:
+        """The same in words."""
+        yield f"{self.slides} usable slides: {self.regions} regions and {self.tiles} tiles for training"
+        yield f"{self.inference_tiles} tiles for inference"
+        yield f"disk {self.disk_gb:.2f} GB, memory of training {self.training_memory_gb:.1f} GB a CPU thread or GPU"
+        for stage, hours in self.cpu_hours.items():
+            gpu = f", or {self.gpu_hours[stage]:.2f} GPU hours" if stage in self.gpu_hours else ""
+            yield f"{stage}: {hours:.2f} hours of one CPU core{gpu}"
+        yield from (f"basis: {line}" for line in self.basis)
+
+
+def predict_work(info: SlideInfo, settings: TissueSettings, config: Mapping[str, Any], *, trained: bool) -> Work:
+    """Count the regions and tiles of one slide on an overview of its tissue.
+
+    Parameters
+    ----------
+    info : SlideInfo
+    settings : TissueSettings
+    config : mapping
+        The run's settings.
+    trained : bool
+        Whether the slide is cut for training.
+    """
+    tiles, inference = config["tiles"], config["inference"]
+    spec = TileSpec(tiles["region_px"], tiles["tile_px"], tiles["mpp"])
+    overview_mpp = max(settings.mpp, min(OVERVIEW_MPP, spec.tile_px * spec.mpp / OVERVIEW_PX_PER_TILE))
+    tissue, basis, lost = _overview_tissue(info, settings, overview_mpp)
+    shares = _tile_shares(info, tissue, spec.tile_px * spec.mpp)
+    n_regions, n_tiles = _kept(shares, spec, tiles["min_tissue_fraction"]) if trained else (0, 0)
+    map_tile_um = spec.tile_px * map_mpp(inference["magnification"], spec)
+    n_grid = int((_tile_shares(info, tissue, map_tile_um) > 0).sum())
+    n_inference = math.ceil(n_grid / (1 - inference["overlap"]) ** 2)
+    n_refined, n_refined_tiles = (0, 0) if inference["refine"] == NO_REFINEMENT else _kept(shares, spec, 0)
+    tile_mpx = spec.tile_px**2 / 1e6
+    seconds = START_S_PER_SLIDE + Path(info.path).stat().st_size / 1e6 / HASHED_MB_PER_S
+    n_read = n_regions + n_refined
+    seconds += n_read * spec.region_px**2 / 1e6 / EXTRACTED_MPX_PER_S + n_inference * tile_mpx / INFERRED_MPX_PER_S
+    n_images = n_regions + (0 if tiles["store"] == "none" else n_tiles)
+    store_gb = n_images * tile_mpx * _bytes_per_px(tiles) / 1e3
+    n_inference += n_refined + n_refined_tiles
+    return Work(n_regions, n_tiles, n_inference, basis, lost, round(store_gb, 3), round(seconds / 3600, 4))
+
+
+def _bytes_per_px(tiles: Mapping[str, Any]) -> float:
+    lossless_xl = tiles["codec"] == JPEG_XL and tiles["quality"] == 100
+    return JPEG_XL_LOSSLESS_BYTES_PER_PX if lossless_xl else STORE_BYTES_PER_PX[tiles["codec"]]
+
+
+def _overview_tissue(info: SlideInfo, settings: TissueSettings, mpp: float) -> tuple[NDArray[np.uint8], str, float]:
+    """255 where there is tissue on a small map of the slide; what that was found from, and the share that is lost."""
+    size = map_size(info.size_lv0, mpp / info.mpp)
+    level = max(i for i, factor in enumerate(info.downsamples) if factor <= max(1.0, mpp / info.mpp))
+    if np.prod(info.level_sizes[level], dtype=float) > MOST_OVERVIEW_PX:
+        return np.full(size[::-1], 255, dtype=np.uint8), "all of the slide: it has no small level to look at", 0.0
+    coarse = TissueSettings(mpp, settings.min_area_um2, settings.min_hole_um2)
+    with Slide(info, "doctor") as slide:
+        overview, found = slide.read_where_possible((0, 0), size, mpp)
+    mask = (tissue_map(overview, coarse) >= FOLD) | ~found
+    if not mask.any():
+        finding, remedy = f"no tissue was found at {mpp:g} µm/px", "look at the slide; remove it if it is blank"
+        raise SlideError(slide=info.slide, stage="doctor", finding=finding, remedy=remedy)
+    return mask.astype(np.uint8) * 255, f"tissue found at {mpp:g} µm/px", 1 - float(found.mean())
+
+
+def _tile_shares(info: SlideInfo, tissue: NDArray[np.uint8], side_um: float) -> NDArray[np.uint8]:
+    """Share of tissue, × 255, of each tile of a grid over the slide; (rows, columns)."""
+    columns, rows = map_size(info.size_lv0, side_um / info.mpp)
+    side_px = side_um / info.mpp * tissue.shape[1] / info.size_lv0[0]
+    return area_resample(tissue[..., None].repeat(3, axis=2), (0, 0), side_px, (columns, rows), fill=0)[..., 0]
+
+
+def _kept(shares: NDArray[np.uint8], spec: TileSpec, min_tissue_fraction: float) -> tuple[int, int]:
+    """Regions with enough tissue, and their tiles with any."""
+    n = spec.tiles_per_side
+    padded = np.pad(shares, [(0, -length % n) for length in shares.shape])
+    blocks = padded.reshape(padded.shape[0] // n, n, padded.shape[1] // n, n).swapaxes(1, 2)
+    kept = blocks[blocks.mean(axis=(2, 3)) / 255 >= max(min_tissue_fraction, 1e-9)]
+    return len(kept), int((kept > 0).sum())
+
+
+def costs_of(work: Sequence[tuple[str, Work]], config: Mapping[str, Any]) -> Costs:
+    """Add up the work of all slides and what the network does on it.
+
+    Parameters
+    ----------
+    work : sequence of (split, Work)
+    config : mapping
+    """
+    model, train, tile_px = config["model"], config["train"], config["tiles"]["tile_px"]
+    flops = forward_flops(model["backbone"], tile_px)
+    tile_batch = MOST_TILES_ON_CPU if train["tile_batch"] == AUTO else train["tile_batch"]
+    total = {key: sum(getattr(one, key) for _, one in work) for key in ("regions", "tiles", "inference_tiles")}
+    network = {"infer": total["inference_tiles"] * (4 if config["inference"]["flips"] else 1) * flops}
+    if model["path"] is None:
+        images = sum(_images_per_epoch(split, one, train["schedule"]) for split, one in work)
+        network["train"] = train["epochs"] * images * flops
+    return Costs(
+        slides=len(work),
+        **total,
+        disk_gb=round(sum(one.store_gb for _, one in work), 3),
+        training_memory_gb=round(2 + tile_batch * training_gb(model["backbone"], tile_px), 2),
+        cpu_hours={"read, normalise, cut": round(sum(one.cpu_hours for _, one in work), 3)}
+        | {stage: round(count / CPU_FLOPS / 3600, 3) for stage, count in network.items()},
+        gpu_hours={stage: round(count / GPU_FLOPS / 3600, 4) for stage, count in network.items()},
+        basis=_basis(flops, _bytes_per_px(config["tiles"]), config["inference"]["refine"]),
+    )
+
+
+def _images_per_epoch(split: str, work: Work, schedule: str) -> int:
+    """Forward passes that one epoch is worth; a backward pass counts as two."""
+    low, tiles = LOW_PASSES.get(schedule, 2), 0 if schedule == "low_only" else work.tiles
+    return 3 * (low * work.regions + tiles) if split == "train" else min(low, 1) * work.regions + tiles
+
+
+def _basis(flops: float, bytes_per_px: float, refine: str) -> list[str]:
+    at_most = [f"inference.refine: {refine} as if all regions with tissue were refined; it may be far fewer"]
+    return [
+        *(at_most if refine in ("unsure", "lesion") else []),
+        "tissue as found on an overview of each slide; its threshold is that of the run",
+        f"a core extracts {EXTRACTED_MPX_PER_S} Mpx/s, reads {INFERRED_MPX_PER_S} Mpx/s for inference and does "
+        f"{CPU_FLOPS / 1e9:.0f} GFLOP/s (measured on one core of a 2026 server)",
+        f"the network takes {flops / 1e9:.1f} GFLOP a tile forward, three times that in training (counted)",
+        f"a GPU does {GPU_FLOPS / 1e12:.0f} TFLOP/s (assumed, not measured)",
+        f"images in tile stores take {bytes_per_px} bytes a pixel (measured on H&E)",
+    ]

@@ -1,0 +1,257 @@
+"""The pre-flight: what is wrong with a sheet and what a run of it will cost, before anything is computed."""
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from lesionmap.annotations.canonical import AnnotationSettings, canonical
+from lesionmap.annotations.formats import read_annotation
+from lesionmap.errors import LesionMapError
+from lesionmap.files.records import write_json, write_table
+from lesionmap.run.config import inspection_settings
+from lesionmap.run.costs import Costs, Work, costs_of, predict_work
+from lesionmap.slides.file_checks import content_digest, quick_digest
+from lesionmap.slides.inspection import InspectionSettings, check_annotation, digest_of, examine
+from lesionmap.slides.sheet import SlideRow
+from lesionmap.slides.slide import SlideInfo
+from lesionmap.slides.urls import is_remote, why_not_to_be_had
+from lesionmap.tissue.detection import TissueSettings
+
+LEARNT_FROM = ("train", "val")
+JUDGED = ("train", "val", "test")
+MOST_ROWS_PRINTED = 100
+MOST_NAMED = 5
+COLUMNS = ["slide", "split", "verdict", "width", "height", "mpp", "regions", "tiles", "inference_tiles", "tissue_basis"]
+COLUMNS += ["store_gb", "cpu_hours", "findings", "remedies"]
+
+
+@dataclass
+class Diagnosis:
+    """What is known of one slide of the sheet.
+
+    Parameters
+    ----------
+    row : SlideRow
+    info : SlideInfo or None
+        None if it cannot be used, or is unseen.
+    unseen : bool
+        Whether it is on a server, and there.
+    digest : str or None
+        Equal for slides of equal content.
+    lesions : int or None
+        Lesion polygons of its annotation; None if it has none that can be read.
+    work : Work or None
+        What will be computed on it.
+    errors, warnings : list of (finding, remedy)
+    """
+
+    row: SlideRow
+    info: SlideInfo | None = None
+    unseen: bool = False
+    digest: str | None = None
+    lesions: int | None = None
+    work: Work | None = None
+    errors: list[tuple[str, str]] = field(default_factory=list)
+    warnings: list[tuple[str, str]] = field(default_factory=list)
+
+    @property
+    def verdict(self) -> str:
+        """``error``, ``unseen``, ``warning`` or ``ok``."""
+        return "error" if self.errors else "unseen" if self.unseen else "warning" if self.warnings else "ok"
+
+
+def examine_sheet(
+    rows: Sequence[SlideRow], config: Mapping[str, Any], table: str, report: str, *, threads: int
+) -> None:
+    """Print a table of the sheet's slides and of the costs of a run, and write it as TSV and JSON.
+
+    Parameters
+    ----------
+    rows : sequence of SlideRow
+    config : mapping
+        The run's settings.
+    table, report : str
+        TSV with one row per slide; JSON with the same, the problems of the sheet as a whole, and the costs.
+    threads : int
+        Slides that are looked at side by side.
+
+    Raises
+    ------
+    LesionMapError
+        If there is an error; everything is written and printed before.
+    """
+    states = _asked_of_servers(rows)
+    with ThreadPoolExecutor(threads) as pool:
+        found = list(pool.map(partial(diagnose, config=config, states=states), rows))
+    _compare_content(found)
+    _compare_patients(found)
+    _check_reference(found, config)
+    sheet_errors = list(_sheet_errors(found, config))
+    costs = costs_of([(one.row.split, one.work) for one in found if one.work], config)
+    _write(found, sheet_errors, costs, table, report)
+    print("\n".join(_printed(found, sheet_errors, costs)))
+    n_errors = len(sheet_errors) + sum(bool(one.errors) for one in found)
+    if n_errors:
+        raise LesionMapError(
+            stage="doctor",
+            finding=f"{n_errors} errors (listed above and in {table})",
+            remedy="mend them; a run would leave those slides in quarantine, or stop",
+        )
+
+
+def _asked_of_servers(rows: Sequence[SlideRow]) -> Mapping[str, str]:
+    """What servers say of the slides that are there."""
+    addresses = [row.path for row in rows if is_remote(row.path)]
+    if not addresses:
+        return {}
+    from lesionmap.slides import remote  # most sheets need none of its libraries
+
+    return remote.states(addresses)
+
+
+def diagnose(row: SlideRow, config: Mapping[str, Any], states: Mapping[str, str]) -> Diagnosis:
+    """All that can be said of one slide without reading much of it; `states` has what servers say of theirs."""
+    found = Diagnosis(row)
+    try:
+        if is_remote(row.path):
+            _diagnose_unseen(row, states[row.path], found)
+            return found
+        facts = examine(row, InspectionSettings(**inspection_settings(config)))
+        found.info, found.digest = facts["info"], digest_of(row, quick_digest)
+        found.warnings += [(flag, "see that this is meant") for flag in facts["flags"]]
+        if row.annotation:
+            found.lesions = _count_lesions(row, facts["info"], config, found)
+        trained = row.split in LEARNT_FROM and config["model"]["path"] is None
+        found.work = predict_work(facts["info"], TissueSettings(**config["tissue"]), config, trained=trained)
+        if lost := found.work.lost_share:
+            problems = found.errors if lost > config["slides"]["max_unreadable_fraction"] else found.warnings
+            problems.append((f"{lost:.1%} of an overview cannot be read", "copy the file again; it is damaged"))
+    except LesionMapError as error:
+        found.errors.append((error.finding, error.remedy))
+    return found
+
+
+def _diagnose_unseen(row: SlideRow, state: str, found: Diagnosis) -> None:
+    """All that is known of a slide on a server before it is fetched; it is missing from the costs."""
+    check_annotation(row)
+    if why := why_not_to_be_had(state):
+        found.errors.append((why, "correct its path in the slide sheet, or have access granted"))
+    else:
+        found.unseen = True
+        unknown = "it is there, but nothing more is known of it before a run fetches it, nor what it will cost"
+        found.warnings.append((unknown, "copy one of its kind to a folder of yours to learn that"))
+
+
+def _count_lesions(row: SlideRow, info: SlideInfo, config: Mapping[str, Any], found: Diagnosis) -> int:
+    outlines = read_annotation(row.annotation, info, row.mask_mpp)
+    content = canonical(outlines, info, AnnotationSettings(**config["annotations"]))
+    count = int(content["classes"]["lesion"]["polygons"])
+    if not count and row.split in LEARNT_FROM:
+        found.warnings.append(
+            ("its annotation has no lesion", "see that this is meant, and that its classes are mapped")
+        )
+    for what in ("repaired", "ignored"):
+        if content[what]:
+            listed = ", ".join(f"{number} {kind}" for kind, number in content[what].items())
+            found.warnings.append((f"outlines {what}: {listed}", "look at them in the program that made them"))
+    if content["outside"]["polygons"]:
+        lost = (
+            f"{content['outside']['polygons']} outlines reach beyond the slide by {content['outside']['area_mm2']} mm²"
+        )
+        found.warnings.append((lost, "check that the annotation belongs to this slide and is in level-0 pixels"))
+    return count
+
+
+def _compare_content(found: Sequence[Diagnosis]) -> None:
+    """Equal slides: an error if figures would be too good by it, i.e. across splits."""
+    for alike in _grouped(found, [one.digest for one in found]):
+        for same in _grouped(alike, [digest_of(one.row, content_digest) for one in alike]):  # all of it, of these few
+            leak = len({one.row.split for one in same} & set(JUDGED)) > 1
+            for one in same:
+                named = islice((other.row for other in same if other is not one), MOST_NAMED)
+                others = ", ".join(f"{row.slide} ({row.split})" for row in named)
+                n_more = len(same) - 1 - MOST_NAMED
+                finding = f"the same slide as {others}{f' and {n_more} more' if n_more > 0 else ''}"
+                (one.errors if leak else one.warnings).append((finding, "keep one of them"))
+
+
+def _grouped(found: Sequence[Diagnosis], keys: Sequence[str | None]) -> list[list[Diagnosis]]:
+    """Those that share a key with another; None is no key."""
+    groups = defaultdict(list)
+    for one, key in zip(found, keys, strict=True):
+        if key:
+            groups[key].append(one)
+    return [group for group in groups.values() if len(group) > 1]
+
+
+def _compare_patients(found: Sequence[Diagnosis]) -> None:
+    judged = [one for one in found if one.row.split in JUDGED]
+    for theirs in _grouped(judged, [one.row.patient for one in judged]):
+        splits = sorted({one.row.split for one in theirs}, key=JUDGED.index)
+        for one in theirs if len(splits) > 1 else []:
+            finding = f"patient {one.row.patient} is in the splits {' and '.join(splits)}"
+            one.errors.append((finding, "give all slides of a patient one split; else the figures are too good"))
+
+
+def _check_reference(found: Sequence[Diagnosis], config: Mapping[str, Any]) -> None:
+    for one in found if config["model"]["path"] is None else []:
+        if one.row.slide == config["stain"]["reference"] and one.row.split == "test":
+            finding = "the stain reference is in the test split"
+            one.errors.append((finding, "choose a training slide as stain.reference"))
+
+
+def _sheet_errors(found: Sequence[Diagnosis], config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    model, weights = config["model"]["path"], config["model"]["weights"]
+    needed = model or (weights if weights not in ("imagenet", "none") else None)
+    if needed and not Path(needed).is_file():
+        yield f"the model file {needed} does not exist", "correct model.path or model.weights"
+    if model is not None:
+        return
+    training = [one for one in found if one.row.split == "train" and (one.info or one.unseen)]
+    if not training:
+        yield "no usable slide has the split train", "add training slides, or set model.path to an existing model"
+    elif not any(one.lesions or one.unseen for one in training):
+        yield "no training slide has a lesion", "check annotations.classes, and that annotations belong to their slides"
+    reference = config["stain"]["reference"]
+    if any(one.row.slide == reference and not (one.info or one.unseen) for one in found):
+        yield f"the stain reference {reference} cannot be used", "choose another slide as stain.reference"
+
+
+def _write(
+    found: Sequence[Diagnosis], sheet_errors: Sequence[tuple[str, str]], costs: Costs, table: str, report: str
+) -> None:
+    rows = [_row(one) for one in found]
+    write_table(table, rows, COLUMNS)
+    problems = [{"finding": finding, "remedy": remedy} for finding, remedy in sheet_errors]
+    write_json(report, {"slides": rows, "sheet_errors": problems, "costs": asdict(costs)})
+
+
+def _row(one: Diagnosis) -> dict[str, Any]:
+    problems = [*one.errors, *one.warnings]
+    size = one.info.size_lv0 if one.info else (None, None)
+    facts = {"width": size[0], "height": size[1], "mpp": one.info.mpp if one.info else None}
+    work = asdict(one.work) if one.work else {}
+    found = {"findings": "; ".join(dict(problems)), "remedies": "; ".join(dict.fromkeys(dict(problems).values()))}
+    return {"slide": one.row.slide, "split": one.row.split, "verdict": one.verdict} | facts | work | found
+
+
+def _printed(found: Sequence[Diagnosis], sheet_errors: Sequence[tuple[str, str]], costs: Costs) -> Iterator[str]:
+    shown = found if len(found) <= MOST_ROWS_PRINTED else [one for one in found if one.verdict in ("error", "warning")]
+    width = max([5, *(len(one.row.slide) for one in shown)])
+    yield f"{'slide':{width}}  split      verdict  regions   tiles  findings"
+    for one in shown:
+        regions, tiles = (one.work.regions, one.work.tiles) if one.work else ("", "")
+        told = "; ".join(f"{finding}. Remedy: {remedy}" for finding, remedy in [*one.errors, *one.warnings])
+        yield f"{one.row.slide:{width}}  {one.row.split:9}  {one.verdict:7}  {regions:>7}  {tiles:>6}  {told}".rstrip()
+    if len(shown) < len(found):
+        yield f"… and {len(found) - len(shown)} slides without a finding"
+    if n_unseen := sum(one.unseen for one in found):
+        yield f"{n_unseen} slides are on servers and unseen; what follows is without them"
+    yield from (f"error: {finding}. Remedy: {remedy}" for finding, remedy in sheet_errors)
+    yield ""
+    yield from costs.lines()

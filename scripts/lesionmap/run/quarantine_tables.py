@@ -1,0 +1,81 @@
+"""What a run lost: the slides that some stage could not use, and the parts of the others that could not be read."""
+
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lesionmap.files.records import read_json, write_table
+from lesionmap.jobs.quarantine import as_record, quarantined, usable
+from lesionmap.run.conclusion import quarantine_lines
+
+QUARANTINE = ["slide", "split", "stage", "finding", "remedy"]
+UNREADABLE = ["slide", "stage", "x_lv0", "y_lv0", "width_lv0", "height_lv0"]
+
+
+@dataclass(frozen=True)
+class RunFiles:
+    """The files of a run that say what was lost. A stage's reason is handed on to all files that follow from it.
+
+    Parameters
+    ----------
+    records : sequence of str
+        JSON files of :func:`lesionmap.slides.inspection.inspect_slide`, of the whole sheet.
+    tiles, outlines : sequence of str
+        Records of tile stores, and ``lesions.geojson``: they also list what could not be read.
+    others : sequence of str
+        Any results of slides.
+    """
+
+    records: Sequence[str]
+    tiles: Sequence[str] = ()
+    outlines: Sequence[str] = ()
+    others: Sequence[str] = ()
+
+
+def list_quarantine(files: RunFiles, quarantine: str, unreadable: str) -> None:
+    """Write the tables of all slides that some stage could not use, and of the parts that were left out of the others.
+
+    Parameters
+    ----------
+    files : RunFiles
+    quarantine, unreadable : str
+        TSV files.
+    """
+    slides = {slide["slide"]: slide for slide in map(read_json, files.records)}
+    rows = {(name, slide["stage"]): slide for name, slide in slides.items() if slide["verdict"] != "ok"}
+    for reason in filter(None, map(quarantined, [*files.tiles, *files.outlines, *files.others])):
+        if reason.slide in slides:
+            named = {key: slides[reason.slide][key] for key in ("slide", "split")}
+            rows[reason.slide, reason.stage] = named | as_record(reason)
+    write_table(quarantine, list(rows.values()), QUARANTINE)
+    boxes = [*_unreadable(files.tiles, "extract_tiles"), *_unreadable(files.outlines, "infer_slide")]
+    write_table(unreadable, boxes, UNREADABLE)
+
+
+def show_quarantine(files: RunFiles, quarantine: str, unreadable: str) -> bool:
+    """Write the tables of :func:`list_quarantine` for a run that stopped; show the first where it has news.
+
+    Returns
+    -------
+    bool
+        Whether the tables are others than before.
+    """
+    before = _contents(quarantine, unreadable)
+    list_quarantine(files, quarantine, unreadable)
+    after = _contents(quarantine, unreadable)
+    count, *listed = quarantine_lines(quarantine)
+    if listed and after[0] != before[0]:
+        sys.stderr.write("\n".join(["LesionMap, so far: " + count, *listed]) + "\n")
+    return after != before
+
+
+def _contents(*paths: str) -> list[bytes | None]:
+    return [Path(path).read_bytes() if Path(path).exists() else None for path in paths]
+
+
+def _unreadable(paths: Sequence[str], stage: str) -> Iterator[dict[str, Any]]:
+    for content in map(read_json, usable(paths)):
+        for box in content["unreadable"]:
+            yield {"slide": content["slide"], "stage": stage} | dict(zip(UNREADABLE[2:], box, strict=True))

@@ -1,0 +1,79 @@
+"""Files dated in the future, by a scanner's or another machine's clock: Snakemake refuses results older than these."""
+
+import errno
+import os
+import time
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+from lesionmap.errors import StorageError
+from lesionmap.files.disk_errors import REMEDIES, _existing
+
+TOLERATED_S = 60  # clocks of a cluster and its file server differ by less
+
+
+def future_date(path: str | Path) -> float | None:
+    """When a file was changed, in seconds since 1970, if that is still to come; else, or without file, None."""
+    try:
+        date = Path(path).stat().st_mtime
+    except (OSError, ValueError):
+        return None
+    return date if date > time.time() else None
+
+
+def check_annotations(paths: Iterable[str]) -> None:
+    """Raise a StorageError if annotations are dated in the future."""
+    if later := [(date, path) for path in paths if (date := future_date(path))]:
+        raise StorageError(
+            stage="start",
+            finding=f"annotations dated in the future: {_latest(later)}; Snakemake refuses results older than these",
+            remedy="date them anew, e.g. by touch",
+        )
+
+
+def check_results(folder: str | Path, leave_out: Collection[str] = ()) -> None:
+    """Look for results dated in the future.
+
+    Parameters
+    ----------
+    folder : str or Path
+    leave_out : collection of str
+        Names of folders in it, of any depth, that are not looked at.
+
+    Raises
+    ------
+    StorageError
+        If there are any.
+    """
+    until = time.time() + TOLERATED_S
+    if later := [(date, path) for date, path in _dated(folder, leave_out) if date > until]:
+        raise StorageError(
+            stage="start",
+            finding=f"results dated in the future: {_latest(later)}; a job that reads one would fail after its work",
+            remedy="set the clock right, of this machine or of the one that wrote them; if they are what they should "
+            "be, snakemake --touch --forceall then dates them anew",
+        )
+
+
+def _latest(later: Collection[tuple[float, str]]) -> str:
+    date, path = max(later)
+    return f"{len(later)}, of which {path} by {(date - time.time()) / 60:,.0f} minutes"
+
+
+def _dated(folder: str | Path, leave_out: Collection[str]) -> Iterator[tuple[float, str]]:
+    for place, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if name not in leave_out]
+        for name in files:
+            with suppress(FileNotFoundError):  # a draft that is gone
+                yield os.lstat(f"{place}/{name}").st_mtime, f"{place}/{name}"
+
+
+def check_writable(folder: str | Path) -> None:
+    """Raise a StorageError if a folder, which need not be there yet, cannot be written to."""
+    place = _existing(Path(folder))
+    if not os.access(place, os.W_OK | os.X_OK):
+        read_only = os.statvfs(place).f_flag & os.ST_RDONLY
+        number = errno.EROFS if read_only else errno.EACCES
+        finding = f"{folder} cannot be written to: {os.strerror(number)}"
+        raise StorageError(stage="start", finding=finding, remedy=REMEDIES[number])

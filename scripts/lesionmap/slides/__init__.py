@@ -1,0 +1,11 @@
+"""Slides: the sheet, their inspection, and reading them at any µm/px.
+
+- ``sheet``: the slide sheet
+- ``inspection``: what a slide is, and whether it can be used
+- ``slide``: open a slide and read any box
+- ``cache``: copies of slides on a near disk
+- ``file_checks``: the files behind a slide, and whether they are whole
+- ``new_slides``: add a folder's new slides to a sheet
+- ``remote``: slides on servers
+- ``urls``: their addresses
+"""

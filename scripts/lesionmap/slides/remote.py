@@ -1,0 +1,211 @@
+"""Slides on S3-compatible storage and on web servers: what is there, and how it comes here."""
+
+import math
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any, Protocol
+from urllib.parse import SplitResult, urlsplit
+
+import boto3
+import requests
+from boto3.exceptions import Boto3Error
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
+from requests.adapters import HTTPAdapter
+from urllib3.exceptions import HTTPError
+from urllib3.util import Retry
+
+from lesionmap.errors import RemoteError
+from lesionmap.slides.urls import ABSENT, REFUSED, S3, WEB
+
+STAGE = "fetch"
+AT_ONCE = 32
+SAMPLE = 20
+TRIES = 3
+CONNECT_S, SILENCE_S = 10, 60
+PARTIAL = 206
+BUSY = (408, 429, 500, 502, 503, 504)
+CHUNK_BYTES = 2**20
+SIGNATURE = re.compile(r"\?\S+")  # of an address that a server has led to
+
+
+def states(addresses: Iterable[str], beside: Sequence[str] = ()) -> dict[str, str]:
+    """What the servers say of files: size and version, which stay as long as a file does, or why it is not to be had.
+
+    Parameters
+    ----------
+    addresses : iterable of str
+    beside : sequence of str
+        Others that lie there, of which some are asked for where all of `addresses` are refused.
+
+    Raises
+    ------
+    RemoteError
+        If a server cannot be reached, fails, or refuses all that is asked of it: that says nothing of its files.
+    """
+    asked = list(addresses)
+    pool = ThreadPoolExecutor(AT_ONCE)
+    try:
+        found = dict(zip(asked, pool.map(state, asked), strict=True))
+    finally:
+        pool.shutdown(cancel_futures=True)  # where a server is away, the first to notice speaks for the others
+    by_server = defaultdict(list)
+    for address in asked:
+        by_server[urlsplit(address).netloc].append(address)
+    for server, theirs in by_server.items():
+        if all(found[address].startswith(REFUSED) for address in theirs) and _refuses(server, beside):
+            raise RemoteError(
+                stage=STAGE,
+                finding=f"{server} refuses all that is asked of it, {len(theirs)} slides such as {theirs[0]}",
+                remedy="see that your keys (AWS_… or ~/.netrc) are set and have not expired",
+            )
+    return found
+
+
+def _refuses(server: str, addresses: Sequence[str]) -> bool:
+    """Whether a server refuses all of a sample of `addresses` that lie there."""
+    theirs = [address for address in addresses if urlsplit(address).netloc == server]
+    sample = theirs[:: math.ceil(len(theirs) / SAMPLE) or 1]
+    return all(state(address).startswith(REFUSED) for address in sample)
+
+
+def state(address: str) -> str:
+    """Like :func:`states`, of one file."""
+    with _told(address):
+        try:
+            return _remote_file(address).state()
+        except ClientError as error:
+            status = error.response["ResponseMetadata"]["HTTPStatusCode"]
+        except requests.HTTPError as error:
+            status = error.response.status_code if error.response is not None else 0
+        if status in (404, 410):
+            return f"{ABSENT}: {address} is not there ({status})"
+        if status in (401, 403):
+            return f"{REFUSED}: access to {address} is refused ({status})"
+        raise RemoteError(
+            stage=STAGE,
+            finding=f"{address} cannot be asked for: the server answers {status}",
+            remedy="run again; if that persists, ask whoever runs that server",
+        )
+
+
+def download(address: str, target: Path, size: int) -> None:
+    """Copy a file to `target`.
+
+    Raises
+    ------
+    RemoteError
+        If it breaks off, or is not of `size` bytes.
+    """
+    with _told(address):
+        _remote_file(address).download(target)
+    if target.stat().st_size != size:
+        raise RemoteError(
+            stage=STAGE,
+            finding=f"of {address} {target.stat().st_size} bytes came, not {size}",
+            remedy="run again; if that persists, see whether the file is being written to",
+        )
+
+
+@contextmanager
+def _told(address: str) -> Iterator[None]:
+    """Turn what libraries raise when a server cannot be reached into our error."""
+    try:
+        yield
+    except (BotoCoreError, Boto3Error, ClientError, requests.RequestException, HTTPError) as error:
+        server = urlsplit(address).netloc
+        raise RemoteError(
+            stage=STAGE,
+            finding=f"{address} cannot be fetched ({type(error).__name__}: {SIGNATURE.sub('?…', str(error))})",
+            remedy=f"see that {server} can be reached from here, and that keys and endpoint (AWS_…) are set; run again",
+        ) from error
+
+
+class _RemoteFile(Protocol):
+    def state(self) -> str: ...
+
+    def download(self, target: Path) -> None: ...
+
+
+def _remote_file(address: str) -> _RemoteFile:
+    parts = urlsplit(address)
+    return _S3File(parts) if parts.scheme == S3 else _WebFile(address)
+
+
+class _S3File:
+    """``s3://bucket/key``; endpoint, region and keys as boto3 finds them: AWS_… in the environment, ~/.aws."""
+
+    def __init__(self, parts: SplitResult) -> None:
+        self._place = {"Bucket": parts.netloc, "Key": parts.path.lstrip("/")}
+
+    def state(self) -> str:
+        head = _s3_client().head_object(**self._place)
+        return f"{head['ContentLength']} {head['ETag']}"
+
+    def download(self, target: Path) -> None:
+        _s3_client().download_file(**self._place, Filename=str(target))
+
+
+class _WebFile:
+    """``https://server/path``; user and password as requests finds them: ~/.netrc."""
+
+    def __init__(self, address: str) -> None:
+        self._address = address
+
+    def state(self) -> str:
+        answer = _session().head(self._address, allow_redirects=True, timeout=(CONNECT_S, SILENCE_S))
+        if answer.status_code in (405, 501):  # a server that does not know HEAD
+            answer = self._got()
+            answer.close()
+        answer.raise_for_status()
+        if "Content-Length" not in answer.headers:
+            raise RemoteError(
+                stage=STAGE,
+                finding=f"the server does not say how large {self._address} is",
+                remedy="copy the slide to a folder of your own, or put it on a server of files",
+            )
+        return f"{answer.headers['Content-Length']} {_version(answer)}"
+
+    def download(self, target: Path) -> None:
+        """In one go, or, where that breaks off, from there on, if the server can and the file is still the same."""
+        rest: dict[str, str] = {}
+        for tries_left in reversed(range(TRIES)):
+            with self._got(rest) as answer, open(target, "ab" if answer.status_code == PARTIAL else "wb") as stream:
+                answer.raise_for_status()
+                try:
+                    stream.writelines(answer.iter_content(CHUNK_BYTES))
+                    return
+                except requests.RequestException:
+                    if not tries_left:
+                        raise
+                if version := _version(answer):
+                    rest = {"Range": f"bytes={stream.tell()}-", "If-Range": version}
+
+    def _got(self, rest: Mapping[str, str] | None = None) -> requests.Response:
+        return _session().get(self._address, headers=rest, stream=True, timeout=(CONNECT_S, SILENCE_S))
+
+
+def _version(answer: requests.Response) -> str:
+    return str(answer.headers.get("ETag") or answer.headers.get("Last-Modified", ""))
+
+
+@cache
+def _s3_client() -> Any:
+    retries = {"max_attempts": TRIES, "mode": "standard"}
+    timeouts = {"connect_timeout": CONNECT_S, "read_timeout": SILENCE_S}
+    return boto3.client("s3", config=Config(retries=retries, max_pool_connections=AT_ONCE, **timeouts))
+
+
+@cache
+def _session() -> requests.Session:
+    session = requests.Session()
+    session.headers["Accept-Encoding"] = "identity"  # the file's own bytes, whose number is its size
+    retries = Retry(TRIES, backoff_factor=1, status_forcelist=BUSY, raise_on_status=False)
+    for scheme in WEB:
+        session.mount(f"{scheme}://", HTTPAdapter(pool_maxsize=AT_ONCE, max_retries=retries))
+    return session

@@ -1,0 +1,95 @@
+"""The stain of all slides side by side: how far apart they are before and after, and which are unlike the others."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from lesionmap.files.records import read_json, write_json, write_table
+from lesionmap.jobs.quarantine import usable
+
+STAINS = ("haematoxylin", "eosin")
+COMPARED = {  # columns in which a slide can be unlike the others, and the difference that is too small to matter
+    "angle": 5.0,
+    "angle_to_reference_haematoxylin": 5.0,
+    "angle_to_reference_eosin": 5.0,
+    "ratio_haematoxylin": 0.25,
+    "ratio_eosin": 0.25,
+}
+COLUMNS = [
+    "slide",
+    "verdict",
+    "method",
+    "n_pixels",
+    "reconstruction_error",
+    *("angle", "angle_to_reference_haematoxylin", "angle_to_reference_eosin"),
+    *("p99_haematoxylin", "p99_eosin", "ratio_haematoxylin", "ratio_eosin"),
+    *("mean_od_before_haematoxylin", "mean_od_before_eosin", "mean_od_after_haematoxylin", "mean_od_after_eosin"),
+    *("outlier", "flags"),
+]
+FEWEST_TO_COMPARE = 5
+
+
+def compare_stains(matches: Sequence[str], table: str, spread: str) -> None:
+    """Write the table of all slides' stains, and their spread.
+
+    Parameters
+    ----------
+    matches : sequence of str
+        Files of :func:`lesionmap.stain.match.match_slide`.
+    table : str
+        TSV, a row per slide; `angle` is between the slide's two fitted stains, `outlier` names the columns in which
+        it is unlike the others.
+    spread : str
+        JSON: by stain, the standard deviation over slides of mean OD (the stain's mean concentration in the
+        reference's basis), before and after normalisation, and the fraction by which it falls; `slides` counts those
+        it is taken over, whose verdict is ``ok``.
+    """
+    rows = [_row(read_json(path)) for path in usable(matches)]
+    frame = pd.DataFrame(rows, columns=[name for name in COLUMNS if name != "outlier"])
+    frame["outlier"] = outliers(frame)
+    write_table(table, frame.to_dict("records"), COLUMNS)  # type: ignore[arg-type]  # its keys are the columns' names
+    fitted = frame[frame["verdict"] == "ok"]
+    write_json(spread, {stain: _spread(fitted, stain) for stain in STAINS} | {"slides": len(fitted)})
+
+
+def _row(match: dict[str, Any]) -> dict[str, Any]:
+    profile = match["profile"]
+    facts = {key: profile[key] for key in ("verdict", "method", "n_pixels", "reconstruction_error")}
+    pairs = {
+        "p99": profile["p99"],
+        "ratio": match["ratio"],
+        "angle_to_reference": match["angle_to_reference"],
+        **{f"mean_od_{when}": means or (np.nan, np.nan) for when, means in match["mean_od"].items()},
+    }
+    by_stain = {
+        f"{name}_{stain}": value for name, values in pairs.items() for stain, value in zip(STAINS, values, strict=True)
+    }
+    told = {"angle": match["fitted"]["angle"], "flags": "; ".join(match["flags"])}
+    return {"slide": match["slide"]} | facts | told | by_stain
+
+
+def outliers(frame: pd.DataFrame) -> list[str]:
+    """By slide, the columns whose value lies beyond Tukey's fences: 1.5 interquartile ranges off the quartiles.
+
+    The quartiles are those of the slides whose stain could be fitted. To be near the reference is not odd.
+    """
+    fitted = frame[frame["verdict"] == "ok"]
+    if len(fitted) < FEWEST_TO_COMPARE:
+        return [""] * len(frame)
+    beyond = pd.DataFrame(index=frame.index)
+    for column, least in COMPARED.items():
+        low, high = fitted[column].quantile([0.25, 0.75])
+        reach = max(1.5 * (high - low), least)
+        beyond[column] = frame[column] > high + reach
+        if not column.startswith("angle_to_reference"):
+            beyond[column] |= frame[column] < low - reach
+    return [", ".join(beyond.columns[list(row)]) for row in beyond.itertuples(index=False)]
+
+
+def _spread(frame: pd.DataFrame, stain: str) -> dict[str, float | None]:
+    before, after = (float(frame[f"mean_od_{when}_{stain}"].std(ddof=0)) for when in ("before", "after"))
+    if not before > 0:  # one slide, or none
+        return {"before": None, "after": None, "fall": None}
+    return {"before": before, "after": after, "fall": 1 - after / before}

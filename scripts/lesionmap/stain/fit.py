@@ -1,0 +1,228 @@
+"""Fit a slide's stain: sample its tissue, find the basis, judge it (METHOD.md §1.2)."""
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lesionmap.files.pictures import read_png, write_png
+from lesionmap.files.records import write_json
+from lesionmap.geometry.tiling import map_size
+from lesionmap.slides.slide import Slide, SlideInfo
+from lesionmap.stain.profile import StainProfile, optical_density
+from lesionmap.stain.separation import concentrations, find_basis
+from lesionmap.stain.table import CONCENTRATION_SPARSITY
+from lesionmap.tissue.detection import ink
+from lesionmap.tissue.mask import TissueMask
+
+FEWEST_PIXELS = 1000
+SMALLEST_ANGLE, LARGEST_ANGLE = 10.0, 80.0  # degrees between the two stains
+LEAST_P99 = 0.05  # below, there is none of that stain
+FADED_P99 = 0.3  # below in both stains, the darkest nuclei let three quarters of the light through
+MOST_BLUE = (0.9, 0.75)  # of the green that haematoxylin, eosin absorbs
+MOST_RED = 1.6  # of the green that either absorbs
+SAMPLED_BOX_PX = 256
+MOST_SAMPLED_BOXES = 256
+SAMPLED_CELLS = 16  # a side
+DARKEST, BRIGHTEST = 15, 240  # outside this mean grey level a pixel is ink, dust or glass
+PALE = 0.15  # of the slide's P99 of mean optical density; H&E is as light there as L* 80, StainTools' limit of tissue
+SAMPLE_WIDTH_PX = 500
+VIEW_PX = 512
+OVERVIEW_PX = 256
+
+
+@dataclass(frozen=True)
+class StainSettings:
+    """Fit by `method` (:func:`lesionmap.stain.separation.find_basis`) on `n_pixels` drawn with `seed`."""
+
+    method: str
+    n_pixels: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class FitFiles:
+    """Where the fit of one slide goes, and what is seen of the slide after it.
+
+    Parameters
+    ----------
+    profile : str
+        JSON: the profile, whatever its verdict.
+    sample : str
+        PNG: the pixels that it was fitted on, see :func:`read_sample`.
+    tissue : str
+        PNG: 512 × 512 px of the fullest tissue at the slide's own resolution.
+    overview : str
+        PNG: the whole slide, at most 256 px.
+    """
+
+    profile: str
+    sample: str
+    tissue: str
+    overview: str
+
+
+def fit_slide(
+    info: SlideInfo, tissue_path: str, files: FitFiles, settings: StainSettings, provenance: dict[str, Any]
+) -> None:
+    """Fit a slide's stain on tissue pixels spread over the whole slide.
+
+    Parameters
+    ----------
+    info : SlideInfo
+    tissue_path : str
+        The slide's tissue mask.
+    files : FitFiles
+    settings : StainSettings
+    provenance : dict
+    """
+    tissue = TissueMask(tissue_path, info)
+    scale = max(info.size_lv0) / OVERVIEW_PX
+    with Slide(info, "fit_stain") as slide:
+        pixels = sample_tissue(slide, tissue, settings)
+        view, _ = slide.read_where_possible(_fullest_corner(tissue), (VIEW_PX, VIEW_PX), info.mpp)
+        overview, _ = slide.read_where_possible((0, 0), map_size(info.size_lv0, scale), info.mpp * scale)
+    write_png(files.sample, _as_image(pixels))
+    write_png(files.tissue, view)
+    write_png(files.overview, overview)
+    profile = fit(pixels, settings.method)
+    record = {"slide": info.slide, "profile": asdict(profile), "parameters": asdict(settings)}
+    write_json(files.profile, record | {"provenance": provenance})
+
+
+def _as_image(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    rows = max(1, -(-len(pixels) // SAMPLE_WIDTH_PX))
+    image = np.full((rows, SAMPLE_WIDTH_PX, 3), 255, np.uint8)
+    image.reshape(-1, 3)[: len(pixels)] = pixels
+    return image
+
+
+def read_sample(path: str, n_pixels: int) -> NDArray[np.uint8]:
+    """The first `n_pixels` of a sample, (N, 3) uint8: it is in rows of 500, the last one filled up with white."""
+    pixels: NDArray[np.uint8] = read_png(path).reshape(-1, 3)[:n_pixels]
+    return pixels
+
+
+def fit(pixels: NDArray[np.uint8], method: str) -> StainProfile:
+    """Fit basis and P99 to tissue pixels, and judge them; pixels of any kind give finite values.
+
+    Parameters
+    ----------
+    pixels : (N, 3) uint8
+    method : str
+        See :func:`lesionmap.stain.separation.find_basis`.
+    """
+    enough = len(pixels) >= FEWEST_PIXELS
+    od = optical_density(pixels)
+    return profile_of(od, find_basis(pixels, od, method if enough else "none"), method)
+
+
+def profile_of(od: NDArray[np.float64], basis: NDArray[np.float64], method: str) -> StainProfile:
+    """What a basis makes of tissue pixels, (N, 3) optical density."""
+    found = concentrations(od, basis, CONCENTRATION_SPARSITY)
+    p99 = np.percentile(found, 99, axis=0) if len(od) else np.zeros(2)
+    residual = od - np.einsum("nk,kc->nc", found, basis)
+    return StainProfile(
+        basis=tuple(tuple(map(float, row)) for row in basis),  # type: ignore[arg-type]  # two rows of three
+        p99=(float(p99[0]), float(p99[1])),
+        n_pixels=len(od),
+        reconstruction_error=float(np.sqrt(np.mean(residual**2))) if len(od) else 0.0,
+        method=method,
+        verdict=verdict(len(od), basis, p99),
+    )
+
+
+def verdict(n_pixels: int, basis: NDArray[np.float64], p99: NDArray[np.float64]) -> str:
+    """Whether a fit shows haematoxylin and eosin.
+
+    Returns
+    -------
+    str
+        ``ok`` or the first that holds of ``too few stained pixels`` (fewer than 1000), ``faded`` (both P99 below 0.3),
+        ``one stain`` (one P99 below 0.05), ``stains too different`` (more than 80° apart), ``not H&E`` (stains that
+        absorb more than 0.9 and 0.75 times as much blue as green, as brown chromogens, red ink and greys do, or more
+        than 1.6 times as much red as green, as blue and green ink do) and ``stains too alike`` (less than 10° apart).
+    """
+    red, green, blue = np.asarray(basis).T
+    angle = angles(basis[:1], basis[1:])[0]
+    findings = {
+        "too few stained pixels": n_pixels < FEWEST_PIXELS or not basis.any(),
+        "faded": p99.max() < FADED_P99,
+        "one stain": p99.min() < LEAST_P99,
+        "stains too different": angle > LARGEST_ANGLE,
+        "not H&E": bool((blue > MOST_BLUE * green).any() or (red > MOST_RED * green).any()),
+        "stains too alike": angle < SMALLEST_ANGLE,
+    }
+    return next((finding for finding, holds in findings.items() if holds), "ok")
+
+
+def angles(rows: Any, others: Any) -> NDArray[np.float64]:
+    """Degrees between unit vectors, row by row."""
+    cosines = (np.asarray(rows) * np.asarray(others)).sum(axis=1)
+    degrees: NDArray[np.float64] = np.degrees(np.arccos(np.clip(cosines, -1, 1)))
+    return degrees
+
+
+def sample_tissue(slide: Slide, tissue: TissueMask, settings: StainSettings) -> NDArray[np.uint8]:
+    """Stained pixels from all over the slide, as many from each place; (N, 3) uint8, N ≤ `settings.n_pixels`.
+
+    The tissue is laid out in 16 × 16 cells, from which up to 256 boxes of 256 px are taken in turn. All boxes give
+    equally many pixels, so that dense tissue counts no more than loose tissue. Then pale pixels are dropped, which hold
+    more noise than stain; what is pale depends on how strongly the slide is stained.
+    """
+    generator = np.random.default_rng(settings.seed)
+    boxes = _spread(_tissue_boxes(tissue), generator)
+    quotas = np.diff(np.linspace(0, settings.n_pixels, len(boxes) + 1).astype(int))
+    drawn = []
+    for xy, quota in zip(boxes, quotas, strict=True):
+        box, _ = slide.read_where_possible(tuple(xy), (SAMPLED_BOX_PX, SAMPLED_BOX_PX), slide.info.mpp)
+        pixels = box[tissue.at(tuple(xy), (SAMPLED_BOX_PX, SAMPLED_BOX_PX), 1.0) & stained(box)]
+        drawn.append(pixels[generator.permutation(len(pixels))[:quota]])
+    sample = np.concatenate([np.empty((0, 3), np.uint8), *drawn])
+    density = optical_density(sample).mean(axis=1)
+    return sample[density >= PALE * np.percentile(density, 99)] if len(sample) else sample
+
+
+def stained(image: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """Pixels that can show stain: neither glass nor black, nor ink; (H, W) bool."""
+    grey = image.mean(axis=-1)
+    kept: NDArray[np.bool_] = (grey > DARKEST) & (grey < BRIGHTEST) & ~ink(image)
+    return kept
+
+
+def _spread(boxes: NDArray[np.float64], generator: np.random.Generator) -> NDArray[np.float64]:
+    """Up to 256 of `boxes` (N, 2), taken from the cells of a grid over them in turn."""
+    if not len(boxes):
+        return boxes
+    corner = boxes.min(axis=0)
+    cells = (SAMPLED_CELLS * (boxes - corner) / (np.ptp(boxes, axis=0) + 1)).astype(int) @ (SAMPLED_CELLS, 1)
+    lot = generator.permutation(len(boxes))
+    order = np.lexsort((lot, cells))
+    turn = np.empty(len(boxes), int)  # of each box in its cell
+    turn[order] = np.arange(len(boxes)) - np.searchsorted(cells[order], cells[order])
+    chosen: NDArray[np.float64] = boxes[np.sort(np.lexsort((lot, turn))[:MOST_SAMPLED_BOXES])]
+    return chosen
+
+
+def _tissue_boxes(tissue: TissueMask) -> NDArray[np.float64]:
+    """Top-left corners of the 256-px boxes that are at least half tissue (any tissue, if there are none)."""
+    shares = np.array([(x, y, share) for x, y, share in _box_shares(tissue)]).reshape(-1, 3)
+    enough = 0.5 if (shares[:, 2] >= 0.5).any() else 1e-9
+    return shares[shares[:, 2] >= enough, :2]
+
+
+def _box_shares(tissue: TissueMask) -> Iterator[tuple[float, float, float]]:
+    """x, y (level-0 pixels) and share of tissue of the boxes of about 256 px that the slide is laid out in."""
+    side = max(1, round(SAMPLED_BOX_PX / tissue.scale[0]))
+    height, width = tissue.mask.shape
+    for row in range(0, height, side):
+        for column in range(0, width, side):
+            share = float(tissue.mask[row : row + side, column : column + side].mean())
+            yield column * tissue.scale[0], row * tissue.scale[1], share
+
+
+def _fullest_corner(tissue: TissueMask) -> tuple[float, float]:
+    x, y, _ = max(_box_shares(tissue), key=lambda box: box[2])
+    return x, y

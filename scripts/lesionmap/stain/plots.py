@@ -1,0 +1,70 @@
+"""Pictures of a stain normalisation: tissue before and after, and the stain vectors."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from lesionmap.files.atomic import written_whole
+from lesionmap.plotting import BLUE, VERMILION
+from lesionmap.stain.profile import OD_FLOOR, StainProfile, optical_density
+from lesionmap.stain.table import StainMatch
+
+DRAWN_PIXELS = 20_000
+
+
+def draw_match(path: str, tissue: Sequence[NDArray[np.uint8]], pixels: NDArray[np.uint8], match: StainMatch) -> None:
+    """Draw tissue of a slide before and after its normalisation, tissue of the reference, and the stain vectors.
+
+    Parameters
+    ----------
+    path : str
+        PNG.
+    tissue : three (H, W, 3) uint8
+        Before, after, reference.
+    pixels : (N, 3) uint8
+        Tissue of the slide.
+    match : StainMatch
+    """
+    figure = Figure(figsize=(17, 4.6), dpi=100, layout="constrained")
+    *views, chart = figure.subplots(1, 4)
+    for axes, image, title in zip(views, tissue, ("before", "after", "reference"), strict=True):
+        axes.imshow(image)
+        axes.set_title(title)
+        axes.set_axis_off()
+    dots = directions(optical_density(pixels[:: max(1, len(pixels) // DRAWN_PIXELS)]))
+    chart.scatter(*dots.T, s=2, color="0.75", linewidths=0, zorder=1)
+    draw_stains(chart, match.profile, "slide", marker="o")
+    draw_stains(chart, match.reference, "reference", marker="s", hollow=True)
+    _frame(
+        chart, np.concatenate([dots, *(directions(np.array(one.basis)) for one in (match.profile, match.reference))])
+    )
+    chart.legend(frameon=False, fontsize="small", loc="upper right")
+    chart.set_title("stain vectors and tissue pixels")
+    with written_whole(path) as draft:
+        figure.savefig(draft, format="png", metadata={"Software": None})
+
+
+def _frame(chart: Axes, points: NDArray[np.float64]) -> None:
+    """Show what most of `points` (N, 2) and its last four, the stain vectors, take up, with room for the legend."""
+    low, high = np.percentile(points, [1, 99], axis=0)
+    low, high = np.minimum(low, points[-4:].min(axis=0)), np.maximum(high, points[-4:].max(axis=0))
+    margin = 0.05 + 0.1 * (high - low)
+    chart.set(xlim=(low[0] - margin[0], high[0] + margin[0]), ylim=(low[1] - margin[1], high[1] + 5 * margin[1]))
+
+
+def directions(od: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Where optical densities (N, 3) point: red and blue for each green, (N, 2). Mixtures lie on the line between."""
+    return od[:, [0, 2]] / np.maximum(od[:, [1]], OD_FLOOR)
+
+
+def draw_stains(axes: Axes, profile: StainProfile, label: str, *, marker: str, hollow: bool = False) -> None:
+    """Draw the two stain vectors of a profile as points, and the line of their mixtures."""
+    points = directions(np.array(profile.basis))
+    axes.plot(*points.T, color="0.3", linewidth=1, linestyle="--" if hollow else "-", zorder=2)
+    for point, stain, colour in zip(points, ("haematoxylin", "eosin"), (BLUE, VERMILION), strict=True):
+        face = "none" if hollow else colour
+        axes.plot(*point, marker, color=colour, markerfacecolor=face, label=f"{stain}, {label}", zorder=3)
+    axes.set(xlabel="red OD ÷ green OD", ylabel="blue OD ÷ green OD")

@@ -1,0 +1,61 @@
+"""A slide's own stains, and the optical density that they are measured in (METHOD.md §1.2)."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+I0 = 255.0
+OD_FLOOR = 1e-6
+Basis = tuple[tuple[float, float, float], tuple[float, float, float]]
+STAINS = ("haematoxylin", "eosin")
+PALETTE_PX = 512
+
+
+@dataclass(frozen=True)
+class StainProfile:
+    """The stain of one slide.
+
+    Parameters
+    ----------
+    basis : ((float, float, float), (float, float, float))
+        W: unit rows of optical density in R, G, B; haematoxylin first.
+    p99 : (float, float)
+        99th percentile of each stain's concentration over tissue.
+    n_pixels : int
+        Pixels fitted on.
+    reconstruction_error : float
+        Root mean square of OD − H·W over those pixels.
+    method : str
+        How the basis was found.
+    verdict : str
+        ``ok``, or what keeps the pixels from showing two stains; see :func:`lesionmap.stain.fit.verdict`.
+    """
+
+    basis: Basis
+    p99: tuple[float, float]
+    n_pixels: int
+    reconstruction_error: float
+    method: str
+    verdict: str
+
+    @classmethod
+    def of(cls, record: dict[str, Any]) -> "StainProfile":
+        """From its JSON form."""
+        return cls(**record | {"basis": tuple(map(tuple, record["basis"])), "p99": tuple(record["p99"])})
+
+
+def optical_density(pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """−ln(I / 255), at least 1e-6; same shape, float64."""
+    return np.maximum(-np.log(np.maximum(pixels, 1) / I0), OD_FLOOR)
+
+
+def palette(profile: StainProfile) -> NDArray[np.uint8]:
+    """What the two stains look like: haematoxylin from none to P99 downwards, eosin rightwards; (512, 512, 3) uint8."""
+    steps = np.linspace(0, 1, PALETTE_PX)
+    strengths = np.stack(np.meshgrid(steps, steps, indexing="ij"), axis=-1) * profile.p99  # (512, 512, 2)
+    colours: NDArray[np.uint8] = np.rint(I0 * np.exp(-np.einsum("hwk,kc->hwc", strengths, profile.basis))).astype(
+        np.uint8
+    )
+    return colours

@@ -1,0 +1,161 @@
+"""The ways to find a stain basis from tissue pixels, and the concentrations that belong to it; pure arithmetic."""
+
+from collections.abc import Callable
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+from lesionmap.errors import SettingsError
+from lesionmap.stain.profile import OD_FLOOR
+
+FIT_SPARSITY = 0.1  # λ of the dictionary, as in StainTools
+FIT_ITERATIONS = 100
+MACENKO_LEAST_OD = 0.15  # β of the paper: fainter pixels have no direction worth counting
+MACENKO_PERCENTILE = 1  # α of the paper
+RUIFROK = ((0.65, 0.70, 0.29), (0.07, 0.99, 0.11))  # Ruifrok & Johnston 2001, haematoxylin and eosin
+
+
+def find_basis(pixels: NDArray[np.uint8], od: NDArray[np.float64], method: str) -> NDArray[np.float64]:
+    """Stain basis of tissue pixels.
+
+    Parameters
+    ----------
+    pixels : (N, 3) uint8
+    od : (N, 3) float64
+        Their optical density.
+    method : str
+        ``vahadane`` (Vahadane et al., IEEE TMI 2016: sparse non-negative dictionary), ``macenko`` (Macenko et al.,
+        ISBI 2009), ``none`` (the published average basis: nothing is fitted) or ``staintools`` (the Vahadane
+        extractor of the StainTools package as it stands, which needs SPAMS and whose result varies from run to run).
+
+    Returns
+    -------
+    (2, 3) float64
+        Unit rows; haematoxylin first, which is the stain that absorbs more red for its green. (StainTools compares
+        red alone. That comes to the same in most slides, and swaps the stains where both absorb as much red.)
+
+    Raises
+    ------
+    SettingsError
+        If the method's package is not installed.
+    """
+    finders: dict[str, Callable[[], NDArray[np.float64]]] = {
+        "vahadane": lambda: _dictionary(od, _unit(np.array(RUIFROK)), FIT_SPARSITY, FIT_ITERATIONS),
+        "macenko": lambda: _macenko(od),
+        "none": lambda: np.array(RUIFROK),
+        "staintools": lambda: _staintools(pixels),
+    }
+    rows = _unit(finders[method]())
+    ordered: NDArray[np.float64] = rows[np.argsort(-rows[:, 0] / np.maximum(rows[:, 1], OD_FLOOR), stable=True)]
+    return ordered
+
+
+def _unit(basis: NDArray[np.float64]) -> NDArray[np.float64]:
+    rows: NDArray[np.float64] = basis / np.maximum(np.linalg.norm(basis, axis=1, keepdims=True), OD_FLOOR)
+    return rows
+
+
+def _macenko(od: NDArray[np.float64]) -> NDArray[np.float64]:
+    stained = od[(od > MACENKO_LEAST_OD).any(axis=1)]
+    stained = stained if len(stained) > len(od) // 100 else od
+    centred = stained - stained.mean(axis=0)
+    plane = np.linalg.eigh(np.einsum("ni,nj->ij", centred, centred))[1][:, [2, 1]]
+    plane *= np.where(plane.sum(axis=0) < 0, -1, 1)
+    projected = np.einsum("ni,ij->nj", stained, plane)
+    angles = np.arctan2(projected[:, 1], projected[:, 0])
+    extremes = np.percentile(angles, [MACENKO_PERCENTILE, 100 - MACENKO_PERCENTILE])
+    basis = np.array([plane @ (np.cos(angle), np.sin(angle)) for angle in extremes])
+    upright: NDArray[np.float64] = np.maximum(basis * np.where(basis.sum(axis=1, keepdims=True) < 0, -1, 1), OD_FLOOR)
+    return upright
+
+
+def _staintools(pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
+    try:
+        from staintools.miscellaneous.exceptions import TissueMaskException
+        from staintools.stain_extraction.vahadane_stain_extractor import VahadaneStainExtractor
+    except ImportError as error:
+        raise SettingsError(
+            stage="fit_stain",
+            finding=f"stain.method: staintools needs StainTools and SPAMS, which are not installed ({error})",
+            remedy="install staintools and spams-bin where the jobs run, or take stain.method: vahadane",
+        ) from error
+    try:
+        with np.errstate(invalid="ignore"):  # of a stain that no pixel needs it makes 0 / 0
+            found = VahadaneStainExtractor.get_stain_matrix(pixels[None].copy())  # it writes into it
+    except TissueMaskException:
+        return np.zeros((2, 3))
+    basis: NDArray[np.float64] = np.nan_to_num(found)
+    return basis
+
+
+def concentrations(od: NDArray[np.float64], basis: NDArray[np.float64], sparsity: float) -> NDArray[np.float64]:
+    """Exact minimum of ½‖od − h·W‖² + λ(h₀ + h₁) over h ≥ 0, for each pixel.
+
+    Parameters
+    ----------
+    od : (N, 3) float64
+    basis : (2, 3) float64
+        W.
+    sparsity : float
+        λ ≥ 0.
+
+    Returns
+    -------
+    (N, 2) float64
+    """
+    result: NDArray[np.float64] = _concentrations(od, basis, sparsity)
+    return result
+
+
+@numba.njit(cache=True, nogil=True)
+def _concentrations(od, basis, sparsity):  # type: ignore[no-untyped-def]  # numba types it
+    result = np.empty((od.shape[0], 2))
+    for n in range(od.shape[0]):
+        result[n, 0], result[n, 1] = _solve(od[n, 0], od[n, 1], od[n, 2], basis, sparsity)
+    return result
+
+
+@numba.njit(cache=True, nogil=True)
+def _dictionary(od, start, sparsity, iterations):  # type: ignore[no-untyped-def]  # numba types it
+    """Alternate exact non-negative lasso for H with block coordinate descent for W, ‖row‖ ≤ 1 (Mairal 2010)."""
+    basis = start.copy()
+    for _ in range(iterations):
+        gram = np.zeros((2, 2))
+        cross = np.zeros((2, 3))
+        for n in range(od.shape[0]):
+            h0, h1 = _solve(od[n, 0], od[n, 1], od[n, 2], basis, sparsity)
+            gram[0, 0] += h0 * h0
+            gram[0, 1] += h0 * h1
+            gram[1, 1] += h1 * h1
+            for c in range(3):
+                cross[0, c] += h0 * od[n, c]
+                cross[1, c] += h1 * od[n, c]
+        gram[1, 0] = gram[0, 1]
+        for _ in range(5):
+            for k in range(2):
+                if gram[k, k] > 0.0:
+                    row = basis[k] + (cross[k] - gram[k, 0] * basis[0] - gram[k, 1] * basis[1]) / gram[k, k]
+                    row = np.maximum(row, 0.0)
+                    basis[k] = row / max(1.0, np.sqrt((row * row).sum()))
+    return basis
+
+
+@numba.njit(cache=True, nogil=True, inline="always")
+def _solve(r, g, b, basis, sparsity):  # type: ignore[no-untyped-def]  # numba types it
+    w = basis
+    b0 = r * w[0, 0] + g * w[0, 1] + b * w[0, 2] - sparsity
+    b1 = r * w[1, 0] + g * w[1, 1] + b * w[1, 2] - sparsity
+    g00 = w[0, 0] * w[0, 0] + w[0, 1] * w[0, 1] + w[0, 2] * w[0, 2]
+    g11 = w[1, 0] * w[1, 0] + w[1, 1] * w[1, 1] + w[1, 2] * w[1, 2]
+    g01 = w[0, 0] * w[1, 0] + w[0, 1] * w[1, 1] + w[0, 2] * w[1, 2]
+    determinant = g00 * g11 - g01 * g01
+    if determinant > 1e-12:
+        h0 = (b0 * g11 - b1 * g01) / determinant
+        h1 = (b1 * g00 - b0 * g01) / determinant
+        if h0 >= 0.0 and h1 >= 0.0:
+            return h0, h1
+    only0 = max(b0, 0.0) / max(g00, 1e-12)
+    if b1 - g01 * only0 <= 0.0:
+        return only0, 0.0
+    return 0.0, max(b1, 0.0) / max(g11, 1e-12)

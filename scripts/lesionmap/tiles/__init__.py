@@ -1,0 +1,8 @@
+"""Tile stores: normalised regions and tiles with their masks (METHOD.md §1.3).
+
+- ``extraction``: from a slide to its store
+- ``store``: read and write a store
+- ``region_reader``: the pixels of a region as the network sees them
+- ``codec``: how pixels are compressed
+- ``summary``: the cohort's table
+"""

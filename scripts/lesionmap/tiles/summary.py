@@ -1,0 +1,37 @@
+"""What the tile stores of a run hold: a record per slide, and the cohort's table."""
+
+import csv
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from lesionmap.annotations.classes import STORED_CLASSES
+from lesionmap.files.records import read_json, write_table
+from lesionmap.tissue.quality import SHARES
+
+COLUMNS = ["slide", "regions", "tiles", *(f"{name}_mm2" for name in STORED_CLASSES)]
+COLUMNS += [*SHARES, "unreadable_regions", "bytes", "seconds"]
+
+
+def summarise_tiles(records: Sequence[str], benchmarks: str, output: str) -> None:
+    """Write the cohort's table.
+
+    Parameters
+    ----------
+    records : sequence of str
+        Files of :func:`write_record`.
+    benchmarks : str
+        Folder with a Snakemake benchmark (TSV) of the extraction of each slide; it may lack some.
+    output : str
+        TSV, one row per slide.
+    """
+    write_table(output, [_row(read_json(path), benchmarks) for path in records], COLUMNS)
+
+
+def _row(record: dict[str, Any], benchmarks: str) -> dict[str, Any]:
+    timed = {"unreadable_regions": len(record["unreadable"]), "seconds": ""}
+    # Absent if the run was killed between the job's end and Snakemake's note of it.
+    with suppress(FileNotFoundError), open(Path(benchmarks, f"{record['slide']}.tsv"), encoding="utf-8") as stream:
+        timed["seconds"] = next(csv.DictReader(stream, dialect="excel-tab"))["s"]
+    return record | timed

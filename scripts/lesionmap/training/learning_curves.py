@@ -1,0 +1,61 @@
+"""Learning curves: how loss, Dice and AUROC went from epoch to epoch."""
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from lesionmap.files.atomic import written_whole
+from lesionmap.plotting import BLUE, GREEN, VERMILION, save_svg
+from lesionmap.training.best_epoch import published
+
+VIEWS = {"low": (BLUE, "o"), "fused": (VERMILION, "s"), "high": (GREEN, "^")}
+SPLITS = {"train": "-", "val": "--"}
+PANELS = {"loss": "Focal loss", "dice": "Dice, validation slides", "auroc": "AUROC, validation slides"}
+
+
+def plot_learning_curves(history: str, output: str) -> None:
+    """Draw a panel each of loss, Dice and AUROC, as far as they were measured, and mark the published epoch.
+
+    Parameters
+    ----------
+    history : str
+        CSV of :func:`lesionmap.training.loop.train`. What a schedule or cohort does not give, it lacks.
+    output : str
+        SVG; equal histories give equal bytes.
+    """
+    table = pd.read_csv(history)
+    panels = {figure: pairs for figure in PANELS if (pairs := _measured(table, figure))}
+    drawing = Figure(figsize=(4.5 * len(panels), 3.2), layout="constrained")
+    for axes, (figure, pairs) in zip(drawing.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
+        for split, view in pairs:
+            colour, marker = VIEWS[view]
+            style = {"color": colour, "marker": marker, "linestyle": SPLITS[split], "markersize": 3}
+            axes.plot(table["epoch"], table[f"{split}_{view}_{figure}"], label=f"{split}, {view}", **style)
+        _frame(axes, PANELS[figure], published_epoch(table))
+        axes.set(xlim=(0.5, table["epoch"].max() + 0.5), ylim=(0, None if figure == "loss" else 1.02))
+    with written_whole(output) as draft:
+        save_svg(drawing, draft)
+
+
+def _measured(table: pd.DataFrame, figure: str) -> list[tuple[str, str]]:
+    """The pairs of split and view that a figure was measured of."""
+    pairs = [(split, view) for split in SPLITS for view in VIEWS]
+    return [(split, view) for split, view in pairs if _has(table, f"{split}_{view}_{figure}")]
+
+
+def _has(table: pd.DataFrame, column: str) -> bool:
+    return column in table and bool(table[column].notna().any())
+
+
+def _frame(axes: Axes, title: str, epoch: int) -> None:
+    axes.axvline(epoch, color="0.6", linewidth=0.8, zorder=0, label=f"used: epoch {epoch}")
+    axes.set(title=title, xlabel="epoch")
+    axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True, min_n_ticks=1))
+    axes.legend(frameon=False, fontsize="small")
+
+
+def published_epoch(table: pd.DataFrame) -> int:
+    """The epoch whose model is published."""
+    rows = [{str(name): figure for name, figure in row.items()} for row in table.to_dict("records")]
+    return int(rows[published(rows)]["epoch"])

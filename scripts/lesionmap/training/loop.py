@@ -1,0 +1,322 @@
+"""Training (METHOD.md §3–4): epochs over all regions, validation, and the same end however often it was stopped."""
+
+import logging
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from tensorboardX.writer import SummaryWriter
+from tqdm import tqdm
+
+from lesionmap.errors import InterruptedTrainingError, TrainingError
+from lesionmap.files.atomic import written_whole
+from lesionmap.files.records import sha256
+from lesionmap.jobs.log import progress
+from lesionmap.network.backbone import load_backbone
+from lesionmap.network.batch_size import fitting_tile_batch
+from lesionmap.network.forward import pick_device
+from lesionmap.network.model import LesionFPN
+from lesionmap.network.region_pass import RegionTensors, TilePasses
+from lesionmap.network.thread_pool import Workers
+from lesionmap.training.augmentation import drawn, epoch_order
+from lesionmap.training.best_epoch import choosing_losses, published
+from lesionmap.training.checkpoint import Checkpoint, Learner, Row, RunState, StopRequest, StopRequestedError
+from lesionmap.training.dataset import RegionDataset, RegionFeed
+from lesionmap.training.loss import Losses, NonFiniteLossError
+from lesionmap.training.process_group import ALONE, Ranks
+from lesionmap.training.publication import _publish
+from lesionmap.training.settings import TrainFiles, TrainJob, TrainMachine, TrainSettings
+from lesionmap.training.updates import RegionSteps, settle_statistics
+from lesionmap.training.validation import validate
+
+
+class Events(AbstractContextManager["Events"]):
+    """Writes event files; a context manager.
+
+    Parameters
+    ----------
+    folder : str
+    first_step : int
+        Where the run goes on: TensorBoard drops what an earlier process wrote of this step and later ones.
+    written : bool
+        False: nothing is written, as another process does.
+    """
+
+    def __init__(self, folder: str, first_step: int, *, written: bool = True) -> None:
+        self._writer = SummaryWriter(folder, purge_step=first_step, write_to_disk=written)
+
+    def __exit__(self, *_: object) -> None:
+        self._writer.close()
+
+    def add(self, figures: Mapping[str, float | None], step: int) -> None:
+        """Figures by name, after `step` regions; None is left out."""
+        for name, figure in figures.items():
+            if figure is not None:
+                self._writer.add_scalar(name, figure, step)
+
+
+def train(job: TrainJob, files: TrainFiles, machine: TrainMachine, ranks: Ranks = ALONE) -> None:
+    """Train on the tile stores; publish the epoch with the lowest validation loss (the last, without validation).
+
+    An unfinished run of the same job goes on where it stands; on a CPU the result is then that of an unbroken one.
+
+    Parameters
+    ----------
+    job : TrainJob
+    files : TrainFiles
+    machine : TrainMachine
+    ranks : Ranks
+        The processes that train together; all must call this.
+
+    Raises
+    ------
+    TrainingError
+        If no training slide has a lesion, the loss stops being finite, the GPU's memory is too small, or there is an
+        unfinished run of another job.
+    InterruptedTrainingError
+        If the process gets SIGTERM.
+    SlideError
+        If a slide whose tiles are not stored can no longer be read.
+    """
+    regions, val_regions = RegionDataset(job.train_paths, job.settings.leave_out_above), RegionDataset(job.val_paths)
+    _check_lesions(regions)
+    _check_early_stop(job.settings, val_regions)
+    torch.manual_seed(job.settings.seed)
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    device = pick_device(machine.device)
+    learner = _learner(job, device)
+    checkpoint = Checkpoint(files.unfinished, _fingerprint(job, regions, val_regions), machine.checkpoint_minutes)
+    state = checkpoint.restore(learner) or RunState(_tile_batch(job, learner.model, regions, machine.threads, ranks))
+    logging.info("%d tiles in the network at once on each thread of %s", state.tile_batch, device)
+    first_step = state.epoch * len(regions) + state.position
+    with (
+        StopRequest() as stop,
+        Workers(machine.threads, device) as workers,
+        Events(files.events, first_step, written=ranks.leads) as events,
+        progress(job.settings.epochs * len(regions), "train", "region", first_step, shown=ranks.leads) as bar,
+    ):
+        # The leading process alone stops: none finishes an update without it, so what it saves is the state of all.
+        passes = TilePasses(learner.model, state.tile_batch, workers, stop.pause_point if ranks.leads else _go_on)
+        feed = RegionFeed(regions, device, job.settings.trains_on_tile_masks)
+        val_feed = RegionFeed(val_regions, device, with_tile_masks=False)
+        _Run(job.settings, files, learner, state, checkpoint, passes, feed, val_feed, events, bar, ranks).finish()
+    if ranks.leads:
+        _publish(job, files, learner.model, state, regions, val_regions)
+        checkpoint.path.unlink(missing_ok=True)
+
+
+def _go_on() -> None:
+    """The pause point of a process that others stop."""
+
+
+def _learner(job: TrainJob, device: torch.device) -> Learner:
+    model = LesionFPN(job.model)
+    if job.backbone_weights:
+        load_backbone(model, job.backbone_weights)
+    model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # stub lacks it
+    optimiser = torch.optim.Adam(model.parameters(), lr=job.settings.learning_rate, betas=(0.9, 0.999), eps=1e-8)
+    return Learner(model, optimiser)
+
+
+def _fingerprint(job: TrainJob, regions: RegionDataset, val_regions: RegionDataset) -> dict[str, Any]:
+    """All that decides the weights."""
+    slides = {"training_slides": regions, "validation_slides": val_regions}
+    return {
+        "code": job.facts["provenance"]["code"],
+        "model": asdict(job.model),
+        "train": asdict(job.settings),
+        "tiles": job.facts["tiles"],
+        "backbone_weights": job.backbone_weights and sha256(job.backbone_weights),
+        **{
+            name: {store.slide: f"{store.identity}, tiles {store.content}" for store in part.stores}
+            for name, part in slides.items()
+        },
+    }
+
+
+def _tile_batch(job: TrainJob, model: LesionFPN, regions: RegionDataset, threads: int, ranks: Ranks) -> int:
+    asked = job.settings.tile_batch
+    if isinstance(asked, int):
+        return asked
+    # Processes on a CPU share its memory.
+    fitting = fitting_tile_batch(model, job.model.backbone, regions.stores[0].tile_px, threads * ranks.count)
+    return int(min(ranks.gathered([fitting]))[0])
+
+
+@dataclass
+class _Run:
+    """The epochs of a run, from where it stands to its end."""
+
+    settings: TrainSettings
+    files: TrainFiles
+    learner: Learner
+    state: RunState
+    checkpoint: Checkpoint
+    passes: TilePasses
+    feed: RegionFeed
+    val_feed: RegionFeed
+    events: Events
+    bar: "tqdm[Any]"
+    ranks: Ranks
+
+    def finish(self) -> None:
+        """Train until the last epoch is closed, or the validation loss has stopped falling."""
+        try:
+            while self.state.epoch < self.settings.epochs and not _is_stale(self.state.rows, self.settings):
+                self._train_epoch()
+                self._close_epoch()
+        except StopRequestedError:
+            self.checkpoint.save(self.learner, self.state)
+            raise InterruptedTrainingError(
+                stage="train",
+                finding=f"told to stop (SIGTERM) in epoch {self.state.epoch + 1} after {self.state.position} of "
+                f"{len(self.feed.regions)} regions; that is saved in {self.checkpoint.path}",
+                remedy="run again: training goes on from there",
+            ) from None
+        except NonFiniteLossError as error:
+            raise _nonfinite_error(error.region, self.files.nonfinite_region) from None
+        except torch.OutOfMemoryError as error:
+            raise TrainingError(
+                stage="train",
+                finding=f"the GPU's memory is too small ({str(error).splitlines()[0]})",
+                remedy="lower train.tile_batch, or set it to auto",
+            ) from error
+
+    def _train_epoch(self) -> None:
+        self.learner.model.train()
+        steps = RegionSteps(self.passes, self.learner.optimiser, self.settings, self.ranks)
+        epoch, first = self.state.epoch, self.state.position
+        self.learner.set_rate(self.settings.rate(epoch))
+        order = epoch_order(self.settings, epoch, len(self.feed.regions))
+        mine = range(first + self.ranks.rank, len(order), self.ranks.count)
+        regions = self.feed.tensors((order[position], drawn(self.settings, epoch, position)) for position in mine)
+        for position in range(first, len(order), self.ranks.count):
+            region = next(regions, None)
+            self.passes.pause_point()
+            self._learn(steps, region, min(self.ranks.count, len(order) - position))
+            self._save_if_due()
+
+    def _learn(self, steps: RegionSteps, region: RegionTensors | None, n_regions: int) -> None:
+        """Learn from `n_regions` at once, of which one is ours, if any."""
+        state = self.state
+        if not state.low_done:
+            state.losses += self._of_all(steps.low(region))[:n_regions]
+            state.low_done = True
+        for losses, others in zip(state.losses[-n_regions:], self._of_all(steps.rest(region)), strict=False):
+            losses |= others
+        state.low_done = False
+        for losses in state.losses[-n_regions:]:
+            state.position += 1
+            self._show(losses)
+
+    def _of_all(self, losses: Losses) -> list[Losses]:
+        """The losses of each process's region."""
+        names = self.settings.losses
+        rows = self.ranks.gathered([losses.get(name, math.nan) for name in names])
+        return [{name: loss for name, loss in zip(names, row, strict=True) if not math.isnan(loss)} for row in rows]
+
+    def _show(self, losses: Losses) -> None:
+        self.events.add({f"region/{name}_loss": loss for name, loss in losses.items()}, self._step())
+        shown = {name: f"{loss:.4f}" for name, loss in losses.items()}
+        self.bar.set_postfix({"epoch": f"{self.state.epoch + 1}", **shown}, refresh=False)
+        self.bar.update()
+
+    def _step(self) -> int:
+        return self.state.epoch * len(self.feed.regions) + self.state.position
+
+    def _close_epoch(self) -> None:
+        model, state = self.learner.model, self.state
+        settle_statistics(model, self._low_images())
+        model.eval()
+        row: Row = {"epoch": state.epoch + 1, "learning_rate": self.settings.rate(state.epoch)}
+        row |= _mean_losses(state.losses, self.settings)
+        row |= validate(self.val_feed, self.passes, self.settings, self.ranks) if len(self.val_feed.regions) else {}
+        self._tell(row)
+        state.rows.append(row)
+        if published(state.rows) == len(state.rows) - 1:
+            state.best = {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
+        state.epoch, state.position, state.losses = state.epoch + 1, 0, []
+        self._save_if_due()
+
+    def _tell(self, row: Row) -> None:
+        logging.info("%s", row)
+        if self.ranks.leads:
+            self.bar.write("  ".join(f"{key} {value:.4g}" for key, value in row.items() if value is not None))
+        self.events.add({f"epoch/{name}": figure for name, figure in row.items() if name != "epoch"}, self._step())
+
+    def _low_images(self) -> Iterator[NDArray[np.uint8]]:
+        for number in range(len(self.feed.regions)):
+            self.passes.pause_point()
+            yield self.feed.regions.low_image(number)
+
+    def _save_if_due(self) -> None:
+        if self.ranks.leads and self.checkpoint.is_due():
+            self.checkpoint.save(self.learner, self.state)
+
+
+def _mean_losses(losses: Sequence[Mapping[str, float]], settings: TrainSettings) -> Row:
+    """Mean of each loss over the regions that have it; None where no region has."""
+    row: Row = {}
+    for name in settings.losses:
+        found = [part[name] for part in losses if name in part]
+        row[f"train_{name}_loss"] = float(np.mean(found)) if found else None
+    return row
+
+
+def _is_stale(rows: Sequence[Row], settings: TrainSettings) -> bool:
+    """Whether the last `early_stop` epochs have not been better than one before."""
+    if settings.early_stop is None or len(rows) <= settings.early_stop:
+        return False
+    losses = list(choosing_losses(rows).values())
+    return min(losses[-settings.early_stop :]) >= min(losses[: -settings.early_stop])
+
+
+def _nonfinite_error(region: RegionTensors, path: Path) -> TrainingError:
+    """The error that names a region whose loss is not finite, and the file in which it now lies."""
+    arrays = {name: getattr(region, name).cpu().numpy() for name in ("low", "low_mask", "tiles", "tile_masks")}
+    with written_whole(path) as draft:
+        np.savez_compressed(draft, name=region.name, row_col=np.array(region.row_col), **arrays)
+    return TrainingError(
+        stage="train",
+        finding=f"the loss is no longer finite at region {region.name}; its arrays are in {path}",
+        remedy="look at that region, or lower train.learning_rate",
+    )
+
+
+def _check_lesions(regions: RegionDataset) -> None:
+    if not regions.stores:
+        raise TrainingError(
+            stage="train",
+            finding="every training slide is in quarantine",
+            remedy="see results/quarantine.tsv for the reasons",
+        )
+    if not len(regions):
+        raise TrainingError(
+            stage="train",
+            finding=f"all regions of the {len(regions.stores)} training slides are left out for blur, pen or folds",
+            remedy="raise train.leave_out_above; the shares are in results/tiles/summary.tsv",
+        )
+    lesion_pixels = {store.slide: store.lesion_px for store in regions.stores}
+    for slide in (slide for slide, pixels in lesion_pixels.items() if not pixels):
+        logging.warning("training slide %s has no lesion", slide)
+    if not any(lesion_pixels.values()):
+        raise TrainingError(
+            stage="train",
+            finding=f"none of the {len(lesion_pixels)} training slides has a lesion",
+            remedy="check the class mapping under annotations.classes, and that annotations belong to their slides",
+        )
+
+
+def _check_early_stop(settings: TrainSettings, val_regions: RegionDataset) -> None:
+    if settings.early_stop is not None and not len(val_regions):
+        raise TrainingError(
+            stage="train",
+            finding=f"train.early_stop is {settings.early_stop}, but there is no validation slide to judge epochs by",
+            remedy="give some slides the split val, or set train.early_stop: null",
+        )

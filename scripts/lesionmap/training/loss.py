@@ -1,0 +1,37 @@
+"""Focal loss of logits and of probability maps (METHOD.md §3)."""
+
+import torch
+from torch import Tensor
+from torchvision.ops import sigmoid_focal_loss
+
+from lesionmap.annotations.classes import IGNORE, LESION
+from lesionmap.network.region_pass import RegionTensors
+from lesionmap.training.settings import TrainSettings
+
+Losses = dict[str, float]
+CLAMP = 1e-6  # keeps the logit of a probability finite
+
+
+class NonFiniteLossError(Exception):
+    """The loss of a region is not finite; the weights are those before the update that it belongs to."""
+
+    def __init__(self, region: RegionTensors) -> None:
+        self.region = region
+
+
+def focal_sum(logits: Tensor, mask: Tensor, settings: TrainSettings) -> Tensor:
+    """Focal loss (claim 5) against the lesion class, summed over the pixels that are not 255."""
+    target = (mask == LESION).to(logits.dtype)
+    loss = sigmoid_focal_loss(logits, target, alpha=settings.focal_alpha, gamma=settings.focal_gamma)
+    total: Tensor = (loss * (mask != IGNORE)).sum()
+    return total
+
+
+def map_loss(probability: Tensor, mask: Tensor, settings: TrainSettings) -> Tensor:
+    """The same of a probability map."""
+    return focal_sum(torch.logit(probability, eps=CLAMP), mask, settings)
+
+
+def counted(mask: Tensor) -> int:
+    """Pixels that are not 255, at least 1."""
+    return max(1, int((mask != IGNORE).sum()))

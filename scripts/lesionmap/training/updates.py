@@ -1,0 +1,167 @@
+"""The updates that one region makes to the network (METHOD.md §3–4), exact in micro-batches of tiles."""
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from lesionmap.network.forward import as_images, logits_of
+from lesionmap.network.model import LesionFPN
+from lesionmap.network.region_pass import MicroBatch, Places, RegionTensors, TilePasses, downsampled, fused_map
+from lesionmap.training.loss import Losses, NonFiniteLossError, counted, focal_sum, map_loss
+from lesionmap.training.process_group import ALONE, Ranks
+from lesionmap.training.settings import TrainSettings
+
+Gradients = tuple[Tensor | None, ...]
+
+
+@dataclass(frozen=True)
+class RegionSteps:
+    """The updates that a region makes, by the schedule of `settings`.
+
+    With several processes, `ranks`, each brings its own region, or None, and all make the same updates on the mean of
+    the regions' gradients. All must take every step.
+    """
+
+    passes: TilePasses
+    optimiser: torch.optim.Optimizer
+    settings: TrainSettings
+    ranks: Ranks = ALONE
+
+    def low(self, region: RegionTensors | None) -> Losses:
+        """Step 1: the update on the low view."""
+        if self.settings.schedule == "high_only":
+            return {}
+        return self._update("low", region, lambda part: low_backward(self.passes.model, part, self.settings))
+
+    def rest(self, region: RegionTensors | None) -> Losses:
+        """Steps 2 and 3: what follows the low update."""
+        passes, settings = self.passes, self.settings
+        if settings.schedule == "joint":
+            return self._update("fused", region, lambda part: fused_backward(passes, part, settings))
+        if settings.schedule == "low_only":
+            return {}
+        t1s: list[Tensor] = []
+        with_tiles = region if region and len(region.tiles) else None
+        losses = self._update("high", with_tiles, lambda part: tiles_backward(passes, part, settings, t1s.append))
+        if settings.schedule == "sequential":
+            t1 = torch.cat(t1s) if t1s else torch.zeros(0)
+            losses |= self._update("fused", region, lambda part: constant_t1_backward(passes.model, part, t1, settings))
+        return losses
+
+    def _update(self, name: str, region: RegionTensors | None, backward: Callable[[RegionTensors], float]) -> Losses:
+        """One update by all processes; our region's loss, if there is a region."""
+        self.optimiser.zero_grad()
+        losses = {name: backward(region)} if region else {}
+        if region and not math.isfinite(losses[name]):
+            raise NonFiniteLossError(region)
+        if self.ranks.mean_gradients(self.passes.weights(), bool(region)):
+            self.optimiser.step()
+        return losses
+
+
+def low_backward(model: LesionFPN, region: RegionTensors, settings: TrainSettings) -> float:
+    """Add the gradient of the low view's focal loss to the weights; return the loss."""
+    loss = focal_sum(logits_of(model, region.low), region.low_mask, settings) / counted(region.low_mask)
+    loss.backward()  # type: ignore[no-untyped-call]  # torch does not type it
+    return loss.item()
+
+
+def fused_backward(passes: TilePasses, region: RegionTensors, settings: TrainSettings) -> float:
+    """Add the gradient of the fused loss, through T1 and T2, to the weights; return the loss.
+
+    Downsampling and fusion are local, so the loss is a sum over tile blocks. T2 is computed once and cut from its
+    graph; each micro-batch gives its part of the weights' and of T2's gradient, which then flows back once through
+    the low pass.
+    """
+    model, weights, n = passes.model, passes.weights(), region.tiles_per_side
+    t2 = torch.sigmoid(logits_of(model, region.low))  # (1, 1, s, s)
+    leaf = t2.detach().requires_grad_()
+    n_pixels = counted(region.low_mask)
+
+    def part(batch: MicroBatch) -> tuple[float, Gradients]:
+        fused = blocks(leaf, batch.places, n)  # (k, 1, s/n, s/n)
+        if len(batch.tiles):
+            fused = model.fusion(downsampled(torch.sigmoid(logits_of(model, batch.tiles)), n), fused)
+        loss = map_loss(fused, blocks(region.low_mask, batch.places, n), settings) / n_pixels
+        return loss.item(), torch.autograd.grad(loss, [leaf, *weights], allow_unused=True)
+
+    leaf.grad = torch.zeros_like(leaf)
+    total = _add_up(passes.map(part, [*passes.batches(region), *_places_without_tile(region)]), [leaf, *weights])
+    t2.backward(leaf.grad)  # type: ignore[no-untyped-call]  # torch does not type it
+    return total
+
+
+def tiles_backward(
+    passes: TilePasses, region: RegionTensors, settings: TrainSettings, take_t1: Callable[[Tensor], None]
+) -> float:
+    """Add the gradient of the tiles' focal loss against their own masks to the weights; return the loss.
+
+    `take_t1` is given T1, (k, 1, s/n, s/n), of one micro-batch after the other.
+    """
+    n_pixels, weights = counted(region.tile_masks), passes.weights()
+
+    def part(batch: MicroBatch) -> tuple[float, Gradients, Tensor]:
+        logits = logits_of(passes.model, batch.tiles)
+        loss = focal_sum(logits, batch.masks, settings) / n_pixels
+        gradients = torch.autograd.grad(loss, weights, allow_unused=True)
+        return loss.item(), gradients, downsampled(torch.sigmoid(logits.detach()), region.tiles_per_side)
+
+    def parts() -> Iterator[tuple[float, Gradients]]:
+        for loss, gradients, t1 in passes.map(part, passes.batches(region)):
+            take_t1(t1)
+            yield loss, gradients
+
+    return _add_up(parts(), weights)
+
+
+def constant_t1_backward(model: LesionFPN, region: RegionTensors, t1: Tensor, settings: TrainSettings) -> float:
+    """Add the gradient of the fused loss, through T2 alone, to the weights; return the loss."""
+    t2 = torch.sigmoid(logits_of(model, region.low))
+    loss = map_loss(fused_map(model, region, t1, t2), region.low_mask, settings) / counted(region.low_mask)
+    loss.backward()  # type: ignore[no-untyped-call]  # torch does not type it
+    return loss.item()
+
+
+def _add_up(parts: Iterable[tuple[float, Gradients]], tensors: Sequence[Tensor]) -> float:
+    """Add the parts' gradients to those of the tensors, in the parts' order; the sum of the losses."""
+    total = 0.0
+    for loss, gradients in parts:
+        total += loss
+        for tensor, gradient in zip(tensors, gradients, strict=True):
+            if gradient is not None:
+                tensor.grad = gradient if tensor.grad is None else tensor.grad.add_(gradient)
+        del gradients  # not to be held while the next ones are made
+    return total
+
+
+def _places_without_tile(region: RegionTensors) -> list[MicroBatch]:
+    n = region.tiles_per_side
+    alone = [(row, column) for row in range(n) for column in range(n) if (row, column) not in region.row_col]
+    return [MicroBatch(alone, region.tiles[:0], region.tile_masks[:0])] if alone else []
+
+
+def blocks(image: Tensor, places: Places, n: int) -> Tensor:
+    """The blocks of a (1, C, s, s) map that tiles at (row, column) of an n×n region cover; (k, C, s/n, s/n)."""
+    side = image.shape[-1] // n
+    return torch.cat([image[..., r * side : (r + 1) * side, c * side : (c + 1) * side] for r, c in places])
+
+
+@torch.no_grad()
+def settle_statistics(model: LesionFPN, low_images: Iterable[NDArray[np.uint8]]) -> None:
+    """Set trainable batch norm's running statistics to their mean over the low views of all regions.
+
+    Running averages at batch 1 follow the last few regions and lag behind the weights (PreciseBN: Wu & Johnson,
+    arXiv:2105.07576, §3). Frozen and group norm have none.
+    """
+    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # the plain mean of all batches
+    model.train()
+    for low_image in low_images if norms else ():
+        logits_of(model, as_images(low_image[None]).to(model.mean.device))

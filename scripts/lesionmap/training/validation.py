@@ -1,0 +1,68 @@
+"""How good the network is on the validation slides, after each epoch."""
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lesionmap.maps.probability import LEVELS, as_levels
+from lesionmap.metrics.pixels import Histograms, best_threshold, binary_metrics
+from lesionmap.network.forward import logits_of
+from lesionmap.network.region_pass import RegionTensors, TilePasses, fused_map, stitched, tile_maps
+from lesionmap.training.augmentation import Draw
+from lesionmap.training.checkpoint import Row
+from lesionmap.training.dataset import RegionFeed
+from lesionmap.training.loss import NonFiniteLossError, counted, focal_sum, map_loss
+from lesionmap.training.process_group import ALONE, Ranks
+from lesionmap.training.settings import TrainSettings
+
+UNTURNED = Draw()
+
+
+@torch.no_grad()
+def validate(feed: RegionFeed, passes: TilePasses, settings: TrainSettings, ranks: Ranks = ALONE) -> Row:
+    """Loss, Dice, AUROC and best threshold of each of the schedule's views, against the mask of the low view.
+
+    The model must be in evaluation mode. Several processes share the regions out; each gets the figures of all.
+
+    Raises
+    ------
+    NonFiniteLossError
+        If the last update has spoilt the weights.
+    """
+    seen = {view: Histograms.empty() for view in settings.views}
+    losses, n_pixels = dict.fromkeys(settings.views, 0.0), 0
+    for region in feed.tensors((number, UNTURNED) for number in range(ranks.rank, len(feed.regions), ranks.count)):
+        passes.pause_point()
+        n_pixels += counted(region.low_mask)
+        for view, loss, probability in _views(passes, region, settings):
+            if not math.isfinite(loss):
+                raise NonFiniteLossError(region)
+            losses[view] += loss
+            levels = as_levels(probability[0, 0].cpu().numpy())
+            seen[view] += Histograms.of(levels, region.low_mask[0, 0].cpu().numpy())
+    row: Row = {}
+    for view, histograms in seen.items():
+        n_all, loss, *counts = ranks.summed([n_pixels, losses[view], *histograms.counts.ravel().tolist()])
+        histograms = Histograms(np.array(counts, dtype=np.int64).reshape(-1, LEVELS))
+        figures = binary_metrics(histograms, threshold=0.5)
+        row |= {f"val_{view}_loss": loss / max(1, n_all)}
+        row |= {f"val_{view}_dice": figures["dice"], f"val_{view}_auroc": figures["auroc"]}
+        row |= {f"val_{view}_threshold": best_threshold(histograms)}
+    return row
+
+
+def _views(passes: TilePasses, region: RegionTensors, settings: TrainSettings) -> Iterator[tuple[str, float, Tensor]]:
+    """Name, focal loss (a sum over pixels) and probability map, (1, 1, s, s), of each view."""
+    if "high" in settings.views:
+        t1 = stitched(tile_maps(passes, region), region, region.low_mask.float())
+        yield "high", map_loss(t1, region.low_mask, settings).item(), t1
+        return
+    logits = logits_of(passes.model, region.low)
+    t2 = torch.sigmoid(logits)
+    yield "low", focal_sum(logits, region.low_mask, settings).item(), t2
+    if "fused" in settings.views:
+        fused = fused_map(passes.model, region, tile_maps(passes, region), t2)
+        yield "fused", map_loss(fused, region.low_mask, settings).item(), fused

@@ -1,0 +1,3 @@
+"""Which LesionMap this is."""
+
+VERSION = "0.1.0"

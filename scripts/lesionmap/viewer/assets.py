@@ -1,0 +1,37 @@
+"""The viewer of the slides' pages: Leaflet and our glue around it, which all pages share."""
+
+import shutil
+from importlib.resources import as_file, files
+from pathlib import Path
+
+import numpy as np
+from matplotlib import colormaps
+from numpy.typing import NDArray
+
+TEMPLATES = Path(__file__).parent / "templates/assets"
+LEAFLET = ("leaflet.js", "leaflet.css")
+BOTH_WAYS = 0.25  # of a level: some browsers round the values of a table to levels, some cut them off
+COLOURS = "viridis"  # told apart by colour-blind readers, and seen on pink and purple
+
+
+def write_viewer(folder: Path) -> None:
+    """Put the viewer's scripts and styles into a folder."""
+    with as_file(files("xstatic.pkg.leaflet") / "data") as leaflet:
+        for path in (*(leaflet / name for name in LEAFLET), *TEMPLATES.iterdir()):
+            shutil.copyfile(path, folder / path.name)
+
+
+def colour_tables() -> dict[str, str]:
+    """The colour of each of the 256 levels of probability: red, green and blue, 0–1, as tables of an SVG filter."""
+    columns = (_colours(256) + BOTH_WAYS).clip(0, 255).T / 255
+    return {channel: " ".join(f"{part:.5g}" for part in column) for channel, column in zip("RGB", columns, strict=True)}
+
+
+def colour_stops() -> str:
+    """The same colours as the stops of a CSS gradient."""
+    return ", ".join("rgb({:.0f} {:.0f} {:.0f})".format(*colour) for colour in _colours(9))
+
+
+def _colours(n: int) -> NDArray[np.float64]:
+    """Colours from probability 0 to 1, (n, 3), whole numbers up to 255."""
+    return np.round(colormaps[COLOURS](np.linspace(0, 1, n))[:, :3] * 255)

@@ -1,0 +1,76 @@
+"""Tiles of a slide's lesion probability for the deep-zoom view, as grey PNG."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from lesionmap.geometry.resampling import block_max
+from lesionmap.maps.ome_tiff import MapFile
+from lesionmap.maps.on_disk import strips
+from lesionmap.maps.probability import LEVELS
+from lesionmap.viewer.pyramid import Tile, ZoomLadder, nearest, through_zooms
+
+
+def cut_probability(mapped: MapFile, mpp: float, ladder: ZoomLadder, folder: Path) -> tuple[int, list[Tile]]:
+    """Write the tiles of a map as ``<zoom>/<column>_<row>.png``, without those that are 0 all over.
+
+    The finest zoom is no coarser than the map. Each of its pixels has the value of the map's pixel that its centre
+    lies in; no value is interpolated. A pixel of a coarser zoom has the largest value of the four that it is made of,
+    so that nothing vanishes in an overview.
+
+    Parameters
+    ----------
+    mapped : MapFile
+        Probability × 255.
+    mpp : float
+        µm/px of level 0.
+    ladder : ZoomLadder
+    folder : Path
+
+    Returns
+    -------
+    zoom : int
+        The finest.
+    tiles : list of Tile
+        Those written.
+    """
+    per_map_px = mapped.mpp / mpp
+    zoom, side = ladder.zoom_of(per_map_px), ladder.tile_px
+    written: list[Tile] = []
+
+    def write(level: int, row: int, pixels: NDArray[np.uint8]) -> None:
+        for column in range(pixels.shape[1] // side):
+            tile = pixels[:, column * side : (column + 1) * side]
+            if tile.any():
+                _write_png(folder / f"{level}/{column}_{row}.png", tile)
+                written.append((level, column, row))
+
+    through_zooms(_rows(mapped, per_map_px, ladder, zoom), zoom, side, block_max, 0, write)
+    return zoom, written
+
+
+def _rows(mapped: MapFile, per_map_px: float, ladder: ZoomLadder, zoom: int) -> Iterator[NDArray[np.uint8]]:
+    (height, width), side, scale = mapped.shape, ladder.tile_px, ladder.scale(zoom)
+    columns, rows = ladder.grid(zoom)
+    x = nearest(columns * side, 0, scale, per_map_px, width)
+    for row in range(rows):
+        y = nearest(side, row * side, scale, per_map_px, height)
+        pixels = np.zeros((side, columns * side), dtype=np.uint8)
+        pixels[: len(y), : len(x)] = mapped.rows(slice(int(y[0]), int(y[-1]) + 1))[(y - y[0])[:, None], x]
+        yield pixels
+
+
+def _write_png(path: Path, tile: NDArray[np.uint8]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(tile).save(path, format="PNG")
+
+
+def level_counts(mapped: MapFile) -> NDArray[np.int64]:
+    """How many of a map's pixels have each level, (256,)."""
+    counts = np.zeros(LEVELS, dtype=np.int64)
+    for part in strips(mapped.shape[0]):
+        counts += np.bincount(mapped.rows(part).ravel(), minlength=LEVELS)
+    return counts

@@ -1,0 +1,202 @@
+"""A slide's deep-zoom view: tiles of its picture and of its lesion probability, and what the viewer must know."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import shapely
+from shapely.geometry import mapping, shape
+from shapely.geometry.base import BaseGeometry
+
+from lesionmap.annotations.classes import CLASS_NAMES
+from lesionmap.files.atomic import folder_written_whole
+from lesionmap.files.records import read_json, write_text
+from lesionmap.jobs.quarantine import quarantined
+from lesionmap.maps.ome_tiff import MapFile
+from lesionmap.maps.probability import first_positive_level
+from lesionmap.slides.slide import Slide, SlideInfo
+from lesionmap.tissue.mask import TissueMask
+from lesionmap.viewer.probability_tiles import cut_probability, level_counts
+from lesionmap.viewer.pyramid import Tile, ZoomLadder, detail_tiles, runs, with_ancestors
+from lesionmap.viewer.slide_tiles import Content, SlideCutter, glass_colour
+
+TILE_PX = 512
+OVERVIEW_MPP = 2.5  # what the whole slide is shown at, at least
+LESIONS, ALL = "lesions", "all"  # what is shown in full resolution
+MARGIN_UM = 100.0  # around a lesion
+MOST_DETAIL_TILES = 1000  # of the native zoom; they and their coarser ones take about 90 MB
+MOST_OUTLINES, MOST_POINTS = 5000, 500_000  # of one kind; of more the browser is busy for half a second at each zoom
+LESION = "lesion"
+DATA = "view.js"
+
+
+@dataclass(frozen=True)
+class ViewedFiles:
+    """What a view shows beside the slide: paths of its tissue, probability map, lesions and canonical annotation."""
+
+    tissue: str
+    probability: str
+    outlines: str
+    annotation: str | None
+
+
+@dataclass(frozen=True)
+class Outline:
+    """A polygon in level-0 pixels; `name` is a lesion's own, or the class of an annotation as its file has it."""
+
+    name: str
+    polygon: BaseGeometry
+    area: float
+
+    @property
+    def rings(self) -> list[list[int]]:
+        """Edge and holes, each as x, y, x, y, … without the first point once more."""
+        rings = mapping(self.polygon)["coordinates"]
+        return [np.rint(ring[:-1]).astype(int).ravel().tolist() for ring in rings]
+
+
+def cut_view(
+    info: SlideInfo, files: ViewedFiles, folder: str, detail: str, provenance: dict[str, Any], *, threads: int
+) -> None:
+    """Write the folder of one slide's view, whole or not at all.
+
+    Parameters
+    ----------
+    info : SlideInfo
+    files : ViewedFiles
+        An annotation that is in quarantine is left out.
+    folder : str
+        ``slide/<zoom>/<column>_<row>.jpg``, ``probability/<zoom>/<column>_<row>.png`` and ``view.js``.
+    detail : str
+        What is shown in full resolution: ``lesions``, ``all`` or ``none``; all of the slide is shown at
+        `OVERVIEW_MPP`.
+    provenance : dict
+    threads : int
+        CPU cores to use; the files do not depend on it.
+
+    Raises
+    ------
+    SlideError
+        If the slide cannot be opened; parts that cannot be read are left empty.
+    """
+    ladder = ZoomLadder(info.size_lv0, TILE_PX)
+    content = read_json(files.outlines)
+    predicted = _predicted(content["features"], info)
+    annotated = _annotated(files.annotation)
+    facts = {
+        "slide": info.slide,
+        "size": info.size_lv0,
+        "mpp": info.mpp,
+        "native": ladder.native,
+        "tile_px": TILE_PX,
+        "predicted": {"n": len(predicted), "outlines": _drawn(predicted)},
+        "annotated": [_class_facts(name, outlines) for name, outlines in annotated.items()],
+        "provenance": provenance,
+    }
+    lesions = sorted([*predicted, *annotated.get(LESION, [])], key=lambda outline: outline.area, reverse=True)
+    with folder_written_whole(folder) as draft:
+        facts |= _cut_slide(info, files.tissue, lesions, draft / "slide", detail, threads)
+        facts["probability"] = _cut_probability(files.probability, content["threshold"], info, draft / "probability")
+        write_text(draft / DATA, f"window.lesionmapView = {as_script(facts)};\n")
+
+
+def as_script(content: Any) -> str:
+    """JSON that ends neither a script nor a line, whatever its texts are."""
+    text = json.dumps(content, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def _predicted(features: Sequence[dict[str, Any]], info: SlideInfo) -> list[Outline]:
+    """A map's lesions, largest first, as the report lists them; their file is relative to the bounds' corner."""
+    corner = np.array(info.bounds_xy_lv0)
+    ordered = sorted(features, key=lambda feature: feature["properties"]["measurements"]["Area mm^2"], reverse=True)
+    polygons = [shapely.transform(shape(feature["geometry"]), lambda xy: xy + corner) for feature in ordered]
+    return [
+        Outline(feature["properties"]["name"], polygon, polygon.area)
+        for feature, polygon in zip(ordered, polygons, strict=True)
+    ]
+
+
+def _annotated(path: str | None) -> dict[str, list[Outline]]:
+    """The annotation's outlines by class, largest first."""
+    if path is None or quarantined(path):
+        return {}
+    found: dict[str, list[Outline]] = {name: [] for name in CLASS_NAMES}
+    for feature in read_json(path)["features"]:
+        polygon = shape(feature["geometry"])
+        found[feature["properties"]["class"]].append(Outline(feature["properties"]["name"], polygon, polygon.area))
+    return {name: sorted(some, key=lambda outline: outline.area, reverse=True) for name, some in found.items() if some}
+
+
+def _drawn(outlines: Sequence[Outline]) -> list[dict[str, Any]]:
+    """The largest of some outlines, at least one, as the viewer draws them."""
+    points = np.cumsum([shapely.get_num_coordinates(outline.polygon) for outline in outlines])
+    most = min(MOST_OUTLINES, max(1, int(np.searchsorted(points, MOST_POINTS, side="right"))))
+    return [{"name": outline.name, "rings": outline.rings} for outline in outlines[:most]]
+
+
+def _class_facts(name: str, outlines: list[Outline]) -> dict[str, Any]:
+    return {
+        "class": name,
+        "names": sorted({outline.name for outline in outlines}),
+        "n": len(outlines),
+        "outlines": _drawn(outlines),
+    }
+
+
+def _cut_slide(
+    info: SlideInfo, tissue: str, lesions: Sequence[Outline], folder: Path, detail: str, threads: int
+) -> dict[str, Any]:
+    ladder = ZoomLadder(info.size_lv0, TILE_PX)
+    base = ladder.zoom_of(OVERVIEW_MPP / info.mpp)
+    with Slide(info, "cut_view") as slide:
+        glass = glass_colour(slide, TissueMask(tissue, info))
+        cutter = SlideCutter(slide, ladder, glass, folder, threads)
+        content = cutter.whole(base)
+        wanted, without = _wanted(detail if base < ladder.native else ALL, content, lesions, info)
+        cutter.details(tile for tile in with_ancestors(wanted, base + 1) if tile[0] > base and tile in content)
+    return {
+        "background": "#{:02x}{:02x}{:02x}".format(*glass),
+        "home": _home(content, ladder),
+        "picture": {"base": base, "tiles": runs(cutter.cut.tiles), "damaged": cutter.cut.damaged},
+        "detail": {"mode": detail, "lesions": len(lesions), "without": without},
+    }
+
+
+def _wanted(detail: str, content: Content, lesions: Sequence[Outline], info: SlideInfo) -> tuple[set[Tile], int]:
+    """The tiles of the native zoom that are shown, and how many lesions are not, or not wholly, among them."""
+    ladder = ZoomLadder(info.size_lv0, TILE_PX)
+    if detail == LESIONS:
+        polygons = [outline.polygon for outline in lesions]
+        chosen, whole = detail_tiles(polygons, ladder, MARGIN_UM / info.mpp, MOST_DETAIL_TILES)
+        return chosen, whole.count(False)
+    if detail == ALL:
+        return {(content.native, int(column), int(row)) for row, column in np.argwhere(content.flags)}, 0
+    return set(), len(lesions)
+
+
+def _home(content: Content, ladder: ZoomLadder) -> list[int]:
+    """Left, top, right and bottom of all that is not glass; of the whole slide if nothing else is there."""
+    width, height = ladder.size_lv0
+    y, x = np.nonzero(content.flags)
+    if not len(x):
+        return [0, 0, width, height]
+    side = ladder.tile_px
+    right, bottom = min(width, int(x.max() + 1) * side), min(height, int(y.max() + 1) * side)
+    return [int(x.min()) * side, int(y.min()) * side, right, bottom]
+
+
+def _cut_probability(path: str, threshold: float, info: SlideInfo, folder: Path) -> dict[str, Any]:
+    with MapFile(path) as mapped:
+        zoom, tiles = cut_probability(mapped, info.mpp, ZoomLadder(info.size_lv0, TILE_PX), folder)
+        return {
+            "zoom": zoom,
+            "tiles": runs(tiles),
+            "threshold": threshold,
+            "first_level": first_positive_level(threshold),
+            "counts": level_counts(mapped).tolist(),
+            "pixel_mm2": mapped.mpp**2 / 1e6,
+        }

@@ -1,0 +1,138 @@
+"""A slide's maps held against its annotation: pixels, areas, lesions, detections, however many strips there are."""
+
+import numpy as np
+import pytest
+from lesionmap.evaluation import evaluate as evaluation
+from lesionmap.evaluation.evaluate import EvaluatedFiles, Role, evaluate_slide
+from lesionmap.files.records import read_json, write_json
+from lesionmap.geometry.resampling import block_max, block_mean
+from lesionmap.maps.ome_tiff import MapNotes, write_map
+from lesionmap.metrics.pixels import Histograms, binary_metrics
+from pyramids import info_of, write_tiff
+from shapely.geometry import box, mapping
+from tifffile import imwrite
+
+MPP = 2.5
+SCALE = 5  # of a slide of 0.5 µm/px
+HEIGHT, WIDTH = 300, 240
+
+
+@pytest.fixture(scope="module")
+def info(tmp_path_factory):
+    shape = HEIGHT * SCALE, WIDTH * SCALE, 3
+    return info_of(write_tiff(tmp_path_factory.mktemp("slide") / "s.tif", np.zeros(shape, np.uint8)), mpp=0.5)
+
+
+def outline(label, rows, columns):
+    """A box of map pixels as an annotation."""
+    corners = [SCALE * length for length in (columns.start, rows.start, columns.stop, rows.stop)]
+    return {"type": "Feature", "properties": {"class": label}, "geometry": mapping(box(*corners))}
+
+
+BIG = slice(20, 140), slice(20, 140)  # 300 µm each way
+FAR = slice(200, 290), slice(100, 200)
+FAT = slice(160, 190), slice(20, 220)
+OUTLINES = [outline("lesion", *BIG), outline("lesion", *FAR), outline("fat", *FAT)]
+
+
+@pytest.fixture
+def evaluated(tmp_path, info):
+    def evaluate(levels, *, marked=None, tissue=None, unreadable=(), outlines=OUTLINES):
+        tissue = np.ones(levels.shape, bool) if tissue is None else tissue
+        marked = levels >= 128 if marked is None else marked
+        files = EvaluatedFiles(*(str(tmp_path / name) for name in ("p.tif", "l.tif", "t.tif", "a.geojson")))
+        facts = {"threshold": 0.5, "unreadable": [[SCALE * length for length in box] for box in unreadable]}
+        write_map(files.probability, levels, MapNotes("s", "p", MPP, facts), block_mean)
+        write_map(files.lesions, marked, MapNotes("s", "l", MPP, facts), block_max)
+        imwrite(files.tissue, tissue.astype(np.uint8) * 255)
+        write_json(files.annotation, {"type": "FeatureCollection", "features": list(outlines)})
+        role = Role(split="test", patient="p 1")
+        evaluate_slide(info, files, str(tmp_path / "m.json"), role=role, provenance={"code": "abc"})
+        return read_json(tmp_path / "m.json")
+
+    return evaluate
+
+
+@pytest.fixture
+def levels():
+    """The large lesion is found and something in the fat; the other lesion is seen but not called."""
+    levels = np.random.default_rng(0).integers(0, 100, (HEIGHT, WIDTH)).astype(np.uint8)
+    levels[BIG[0], 30:150] = 180
+    levels[50, 60] = 230
+    levels[170:175, 50:60] = 200
+    levels[250, 150] = 120
+    return levels
+
+
+def class_mask():
+    mask = np.zeros((HEIGHT, WIDTH), np.uint8)
+    mask[BIG], mask[FAR], mask[FAT] = 1, 1, 3
+    return mask
+
+
+def test_pixels_areas_lesions_and_detections(evaluated, levels):
+    record = evaluated(levels)
+    assert (record["slide"], record["split"], record["patient"]) == ("s1", "test", "p 1")
+    counts = Histograms.of(levels, class_mask())
+    assert record["histograms"] == counts.counts.tolist()
+    assert record["metrics"] == binary_metrics(counts, 0.5)
+    assert record["undefined"] == {"false_positive_rate_vessel": "no pixel of vessel"}
+    pixel_mm2 = MPP**2 / 1e6
+    assert record["annotated_mm2"] == pytest.approx((120 * 120 + 90 * 100) * pixel_mm2)
+    assert record["marked_mm2"] == pytest.approx((120 * 120 + 50) * pixel_mm2)
+    big, far = sorted(record["lesions"], key=lambda lesion: -lesion["area_mm2"])
+    assert big == {
+        "area_mm2": pytest.approx(0.09),
+        "extent_um": pytest.approx(300 * 2**0.5, abs=1e-3),
+        "pixels": 120 * 120,
+        "marked_pixels": 120 * 110,
+        "peak_level": 230,
+        "hit_level": 230,
+    }
+    assert (far["pixels"], far["marked_pixels"], far["peak_level"], far["hit_level"]) == (9000, 0, 120, None)
+    assert np.flatnonzero(record["false_levels"]).tolist() == [200]
+
+
+def test_a_detection_just_beside_an_outline_is_in_it_and_one_farther_off_is_not(evaluated):
+    levels = np.zeros((HEIGHT, WIDTH), np.uint8)
+    levels[60, 154] = 150  # its centre is 36.25 µm from the outline
+    levels[80, 155] = 210  # 38.75 µm
+    record = evaluated(levels, outlines=OUTLINES[:1])
+    assert record["lesions"][0]["hit_level"] == 150
+    assert record["lesions"][0]["marked_pixels"] == 0
+    assert np.flatnonzero(record["false_levels"]).tolist() == [210]
+
+
+def test_the_lesions_are_those_of_the_lesion_map_and_the_pixels_those_of_the_probability(evaluated, levels):
+    tidied = np.zeros(levels.shape, bool)
+    tidied[BIG] = True
+    record = evaluated(levels, marked=tidied)
+    assert record["metrics"] == binary_metrics(Histograms.of(levels, class_mask()), 0.5)
+    assert not any(record["false_levels"])
+    assert record["marked_mm2"] == pytest.approx(120 * 120 * MPP**2 / 1e6)
+
+
+def test_outside_tissue_only_what_is_annotated_counts_and_what_is_unreadable_never(evaluated, levels):
+    tissue = np.zeros(levels.shape, bool)
+    record = evaluated(levels, tissue=tissue, unreadable=[(0, 0, WIDTH, 100)])
+    mask = class_mask()
+    mask[mask == 0] = 255
+    mask[:100] = 255
+    assert record["histograms"] == Histograms.of(levels, mask).counts.tolist()
+    assert record["marked_mm2"] == pytest.approx((40 * 110 + 50) * MPP**2 / 1e6)
+    assert sorted(lesion["hit_level"] or 0 for lesion in record["lesions"]) == [0, 180]  # its 230 is not seen
+
+
+@pytest.mark.parametrize("rows", [1, 37, 1000])
+def test_strips_of_any_height_give_the_same(evaluated, levels, monkeypatch, rows):
+    whole = evaluated(levels)
+    monkeypatch.setattr(evaluation, "ROWS_AT_ONCE", rows)
+    assert evaluated(levels) == whole
+
+
+def test_a_slide_without_lesion_says_why_figures_are_undefined(evaluated, levels):
+    record = evaluated(levels, outlines=[])
+    assert record["lesions"] == []
+    assert record["undefined"]["dice"] == record["undefined"]["auroc"] == "no lesion is annotated"
+    assert record["metrics"]["specificity"] > 0.5
+    assert sorted(np.flatnonzero(record["false_levels"])) == [200, 230]

@@ -1,0 +1,76 @@
+"""Several models on the same slides."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from evaluated import random_slide, record_of
+from lesionmap.errors import ModelError
+from lesionmap.evaluation.model_comparison import compare_models
+from lesionmap.files.records import write_json
+from lesionmap.metrics.bootstrap import Bootstrap
+from lesionmap.metrics.cohort import SlideTable, with_intervals
+
+BOOTSTRAP = Bootstrap(draws=1000, seed=0)
+SLIDES = [random_slide(seed, has_lesion=seed % 4 > 0) for seed in range(12)]
+OURS = [record_of(f"s{n}", *slide) for n, slide in enumerate(SLIDES)]
+WEAKER = [record_of(f"s{n}", np.maximum(levels, 10) - 10, mask) for n, (levels, mask) in enumerate(SLIDES)]
+
+
+@pytest.fixture
+def compared(tmp_path):
+    def compare(ours, **others):
+        for name, records in {"ours": ours, **others}.items():
+            for record in records:
+                write_json(tmp_path / name / f"{record['slide']}.json", record)
+        own = [str(tmp_path / "ours" / f"{record['slide']}.json") for record in ours]
+        folders = {name: str(tmp_path / name) for name in others}
+        compare_models(own, folders, str(tmp_path / "models.tsv"), BOOTSTRAP, 200)
+        return pd.read_csv(tmp_path / "models.tsv", sep="\t").set_index(["figure", "model"])
+
+    return compare
+
+
+def test_each_model_has_its_figures_and_its_difference(compared):
+    table = compared(OURS, weaker=WEAKER)
+    expected = with_intervals(SlideTable.of(WEAKER, 200), BOOTSTRAP)["dice"]
+    row, own = table.loc[("dice", "weaker")], table.loc[("dice", "this run")]
+    for key in ("value", "low", "high"):
+        assert row[key] == pytest.approx(expected[key], abs=1e-6)
+    assert row["difference"] == pytest.approx(row["value"] - own["value"], abs=2e-6)
+    assert np.isnan(own["difference"])
+    assert (row["slides"], row["patients"], row["split"]) == (9, 9, "test")
+
+
+def test_differences_are_of_the_same_patients(compared):
+    row = compared(OURS, weaker=WEAKER).loc[("dice", "weaker")]
+    assert row["difference_low"] <= row["difference"] <= row["difference_high"]
+    assert row["difference_high"] - row["difference_low"] < (row["high"] - row["low"]) / 2
+    same = compared(OURS, same=OURS).loc[("dice", "same")]
+    assert same["difference"] == 0
+    assert same[["difference_low", "difference_high"]].isna().all()  # of equal draws
+
+
+def test_only_slides_of_equal_content_and_split_are_compared(compared):
+    moved = [WEAKER[0] | {"split": "val"}, WEAKER[1] | {"provenance": {"identity": "another"}}, *WEAKER[2:]]
+    table = compared(OURS, moved=[*moved, record_of("unknown", *SLIDES[0])])
+    assert table.loc[("brier", "moved"), "slides"] == table.loc[("brier", "this run"), "slides"] == 10
+
+
+def test_patients_are_those_of_this_run(compared):
+    ours = [record | {"patient": f"p{n // 2}"} for n, record in enumerate(OURS)]
+    assert compared(ours, weaker=WEAKER).loc[("brier", "weaker"), "patients"] == 6
+
+
+def test_a_model_without_a_common_slide_is_an_error(compared):
+    with pytest.raises(ModelError, match=r"evaluation\.compare names .*other for other, which has none"):
+        compared(OURS, other=[record_of("elsewhere", *SLIDES[0])])
+
+
+def test_records_of_another_version_are_not_compared(compared):
+    older = [{key: value for key, value in record.items() if key != "false_levels"} for record in WEAKER]
+    with pytest.raises(ModelError, match="as this version evaluates them"):
+        compared(OURS, older=older)
+
+
+def test_no_other_model_gives_an_empty_table(compared):
+    assert compared(OURS).empty

@@ -1,0 +1,205 @@
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+import torch
+from lesionmap.inference.sliding_window import PassSettings, TableOnDevice, gather, map_slide
+from lesionmap.network.forward import logits_of
+from lesionmap.network.model import LesionFPN, ModelSettings
+from lesionmap.slides.slide import Slide
+from lesionmap.stain.table import StainMatch, apply_table, stain_table
+from lesionmap.tissue.mask import TissueMask
+from pyramids import info_of, write_tiff
+from stained import CAMELYON, HE, OTHER_HE, PROFILE, profile
+
+SHAPES = [(3,), (0, 3), (5, 7, 3), (2, 5, 7, 3)]
+
+
+@pytest.fixture(scope="module")
+def table():
+    return stain_table(CAMELYON, HE * 1.5)
+
+
+def images(shape):
+    return np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_on_a_cpu_it_is_apply_table(table, shape):
+    found = TableOnDevice(table, torch.device("cpu")).normalised(images(shape))
+    assert found.dtype == torch.uint8
+    np.testing.assert_array_equal(found.numpy(), apply_table(table, images(shape)), strict=True)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_the_gather_is_apply_table(table, shape):
+    found = gather(torch.from_numpy(table), torch.from_numpy(images(shape)))
+    np.testing.assert_array_equal(found.numpy(), apply_table(table, images(shape)), strict=True)
+
+
+def test_the_gather_reads_views(table):
+    whole = torch.from_numpy(images((2, 3, 8, 9)))
+    view = whole.permute(0, 2, 3, 1)[:, ::2]
+    found = gather(torch.from_numpy(table), view)
+    np.testing.assert_array_equal(found.numpy(), apply_table(table, view.numpy()), strict=True)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+@pytest.mark.parametrize("shape", [*SHAPES, (1024, 1024, 16, 3)])
+def test_on_a_gpu_it_is_apply_table(table, shape):
+    found = TableOnDevice(table, torch.device("cuda")).normalised(images(shape))
+    assert (found.dtype, found.device.type) == (torch.uint8, "cuda")
+    np.testing.assert_array_equal(found.cpu().numpy(), apply_table(table, images(shape)), strict=True)
+
+
+STAIN = StainMatch(PROFILE, profile(OTHER_HE), (0.8, 1.1))
+TABLE = STAIN.table()
+SETTINGS = PassSettings(2.5, tile_px=32, overlap_px=0, flips=False, batch_size=3, max_unreadable_fraction=0.0)
+
+
+class Pointwise(torch.nn.Module):
+    """A network without context, so that the map must be what each pixel alone gives."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(1))
+
+    def forward(self, images):
+        return (128.0 - images[:, :1].float()) / 40
+
+
+def slide_of(folder, size_px, factors):
+    """A slide at 0.26 µm/px with a smooth asymmetric pattern, and tissue on all of it."""
+    y, x = np.mgrid[: size_px[1], : size_px[0]]
+    red = 128 + 100 * np.sin(x / 90) * np.cos(y / 140 + x / 400)
+    image = np.stack([red, red / 2, red / 3 + 90], axis=2).astype(np.uint8)
+    info = info_of(write_tiff(folder / "s.tif", image, mpp=0.26, factors=factors))
+    tifffile.imwrite(folder / "tissue.tif", np.full((88, 140), 255, dtype=np.uint8))
+    return info, TissueMask(folder / "tissue.tif", info)
+
+
+@pytest.fixture
+def slide(tmp_path):
+    """A slide whose size no tile divides."""
+    return slide_of(tmp_path, (1117, 703), (1, 4))
+
+
+def passed(slide, settings, model, threads=2):
+    info, tissue = slide
+    found = map_slide(info, tissue, STAIN, model, settings, Path(info.path).parent, threads=threads)
+    assert found.unreadable == []
+    return found
+
+
+def mapped(slide, threads=2, model=None, **changes):
+    return passed(slide, replace(SETTINGS, **changes), model or Pointwise(), threads).levels
+
+
+def test_the_stitched_map_is_that_of_the_whole_slide(slide):
+    info = slide[0]
+    found = mapped(slide)
+    width, height = (int(np.ceil(length * 0.26 / 2.5)) for length in info.size_lv0)
+    assert found.shape == (height, width)
+    with Slide(info, "test") as opened:
+        whole = apply_table(TABLE, opened.read((0, 0), (width, height), 2.5))
+    expected = 255 / (1 + np.exp((whole[..., 0] - 128.0) / 40))
+    difference = np.abs(found - expected)
+    assert np.percentile(difference, 99) <= 3  # reading in other boxes rounds a grey level differently
+    assert difference.max() <= 8
+
+
+@pytest.mark.parametrize("options", [{"batch_size": 1}, {"batch_size": 128}, {"threads": 1}, {"threads": 5}])
+def test_batches_and_threads_do_not_change_a_byte(slide, options):
+    np.testing.assert_array_equal(mapped(slide, **options), mapped(slide))
+
+
+def test_tiles_without_tissue_are_left_out(slide, tmp_path):
+    info, _ = slide
+    tissue = np.zeros((88, 140), dtype=np.uint8)
+    tissue[50:, 80:] = 255
+    tifffile.imwrite(tmp_path / "some.tif", tissue)
+    found = mapped((info, TissueMask(tmp_path / "some.tif", info)))
+    assert not found[:32, :64].any()
+    assert found[40:, 70:].any()
+    in_grid = passed((info, TissueMask(tmp_path / "some.tif", info)), SETTINGS, Pointwise())
+    assert (in_grid.n_read, in_grid.n_skipped) == (4, 8)
+
+
+def network():
+    torch.manual_seed(0)
+    model = LesionFPN(ModelSettings("resnet18", "group"))
+    torch.nn.init.normal_(model.head.weight, std=0.1)
+    return model.eval()
+
+
+def naively(slide, model, settings):
+    """Probability of the whole slide in float64, each tile and each of its pixels taken by itself."""
+    info, _ = slide
+    scale, side, overlap = settings.mpp / info.mpp, settings.tile_px, settings.overlap_px
+    width, height = (int(np.ceil(length / scale)) for length in info.size_lv0)
+    total, weight = np.zeros((2, height + 2 * side, width + 2 * side))
+    along = [
+        min(1, np.sin(np.pi / 2 * min(1, (min(i, side - 1 - i) + 0.5) / max(1, overlap))) ** 2) for i in range(side)
+    ]
+    along = np.array(along if overlap else [1] * side)
+    with Slide(info, "test") as opened, torch.no_grad():
+        top = 0
+        while top == 0 or top + overlap < height:
+            left = 0
+            while left == 0 or left + overlap < width:
+                image = apply_table(TABLE, opened.read((left * scale, top * scale), (side, side), settings.mpp))
+                views = [image, image[::-1], image[:, ::-1], image[::-1, ::-1]][: 4 if settings.flips else 1]
+                maps = [
+                    torch.sigmoid(logits_of(model, torch.from_numpy(view.copy()).permute(2, 0, 1)[None]))[0, 0].numpy()
+                    for view in views
+                ]
+                back = [part[::step_y, ::step_x] for part, (step_y, step_x) in zip(maps, TURNS, strict=False)]
+                total[top : top + side, left : left + side] += np.outer(along, along) * np.mean(back, axis=0)
+                weight[top : top + side, left : left + side] += np.outer(along, along)
+                left += side - overlap
+            top += side - overlap
+    return (total[:height, :width] / weight[:height, :width]).clip(0, 1)
+
+
+TURNS = [(1, 1), (-1, 1), (1, -1), (-1, -1)]
+WHOLE, SMALL = ((1117, 703), (1, 4)), ((201, 305), (1,))
+
+
+@pytest.mark.parametrize(
+    ("size_px", "factors", "changes"),
+    [
+        (*WHOLE, {}),
+        (*WHOLE, {"overlap_px": 8}),
+        (*WHOLE, {"overlap_px": 16, "tile_px": 64, "flips": True}),
+        (*WHOLE, {"mpp": 2.2, "tile_px": 64, "overlap_px": 13}),
+        (*SMALL, {}),
+        (*SMALL, {"overlap_px": 8}),
+        (*SMALL, {"tile_px": 64, "overlap_px": 16}),  # one tile, of which the slide fills a part
+    ],
+)
+def test_the_map_is_that_of_a_naive_computation(tmp_path, full_precision, size_px, factors, changes):
+    slide, settings = slide_of(tmp_path, size_px, factors), replace(SETTINGS, **changes)
+    model = network()
+    expected = naively(slide, model, settings)
+    found = passed(slide, settings, model).levels
+    assert found.shape == expected.shape
+    assert np.ptp(found) > 20
+    assert np.abs(found - 255 * expected).max() <= 0.5 + 255e-5  # 1e-5 before it is rounded
+    info, tissue = slide
+    shifted = (replace(info, bounds_xy_lv0=(31, 47)), tissue)
+    np.testing.assert_array_equal(passed(shifted, settings, model).levels, found)
+
+
+def test_overlap_hides_seams_that_are_measured_without_it(slide):
+    model, settings = network(), replace(SETTINGS, mpp=1.0, tile_px=128)
+    seams = [passed(slide, replace(settings, overlap_px=overlap), model).seam_measure for overlap in (0, 32)]
+    assert seams[0] > 5
+    assert seams[1] <= 1.05
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 128])
+def test_batches_of_a_network_do_not_change_a_byte(slide, batch_size):
+    found = mapped(slide, model=network(), batch_size=batch_size, overlap_px=8)
+    np.testing.assert_array_equal(found, mapped(slide, model=network(), overlap_px=8))

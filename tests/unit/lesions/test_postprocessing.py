@@ -1,0 +1,50 @@
+import numpy as np
+import pytest
+from lesionmap.lesions import postprocessing as lesion_mask
+from lesionmap.lesions.postprocessing import Tidying, tidied
+from lesionmap.maps import components
+from lesionmap.maps.components import drop_small
+from lesionmap.maps.on_disk import strips
+from scipy.ndimage import gaussian_filter, label
+
+MPP = 2.5
+
+
+@pytest.fixture(params=[512, 7, 1])
+def lesions(request, monkeypatch):
+    """Blobs and specks that cross strips of some height."""
+    for module in (components, lesion_mask):
+        monkeypatch.setattr(module, "strips", lambda height: strips(height, request.param))
+    noise = np.random.default_rng(0).random((61, 47))
+    return gaussian_filter(noise, 1.5) > 0.51
+
+
+def test_small_lesions_are_dropped_wherever_they_lie(lesions):
+    labels, _ = label(lesions)
+    sizes = np.bincount(labels.ravel())
+    expected = lesions & (sizes[labels] >= 25)
+    assert drop_small(lesions, 25) == (sizes[1:] < 25).sum() > 3
+    np.testing.assert_array_equal(lesions, expected)
+    assert expected.any()
+
+
+def test_lesions_are_smoothed_as_a_whole(lesions, tmp_path):
+    expected = gaussian_filter(lesions.astype(np.float32), 4 / MPP) >= 0.5
+    found, facts = tidied(lesions, Tidying(smoothing_um=4.0, min_lesion_area_um2=0), MPP, tmp_path)
+    np.testing.assert_array_equal(found, expected)
+    assert (found != lesions).any()
+    areas = {"as_found_mm2": lesions.sum(), "smoothed_mm2": found.sum(), "kept_mm2": found.sum()}
+    assert facts == {"dropped": 0} | {name: pytest.approx(n * MPP**2 / 1e6) for name, n in areas.items()}
+
+
+def test_by_default_nothing_changes(lesions, tmp_path):
+    before = lesions.copy()
+    found, facts = tidied(lesions, Tidying(0, 0), MPP, tmp_path)
+    np.testing.assert_array_equal(found, before)
+    assert facts["as_found_mm2"] == facts["kept_mm2"]
+
+
+def test_no_lesion_is_no_trouble(tmp_path):
+    found, facts = tidied(np.zeros((9, 9), dtype=bool), Tidying(5.0, 100.0), MPP, tmp_path)
+    assert not found.any()
+    assert facts == {"as_found_mm2": 0, "smoothed_mm2": 0, "dropped": 0, "kept_mm2": 0}

@@ -1,0 +1,136 @@
+"""Where the lesions of small maps lie, by hand and against scikit-image."""
+
+import numpy as np
+import pytest
+from lesionmap.annotations.masks import Outlines
+from lesionmap.metrics.lesions import AnnotatedLesions, DetectionFinder, Detections
+from scipy.ndimage import binary_fill_holes, distance_transform_edt
+from shapely.geometry import Point, Polygon, box
+from skimage.measure import label
+
+
+def detect(marked, levels, numbers, rows=100):
+    finder = DetectionFinder()
+    for top in range(0, len(marked), rows):
+        part = slice(top, top + rows)
+        finder.add(marked[part], levels[part], numbers[part])
+    return finder.found()
+
+
+def one_by_one(marked, levels, numbers):
+    """Level and annotated lesion of each detection, sorted."""
+    labels, found = label(marked, connectivity=1), []
+    for number in range(1, labels.max() + 1):
+        inside = labels == number
+        peak = levels[inside].max()
+        votes = np.bincount(numbers[inside & (levels == peak)])
+        found.append((int(peak), int(votes.argmax())))
+    return sorted(found)
+
+
+@pytest.mark.parametrize("rows", [1, 7, 100])
+@pytest.mark.parametrize("n_levels", [2, 255])
+def test_against_scikit_image_however_the_map_is_divided(rows, n_levels):
+    rng = np.random.default_rng(n_levels)
+    marked = rng.random((60, 80)) < 0.55
+    levels = rng.integers(0, n_levels, marked.shape).astype(np.uint8)
+    numbers = np.kron(rng.integers(0, 4, (6, 8)), np.ones((10, 10), dtype=int)).astype(np.int32)
+    found = detect(marked, levels, numbers, rows)
+    assert sorted(zip(found.level.tolist(), found.lesion.tolist(), strict=True)) == one_by_one(marked, levels, numbers)
+
+
+def test_a_detection_lies_where_its_probability_is_highest():
+    levels = np.array([[150, 200, 210, 160]], np.uint8)
+    for numbers, expected in (([0, 0, 5, 5], 5), ([5, 5, 0, 5], 0)):
+        found = detect(levels > 0, levels, np.array([numbers], np.int32))
+        assert (found.level.tolist(), found.lesion.tolist()) == ([210], [expected])
+
+
+@pytest.mark.parametrize(("numbers", "expected"), [([0, 7, 7], 7), ([0, 0, 7], 0), ([3, 0, 0], 0), ([0, 2, 5], 0)])
+def test_of_equal_pixels_most_decide_and_of_equally_many_the_outside(numbers, expected):
+    levels = np.array([[255, 255, 255]], np.uint8)
+    assert detect(levels > 0, levels, np.array([numbers], np.int32)).lesion.tolist() == [expected]
+
+
+def test_a_map_that_is_lesion_everywhere_finds_one_lesion_at_most():
+    levels = np.full((10, 10), 255, np.uint8)
+    numbers = np.repeat(np.arange(10, dtype=np.int32), 10).reshape(10, 10)
+    assert len(detect(levels > 0, levels, numbers, rows=3).level) == 1
+
+
+def test_a_second_detection_in_a_lesion_counts_nothing():
+    found = Detections(level=np.array([200, 180, 90, 130]), lesion=np.array([2, 2, 0, 1]))
+    assert found.best_levels(3).tolist() == [130, 200, -1]
+    assert np.flatnonzero(found.false_levels).tolist() == [90]
+
+
+def test_an_empty_map_has_no_detection():
+    empty = np.zeros((4, 5), np.uint8)
+    found = detect(empty > 0, empty, empty.astype(np.int32), rows=2)
+    assert found.level.size == 0
+    assert found.best_levels(2).tolist() == [-1, -1]
+    assert not found.false_levels.any()
+
+
+MPP = 0.5
+UM = 1 / MPP  # level-0 pixels
+
+
+def square(left_um, top_um, side_um=100):
+    return box(left_um * UM, top_um * UM, (left_um + side_um) * UM, (top_um + side_um) * UM)
+
+
+@pytest.mark.parametrize(("gap_um", "lesions"), [(70, 1), (80, 2)])
+def test_outlines_nearer_than_75_um_are_one_lesion(gap_um, lesions):
+    found = AnnotatedLesions.of([square(0, 0), square(100 + gap_um, 0)], MPP)
+    assert len(found.area_mm2) == lesions
+    assert found.area_mm2.sum() == pytest.approx(2 * 0.01)
+
+
+def test_area_and_extent_are_without_the_margin():
+    found = AnnotatedLesions.of([square(300, 200), square(300, 310)], MPP)
+    assert found.area_mm2 == pytest.approx([0.02])
+    assert found.extent_um == pytest.approx([np.hypot(100, 210)])
+
+
+def test_a_spared_island_and_what_lies_in_it_belong_to_the_lesion():
+    ring = Polygon(square(0, 0, 1000).exterior, [square(100, 100, 800).exterior])
+    found = AnnotatedLesions.of([square(450, 450), ring], MPP)
+    assert found.area_mm2 == pytest.approx([1 - 0.64 + 0.01])
+    assert set(np.unique(found.reaches.drawn((0, 0), (200, 200), 10.0, "int32"))) == {1}
+
+
+def test_lesions_reach_37_5_um_beyond_their_outlines():
+    found = AnnotatedLesions.of([square(200, 200), square(800, 200)], MPP)
+    drawn = found.reaches.drawn((0, 0), (1000, 500), UM, "int32")  # 1 µm/px
+    assert drawn[250, 163:337].all()
+    assert not drawn[250, [161, 338]].any()
+    assert drawn[250, 250] != drawn[250, 850]
+
+
+@pytest.mark.parametrize("seed", [0, 1, 4])  # of 3, two lesions are 75.5 µm apart: there a pixel decides
+def test_against_the_challenges_own_way_on_a_mask(seed):
+    """Distance to the mask, holes filled, 8-connected labels; it differs at the rim, by what a pixel is."""
+    rng = np.random.default_rng(seed)
+    rings = [Point(*rng.uniform(200, 1800, 2)).buffer(radius) for radius in rng.uniform(20, 220, 25)]
+    outlines = [ring.difference(ring.buffer(-0.3 * np.sqrt(ring.area))) for ring in rings]
+    found = AnnotatedLesions.of(outlines, MPP)
+    place = (0, 0), (1000, 1000), UM  # 1 µm/px
+    mask = Outlines(outlines, [1] * len(outlines)).drawn(*place)
+    theirs = label(binary_fill_holes(distance_transform_edt(1 - mask) < 37.5), connectivity=2)
+    ours = found.reaches.drawn(*place, "int32")
+    assert theirs.max() == len(found.area_mm2) > 1
+    assert ((ours > 0) != (theirs > 0)).sum() < 0.02 * (theirs > 0).sum()
+    both = (ours > 0) & (theirs > 0)
+    assert len(np.unique(np.stack([ours[both], theirs[both]]), axis=1).T) == theirs.max()  # one to one
+
+
+def test_overlapping_outlines_count_once():
+    disc = Point(1000, 1000).buffer(200)
+    assert AnnotatedLesions.of([disc, disc], MPP).area_mm2 == pytest.approx([disc.area * MPP**2 / 1e6])
+
+
+def test_without_outlines_there_is_no_lesion():
+    found = AnnotatedLesions.of([], MPP)
+    assert found.area_mm2.size == found.extent_um.size == 0
+    assert not found.reaches.drawn((0, 0), (5, 4), 1.0).any()

@@ -1,0 +1,165 @@
+"""The model card: all that the file says, nothing that it does not, and names cannot break its Markdown."""
+
+import hashlib
+import json
+
+import numpy as np
+import pytest
+from lesionmap.errors import ModelError, SettingsError
+from lesionmap.report.model_card import describe_model, escaped
+from lesionmap.training.publication import training_facts
+from safetensors.numpy import save_file
+
+TILES = {"region_px": 4096, "tile_px": 512, "mpp": 0.25, "codec": "lossless"}
+ORIGIN = {
+    "software": "LesionMap 9",
+    "code": "c0de",
+    "model": {"backbone": "resnet18", "norm": "frozen", "weights": "imagenet"},
+    "train": {"epochs": 50, "leave_out_above": {"blur": 1}},
+    "versions": {"torch": "9.9"},
+}
+EPOCH = {
+    "epoch": 7,
+    "train_low_loss": 0.5,
+    "val_low_loss": 0.012345,
+    "val_low_dice": 0.75,
+    "val_low_auroc": 0.91234,
+    "val_fused_dice": 0.8,
+    "val_fused_auroc": None,
+}
+STAIN = {"basis": [[0.65, 0.7, 0.29], [0.07, 0.99, 0.11]], "p99": [1.5, 1.25], "method": "vahadane"}
+OLD = {"architecture": {"backbone": "resnet50", "norm": "group"}, "provenance": {"software": "LesionMap 0.0"}}
+
+
+@pytest.fixture
+def facts(tmp_path):
+    weights = tmp_path / "resnet18.pth"
+    weights.write_bytes(b"weights")
+    return training_facts(TILES, str(weights), ORIGIN) | {
+        "architecture": {"backbone": "resnet18", "norm": "frozen"},
+        "stain_reference": STAIN,
+        "training_slides": {"train_1": "ab" * 32, "train_2": "cd" * 32},
+        "validation_slides": {"val_1": "ef" * 32},
+        "epoch": EPOCH,
+    }
+
+
+def card(folder, facts, name="CARD.md"):
+    tensors = {"head.weight": np.zeros((1, 64, 1, 1), dtype=np.float32), "head.bias": np.zeros(1, dtype=np.float32)}
+    save_file(tensors, folder / "m.safetensors", metadata={"lesionmap": json.dumps(facts, sort_keys=True)})
+    describe_model(str(folder / "m.safetensors"), str(folder / name))
+    return (folder / name).read_text(encoding="utf-8")
+
+
+def rows(text):
+    """First cell → the other cells of every table row."""
+    cells = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| ")]
+    return {first: others for first, *others in cells}
+
+
+def test_what_training_records_before_its_first_epoch(facts):
+    assert facts["classes"] == {"background": 0, "lesion": 1, "vessel": 2, "fat": 3, "ignore": 255}
+    assert (facts["target"], facts["threshold"]) == ("lesion", 0.5)
+    assert facts["mpp"] == {"high": 0.25, "low": 2.0}
+    assert facts["tiles"] == TILES
+    assert facts["backbone_weights"] == {"file": "resnet18.pth", "sha256": hashlib.sha256(b"weights").hexdigest()}
+    assert facts["provenance"] == ORIGIN
+    assert "Not a diagnostic device" in facts["intended_use"]
+    assert "MIT" in facts["licence"]
+    assert json.loads(json.dumps(facts)) == facts
+
+
+def test_tiles_that_do_not_fit_are_refused():
+    with pytest.raises(SettingsError, match="do not fit"):
+        training_facts(TILES | {"tile_px": 500}, None, ORIGIN)
+
+
+def test_the_card_says_all_that_the_file_does(tmp_path, facts):
+    text = card(tmp_path, facts)
+    table = rows(text)
+    assert "not recorded" not in text
+    assert f"`{hashlib.sha256((tmp_path / 'm.safetensors').read_bytes()).hexdigest()}`" in text
+    assert facts["intended_use"] in text
+    assert facts["licence"] in text
+    assert table["Backbone"] == ["resnet18, normalisation frozen"]
+    assert table["Numbers in the file"] == ["65"]
+    assert table["Backbone started from"] == [
+        f"imagenet: resnet18.pth, SHA-256 {hashlib.sha256(b'weights').hexdigest()[:12]}…"
+    ]
+    assert table["Classes in the masks"] == ["0 background, 1 lesion, 2 vessel, 3 fat, 255 ignore"]
+    assert table["Low-resolution view"] == ["2 µm/px"]
+    assert table["Regions"] == ["4096 px wide at 0.25 µm/px"]
+    assert table["Eosin, optical density R, G, B"] == ["0.07, 0.99, 0.11"]
+    assert table["99th percentiles of both"] == ["1.5, 1.25"]
+    assert table["train\\_2"] == ["cdcdcdcdcdcd…"]
+    assert "Training slides: 2." in text
+    assert "Validation slides: 1." in text
+    assert "      blur: 1\n" in text
+    assert "CN 111784671 A, 2020." in text
+    assert "  path: lesionmap.safetensors" in text
+
+
+def test_figures_on_validation(tmp_path, facts):
+    text = card(tmp_path, facts)
+    assert "Of epoch 7," in text
+    assert rows(text)["low"] == ["0.01235", "0.75", "0.9123"]
+    assert rows(text)["fused"] == ["—", "0.8", "—"]
+    assert "high" not in rows(text)
+    last = card(tmp_path, facts | {"epoch": {"epoch": 50}, "validation_slides": {}})
+    assert "None. The file holds the weights of the last epoch: 50." in last
+    assert "Validation slides: 0." in last
+
+
+def test_random_weights_are_called_so(tmp_path, facts):
+    text = card(tmp_path, facts | {"backbone_weights": training_facts(TILES, None, ORIGIN)["backbone_weights"]})
+    assert rows(text)["Backbone started from"] == ["random weights"]
+
+
+@pytest.mark.parametrize("lacking", ["threshold", "classes", "backbone_weights", "mpp", "validation_slides", "licence"])
+def test_what_an_older_file_lacks_is_not_recorded(tmp_path, facts, lacking):
+    text = card(tmp_path, {key: value for key, value in facts.items() if key != lacking})
+    assert 1 <= text.count("not recorded") <= 2
+
+
+def test_the_oldest_file_has_a_card(tmp_path):
+    text = card(tmp_path, OLD)
+    assert text.count("not recorded") >= 15
+    assert "LesionMap models are for research." in text
+    assert rows(text)["Regions"] == ["not recorded wide at not recorded"]
+    assert "    software: LesionMap 0.0" in text
+
+
+def test_names_from_a_file_cannot_break_the_card(tmp_path, facts):
+    odd = "x|y`<b>*[l](u)\n\n# head"
+    slides = {odd: "ab" * 32}
+    origin = ORIGIN | {"code": "```\n# head\n</details>"}
+    text = card(tmp_path, facts | {"training_slides": slides, "provenance": origin})
+    assert r"| x\|y\`\<b\>\*\[l\](u) \# head | abababababab… |" in text
+    headings = [line for line in text.splitlines() if line.startswith("#")]
+    assert "# head" not in headings
+    assert not [line for line in text.splitlines() if line.startswith("```") and line not in ("```yaml", "```")]
+    assert [line for line in text.splitlines() if "</details>" in line and not line.startswith("    ")] == []
+
+
+def test_a_large_cohort_is_counted_and_its_first_slides_are_listed(tmp_path, facts):
+    text = card(tmp_path, facts | {"training_slides": {f"s{n:03}": "ab" * 32 for n in range(103)}})
+    assert "Training slides: 103." in text
+    assert [name for name in rows(text) if name.startswith("s0")] == [f"s{n:03}" for n in range(100)]
+    assert "And 3 more, which the model file names." in text
+
+
+def test_the_same_file_gives_the_same_card(tmp_path, facts):
+    assert card(tmp_path, facts) == card(tmp_path, facts, "again.md")
+
+
+def test_a_file_that_is_no_model_has_no_card(tmp_path):
+    (tmp_path / "m.safetensors").write_bytes(b"no model")
+    with pytest.raises(ModelError, match="is not a LesionMap model"):
+        describe_model(str(tmp_path / "m.safetensors"), str(tmp_path / "CARD.md"))
+    assert not (tmp_path / "CARD.md").exists()
+
+
+def test_values_are_escaped():
+    assert escaped("a_b  c\n| d") == r"a\_b c \| d"
+    assert escaped(None) == "—"
+    assert escaped(0.5) == "0.5"

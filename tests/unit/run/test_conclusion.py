@@ -1,0 +1,83 @@
+import numpy as np
+import pandas as pd
+import pytest
+from lesionmap.errors import LesionMapError, SlideError
+from lesionmap.files.records import write_json
+from lesionmap.geometry.tiling import TileSpec
+from lesionmap.jobs.quarantine import write_quarantined
+from lesionmap.run.conclusion import RunTables, conclude
+from lesionmap.run.manifest import build_manifest
+from lesionmap.run.quarantine_tables import RunFiles, list_quarantine
+from lesionmap.tiles.codec import TileCodec
+from lesionmap.tiles.extraction import write_record
+from lesionmap.tiles.store import Region, new_store, packed
+
+INFO = {"vendor": "aperio", "mpp": 0.25, "identity": "f" * 64, "size_lv0": [30, 20]}
+GOOD = {"verdict": "ok", "flags": [], "resolution": {"source": "file"}, "info": INFO}
+BAD = {"verdict": "quarantined", "stage": "inspect_slide", "finding": "it is empty", "remedy": "copy it again"}
+
+
+@pytest.fixture
+def records(tmp_path):
+    odd = GOOD | {"flags": ["it is pale", 'it is "small"']}
+    slides = {"NA": {"split": "train"} | GOOD, "b": {"split": "test"} | odd, "c": {"split": "train"} | BAD}
+    for slide, record in slides.items():
+        write_json(tmp_path / f"{slide}.json", {"slide": slide} | record)
+    return [str(tmp_path / f"{slide}.json") for slide in slides]
+
+
+@pytest.fixture
+def tables(tmp_path, records):
+    """All tables of a cohort whose slide c is in quarantine since its inspection."""
+    names = ("headline.txt", "manifest.tsv", "quarantine.tsv", "unreadable.tsv")
+    made = RunTables(*(str(tmp_path / name) for name in names))
+    (tmp_path / "headline.txt").write_text("Dice 0.9\n")
+    build_manifest(records, made.manifest)
+    list_quarantine(RunFiles(records), made.quarantine, made.unreadable)
+    return made
+
+
+def test_parts_that_were_left_out_are_listed_with_their_place(tmp_path, records, tables, capsys):
+    store = str(tmp_path / "NA.h5")
+    pixels = np.zeros((1, 32, 32, 3), dtype=np.uint8)
+    region = Region((0.0, 0.0), pixels[0], pixels[0, ..., 0], np.zeros((1, 2), np.uint8), pixels, pixels[..., 0])
+    with new_store(store, TileSpec(64, 32, 0.25), {"slide": "NA"}, TileCodec()) as writer:
+        writer.append(packed(region, TileCodec()))
+        writer.skip((64.0, 128.5, 64.0, 64.0))
+        writer.skip((0.0, 64.0, 64.0, 64.0))
+    write_record(store, tmp_path / "tiles.json")
+    write_json(tmp_path / "lesions.geojson", {"slide": "b", "unreadable": [[0, 10, 20, 30]]})
+    results = [str(tmp_path / "lesions.geojson")]
+    list_quarantine(RunFiles(records, [str(tmp_path / "tiles.json")], results), tables.quarantine, tables.unreadable)
+    assert pd.read_csv(tables.unreadable, sep="\t", keep_default_na=False).to_numpy().tolist() == [
+        ["NA", "extract_tiles", 64.0, 128.5, 64.0, 64.0],
+        ["NA", "extract_tiles", 0.0, 64.0, 64.0, 64.0],
+        ["b", "infer_slide", 0.0, 10.0, 20.0, 30.0],
+    ]
+    conclude(tables, str(tmp_path / "end.txt"), fail=False)
+    assert "NA, extract_tiles: 2 parts cannot be read and are left out" in capsys.readouterr().err
+
+
+def test_a_slide_that_two_stages_refuse_counts_once_and_is_not_called_used(tmp_path, records, tables, capsys):
+    paths = [str(tmp_path / name) for name in ("tiles.json", "b.geojson")]
+    for path, stage in zip(paths, ("extract_tiles", "infer_slide"), strict=True):
+        write_quarantined([path], SlideError(slide="b", stage=stage, finding="damaged", remedy="copy it"))
+    list_quarantine(RunFiles(records, paths[:1], paths[1:]), tables.quarantine, tables.unreadable)
+    conclude(tables, str(tmp_path / "end.txt"), fail=False)
+    printed = capsys.readouterr().err
+    assert "2 of the sheet's slides in quarantine" in printed  # b and c
+    assert "used although something is odd" not in printed
+
+
+@pytest.mark.parametrize("fail", [False, True])
+def test_the_end_follows_the_policy(tmp_path, tables, fail, capsys):
+    if fail:
+        with pytest.raises(LesionMapError, match="everything else is done, but 1 slides are in quarantine"):
+            conclude(tables, str(tmp_path / "end.txt"), fail=True)
+    else:
+        conclude(tables, str(tmp_path / "end.txt"), fail=False)
+    assert (tmp_path / "end.txt").exists() is not fail
+    printed = capsys.readouterr().err
+    assert "Dice 0.9" in printed
+    assert "c (inspect_slide): it is empty. Remedy: copy it again." in printed
+    assert 'b: it is pale; it is "small"' in printed

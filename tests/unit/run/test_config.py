@@ -1,0 +1,199 @@
+import copy
+
+import pytest
+import yaml
+from lesionmap.errors import SettingsError
+from lesionmap.geometry.tiling import TileSpec
+from lesionmap.inference.settings import InferenceSettings
+from lesionmap.run.config import check_config, inference_settings, inspection_settings, reference_file, train_settings
+from lesionmap.slides.sheet import read_sheet
+from lesionmap.training.settings import TrainSettings
+from pyramids import row
+
+pytestmark = pytest.mark.slides
+
+
+@pytest.fixture
+def root(request):
+    return request.config.rootpath
+
+
+@pytest.fixture
+def config(root):
+    return yaml.safe_load((root / "config/config.yaml").read_text())
+
+
+def check(root, config):
+    check_config(config, root / "workflow/schemas/config.schema.yaml")
+
+
+def sheet(root, tmp_path, text, encoding="utf-8", roots=None):
+    (tmp_path / "slides.tsv").write_text(text, encoding=encoding, newline="")
+    return read_sheet(tmp_path / "slides.tsv", root / "workflow/schemas/slides.schema.yaml", roots)
+
+
+def test_the_shipped_config_and_sheet_are_valid(root, config):
+    check(root, config)
+    sheet, roots = config["slides"]["sheet"], config["slides"]["roots"]
+    rows = read_sheet(root / sheet, root / "workflow/schemas/slides.schema.yaml", roots)
+    assert reference_file(config, rows) is None
+
+
+def test_the_shipped_config_is_the_methods(config):
+    tiles, train, inference = config["tiles"], config["train"], config["inference"]
+    assert (tiles["region_px"], tiles["tile_px"], tiles["mpp"]) == (4096, 512, 0.25)
+    assert (train["epochs"], train["learning_rate"], train["focal_gamma"], train["focal_alpha"]) == (50, 0.001, 2, 0.75)
+    assert (inference["magnification"], inference["batch_size"], inference["threshold"]) == ("patent", 128, 0.5)
+    assert (train["schedule"], train["early_stop"], train["stain_jitter"]) == ("joint", None, 0)
+    assert config["model"]["fusion"] == "mean"
+    assert config["stain"]["method"] == "vahadane"
+    assert (config["model"]["backbone"], config["model"]["weights"]) == ("resnet50", "imagenet")
+
+
+@pytest.mark.parametrize(
+    ("changes", "inference", "first_pass"),
+    [
+        ({}, 2.5, 2.5),
+        ({"magnification": "match_training"}, 2.0, 2.0),
+        ({"refine": "unsure"}, 0.25, 2.5),
+        ({"magnification": "match_training", "refine": "all"}, 0.25, 2.0),
+    ],
+)
+def test_slides_need_the_finest_resolution_at_which_they_are_read(config, changes, inference, first_pass):
+    config["inference"] |= changes
+    needed = inspection_settings(config)["needed_mpp"]
+    assert needed == {"tiles": 0.25, "inference": inference, "first_pass": first_pass}
+
+
+def test_inference_settings_hold_what_decides_a_map_and_no_more(config):
+    before = inference_settings(config)
+    config["inference"]["batch_size"] = 3
+    assert inference_settings(config) == before
+    config["tiles"]["region_px"] = 2048
+    assert inference_settings(config) != before
+    assert InferenceSettings.of(before, 3, 0.1).tiles == TileSpec(4096, 512, 0.25)
+
+
+def test_every_mistake_is_named_at_once(root, config):
+    wrong = copy.deepcopy(config)
+    wrong["train"]["epochs"] = 0
+    wrong["train"]["tile_batch"] = "all"
+    wrong["train"]["device"] = "gpu"
+    wrong["train"]["stain_jitter"] = 0.6
+    wrong["train"]["processes"] = 0
+    wrong["stain"]["method"] = "reinhard"
+    del wrong["tissue"]["mpp"]
+    wrong["inference"]["treshold"] = 0.5
+    with pytest.raises(SettingsError) as raised:
+        check(root, wrong)
+    message = str(raised.value)
+    assert "train.epochs: 0 is less than the minimum of 1 (passes over all regions)" in message
+    assert "train.tile_batch: 'all' is not valid under any of the given schemas (tiles in the network at" in message
+    assert "train.device: 'gpu' does not match" in message
+    assert "(auto, cpu, cuda or cuda:N)" in message
+    assert "train.stain_jitter: 0.6 is greater than the maximum of 0.5" in message
+    assert "train.processes: 0 is less than the minimum of 1 (processes that train together" in message
+    assert "stain.method: 'reinhard' is not one of ['vahadane', 'macenko', 'none', 'staintools']" in message
+    assert "tissue: 'mpp' is a required property" in message
+    assert "inference: Additional properties are not allowed ('treshold' was unexpected)" in message
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("processes", 4),
+        ("tile_batch", "auto"),
+        ("device", "cuda:3"),
+        ("early_stop", 5),
+        ("checkpoint_minutes", 0),
+        ("stain_jitter", 0.5),
+    ],
+)
+def test_every_way_to_set_training_is_valid(root, config, key, value):
+    config["train"][key] = value
+    check(root, config)
+
+
+def test_where_training_runs_is_no_setting_of_its_result(config):
+    kept = train_settings(config)
+    assert set(config["train"]) - set(kept) == {"device", "checkpoint_minutes"}
+
+
+def test_training_in_python_has_the_configs_defaults(config):
+    kept = train_settings(config)
+    assert TrainSettings(**kept) == TrainSettings(leave_out_above=kept["leave_out_above"])
+    assert set(kept["leave_out_above"].values()) == {1}  # as without limits
+
+
+def test_inference_in_python_has_the_configs_defaults(config):
+    asked = inference_settings(config), config["inference"]["batch_size"]
+    settings = InferenceSettings.of(*asked, max_unreadable_fraction=0)
+    assert settings == InferenceSettings(TileSpec(4096, 512, 0.25))
+
+
+def test_a_region_that_is_no_whole_number_of_tiles_is_refused_at_once(root, config):
+    config["tiles"]["region_px"] = 4000
+    with pytest.raises(SettingsError, match=r"tiles\.region_px 4000 and tiles\.tile_px 512 do not fit together"):
+        check(root, config)
+
+
+def test_a_codec_for_tiles_that_are_not_stored_is_refused(root, config):
+    config["tiles"] |= {"store": "none", "codec": "jpeg"}
+    with pytest.raises(SettingsError, match=r"tiles\.codec: jpeg is of no use with store: none"):
+        check(root, config)
+
+
+def test_several_processes_on_one_gpu_are_refused(root, config):
+    config["train"] |= {"processes": 2, "device": "cuda:1"}
+    with pytest.raises(SettingsError, match=r"train\.device: cuda:1 is one GPU, and processes: 2 need one each"):
+        check(root, config)
+
+
+@pytest.mark.parametrize("processes", ["two", "auto", 1.5])
+def test_processes_are_a_whole_number(root, config, processes):
+    config["train"]["processes"] = processes
+    with pytest.raises(SettingsError, match=r"train\.processes: .* is not of type 'integer'"):
+        check(root, config)
+
+
+def test_class_names_and_mask_values_must_be_text(root, config):
+    config["annotations"]["classes"][1] = "fat"
+    config["annotations"]["mask_values"][4] = "fat"
+    with pytest.raises(
+        SettingsError, match=r"annotations.classes: 1 is not of type 'string'(.|\n)*mask_values: 4 is not"
+    ):
+        check(root, config)
+
+
+@pytest.mark.parametrize(
+    ("reference", "model", "file"),
+    [
+        ("s1", None, None),
+        ("auto", None, None),
+        ("{folder}/profile.json", None, "{folder}/profile.json"),
+        ("auto", "m.safetensors", "m.safetensors"),
+        ("s1", "m.safetensors", "m.safetensors"),  # a model's own reference goes first
+        ("{folder}/profile.json", "m.safetensors", "m.safetensors"),
+    ],
+)
+def test_the_reference_is_a_slide_or_in_a_file(tmp_path, config, reference, model, file):
+    (tmp_path / "profile.json").write_text("{}")
+    config["stain"]["reference"], config["model"]["path"] = reference.format(folder=tmp_path), model
+    expected = file and file.format(folder=tmp_path)
+    assert reference_file(config, {"s1": row("x.svs")}) == expected
+
+
+@pytest.mark.parametrize("reference", ["b", "absent.json", "{folder}/s1.svs", "{folder}"])
+def test_a_reference_that_is_neither_slide_nor_profile_is_refused(tmp_path, config, reference):
+    (tmp_path / "s1.svs").touch()
+    config["stain"]["reference"] = reference.format(folder=tmp_path)
+    with pytest.raises(SettingsError, match=r"neither a slide of the sheet nor a profile .* e\.g\. s1, or set auto"):
+        reference_file(config, {"s1": row("x.svs")})
+
+
+@pytest.mark.parametrize(("section", "key"), [("stain", "ratio_limits"), ("inference", "unsure")])
+def test_limits_the_wrong_way_round_are_refused(root, config, section, key):
+    config[section][key] = [0.9, 0.5]
+    said = rf"{section}\.{key}: the least, 0\.9, is above the largest, 0\.5; take \[0\.5, 0\.9\]"
+    with pytest.raises(SettingsError, match=said):
+        check(root, config)

@@ -1,0 +1,298 @@
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import yaml
+from lesionmap.errors import LesionMapError, SlideError
+from lesionmap.files.records import write_json
+from lesionmap.network.model import LesionFPN, ModelSettings
+from lesionmap.network.resources import FORWARD_FLOPS
+from lesionmap.run.costs import Work, costs_of, predict_work
+from lesionmap.run.doctor import examine_sheet
+from lesionmap.slides.sheet import SlideRow
+from lesionmap.tissue.detection import TissueSettings
+from pyramids import damage, info_of, write_tiff
+from torch.utils.flop_counter import FlopCounterMode
+from web_server import serving
+
+pytestmark = pytest.mark.slides
+TUMOR = {"objectType": "annotation", "classification": {"name": "Tumor"}}
+
+
+@pytest.fixture
+def config(request):
+    content = yaml.safe_load((request.config.rootpath / "config/config.yaml").read_text())
+    content["tissue"] = {"mpp": 4.0, "min_area_um2": 500, "min_hole_um2": 500}
+    content["tiles"] |= {"region_px": 512, "tile_px": 64}
+    content["stain"]["reference"] = "a"
+    return content
+
+
+@pytest.fixture
+def tissue():
+    """Pink tissue on 1600 × 1100 px, white but for x 512–1023 and y 256–767: a half of two regions."""
+    image = np.full((1100, 1600, 3), 250, dtype=np.uint8)
+    image[256:768, 512:1024] = (200, 90, 160)
+    return image
+
+
+def outlines(path, *squares):
+    features = [
+        {
+            "type": "Feature",
+            "properties": TUMOR,
+            "geometry": {"type": "Polygon", "coordinates": [[[x, y], [x + s, y], [x + s, y + s], [x, y + s], [x, y]]]},
+        }
+        for x, y, s in squares
+    ]
+    write_json(path, {"type": "FeatureCollection", "features": features})
+    return str(path)
+
+
+@pytest.fixture
+def rows(tmp_path, tissue):
+    """A sound sheet: two training slides, one to test, one for inference, all different."""
+    made = []
+    for index, (slide, split) in enumerate({"a": "train", "b": "train", "c": "test", "d": "inference"}.items()):
+        tissue[0, 0] = index
+        path = write_tiff(tmp_path / f"{slide}.tif", tissue, factors=(1, 4))
+        annotation = "" if split == "inference" else outlines(tmp_path / f"{slide}.geojson", (600, 300, 50))
+        made.append(SlideRow(slide, str(path), split, annotation, patient=f"p{index}"))
+    return made
+
+
+def examined(tmp_path, rows, config, capsys):
+    """Whether it failed, what it printed, the table by slide, and the JSON."""
+    paths = str(tmp_path / "doctor.tsv"), str(tmp_path / "doctor.json")
+    try:
+        examine_sheet(rows, config, *paths, threads=2)
+        failed = None
+    except LesionMapError as error:
+        failed = str(error)
+    table = pd.read_csv(paths[0], sep="\t", keep_default_na=False).set_index("slide")
+    with open(paths[1], encoding="utf-8") as stream:
+        return failed, capsys.readouterr().out, table, json.load(stream)
+
+
+def test_a_sound_sheet_passes(tmp_path, rows, config, capsys):
+    failed, printed, table, report = examined(tmp_path, rows, config, capsys)
+    assert failed is None
+    assert set(table["verdict"]) == {"ok"}
+    assert report["sheet_errors"] == []
+    assert printed.splitlines()[1].split() == ["a", "train", "ok", "2", str(table["tiles"]["a"])]
+    assert f"4 usable slides: 4 regions and {table['tiles'].sum()} tiles for training" in printed
+
+
+@pytest.mark.parametrize(
+    ("slide", "change", "verdict", "finding"),
+    [
+        ("b", {"path": "absent.tif"}, "error", "the file absent.tif does not exist"),
+        ("b", {"mpp": 0.5}, "error", "0.5 µm/px (slide sheet) is coarser"),
+        ("d", {"mpp": 0.05}, "warning", "implausible"),
+        ("b", {"annotation": "absent.xml"}, "error", "its annotation absent.xml does not exist"),
+        ("b", {"patient": "p2"}, "error", "patient p2 is in the splits train and test"),
+        ("d", {"patient": "p2"}, "ok", ""),
+    ],
+)
+def test_problems_of_slides_are_found(tmp_path, rows, config, capsys, slide, change, verdict, finding):
+    changed = [SlideRow(**vars(row) | (change if row.slide == slide else {})) for row in rows]
+    failed, printed, table, _ = examined(tmp_path, changed, config, capsys)
+    assert table["verdict"][slide] == verdict
+    assert finding in table["findings"][slide]
+    assert finding in printed
+    assert (failed is not None) == (verdict == "error")
+
+
+def test_equal_slides_are_an_error_across_splits_and_a_warning_within(tmp_path, rows, config, capsys):
+    copies = [SlideRow("a2", rows[0].path, "train", rows[0].annotation), SlideRow("c2", rows[0].path, "inference")]
+    failed, _, table, _ = examined(tmp_path, [*rows, *copies], config, capsys)
+    assert failed is None
+    assert table["findings"]["a2"] == "the same slide as a (train), c2 (inference)"
+    assert table["verdict"][["a", "a2", "c2"]].tolist() == ["warning"] * 3
+    leak = SlideRow("c3", rows[0].path, "test", rows[0].annotation)
+    failed, _, table, _ = examined(tmp_path, [*rows, leak], config, capsys)
+    assert table["verdict"][["a", "c3"]].tolist() == ["error"] * 2
+    assert "doctor: 2 errors" in failed
+
+
+def test_slides_that_differ_in_the_middle_are_not_equal(tmp_path, rows, config, capsys, tissue, monkeypatch):
+    monkeypatch.setattr("lesionmap.slides.file_checks.QUICK_DIGEST_BYTES", 64)  # of the tiny files all but the middle
+    middle = bytearray((tmp_path / "d.tif").read_bytes())
+    middle[len(middle) // 2] ^= 1
+    (tmp_path / "e.tif").write_bytes(middle)
+    _, _, table, _ = examined(tmp_path, [*rows, SlideRow("e", str(tmp_path / "e.tif"), "inference")], config, capsys)
+    assert "same slide" not in "".join(table["findings"])
+
+
+def test_many_equal_slides_are_named_in_part(tmp_path, rows, config, capsys):
+    copies = [SlideRow(f"d{index}", rows[3].path, "inference") for index in range(8)]
+    _, _, table, _ = examined(tmp_path, [*rows, *copies], config, capsys)
+    expected = "the same slide as " + ", ".join(f"d{index} (inference)" for index in range(5)) + " and 3 more"
+    assert table["findings"]["d"] == expected
+
+
+def test_annotations_without_lesion_or_with_oddities_are_said(tmp_path, rows, config, capsys):
+    outlines(tmp_path / "a.geojson")
+    outlines(tmp_path / "c.geojson", (-10, 300, 50))
+    failed, _, table, _ = examined(tmp_path, rows, config, capsys)
+    assert failed is None
+    assert table["findings"]["a"] == "its annotation has no lesion"
+    assert table["findings"]["c"] == "1 outlines reach beyond the slide by 3.1e-05 mm²"  # 10 × 50 px of 0.25 µm
+    outlines(tmp_path / "b.geojson")
+    failed, _, _, report = examined(tmp_path, rows, config, capsys)
+    assert "doctor: 1 errors" in failed
+    assert report["sheet_errors"][0]["finding"] == "no training slide has a lesion"
+
+
+def test_unmapped_classes_of_annotations_are_an_error(tmp_path, rows, config, capsys):
+    text = (tmp_path / "b.geojson").read_text()
+    (tmp_path / "b.geojson").write_text(text.replace("Tumor", "Gland"))
+    failed, _, table, _ = examined(tmp_path, rows, config, capsys)
+    assert failed
+    assert "classes that the config does not map: 'Gland'; the file has 'Gland' (1)" in table["findings"]["b"]
+
+
+def test_the_stain_reference_must_be_usable_and_not_in_the_test_split(tmp_path, rows, config, capsys):
+    config["stain"]["reference"] = "c"
+    failed, _, table, _ = examined(tmp_path, rows, config, capsys)
+    assert "1 errors" in failed
+    assert table["findings"]["c"] == "the stain reference is in the test split"
+    (tmp_path / "c.tif").write_bytes(b"")
+    _, _, _, report = examined(tmp_path, rows, config, capsys)
+    assert [problem["finding"] for problem in report["sheet_errors"]] == ["the stain reference c cannot be used"]
+
+
+def test_slides_on_servers_are_not_taken_for_missing(tmp_path, rows, config, capsys):
+    files = str(tmp_path / "d.tsv"), str(tmp_path / "d.json")
+    with serving(tmp_path) as server:
+        gone = f"{server.address}/gone.tif"
+        unseen = [replace(rows[0], path=f"{server.address}/a.tif"), replace(rows[3], path=gone)]
+        with pytest.raises(LesionMapError, match="1 errors"):
+            examine_sheet(unseen, config, *files, threads=2)
+        table = pd.read_csv(files[0], sep="\t").set_index("slide")
+        assert table["verdict"].to_dict() == {"a": "unseen", "d": "error"}
+        assert "1 slides are on servers and unseen" in capsys.readouterr().out
+        assert table.loc["d", "findings"] == f"{gone} is not there (404)"
+        assert json.loads(Path(files[1]).read_text())["sheet_errors"] == []
+        unseen[0] = replace(unseen[0], annotation="gone.geojson")
+        with pytest.raises(LesionMapError, match="4 errors"):  # two more: no training slide, and no stain reference
+            examine_sheet(unseen, config, *files, threads=2)
+    assert "its annotation gone.geojson does not exist" in capsys.readouterr().out
+
+
+def test_inference_alone_asks_for_no_training_slides(tmp_path, rows, config, capsys):
+    config["model"]["path"] = "shipped.safetensors"
+    failed, _, _, report = examined(tmp_path, rows[2:], config, capsys)
+    assert "1 errors" in failed
+    assert report["sheet_errors"][0]["finding"] == "the model file shipped.safetensors does not exist"
+    config["model"]["path"] = str(tmp_path / "a.geojson")
+    failed, _, table, report = examined(tmp_path, rows[2:], config, capsys)
+    assert failed is None
+    assert table["tiles"].tolist() == [0, 0]
+    assert "train" not in report["costs"]["cpu_hours"]
+
+
+def test_work_is_counted_on_the_tissue_of_slides(tmp_path, tissue, config):
+    info = info_of(write_tiff(tmp_path / "s.tif", tissue, factors=(1, 4)))
+    found = predict_work(info, TissueSettings(**config["tissue"]), config, trained=True)
+    # x 512–1023 is the second column of regions, y 256–767 the lower half of the first row and upper of the second
+    assert found.regions == 2
+    assert 64 <= found.tiles <= 100  # 8 × 8; smoothing widens the tissue by less than a tile on each side
+    # tiles of 64 px at 2.5 µm/px are 640 px: x 512–1023 meets the first two, y 256–767 the first two
+    assert found.inference_tiles == 4
+    assert found.store_gb == pytest.approx((found.tiles + 2) * 64 * 64 * 2.6 / 1e9, abs=6e-4)
+
+
+def test_options_of_inference_cost_their_passes(tmp_path, tissue, config):
+    info, settings = info_of(write_tiff(tmp_path / "s.tif", tissue, factors=(1, 4))), TissueSettings(**config["tissue"])
+    config["tiles"]["min_tissue_fraction"] = 0
+    usual = predict_work(info, settings, config, trained=True)
+    config["inference"] |= {"overlap": 0.5, "refine": "unsure"}
+    found = predict_work(info, settings, config, trained=False)
+    # four times the tiles of the first pass, and the regions with their tiles
+    assert found.inference_tiles == 4 * 4 + usual.regions + usual.tiles
+    assert "refine: unsure as if all" in costs_of([("test", found)], config).basis[0]
+    once = costs_of([("test", found)], config).cpu_hours["infer"]
+    config["inference"]["flips"] = True
+    assert costs_of([("test", found)], config).cpu_hours["infer"] == pytest.approx(4 * once, abs=2e-3)
+
+
+@pytest.mark.parametrize(
+    ("asked", "bytes_per_px"),
+    [({"codec": "jpeg"}, 0.4), ({"codec": "jpegxl"}, 0.25), ({"codec": "jpegxl", "quality": 100}, 1.3), ({}, 2.6)],
+)
+@pytest.mark.parametrize("store", ["keep", "none"])
+def test_disk_is_predicted_by_codec_and_by_what_is_stored(tmp_path, config, asked, bytes_per_px, store):
+    image = np.full((4096, 4096, 3), 250, dtype=np.uint8)
+    image[300:, 200:] = 200, 90, 160
+    info = info_of(write_tiff(tmp_path / "s.tif", image, factors=(1, 16)))
+    config["tiles"] |= {"region_px": 2048, "tile_px": 512, "store": store} | asked
+    found = predict_work(info, TissueSettings(**config["tissue"]), config, trained=True)
+    images = found.regions + (found.tiles if store == "keep" else 0)
+    assert found.regions == 4
+    assert found.store_gb == pytest.approx(images * 512**2 * bytes_per_px / 1e9, abs=6e-4)
+
+
+def test_blank_slides_are_not_counted(tmp_path, tissue, config):
+    settings = TissueSettings(**config["tissue"])
+    blank = info_of(write_tiff(tmp_path / "blank.tif", np.full_like(tissue, 250)))
+    with pytest.raises(SlideError, match="no tissue was found at 4 µm/px"):
+        predict_work(blank, settings, config, trained=True)
+
+
+def test_damage_that_an_overview_of_slides_shows_is_a_warning(tmp_path, rows, config, capsys):
+    whole = write_tiff(tmp_path / "e.tif", np.full((1100, 1600, 3), (200, 90, 160), dtype=np.uint8))
+    slide = SlideRow("e", str(damage(whole, (700, 400))), "inference")
+    failed, _, table, _ = examined(tmp_path, [*rows, slide], config, capsys)
+    assert failed is None
+    assert table["verdict"]["e"] == "warning"
+    assert "of an overview cannot be read" in table["findings"]["e"]
+
+
+@pytest.mark.parametrize("backbone", FORWARD_FLOPS)
+def test_the_networks_operations_are_what_torch_counts(backbone):
+    with torch.device("meta"):
+        model, images = LesionFPN(ModelSettings(backbone, "group")), torch.empty(1, 3, 512, 512, dtype=torch.uint8)
+    with FlopCounterMode(display=False) as counter:
+        model(images)
+    assert FORWARD_FLOPS[backbone] == pytest.approx(counter.get_total_flops(), rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "passes"),
+    [
+        ("joint", 3 * (2 * 2 + 100) + 51),  # three for forward and backward; the low view twice
+        ("sequential", 3 * (2 * 2 + 100) + 51),
+        ("low_only", 3 * 2 + 1),
+        ("high_only", 3 * 100 + 50),
+    ],
+)
+def test_each_schedule_costs_its_passes(config, schedule, passes):
+    config["tiles"]["tile_px"], config["train"]["epochs"], config["train"]["schedule"] = 512, 10, schedule
+    work = [("train", Work(2, 100, 0, "", 0.0, 0, 0)), ("val", Work(1, 50, 0, "", 0.0, 0, 0))]
+    hours = 10 * passes * FORWARD_FLOPS["resnet50"] / 80e9 / 3600
+    assert costs_of(work, config).cpu_hours["train"] == pytest.approx(hours, abs=1e-3)
+
+
+def test_an_automatic_tile_batch_costs_what_it_may_take_on_a_cpu(config):
+    config["train"]["tile_batch"] = 4
+    expected = costs_of([], config).training_memory_gb
+    config["train"]["tile_batch"] = "auto"
+    assert costs_of([], config).training_memory_gb == expected
+
+
+def test_costs_are_the_sums_that_arithmetic_gives(config):
+    config["tiles"]["tile_px"], config["train"]["epochs"] = 512, 10
+    work = [("train", Work(2, 100, 7, "", 0.0, 1.5, 0.5)), ("val", Work(1, 50, 3, "", 0.0, 0.5, 0.25))]
+    costs = costs_of(work, config)
+    assert (costs.slides, costs.regions, costs.tiles, costs.inference_tiles) == (2, 3, 150, 10)
+    assert costs.disk_gb == 2.0
+    passes = 10 * (3 * (2 * 2 + 100) + 51)  # three for forward and backward
+    assert costs.cpu_hours["train"] == pytest.approx(passes * FORWARD_FLOPS["resnet50"] / 80e9 / 3600, abs=1e-3)
+    assert costs.gpu_hours["infer"] == pytest.approx(10 * FORWARD_FLOPS["resnet50"] / 20e12 / 3600, abs=1e-4)
+    assert costs.cpu_hours["read, normalise, cut"] == 0.75
+    assert any("assumed, not measured" in line for line in costs.basis)

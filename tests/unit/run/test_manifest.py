@@ -1,0 +1,46 @@
+import pandas as pd
+import pytest
+from lesionmap.files.records import write_json
+from lesionmap.run.conclusion import RunTables
+from lesionmap.run.manifest import build_manifest, good_slides, segmented_slides
+from lesionmap.run.quarantine_tables import RunFiles, list_quarantine
+
+pytestmark = pytest.mark.slides
+INFO = {"vendor": "aperio", "mpp": 0.25, "identity": "f" * 64, "size_lv0": [30, 20]}
+GOOD = {"verdict": "ok", "flags": [], "resolution": {"source": "file"}, "info": INFO}
+BAD = {"verdict": "quarantined", "stage": "inspect_slide", "finding": "it is empty", "remedy": "copy it again"}
+
+
+@pytest.fixture
+def records(tmp_path):
+    odd = GOOD | {"flags": ["it is pale", 'it is "small"']}
+    slides = {"NA": {"split": "train"} | GOOD, "b": {"split": "test"} | odd, "c": {"split": "train"} | BAD}
+    for slide, record in slides.items():
+        write_json(tmp_path / f"{slide}.json", {"slide": slide} | record)
+    return [str(tmp_path / f"{slide}.json") for slide in slides]
+
+
+@pytest.fixture
+def tables(tmp_path, records):
+    """All tables of a cohort whose slide c is in quarantine since its inspection."""
+    names = ("headline.txt", "manifest.tsv", "quarantine.tsv", "unreadable.tsv")
+    made = RunTables(*(str(tmp_path / name) for name in names))
+    (tmp_path / "headline.txt").write_text("Dice 0.9\n")
+    build_manifest(records, made.manifest)
+    list_quarantine(RunFiles(records), made.quarantine, made.unreadable)
+    return made
+
+
+def test_the_manifest_holds_the_slides_that_passed(tables):
+    assert good_slides(tables.manifest, ["train", "val"]) == ["NA"]
+    assert good_slides(tables.manifest, ["test"]) == ["b"]
+    table = pd.read_csv(tables.manifest, sep="\t", keep_default_na=False).set_index("slide")
+    assert table["flags"].to_dict() == {"NA": "", "b": 'it is pale; it is "small"'}
+    assert table["mpp_source"].to_list() == ["file", "file"]
+
+
+def test_the_lesions_of_dicom_slides_are_written_as_dicom(tmp_path, records, tables):
+    write_json(records[1], {"slide": "b", "split": "test"} | GOOD | {"info": INFO | {"vendor": "dicom"}})
+    build_manifest(records, tables.manifest)
+    chosen = {dicom: segmented_slides(tables.manifest, dicom) for dicom in ("auto", "always", "never")}
+    assert chosen == {"auto": ["b"], "always": ["NA", "b"], "never": []}

@@ -1,0 +1,70 @@
+import pandas as pd
+import pytest
+from lesionmap.errors import SlideError
+from lesionmap.files.records import write_json
+from lesionmap.jobs.quarantine import write_quarantined
+from lesionmap.run.conclusion import RunTables
+from lesionmap.run.manifest import build_manifest
+from lesionmap.run.quarantine_tables import RunFiles, list_quarantine, show_quarantine
+
+INFO = {"vendor": "aperio", "mpp": 0.25, "identity": "f" * 64, "size_lv0": [30, 20]}
+GOOD = {"verdict": "ok", "flags": [], "resolution": {"source": "file"}, "info": INFO}
+BAD = {"verdict": "quarantined", "stage": "inspect_slide", "finding": "it is empty", "remedy": "copy it again"}
+
+
+@pytest.fixture
+def records(tmp_path):
+    odd = GOOD | {"flags": ["it is pale", 'it is "small"']}
+    slides = {"NA": {"split": "train"} | GOOD, "b": {"split": "test"} | odd, "c": {"split": "train"} | BAD}
+    for slide, record in slides.items():
+        write_json(tmp_path / f"{slide}.json", {"slide": slide} | record)
+    return [str(tmp_path / f"{slide}.json") for slide in slides]
+
+
+@pytest.fixture
+def tables(tmp_path, records):
+    """All tables of a cohort whose slide c is in quarantine since its inspection."""
+    names = ("headline.txt", "manifest.tsv", "quarantine.tsv", "unreadable.tsv")
+    made = RunTables(*(str(tmp_path / name) for name in names))
+    (tmp_path / "headline.txt").write_text("Dice 0.9\n")
+    build_manifest(records, made.manifest)
+    list_quarantine(RunFiles(records), made.quarantine, made.unreadable)
+    return made
+
+
+def test_one_table_has_what_every_stage_found(tmp_path, records, tables):
+    reason = SlideError(slide="NA", stage="extract_tiles", finding="2 of 3 boxes cannot be read", remedy="copy it")
+    other = SlideError(slide="b", stage="import_annotation", finding="classes", remedy="map them")
+    paths = [str(tmp_path / name) for name in ("tiles.json", "NA.geojson", "metrics.json")]
+    write_quarantined(paths[:1], reason)
+    write_json(paths[1], {"slide": "NA", "unreadable": []})
+    write_quarantined(paths[2:], other)
+    list_quarantine(RunFiles(records, paths[:1], paths[1:2], paths[2:]), tables.quarantine, tables.unreadable)
+    table = pd.read_csv(tables.quarantine, sep="\t", keep_default_na=False)
+    assert table.to_numpy().tolist() == [
+        ["c", "train", "inspect_slide", "it is empty", "copy it again"],
+        ["NA", "train", "extract_tiles", "2 of 3 boxes cannot be read", "copy it"],
+        ["b", "test", "import_annotation", "classes", "map them"],
+    ]
+
+
+def test_a_reason_that_is_handed_on_is_listed_once(tmp_path, records, tables):
+    reason = SlideError(slide="b", stage="find_tissue", finding="no tissue", remedy="remove it")
+    paths = [str(tmp_path / name) for name in ("b.geojson", "metrics.json")]
+    write_quarantined(paths, reason)
+    list_quarantine(RunFiles(records, others=paths), tables.quarantine, tables.unreadable)
+    assert list(pd.read_csv(tables.quarantine, sep="\t", keep_default_na=False)["slide"]) == ["c", "b"]
+
+
+def test_a_run_that_stops_shows_what_is_in_quarantine_so_far(tmp_path, records, tables, capsys):
+    reason = SlideError(slide="NA", stage="find_tissue", finding="no tissue", remedy="remove it")
+    write_quarantined([str(tmp_path / "NA.tif")], reason)
+    files = RunFiles(records, others=[str(tmp_path / "NA.tif")])
+    assert show_quarantine(files, tables.quarantine, tables.unreadable)
+    printed = capsys.readouterr().err
+    assert "LesionMap, so far: 2 of the sheet's slides in quarantine" in printed
+    assert "NA (find_tissue): no tissue" in printed
+    assert not show_quarantine(files, tables.quarantine, tables.unreadable)
+    assert capsys.readouterr().err == ""  # nothing new
+    assert show_quarantine(RunFiles(records[:2]), tables.quarantine, tables.unreadable)
+    assert capsys.readouterr().err == ""

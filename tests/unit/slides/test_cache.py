@@ -1,0 +1,266 @@
+import os
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from lesionmap.errors import RemoteError, SettingsError, SlideError
+from lesionmap.files.records import read_json, write_json
+from lesionmap.slides.cache import CopySettings, Shelf, slide_at_hand
+from lesionmap.slides.inspection import inspect_slide
+from lesionmap.slides.slide import Slide
+from pyramids import INSPECTION, damage, info_of, row, write_tiff
+from vendor_slides import write_dicom, write_mirax
+from web_server import serving
+
+NAMES = ("0123456789abcdef-40", "1123456789abcdef-40", "2123456789abcdef-40")
+
+
+@pytest.fixture
+def copies(tmp_path, monkeypatch) -> CopySettings:
+    monkeypatch.setenv("SCRATCH", str(tmp_path))
+    return CopySettings("remote", "$SCRATCH/copies", 0.01)
+
+
+@pytest.fixture
+def server(tmp_path, noise):
+    (tmp_path / "served/2026").mkdir(parents=True)
+    write_tiff(tmp_path / "served/2026/a b.tif", noise, factors=(1, 2, 4))
+    with serving(tmp_path / "served") as server:
+        yield server
+
+
+def inspected(address, folder, copies, **changes):
+    record = folder / "record.json"
+    inspect_slide(row(address), str(record), replace(INSPECTION, **changes), copies)
+    return record
+
+
+def downloads(server):
+    return [path for method, path in server.asked if method == "GET"]
+
+
+def test_a_remote_slide_is_inspected_as_one_at_hand_and_comes_once(server, tmp_path, copies, noise):
+    address = f"{server.address}/2026/a%20b.tif"
+    record = inspected(address, tmp_path, copies)
+    local = inspected(str(tmp_path / "served/2026/a b.tif"), tmp_path / "served", copies)
+    assert read_json(record)["info"] == read_json(local)["info"] | {"path": address}
+    for _ in range(2):
+        with slide_at_hand(str(record), asdict(copies)) as info, Slide(info, "test") as slide:
+            np.testing.assert_array_equal(slide.read((0, 0), (517, 333), 0.25), noise)
+            assert Path(info.path).is_relative_to(tmp_path / "copies")
+    assert downloads(server) == ["/2026/a%20b.tif"]
+
+
+def test_a_local_slide_stays_where_it_is(tmp_path, noise, copies):
+    record = inspected(str(write_tiff(tmp_path / "a.tif", noise)), tmp_path, copies)
+    with slide_at_hand(str(record), asdict(copies)) as info:
+        assert info.path == str(tmp_path / "a.tif")
+    assert not (tmp_path / "copies").exists()
+
+
+@pytest.mark.parametrize("name", ["slide.tif", "slide.mrxs", "slide.dcm"])
+def test_all_files_of_a_local_slide_are_copied_if_asked_for(tmp_path, noise, copies, name):
+    write = {
+        ".tif": lambda path: write_tiff(path, noise),
+        ".mrxs": lambda path: write_mirax(path, noise, 0.25, corner_px=(75, 139), grid=(6, 5)),
+        ".dcm": lambda path: write_dicom(path, noise, 0.25),
+    }
+    store = tmp_path / "store"
+    store.mkdir()
+    path = write[Path(name).suffix](store / name)
+    record = inspected(str(path), tmp_path, copies, needed_mpp=dict.fromkeys(INSPECTION.needed_mpp, 1000.0))
+    assert read_json(record)["verdict"] == "ok"
+    with Slide(info_of(path), "test") as slide:
+        expected = slide.read((3, 5), (200, 150), 0.3)
+    with slide_at_hand(str(record), asdict(replace(copies, of="all"))) as info, Slide(info, "test") as slide:
+        assert Path(info.path).is_relative_to(tmp_path / "copies")
+        store.rename(tmp_path / "gone")
+        np.testing.assert_array_equal(slide.read((3, 5), (200, 150), 0.3), expected)
+
+
+def test_a_slide_that_changed_after_its_inspection_is_not_used(server, tmp_path, copies, noise):
+    record = inspected(f"{server.address}/2026/a%20b.tif", tmp_path, copies)
+    write_tiff(tmp_path / "served/2026/a b.tif", noise[::-1])
+    told = pytest.raises(RemoteError, match=r"is not what was inspected.*Remedy: run again")
+    with told, slide_at_hand(str(record), asdict(copies)):
+        pass
+
+
+def test_a_slide_that_is_gone_after_its_inspection_costs_its_job_not_its_place(server, tmp_path, copies):
+    record = inspected(f"{server.address}/2026/a%20b.tif", tmp_path, copies)
+    (tmp_path / "served/2026/a b.tif").unlink()
+    told = pytest.raises(RemoteError, match=r"a%20b.tif is not there \(404\)")
+    with told, slide_at_hand(str(record), asdict(copies)):
+        pass
+
+
+def test_errors_name_the_address_not_the_copy(server, tmp_path, copies):
+    damage(tmp_path / "served/2026/a b.tif", (0, 0))
+    address = f"{server.address}/2026/a%20b.tif"
+    (tmp_path / "served/2026/text.svs").write_text("no slide at all, but some text")
+    refused = read_json(inspected(f"{server.address}/2026/text.svs", tmp_path, copies))
+    assert refused["finding"].startswith(f"{server.address}/2026/text.svs is text")
+    record = inspected(address, tmp_path, copies, max_unreadable_fraction=1.0)
+    told = pytest.raises(SlideError, match="level 0, box")
+    with told as raised, slide_at_hand(str(record), asdict(copies)) as info, Slide(info, "test") as slide:
+        slide.read((0, 0), (64, 64), 0.25)
+    assert str(tmp_path / "copies") not in str(raised.value)
+
+
+def test_what_is_known_to_be_missing_is_not_asked_for(tmp_path, copies):
+    planned = "absent: s3://b/a.svs is not there"
+    inspect_slide(row("s3://b/a.svs"), str(tmp_path / "r.json"), INSPECTION, copies, planned)
+    found = read_json(tmp_path / "r.json")
+    assert (found["verdict"], found["finding"]) == ("quarantined", "s3://b/a.svs is not there")
+
+
+def test_a_slide_larger_than_all_room_is_an_error(server, tmp_path, copies):
+    with pytest.raises(SettingsError, match=r"has 0.000\d+ GB, and slides.copies.most_gb is 1e-06.*Remedy: raise"):
+        inspected(f"{server.address}/2026/a%20b.tif", tmp_path, replace(copies, most_gb=1e-6))
+
+
+def test_a_folder_named_by_a_variable_that_is_not_set_is_an_error(server, tmp_path, copies):
+    with pytest.raises(SettingsError, match=r"slides.copies.folder is \$NOT_SET/x, and this machine"):
+        inspected(f"{server.address}/2026/a%20b.tif", tmp_path, replace(copies, folder="$NOT_SET/x"))
+
+
+def test_a_transfer_that_breaks_off_leaves_nothing(server, tmp_path, copies):
+    (tmp_path / "served/cut").mkdir()
+    (tmp_path / "served/2026/a b.tif").rename(tmp_path / "served/cut/a.tif")
+    with pytest.raises(RemoteError, match="cannot be fetched"):
+        inspected(f"{server.address}/cut/a.tif", tmp_path, copies)
+    assert [path.name for path in (tmp_path / "copies").iterdir()] == ["lock"]
+
+
+def filled_with(n_bytes):
+    def fill(place):
+        (place / "content").write_bytes(b"x" * n_bytes)
+        (place / "digest.txt").write_text("d")
+
+    return fill
+
+
+def entries(folder):
+    return sorted(path.name for path in folder.iterdir() if path.is_dir())
+
+
+def test_the_least_recently_used_entry_makes_room_and_nothing_else(tmp_path):
+    shelf = Shelf(tmp_path, 100)
+    (tmp_path / "not ours-40").mkdir()
+    for name in (*NAMES[:2], NAMES[0]):
+        with shelf.entry(name, filled_with(40)):
+            time.sleep(0.02)
+    with shelf.entry(NAMES[2], filled_with(40)):
+        assert entries(tmp_path) == [NAMES[0], NAMES[2], "not ours-40"]
+
+
+def test_an_entry_in_use_stays_and_others_wait_for_room(tmp_path):
+    shelf, order = Shelf(tmp_path, 60), []
+
+    def use_another():
+        with shelf.entry(NAMES[1], filled_with(40)):
+            order.append("another is used")
+
+    with shelf.entry(NAMES[0], filled_with(40)):
+        waiting = threading.Thread(target=use_another)
+        waiting.start()
+        time.sleep(0.5)
+        assert entries(tmp_path) == [NAMES[0]]
+        order.append("the first is left")
+    waiting.join()
+    assert order == ["the first is left", "another is used"]
+    assert entries(tmp_path) == [NAMES[1]]
+
+
+def test_many_in_need_of_one_entry_fill_it_once(tmp_path):
+    shelf, filled = Shelf(tmp_path, 60), []
+
+    def fill(place):
+        filled.append(place)
+        time.sleep(0.3)
+        filled_with(40)(place)
+
+    def use():
+        with shelf.entry(NAMES[0], fill):
+            time.sleep(0.1)
+
+    users = [threading.Thread(target=use) for _ in range(5)]
+    for user in users:
+        user.start()
+    for user in users:
+        user.join()
+    assert len(filled) == 1
+
+
+def test_a_job_that_waits_says_so_once(tmp_path, caplog):
+    caplog.set_level("INFO")
+    shelf = Shelf(tmp_path, 60)
+
+    def use_another():
+        with shelf.entry(NAMES[1], filled_with(40)):
+            pass
+
+    with shelf.entry(NAMES[0], filled_with(40)):
+        waiting = threading.Thread(target=use_another)
+        waiting.start()
+        time.sleep(1.5)
+    waiting.join()
+    assert caplog.messages == [f"waiting for room in {tmp_path}, or for a job that fetches the same slide"]
+
+
+def test_many_that_fail_to_fill_one_entry_get_their_own_error_and_leave_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr("lesionmap.slides.cache.SECONDS_BETWEEN_LOOKS", 0.001)
+    shelf, errors = Shelf(tmp_path, 60), []
+
+    def fail(place):
+        for part in range(30):
+            (place / str(part)).touch()
+        raise RemoteError(stage="fetch", finding="broken off", remedy="run again")
+
+    def use():
+        for _ in range(20):
+            try:
+                with shelf.entry(NAMES[0], fail):
+                    pass
+            except Exception as error:
+                errors.append(type(error))
+
+    users = [threading.Thread(target=use) for _ in range(8)]
+    for user in users:
+        user.start()
+    for user in users:
+        user.join()
+    assert errors == [RemoteError] * 160
+    assert entries(tmp_path) == []
+
+
+def test_what_a_killed_job_had_half_filled_is_filled_anew(tmp_path):
+    script = f"""
+import os, pathlib, signal
+from lesionmap.slides.cache import Shelf
+
+def fill(place):
+    (place / "content").write_bytes(b"half")
+    os.kill(os.getpid(), signal.SIGKILL)
+
+with Shelf(pathlib.Path({str(tmp_path)!r}), 60).entry({NAMES[0]!r}, fill):
+    pass
+"""
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[3] / "scripts")}
+    assert subprocess.run([sys.executable, "-c", script], env=environment, check=False).returncode == -9
+    assert (tmp_path / NAMES[0] / "content").read_bytes() == b"half"
+    with Shelf(tmp_path, 60).entry(NAMES[0], filled_with(40)) as place:
+        assert (place / "content").read_bytes() == b"x" * 40
+
+
+def test_the_state_of_a_quarantined_slide_is_its_inspections(tmp_path, copies):
+    record = tmp_path / "r.json"
+    facts = {"slide": "s1", "stage": "inspect_slide", "finding": "f", "remedy": "r"}
+    write_json(record, {"verdict": "quarantined"} | facts)
+    with pytest.raises(SlideError, match="slide s1, inspect_slide: f"), slide_at_hand(str(record), asdict(copies)):
+        pass

@@ -1,0 +1,134 @@
+import os
+import time
+
+import pytest
+from lesionmap.errors import SettingsError
+from lesionmap.slides.new_slides import add_new_slides, main
+from lesionmap.slides.sheet import read_sheet
+from project import ROOT
+
+SCHEMA = ROOT / "workflow/schemas/slides.schema.yaml"
+
+
+def slide(path, hours_ago=2.0):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch()
+    date = time.time() - 3600 * hours_ago
+    os.utime(path, (date, date))
+    return path
+
+
+def paths(sheet):
+    return {name: row.path for name, row in read_sheet(sheet, SCHEMA, None).items()}
+
+
+@pytest.fixture
+def store(tmp_path):
+    return tmp_path / "store of slides"
+
+
+@pytest.fixture
+def sheet(tmp_path):
+    return tmp_path / "slides.tsv"
+
+
+def test_slides_are_added_for_inference_and_once(sheet, store):
+    first = slide(store / "case 1/a.svs")
+    assert add_new_slides(sheet, store).added == {"case_1_a": first}
+    assert sheet.read_text() == f"slide\tpath\tsplit\ncase_1_a\t{first}\tinference\n"
+    second = slide(store / "B.TIFF")
+    assert add_new_slides(sheet, store).added == {"B": second}
+    written = sheet.stat().st_mtime_ns
+    assert add_new_slides(sheet, store).added == {}
+    assert sheet.stat().st_mtime_ns == written
+    assert paths(sheet) == {"case_1_a": str(first), "B": str(second)}
+
+
+def test_a_sheet_of_thousands_is_searched_to_its_end(sheet, store):
+    for number in range(3000):
+        slide(store / f"a long name of a case, as scanners give them {number}.svs")
+    assert len(add_new_slides(sheet, store).added) == 3000
+    assert add_new_slides(sheet, store).added == {}
+
+
+def test_a_folder_without_slides_makes_a_sheet_without_rows(sheet, store):
+    store.mkdir()
+    assert add_new_slides(sheet, store).added == {}
+    assert sheet.read_text() == "slide\tpath\tsplit\n"
+
+
+def test_rows_stay_as_they_are_in_any_order_of_columns_and_without_a_last_line_end(sheet, store, monkeypatch):
+    """As a spreadsheet on Windows wrote them; paths from the working directory, or by a link, are known too."""
+    monkeypatch.chdir(store.parent)
+    slide(store / "known.svs")
+    slide(store / "linked.svs")
+    (store.parent / "elsewhere").symlink_to(store)
+    rows = (
+        "\ufeffpatient\tsplit\tpath\tslide\r\n\r\n"
+        "p 1\tinference\tstore of slides/known.svs\tone\r\n\tinference\telsewhere/linked.svs\ttwo"
+    )
+    sheet.write_bytes(rows.encode())
+    new = slide(store / "new.svs")
+    assert add_new_slides(sheet, store).added == {"new": new}
+    assert sheet.read_bytes().decode() == f"{rows}\r\n\tinference\t{new}\tnew\r\n"
+    assert set(paths(sheet)) == {"one", "two", "new"}
+
+
+def test_ids_are_unique_and_as_the_sheet_may_have_them(sheet, store):
+    names = ["a b.svs", "a_b.svs", "a_b.tif", "cohort.svs", "-.svs", "größe.svs", f"{'x' * 120}.svs"]
+    for name in names:
+        slide(store / name)
+    slide(sheet.parent / "other/a_b_2.svs")
+    sheet.write_text("slide\tpath\tsplit\na_b_2\tother/a_b_2.svs\tinference\n")
+    added = add_new_slides(sheet, store).added
+    assert sorted(path.name for path in added.values()) == sorted(names)
+    assert {"a_b", "a_b_3", "a_b_4", "cohort_2", "slide_2", "gr__e"} < added.keys()
+    assert paths(sheet).keys() == {"a_b_2"} | added.keys()  # which checks them
+
+
+def test_what_is_no_slide_is_hidden_or_is_linked_twice_is_passed_over(sheet, store):
+    slide(store / "notes.txt")
+    slide(store / ".snapshot/a.svs")
+    slide(store / ".a.svs.partial.svs")
+    first = slide(store / "a.svs")
+    (store / "b.svs").symlink_to(first)
+    (store / "gone.svs").symlink_to(store / "nowhere")
+    (store / "folder.svs").mkdir()
+    new = add_new_slides(sheet, store)
+    assert new.added == {"a": first}
+    assert new.changing == [store / "gone.svs"]
+
+
+def test_slides_that_still_change_wait_with_all_their_files(sheet, store):
+    slide(store / "fresh.svs", hours_ago=0.5)
+    mirax = slide(store / "mirax.mrxs")
+    part = slide(store / "mirax/Data0001.dat", hours_ago=0.1)
+    new = add_new_slides(sheet, store)
+    assert new.added == {}
+    assert new.changing == [store / "fresh.svs", mirax]
+    slide(part)
+    assert add_new_slides(sheet, store).added == {"mirax": mirax}
+
+
+def test_names_that_no_sheet_can_hold_are_told_and_cost_the_others_nothing(sheet, store, monkeypatch, capsys):
+    for name in ("tab\t.svs", "line\n.svs", "{braces}.svs", os.fsdecode(b"latin-1 \xe9.svs")):
+        slide(store / name)
+    slide(store / "good.svs")
+    monkeypatch.setattr("sys.argv", ["new_slides", str(sheet), str(store)])
+    main()
+    assert paths(sheet).keys() == {"good"}
+    printed = capsys.readouterr().out
+    assert f"1 slides of {store} are new in {sheet}." in printed
+    assert printed.count("is left out. Remedy: rename it") == 4
+
+
+def test_a_folder_that_is_not_there_and_a_sheet_of_other_columns_are_refused(sheet, store, monkeypatch):
+    with pytest.raises(SettingsError, match="store of slides is not there or cannot be read"):
+        add_new_slides(sheet, store)
+    assert not sheet.exists()
+    slide(store / "a.svs")
+    sheet.write_text("name\tfile\n")
+    monkeypatch.setattr("sys.argv", ["new_slides", str(sheet), str(store)])
+    with pytest.raises(SystemExit, match=r"LesionMap: slide sheet: .*slides.tsv has the columns 'name', 'file'"):
+        main()
+    assert sheet.read_text() == "name\tfile\n"

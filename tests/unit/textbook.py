@@ -1,0 +1,73 @@
+"""METHOD.md §3–4 written a second time, naively and in one graph."""
+
+import torch
+
+FUSED = {
+    "mean": lambda model, t1, t2: (t1 + t2) / 2,
+    "max": lambda model, t1, t2: torch.where(t1 > t2, t1, t2),
+    "learned": lambda model, t1, t2: t2 + (t1 - t2) / (1 + torch.exp(-model.fusion.a)),
+}
+
+
+def naive_focal_loss(probability, mask, options):
+    """Claim 5, written out; the mean over the pixels that are not 255."""
+    xi, gamma = options.focal_alpha, options.focal_gamma
+    loss = torch.where(
+        mask == 1,
+        -xi * (1 - probability) ** gamma * torch.log(probability),
+        -(1 - xi) * probability**gamma * torch.log(1 - probability),
+    )
+    return loss[mask != 255].mean()
+
+
+def naive_fused_loss(model, part, options, fusion, t1=None):
+    """Steps 2 and 3 in one graph; T1 of the tiles, (n, 1, s, s) probabilities, unless it is given."""
+    t1 = torch.sigmoid(model(part.tiles)) if t1 is None and len(part.tiles) else t1
+    t2 = torch.sigmoid(model(part.low))[0, 0]
+    fused = t2.clone()
+    for index, (row, column) in enumerate(part.row_col):
+        small = t1[index, 0].reshape(8, 4, 8, 4).mean(dim=(1, 3))
+        view = (slice(row * 8, row * 8 + 8), slice(column * 8, column * 8 + 8))
+        fused[view] = FUSED[fusion](model, small, t2[view])
+    return naive_focal_loss(fused, part.low_mask[0, 0], options)
+
+
+def assert_same_gradients(expected, ours):
+    for (name, a), b in zip(expected.named_parameters(), ours.parameters(), strict=True):
+        if a.grad is None:
+            assert b.grad is None or not b.grad.any(), name
+        else:
+            assert (a.grad - b.grad).norm() <= 1e-10 * a.grad.norm(), name
+
+
+def naive_training(model, groups, options, schedule, epochs):
+    """METHOD.md §4, all regions in their order, with Adam (Kingma & Ba, algorithm 1) written out.
+
+    Each update is on the mean loss of a group of regions; the method's groups have one.
+    """
+    weights = [weight for weight in model.parameters() if weight.requires_grad]
+    m, v, n_updates = [0.0] * len(weights), [0.0] * len(weights), [0] * len(weights)
+
+    def update(losses, rate):
+        gradients = torch.autograd.grad(sum(losses) / len(losses), weights, allow_unused=True)
+        for i, (weight, gradient) in enumerate(zip(weights, gradients, strict=True)):
+            if gradient is None:
+                continue
+            n_updates[i] += 1
+            m[i] = 0.9 * m[i] + 0.1 * gradient
+            v[i] = 0.999 * v[i] + 0.001 * gradient**2
+            step = m[i] / (1 - 0.9 ** n_updates[i]) / (torch.sqrt(v[i] / (1 - 0.999 ** n_updates[i])) + 1e-8)
+            weight.data -= rate * step
+
+    for epoch in range(epochs):
+        rate = options.learning_rate / (1 + options.decay_rate * epoch)
+        for parts in groups:
+            update([naive_focal_loss(torch.sigmoid(model(part.low)), part.low_mask, options) for part in parts], rate)
+            t1s = [None] * len(parts)
+            if schedule == "sequential" and any(len(part.tiles) for part in parts):
+                maps = [(torch.sigmoid(model(part.tiles)), part.tile_masks) for part in parts if len(part.tiles)]
+                ready = iter([t1.detach() for t1, _ in maps])
+                t1s = [next(ready) if len(part.tiles) else None for part in parts]
+                update([naive_focal_loss(t1, mask, options) for t1, mask in maps], rate)
+            pairs = zip(parts, t1s, strict=True)
+            update([naive_fused_loss(model, part, options, "learned", t1) for part, t1 in pairs], rate)

@@ -1,0 +1,70 @@
+import numpy as np
+import pytest
+import tifffile
+from lesionmap.annotations.classes import IGNORE
+from lesionmap.files.records import write_json
+from lesionmap.geometry.tiling import TileSpec
+from lesionmap.stain.table import StainMatch
+from lesionmap.tiles.codec import TileCodec
+from lesionmap.tiles.extraction import Extraction, extract_tiles
+from lesionmap.tiles.store import TileStore
+from pyramids import info_of, write_tiff
+from stained import PROFILE
+
+SPEC = TileSpec(region_px=128, tile_px=32, mpp=0.25)
+
+
+def regions_with_marker(tmp_path, xy_lv0, size=(333, 301)):
+    """Cut a slide whose one black pixel, also annotated as lesion, lies at `xy_lv0`."""
+    width, height = size
+    x, y = xy_lv0
+    image = np.full((height, width, 3), 255, dtype=np.uint8)
+    image[y, x] = 0
+    info = info_of(write_tiff(tmp_path / "marker.tif", image))
+    ring = [[x, y], [x + 1, y], [x + 1, y + 1], [x, y + 1], [x, y]]
+    geometry = {"type": "Polygon", "coordinates": [ring]}
+    feature = {"type": "Feature", "properties": {"class": "lesion"}, "geometry": geometry}
+    write_json(tmp_path / "a.geojson", {"type": "FeatureCollection", "features": [feature]})
+    tifffile.imwrite(tmp_path / "tissue.tif", np.full((height // 8 + 1, width // 8 + 1), 255, dtype=np.uint8))
+    settings = Extraction(SPEC, 0.0, 0.0, StainMatch(PROFILE, PROFILE, (1.0, 1.0)), TileCodec())
+    tissue, annotation, store = (str(tmp_path / name) for name in ("tissue.tif", "a.geojson", "store.h5"))
+    extract_tiles(info, tissue, annotation, store, settings, {})
+    with TileStore(store) as opened:
+        return [opened.region(index) for index in range(len(opened))]
+
+
+@pytest.mark.parametrize(
+    ("xy_lv0", "region", "row_col", "in_tile", "low_xy"),
+    [
+        ((0, 0), (0, 0), (0, 0), (0, 0), (0, 0)),
+        ((31, 32), (0, 0), (1, 0), (31, 0), (7, 8)),
+        ((127, 127), (0, 0), (3, 3), (31, 31), (31, 31)),
+        ((128, 5), (128, 0), (0, 0), (0, 5), (0, 1)),
+        ((300, 200), (256, 128), (2, 1), (12, 8), (11, 18)),
+        ((332, 300), (256, 256), (1, 2), (12, 12), (19, 11)),  # last pixel of a slide that no tile divides
+    ],
+)
+def test_a_marker_lands_where_arithmetic_says(tmp_path, xy_lv0, region, row_col, in_tile, low_xy):
+    found = {part.xy_lv0: part for part in regions_with_marker(tmp_path, xy_lv0)}
+    marked = [xy for xy, part in found.items() if (part.masks == 1).any()]
+    assert marked == [region]
+    part = found[region]
+    tile, y, x = np.argwhere(part.masks == 1)[0]
+    assert (part.masks == 1).sum() == 1
+    assert tuple(part.row_col[tile]) == row_col
+    assert (x, y) == in_tile
+    assert part.images[tile, y, x].max() < 60 < 250 < part.images[tile].max()
+    assert np.argwhere(part.low_image.min(axis=2) < 250).tolist() == [[low_xy[1], low_xy[0]]]
+
+
+def test_beyond_the_slide_is_white_and_ignored(tmp_path):
+    last = regions_with_marker(tmp_path, (332, 300))[-1]
+    assert last.xy_lv0 == (256, 256)
+    tile = np.flatnonzero((last.row_col == (1, 2)).all(axis=1))[0]
+    mask, image = last.masks[tile], last.images[tile]
+    assert (mask[:13, :13] != IGNORE).all()
+    assert (mask[13:] == IGNORE).all()
+    assert (mask[:, 13:] == IGNORE).all()
+    assert (image[13:] == 255).all()
+    assert (last.low_mask[11:] == IGNORE).all()  # level-0 rows 300 (one of four inside) and below
+    assert (last.low_mask[:11, :19] == 0).all()

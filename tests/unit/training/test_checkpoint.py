@@ -1,0 +1,223 @@
+"""Runs that are stopped anywhere and go on: to the same bytes, or to a clear refusal."""
+
+import logging
+import os
+import pickle
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from lesionmap.errors import InterruptedTrainingError, TrainingError
+from lesionmap.network.model import ModelSettings
+from lesionmap.training import loop as training
+from lesionmap.training.checkpoint import StopRequest, StopRequestedError
+from lesionmap.training.settings import TrainMachine
+from training_parts import ALWAYS, WHOLE, region, results, run, store
+
+PROCESS = """
+import sys
+sys.path[:0] = sys.argv[1:3]
+from pathlib import Path
+from lesionmap.jobs.log import job_log
+from training_parts import ALWAYS, WHOLE, run
+with job_log(sys.argv[3] + "/train.log"):
+    run(Path(sys.argv[3]), [sys.argv[4]], [sys.argv[5]], ALWAYS, **WHOLE)
+"""
+
+
+@pytest.fixture(scope="module")
+def stores(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("stores")
+    train = store(folder / "t.h5", region(0), region(1, 0), region(2, 16))
+    return train, store(folder / "v.h5", region(3), slide="s2")
+
+
+@pytest.fixture(scope="module")
+def unbroken(stores, tmp_path_factory):
+    """What a run leaves that nobody stops."""
+    folder, _ = run(tmp_path_factory.mktemp("unbroken"), stores[:1], stores[1:], ALWAYS, **WHOLE)
+    return results(folder)
+
+
+def started(folder, stores):
+    library, tests = Path(training.__file__).parents[2], Path(__file__).parents[1]
+    command = [sys.executable, "-c", PROCESS, str(library), str(tests), str(folder), *stores]
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+
+
+def written(folder, process, before):
+    """Wait until the process has saved its run, or is done."""
+    path = folder / "unfinished.pt"
+    while process.poll() is None and not (path.exists() and path.stat().st_mtime_ns != before):
+        time.sleep(0.01)
+
+
+def test_a_run_killed_anywhere_goes_on_to_the_same_bytes(stores, unbroken, tmp_path):
+    moments, unfinished = random.Random(1), tmp_path / "unfinished.pt"
+    killed = 0
+    for _ in range(5):
+        before = unfinished.stat().st_mtime_ns if unfinished.exists() else None
+        process = started(tmp_path, stores)
+        written(tmp_path, process, before)
+        time.sleep(moments.uniform(0, 0.3))
+        process.kill()
+        killed += process.wait() == -signal.SIGKILL
+        process.stderr.close()
+    assert killed == 5
+    run(tmp_path, stores[:1], stores[1:], ALWAYS, **WHOLE)
+    assert results(tmp_path) == unbroken
+    assert not [*tmp_path.glob("unfinished*"), *tmp_path.glob(".*")], "neither it nor a draft of it"
+
+
+def test_a_job_that_is_told_to_stop_saves_its_run_and_says_so(stores, unbroken, tmp_path):
+    process = started(tmp_path, stores)
+    written(tmp_path, process, None)
+    process.terminate()
+    _, told = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "LesionMap: train: told to stop (SIGTERM) in epoch" in told
+    assert "Remedy: run again: training goes on from there." in told
+    assert "Traceback" not in told
+    run(tmp_path, stores[:1], stores[1:], ALWAYS, **WHOLE)
+    assert results(tmp_path) == unbroken
+
+
+def stopped_at(monkeypatch, number):
+    """Have training told to stop at a pause point, counted from 0: between regions, or between two passes of one."""
+    points = iter(range(number))
+    original = StopRequest.pause_point
+
+    def pause_point(self):
+        if next(points, number) == number:
+            os.kill(os.getpid(), signal.SIGTERM)
+        original(self)
+
+    monkeypatch.setattr(StopRequest, "pause_point", pause_point)
+
+
+def run_with_stops(monkeypatch, folder, numbers, *stores, **options):
+    """Run until it is done, stopped so many pause points after each start; where, as (position, low_done)."""
+    places = []
+    for number in numbers:
+        with monkeypatch.context() as patched, pytest.raises(InterruptedTrainingError):
+            stopped_at(patched, number)
+            run(folder, *stores, TrainMachine("cpu", 1000, 1 + number % 2), **options)
+        saved = torch.load(folder / "unfinished.pt", weights_only=True)["run"]
+        places.append((saved["position"], saved["low_done"]))
+    run(folder, *stores, **options)
+    return places
+
+
+@pytest.fixture
+def folders(tmp_path):
+    """One for a run that nobody stops, one for the same with stops."""
+    for name in ("whole", "stopped"):
+        (tmp_path / name).mkdir()
+    return tmp_path / "whole", tmp_path / "stopped"
+
+
+@pytest.mark.parametrize("schedule", ["joint", "sequential", "high_only"])
+def test_between_passes_of_a_region_a_run_can_stop(schedule, stores, folders, monkeypatch):
+    options = {"schedule": schedule, "stain_jitter": 0.1}
+    run(folders[0], stores[:1], stores[1:], **options)
+    places = run_with_stops(monkeypatch, folders[1], (1, 2, 5, 3, 7), stores[:1], stores[1:], **options)
+    assert results(folders[1]) == results(folders[0])
+    assert any(low_done for _, low_done in places)
+
+
+def test_in_validation_a_run_can_stop(stores, folders, monkeypatch):
+    options = {"schedule": "low_only", "early_stop": 1}
+    run(folders[0], stores[:1], stores[1:], **options)
+    places = run_with_stops(monkeypatch, folders[1], (3, 0, 0, 2), stores[:1], stores[1:], **options)
+    assert places == [(3, False), (3, False), (3, False), (1, False)]
+    assert results(folders[1]) == results(folders[0])
+
+
+def test_trainable_batch_norm_goes_on_to_the_same_bytes(tmp_path, folders, monkeypatch):
+    part = store(tmp_path / "t.h5", region(0, side=64), region(1, 16, side=64))
+    options = {"epochs": 2, "network": ModelSettings("resnet18", "batch", "learned")}
+    run(folders[0], [part], [part], **options)
+    run_with_stops(monkeypatch, folders[1], (2, 5, 9), [part], [part], **options)
+    assert results(folders[1]) == results(folders[0])
+
+
+def test_the_tile_batch_of_the_start_is_kept(stores, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(training, "fitting_tile_batch", lambda *_: 2)
+    with monkeypatch.context() as patched, pytest.raises(InterruptedTrainingError):
+        stopped_at(patched, 4)
+        run(tmp_path, stores[:1], tile_batch="auto")
+    monkeypatch.setattr(training, "fitting_tile_batch", lambda *_: 4)
+    with caplog.at_level(logging.INFO):
+        run(tmp_path, stores[:1], tile_batch="auto")
+    assert "2 tiles in the network at once" in caplog.text
+
+
+@pytest.fixture
+def stopped(stores, tmp_path, monkeypatch):
+    """An unfinished run."""
+    with monkeypatch.context() as patched, pytest.raises(InterruptedTrainingError):
+        stopped_at(patched, 4)
+        run(tmp_path, stores[:1], stores[1:])
+    return tmp_path / "unfinished.pt"
+
+
+def test_an_unfinished_run_of_other_settings_is_refused_and_they_are_listed(stopped, stores, tmp_path):
+    other = store(tmp_path / "other.h5", region(7), slide="s3")
+    before = stopped.read_bytes()
+    with pytest.raises(TrainingError) as raised:
+        network = ModelSettings("resnet18", "group", "max")
+        run(tmp_path, stores[:1], [other], network=network, epochs=3, leave_out_above={"blur": 0.5})
+    message = str(raised.value)
+    for difference in (
+        "model.fusion: mean there, max here",
+        "train.epochs: 2 there, 3 here",
+        "train.leave_out_above.blur: None there, 0.5 here",
+        f"validation_slides.s3: None there, {'f' * 64}, tiles ",
+    ):
+        assert f"\n  - {difference}" in message
+    assert "train.seed" not in message
+    assert message.endswith("restore those to go on with that run, or delete that file to train anew.")
+    assert stopped.read_bytes() == before
+
+
+def test_other_outlines_of_the_same_slide_are_other_data(stopped, tmp_path, stores):
+    changed = region(0)
+    changed.masks[changed.masks == 1] = 2
+    other = store(tmp_path / "other.h5", changed, region(1, 0), region(2, 16))
+    with pytest.raises(TrainingError, match=r"of other settings or data:\n  - training_slides\.s1: f+, tiles .* there"):
+        run(tmp_path, [other], stores[1:])
+
+
+def test_where_and_how_safely_it_runs_is_free(stopped, stores, tmp_path):
+    run(tmp_path, stores[:1], stores[1:], TrainMachine("auto", 0, 3))
+    assert not stopped.exists()
+
+
+class Exploit:
+    def __reduce__(self):
+        return (open, ("/tmp/lesionmap-exploited", "w"))
+
+
+@pytest.mark.parametrize("content", [b"", b"no checkpoint", pickle.dumps(Exploit()), None])
+def test_an_unfinished_run_that_cannot_be_read_is_named(stopped, stores, tmp_path, content):
+    stopped.write_bytes(stopped.read_bytes()[:-1000] if content is None else content)
+    with pytest.raises(
+        TrainingError, match=r"unfinished\.pt cannot be read \(.*Remedy: delete that file; training then"
+    ):
+        run(tmp_path, stores[:1], stores[1:])
+    assert not Path("/tmp/lesionmap-exploited").exists()
+
+
+def test_sigterm_is_anothers_again_afterwards():
+    before = signal.getsignal(signal.SIGTERM)
+    with StopRequest() as stop:
+        stop.pause_point()
+        os.kill(os.getpid(), signal.SIGTERM)
+        with pytest.raises(StopRequestedError):
+            stop.pause_point()
+    assert signal.getsignal(signal.SIGTERM) == before

@@ -1,0 +1,180 @@
+"""Whole training runs on tiny stores: what they write, what they refuse, what they say."""
+
+import json
+import logging
+
+import numpy as np
+import pytest
+from lesionmap.errors import SettingsError, TrainingError
+from lesionmap.files.model_metadata import load_facts
+from lesionmap.network.model_file import load_model
+from lesionmap.stain.profile import StainProfile
+from lesionmap.training import loop as training
+from lesionmap.training.settings import TrainMachine
+from stained import PROFILE
+from tensorboardX.proto.event_pb2 import Event
+from training_parts import ModelSettings, region, run, store
+
+VIEWS = {
+    "joint": (["low", "fused"], ["low", "fused"]),
+    "sequential": (["low", "high", "fused"], ["low", "fused"]),
+    "low_only": (["low"], ["low"]),
+    "high_only": (["high"], ["high"]),
+}
+
+
+@pytest.fixture(scope="module")
+def stores(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("stores")
+    return store(folder / "t.h5", region(0), region(1, 0)), store(folder / "v.h5", region(2), slide="s2")
+
+
+@pytest.fixture(scope="module")
+def finished(stores, tmp_path_factory):
+    """A run with training and validation slides, not to be changed, and its history."""
+    return run(tmp_path_factory.mktemp("finished"), stores[:1], stores[1:])
+
+
+def test_training_records_each_epoch_and_publishes_the_best(finished):
+    folder, rows = finished
+    assert [float(row["learning_rate"]) for row in rows] == pytest.approx([0.001, 0.001 / 1.5])
+    facts = load_facts(folder / "m.safetensors")
+    best = min(rows, key=lambda row: float(row["val_low_loss"]))
+    assert facts["epoch"]["epoch"] == int(best["epoch"])
+    assert facts["training_slides"] == {"s1": "f" * 64}
+    assert StainProfile.of(facts["stain_reference"]) == PROFILE
+    assert {path.name for path in (folder / "checkpoints").iterdir()} == {"best.safetensors", "last.safetensors"}
+    assert load_facts(folder / "checkpoints/last.safetensors")["epoch"]["epoch"] == 2
+    assert json.dumps(facts)
+    assert not (folder / "unfinished.pt").exists()
+
+
+def test_training_gives_the_same_bytes_for_any_threads(finished, stores, tmp_path):
+    folder, _ = run(tmp_path, stores[:1], stores[1:], TrainMachine("cpu", 10, 3))
+    assert (folder / "m.safetensors").read_bytes() == (finished[0] / "m.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize("schedule", VIEWS)
+def test_history_has_what_the_schedule_trains_and_judges(schedule, stores, tmp_path):
+    folder, rows = run(tmp_path, stores[:1], stores[1:], schedule=schedule, epochs=1, stain_jitter=0.1)
+    trained, judged = VIEWS[schedule]
+    figures = [f"val_{view}_{figure}" for view in judged for figure in ("loss", "dice", "auroc", "threshold")]
+    assert list(rows[0]) == ["epoch", "learning_rate", *[f"train_{name}_loss" for name in trained], *figures]
+    assert all(float(value) >= 0 for value in rows[0].values())
+    assert (folder / "m.safetensors").exists()
+
+
+def test_regions_without_tiles_have_no_high_loss(tmp_path):
+    bare = store(tmp_path / "t.h5", region(0), region(1, 0))
+    _, rows = run(tmp_path, [bare], [store(tmp_path / "v.h5", region(2, 0))], schedule="high_only", epochs=1)
+    assert float(rows[0]["train_high_loss"]) > 0
+    assert float(rows[0]["val_high_dice"]) == 0  # probability 0 where there is no tile
+    # 0.75 · −ln(1e-6) over the lesion's pixels, nothing over the rest
+    lesion = float((region(2, 0).low_mask == 1).sum() / (region(2, 0).low_mask != 255).sum())
+    assert float(rows[0]["val_high_loss"]) == pytest.approx(lesion * 0.75 * -np.log(1e-6), rel=1e-3)
+
+
+def test_without_validation_the_last_epoch_is_published(tmp_path):
+    folder, rows = run(tmp_path, [store(tmp_path / "t.h5", region())], schedule="low_only")
+    assert load_facts(folder / "m.safetensors")["epoch"]["epoch"] == len(rows) == 2
+    assert "val_low_loss" not in rows[0]
+
+
+def test_undefined_validation_figures_are_empty_not_nan(tmp_path):
+    healthy = store(tmp_path / "v.h5", region(2, lesion=False))
+    _, rows = run(tmp_path, [store(tmp_path / "t.h5", region())], [healthy], epochs=1)
+    assert rows[0]["val_low_auroc"] == ""
+
+
+def test_a_learned_fusion_is_trained_and_kept(stores, tmp_path):
+    network = ModelSettings("resnet18", "group", "learned")
+    folder, _ = run(tmp_path, stores[:1], network=network, epochs=1)
+    assert load_model(folder / "m.safetensors").fusion.a.item() != 0
+
+
+def test_a_cohort_without_lesion_is_refused(tmp_path):
+    with pytest.raises(TrainingError, match="none of the 1 training slides has a lesion"):
+        run(tmp_path, [store(tmp_path / "t.h5", region(lesion=False))])
+
+
+def test_early_stop_without_validation_is_refused(stores, tmp_path):
+    with pytest.raises(TrainingError, match=r"train\.early_stop is 3, but there is no validation slide"):
+        run(tmp_path, stores[:1], early_stop=3)
+
+
+def test_training_stops_early_when_validation_gets_no_better(stores, tmp_path, monkeypatch):
+    losses = iter([3.0, 2.0, 2.0, 2.5, 1.0])
+    monkeypatch.setattr(training, "validate", lambda *_: {"val_low_loss": next(losses)})
+    folder, rows = run(tmp_path, stores[:1], stores[1:], schedule="low_only", epochs=5, early_stop=2)
+    assert [row["val_low_loss"] for row in rows] == ["3.0", "2.0", "2.0", "2.5"]
+    assert load_facts(folder / "m.safetensors")["epoch"]["epoch"] == 3  # of equal ones the last
+
+
+def test_a_region_whose_loss_is_not_finite_is_saved_and_named(stores, tmp_path, monkeypatch):
+    original = training._learner
+
+    def broken(*arguments):
+        learner = original(*arguments)
+        learner.model.head.bias.data.fill_(np.nan)
+        return learner
+
+    monkeypatch.setattr(training, "_learner", broken)
+    with pytest.raises(TrainingError, match=r"no longer finite at region s1 at x=\d+ y=0; .*nonfinite_region\.npz"):
+        run(tmp_path, [store(tmp_path / "t.h5", region(0))], augment=False)
+    part = region(0)
+    with np.load(tmp_path / "nonfinite_region.npz") as saved:
+        assert str(saved["name"]) == "s1 at x=0 y=0"
+        np.testing.assert_array_equal(saved["low"][0].transpose(1, 2, 0), part.low_image)
+        np.testing.assert_array_equal(saved["low_mask"][0, 0], part.low_mask)
+        np.testing.assert_array_equal(saved["tiles"].transpose(0, 2, 3, 1), part.images)
+        np.testing.assert_array_equal(saved["row_col"], part.row_col)
+
+
+def test_an_absent_gpu_is_named(stores, tmp_path):
+    with pytest.raises(SettingsError, match=r"train\.device is cuda:97, but torch finds \d+ CUDA devices"):
+        run(tmp_path, stores[:1], machine=TrainMachine("cuda:97", 10, 1))
+
+
+def test_an_automatic_tile_batch_is_told_and_changes_nothing_but_rounding(stores, tmp_path, caplog, full_precision):
+    with caplog.at_level(logging.INFO):
+        _, rows = run(tmp_path, stores[:1], tile_batch="auto", epochs=1)
+    assert "4 tiles in the network at once on each thread of cpu" in caplog.text
+    (tmp_path / "b").mkdir()
+    _, others = run(tmp_path / "b", stores[:1], tile_batch=1, epochs=1)
+    assert float(rows[0]["train_fused_loss"]) == pytest.approx(float(others[0]["train_fused_loss"]), rel=1e-4)
+
+
+def test_the_log_says_how_far_it_is(stores, tmp_path, caplog):
+    with caplog.at_level(logging.INFO):
+        run(tmp_path, stores[:1], epochs=1)
+    lines = [record.message for record in caplog.records if record.message.startswith("train: ")]
+    assert lines[0].startswith("train: 0 of 2 regions")
+    assert lines[-1].startswith("train: 2 of 2 regions")
+    assert "epoch=1, low=" in lines[-1]
+    assert len(lines) == 2  # a minute has not passed
+
+
+def events(folder):
+    """All events of the files in a folder, by name and time; a TFRecord is length, CRC, bytes, CRC."""
+    for path in sorted(folder.iterdir()):
+        content, place = path.read_bytes(), 0
+        while place < len(content):
+            length = int.from_bytes(content[place : place + 8], "little")
+            yield Event.FromString(content[place + 12 : place + 12 + length])
+            place += 16 + length
+
+
+def test_tensorboard_can_follow(finished):
+    folder, rows = finished
+    found = {}
+    for event in events(folder / "events"):
+        for value in event.summary.value:
+            found.setdefault(value.tag, []).append((event.step, value.simple_value))
+    assert [step for step, _ in found["region/low_loss"]] == [1, 2, 3, 4]
+    assert [step for step, _ in found["region/fused_loss"]] == [1, 2, 3, 4]
+    for name in ("val_low_loss", "val_fused_dice", "learning_rate", "train_fused_loss"):
+        expected = [float(row[name]) for row in rows]
+        assert [step for step, _ in found[f"epoch/{name}"]] == [2, 4]
+        assert [value for _, value in found[f"epoch/{name}"]] == pytest.approx(expected)
+    starts = [event.step for event in events(folder / "events") if event.HasField("session_log")]
+    assert starts == [0]

@@ -1,0 +1,117 @@
+"""The updates of one region, against METHOD.md §4 written a second time, in one graph."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from lesionmap.network.model import LesionFPN, ModelSettings
+from lesionmap.network.thread_pool import Workers
+from lesionmap.training.checkpoint import Learner
+from lesionmap.training.loss import NonFiniteLossError
+from lesionmap.training.updates import RegionSteps, fused_backward, settle_statistics, tiles_backward
+from textbook import assert_same_gradients, naive_focal_loss, naive_fused_loss, naive_training
+from torch.nn import functional
+from training_parts import network, passes, region, settings, tensors
+
+
+@pytest.fixture(params=[1, 3])
+def workers(request):
+    with Workers(request.param) as pool:
+        yield pool
+
+
+@pytest.mark.parametrize("norm", ["frozen", "group"])
+@pytest.mark.parametrize("fusion", ["mean", "max", "learned"])
+@pytest.mark.parametrize("n_tiles", [0, 5, 16])
+def test_micro_batches_give_the_textbook_gradient(norm, fusion, n_tiles):
+    part, options, kind = tensors(region(n_tiles=n_tiles)), settings(), ModelSettings("resnet18", norm, fusion)
+    textbook = network(kind)
+    expected = naive_fused_loss(textbook, part, options, fusion)
+    expected.backward()
+    for tile_batch in (1, 3, 64):
+        ours = network(kind)
+        with Workers(2) as workers:
+            loss = fused_backward(passes(ours, workers, tile_batch), part, options)
+        assert loss == pytest.approx(expected.item(), rel=1e-12)
+        assert_same_gradients(textbook, ours)
+    if fusion == "learned" and n_tiles:
+        assert textbook.fusion.a.grad != 0
+
+
+@pytest.mark.parametrize("tile_batch", [1, 3, 64])
+@pytest.mark.parametrize("n_tiles", [5, 16])
+def test_micro_batches_give_the_gradient_of_the_tiles_own_loss(tile_batch, n_tiles, workers):
+    part, options, t1s = tensors(region(n_tiles=n_tiles)), settings(), []
+    textbook, ours = network(), network()
+    probability = torch.sigmoid(textbook(part.tiles))
+    expected = naive_focal_loss(probability, part.tile_masks, options)
+    expected.backward()
+    loss = tiles_backward(passes(ours, workers, tile_batch), part, options, t1s.append)
+    assert loss == pytest.approx(expected.item(), rel=1e-12)
+    assert_same_gradients(textbook, ours)
+    torch.testing.assert_close(torch.cat(t1s), functional.avg_pool2d(probability, 4), rtol=1e-12, atol=0)
+    assert not t1s[0].requires_grad
+
+
+@pytest.mark.parametrize("schedule", ["joint", "sequential"])
+def test_the_schedule_is_that_of_the_method(schedule):
+    kind, options = ModelSettings("resnet18", "group", "learned"), settings(schedule=schedule, learning_rate=1e-4)
+    parts = [tensors(region(seed, n_tiles)) for seed, n_tiles in enumerate((5, 0, 16))]
+    naive, ours = network(kind), network(kind)
+    naive_training(naive, [[part] for part in parts], options, schedule, epochs=2)
+    optimiser = torch.optim.Adam(ours.parameters(), lr=options.learning_rate)
+    with Workers(2) as workers:
+        steps = RegionSteps(passes(ours, workers), optimiser, options)
+        for epoch in range(2):
+            Learner(ours, optimiser).set_rate(options.rate(epoch))
+            for part in parts:
+                steps.low(part)
+                steps.rest(part)
+    for (name, a), b in zip(naive.named_parameters(), ours.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9, msg=name)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "n_tiles", "updates"),
+    [
+        ("joint", 5, ["low", "fused"]),
+        ("sequential", 5, ["low", "high", "fused"]),
+        ("sequential", 0, ["low", "fused"]),
+        ("low_only", 5, ["low"]),
+        ("high_only", 5, ["high"]),
+        ("high_only", 0, []),
+    ],
+)
+def test_each_schedule_makes_its_updates_and_no_other(schedule, n_tiles, updates, workers):
+    part, model = tensors(region(n_tiles=n_tiles)), network()
+    optimiser, made = torch.optim.Adam(model.parameters()), []
+    optimiser.register_step_post_hook(lambda *_: made.append(1))
+    steps = RegionSteps(passes(model, workers), optimiser, settings(schedule=schedule))
+    losses = steps.low(part) | steps.rest(part)
+    assert list(losses) == updates
+    assert len(made) == len(updates)
+
+
+def test_settled_statistics_are_the_mean_over_all_low_views(full_precision):
+    views = np.random.default_rng(0).integers(0, 256, (3, 64, 64, 3), dtype=np.uint8)
+    model = LesionFPN(ModelSettings("resnet18", "batch"))
+    settle_statistics(model, views)
+    images = torch.from_numpy(views).permute(0, 3, 1, 2)
+    first = model.stem[0]((images - model.mean) / model.std)
+    torch.testing.assert_close(model.stem[1].running_mean, first.mean(dim=(0, 2, 3)), rtol=1e-4, atol=1e-5)
+    variance = torch.stack([view.var(dim=(1, 2)) for view in first]).mean(dim=0)
+    torch.testing.assert_close(model.stem[1].running_var, variance, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("schedule", ["joint", "high_only"])
+def test_a_loss_that_is_not_finite_stops_before_its_update(schedule, workers):
+    model = network(dtype=torch.float32)
+    torch.nn.init.constant_(model.head.bias, math.nan)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    optimiser = torch.optim.Adam(model.parameters())
+    steps = RegionSteps(passes(model, workers), optimiser, settings(schedule=schedule))
+    with pytest.raises(NonFiniteLossError):
+        steps.low(tensors(region())) | steps.rest(tensors(region()))
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor.nan_to_num(), before[name].nan_to_num()), name
