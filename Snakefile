@@ -12,22 +12,21 @@ report: "workflow/report/workflow.rst"
 
 
 include: "workflow/rules/common.smk"
-include: "workflow/rules/cohort.smk"
+include: "workflow/rules/lookups.smk"
 include: "workflow/rules/cluster.smk"
-include: "workflow/rules/started.smk"
-include: "workflow/rules/stopped.smk"
 include: "workflow/rules/doctor.smk"
 include: "workflow/rules/slides.smk"
 include: "workflow/rules/tissue.smk"
 include: "workflow/rules/annotations.smk"
 include: "workflow/rules/stain.smk"
 include: "workflow/rules/tiles.smk"
-include: "workflow/rules/train.smk"
-include: "workflow/rules/infer.smk"
-include: "workflow/rules/evaluate.smk"
-include: "workflow/rules/views.smk"
+include: "workflow/rules/training.smk"
+include: "workflow/rules/inference.smk"
+include: "workflow/rules/lesions.smk"
+include: "workflow/rules/evaluation.smk"
+include: "workflow/rules/viewer.smk"
 include: "workflow/rules/report.smk"
-include: "workflow/rules/job.smk"
+include: "workflow/rules/hooks.smk"
 
 
 onstart:
@@ -35,7 +34,7 @@ onstart:
 
 
 onerror:
-    show_losses()
+    show_quarantine_so_far()
 
 
 rule all:

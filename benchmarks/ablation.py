@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from lesionmap.network.model import ModelSettings
+from lesionmap.network.settings import ModelSettings
 from lesionmap.training.loop import train
 from lesionmap.training.settings import TrainFiles, TrainJob, TrainMachine, TrainSettings
 

@@ -16,7 +16,7 @@ import numpy as np
 from lesionmap.geometry.resampling import block_max, block_mean
 from lesionmap.lesions.dicom import write_segmentation
 from lesionmap.lesions.export import write_lesions
-from lesionmap.lesions.find_lesions import lesions_from
+from lesionmap.lesions.find_lesions import above
 from lesionmap.maps.ome_tiff import MapNotes, write_map
 from lesionmap.maps.on_disk import on_disk, shrunk, strips
 from lesionmap.slides.slide import SlideInfo
@@ -24,22 +24,22 @@ from numpy.typing import NDArray
 
 CELL_PX, COLUMNS = 63, 317  # a lesion in each cell of a grid
 MPP, MAP_MPP = 0.25, 2.5
-FIRST_POSITIVE = 128
-FACTS = {"unreadable": [], "provenance": {"code": "0" * 16}}
+THRESHOLD = 0.5
+METADATA = {"unreadable": [], "provenance": {"code": "0" * 16}}
 
 
 def rings(rows_of_cells: int, folder: Path) -> NDArray[np.uint8]:
     """Probability × 255 of a map with `COLUMNS` lesions in each row of cells, elliptic, of random size, with a hole."""
     rng = np.random.default_rng(0)
-    levels = on_disk((rows_of_cells * CELL_PX, COLUMNS * CELL_PX), np.uint8, folder)
+    probability_u8 = on_disk((rows_of_cells * CELL_PX, COLUMNS * CELL_PX), np.uint8, folder)
     y, x = np.mgrid[:CELL_PX, :CELL_PX] - CELL_PX / 2
-    for part in strips(len(levels), CELL_PX):
+    for part in strips(len(probability_u8), CELL_PX):
         size = rng.uniform(6, 28, (COLUMNS, 1, 1))
         distance = np.hypot(x, y * rng.uniform(1, 2, (COLUMNS, 1, 1))) / size
         probability = np.exp(-8 * np.abs(distance - 0.7) ** 2)
         cells = (255 * probability * (size > 0)).astype(np.uint8)  # (COLUMNS, CELL_PX, CELL_PX)
-        levels[part] = cells.transpose(1, 0, 2).reshape(CELL_PX, -1)
-    return levels
+        probability_u8[part] = cells.transpose(1, 0, 2).reshape(CELL_PX, -1)
+    return probability_u8
 
 
 def timed(what: str, step: Callable[[], object]) -> tuple[float, float]:
@@ -59,21 +59,21 @@ def peak_mb() -> float:
 
 def export(rows_of_cells: int, folder: Path) -> tuple[int, float, float]:
     """Time every export of one map; say how many lesions it has, and the seconds of outlines and table, and of CPU."""
-    levels = rings(rows_of_cells, folder)
-    height, width = levels.shape
+    probability_u8 = rings(rows_of_cells, folder)
+    height, width = probability_u8.shape
     size = (int(width * MAP_MPP / MPP), int(height * MAP_MPP / MPP))
     info = SlideInfo("s1", "", "0" * 64, "none", size, MPP, (1.0,), (size,), (0, 0))
     sys.stdout.write(f"{rows_of_cells * COLUMNS} lesions on {width} × {height} px\n")
-    lesions = lesions_from(levels, FIRST_POSITIVE, folder)
-    maps = {"probability.ome.tif": (levels, block_mean), "lesions.tif": (lesions, block_max)}
+    lesions = above(probability_u8, THRESHOLD, folder)
+    maps = {"probability.ome.tif": (probability_u8, block_mean), "lesions.tif": (lesions, block_max)}
     for name, (image, reduction) in maps.items():
-        notes = MapNotes("s1", name, MAP_MPP, FACTS)
+        notes = MapNotes("s1", name, MAP_MPP, METADATA)
         timed(name, partial(write_map, folder / name, image, notes, reduction))
     timed("overlay's overviews", lambda: [shrunk(image, 13, how, folder) for image, how in maps.values()])
     counted: list[tuple[int, float]] = []
     paths = (folder / "lesions.geojson", folder / "lesions.tsv", folder / "lesions.tif")
     seconds, cpu = timed(
-        "geojson and tsv", lambda: counted.append(write_lesions(*paths, levels, info=info, facts=FACTS))
+        "geojson and tsv", lambda: counted.append(write_lesions(*paths, probability_u8, info=info, metadata=METADATA))
     )
     timed("lesions.dcm", lambda: write_segmentation(info, folder / "lesions.tif", folder / "lesions.dcm"))
     for path in sorted(folder.iterdir()):

@@ -25,14 +25,16 @@ import tifffile
 import torch
 from lesionmap.files.records import read_json, write_json
 from lesionmap.geometry.tiling import TileSpec, corners_px, map_size
-from lesionmap.inference.map_slide import map_slide as inference
-from lesionmap.inference.settings import PATENT_MPP, InferenceSettings
+from lesionmap.inference import map_slide as mapping
+from lesionmap.inference.settings import PATENT_MPP, MapSettings
 from lesionmap.inference.sliding_window import TableOnDevice, TileReader
-from lesionmap.lesions.export import LesionFiles
+from lesionmap.lesions.find_lesions import LesionFiles, LesionSettings, find_lesions
+from lesionmap.maps.ome_tiff import MapFile
 from lesionmap.network.forward import logits_of
-from lesionmap.network.model import LesionFPN, ModelSettings
+from lesionmap.network.model import LesionFPN
 from lesionmap.network.model_file import load_model, save_model
-from lesionmap.network.thread_pool import Workers
+from lesionmap.network.settings import ModelSettings
+from lesionmap.network.thread_pool import ThreadPool
 from lesionmap.slides.inspection import describe
 from lesionmap.slides.reader_selection import choose_reader
 from lesionmap.slides.sheet import SlideRow
@@ -42,6 +44,7 @@ from lesionmap.stain.profile import StainProfile
 from lesionmap.stain.table import StainMatch
 from lesionmap.tissue.detection import TissueSettings, find_tissue
 from lesionmap.tissue.mask import FOLD, TissueMask
+from lesionmap.viewer.overlay import draw_overlay
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -55,10 +58,11 @@ COPIES = 4  # of the slide, along each side of the large one
 RUIFROK = ((0.650, 0.704, 0.286), (0.072, 0.990, 0.105))
 PINKER = ((0.548, 0.771, 0.325), (0.092, 0.952, 0.282))
 STAIN = StainMatch(*(StainProfile(basis, (1.5, 1.0), 1, 0.0, "none", "ok") for basis in (RUIFROK, PINKER)), (1.1, 0.9))
-SETTINGS = InferenceSettings(SPEC)
-EXPORTS = ("probability.ome.tif", "lesions.tif", "lesions.geojson", "lesions.tsv", "overlay.png")
-STAGES = ("load_model", "map_slide", "lesions_from", "tidied", "export_lesions")
-OURS = "LesionMap, infer_slide"
+SETTINGS = MapSettings(SPEC)
+MAPPED = ("probability.ome.tif", "inference.json")
+FOUND = ("lesions.tif", "lesions.geojson", "lesions.tsv", "lesions.json")
+STAGES = ("load_model", "sliding_window_map", "write_map")
+OURS = "LesionMap, map_slide to overlay"
 ROW = "{:<20} {:<44} {:>5} {:>8} {:>7} {:>7} {:>7}  {}"
 ALL_CPUS = os.sched_getaffinity(0)
 
@@ -109,10 +113,10 @@ def bare_threads(case: Case) -> Run:
     """The network alone, a tile a thread, as the pass over a slide runs it; its kernels are compiled before."""
     model, tiles = load_model(case.file("model.safetensors")), tiles_in_memory(case).split(1)
     model.to(memory_format=torch.channels_last)
-    with Workers(THREADS) as workers:
-        list(workers.map(partial(probability, model), tiles[:THREADS]))
+    with ThreadPool(THREADS) as pool:
+        list(pool.map(partial(probability, model), tiles[:THREADS]))
         start = time.perf_counter()
-        for _ in workers.map(partial(probability, model), tiles):
+        for _ in pool.map(partial(probability, model), tiles):
             pass
         return finished(start, len(tiles))
 
@@ -130,18 +134,27 @@ def bare_batches(case: Case, size: int = 1) -> Run:
 
 
 def ours(case: Case) -> Run:
-    """The whole job, from the slide's file to all exports; stages are those of `infer_slide`."""
+    """From the slide's file to all exports: what the rules map_slide and find_lesions do, and the overlay."""
     stages: dict[str, float] = {}
     for name in STAGES:
-        setattr(inference, name, clocked(getattr(inference, name), name, stages))
-    files, record = LesionFiles(*(case.file(name) for name in EXPORTS)), case.file("inference.json")
-    inputs = [case.file(name) for name in ("tissue.tif", "stain.json", "model.safetensors")]
+        setattr(mapping, name, clocked(getattr(mapping, name), name, stages))
+    probability, record = (case.file(name) for name in MAPPED)
+    files = LesionFiles(*(case.file(name) for name in FOUND))
+    inputs = mapping.MapInputs(*(case.file(name) for name in ("tissue.tif", "stain.json", "model.safetensors")))
     info = case.info()
     start = time.perf_counter()
-    inference.infer_slide(info, *inputs, files, record, SETTINGS, {}, threads=THREADS)
+    mapping.map_slide(info, inputs, probability, record, SETTINGS, {}, threads=THREADS)
+    clocked(find_lesions, "find_lesions", stages)(info, probability, files, LesionSettings(), {})
+    clocked(overlay, "overlay", stages)(info, probability, files.lesions, case.file("overlay.png"))
     run = finished(start, 0)
     tiles = read_json(record)["tiles"]["read"]
     return replace(run, tiles=tiles, stages=stages | {"the rest": run.seconds - sum(stages.values())})
+
+
+def overlay(info: SlideInfo, probability: str, lesions: str, output: str) -> None:
+    """Draw one slide's overlay."""
+    with Slide(info, "cut_view") as slide, MapFile(probability) as mapped, MapFile(lesions) as found:
+        draw_overlay(output, slide, mapped, found, mapped.mpp)
 
 
 def clocked(function: Callable[..., Any], name: str, seconds: dict[str, float]) -> Callable[..., Any]:
@@ -156,7 +169,7 @@ def clocked(function: Callable[..., Any], name: str, seconds: dict[str, float]) 
     return run
 
 
-def tiatoolbox(case: Case, batch: int = 1, workers: int = 0) -> Run:
+def tiatoolbox(case: Case, batch: int = 1, pool: int = 0) -> Run:
     """SemanticSegmentor from the slide's file to a zarr of probabilities and classes; no normalisation, no outlines."""
     from tiatoolbox.models.engine.io_config import IOSegmentorConfig
     from tiatoolbox.models.engine.semantic_segmentor import SemanticSegmentor
@@ -167,7 +180,7 @@ def tiatoolbox(case: Case, batch: int = 1, workers: int = 0) -> Run:
     with tempfile.TemporaryDirectory(dir=case.folder) as folder:
         start = time.perf_counter()
         model = tiatoolbox_model(case.file("model.safetensors"))
-        engine = SemanticSegmentor(model, batch_size=batch, num_workers=workers, device="cpu", verbose=False)
+        engine = SemanticSegmentor(model, batch_size=batch, num_workers=pool, device="cpu", verbose=False)
         engine.run(
             [Path(case.path)],
             masks=[tissue],
@@ -212,7 +225,7 @@ def tiatoolbox_model(path: str) -> Any:
     return Wrapped()
 
 
-def monai(case: Case, batch: int = 1, workers: int = 0) -> Run:
+def monai(case: Case, batch: int = 1, pool: int = 0) -> Run:
     """PatchWSIDataset of the same tiles and AvgMerger; neither tissue detection, normalisation nor files."""
     from monai.data import DataLoader, PatchWSIDataset
     from monai.inferers import AvgMerger
@@ -235,7 +248,7 @@ def monai(case: Case, batch: int = 1, workers: int = 0) -> Run:
     width, height = (int(corners[:, axis].max()) + SPEC.tile_px for axis in (0, 1))
     merger = AvgMerger((1, 1, height, width))
     places = iter(corners)
-    for some in DataLoader(tiles, batch_size=batch, num_workers=workers):
+    for some in DataLoader(tiles, batch_size=batch, num_workers=pool):
         for one in probability(model, some["image"].as_tensor()):
             x, y = next(places)
             merger.aggregate(one[None], (int(y), int(x)))
@@ -269,10 +282,10 @@ CONTESTANTS: dict[str, Contestant] = {
     OURS: ours,
     "tiatoolbox, SemanticSegmentor": tiatoolbox,
     "tiatoolbox, four tiles at once": partial(tiatoolbox, batch=4),
-    "tiatoolbox, reading in a process beside": partial(tiatoolbox, workers=1),
+    "tiatoolbox, reading in a process beside": partial(tiatoolbox, pool=1),
     "MONAI, PatchWSIDataset": monai,
     "MONAI, four tiles at once": partial(monai, batch=4),
-    "MONAI, reading in a process beside": partial(monai, workers=1),
+    "MONAI, reading in a process beside": partial(monai, pool=1),
 }
 
 

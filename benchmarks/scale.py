@@ -65,7 +65,7 @@ class Mode:
     changed_cohort: frozenset[str]
 
 
-MAPPED = ("find_tissue", "fit_stain", "match_stain", "infer_slide", "cut_view")
+MAPPED = ("find_tissue", "fit_stain", "match_stain", "draw_stain", "map_slide", "find_lesions", "cut_view")
 RULES = {
     "train": (*MAPPED, "import_annotation", "extract_tiles"),
     "val": (*MAPPED, "import_annotation", "extract_tiles", "evaluate_slide"),

@@ -19,11 +19,12 @@ import torch
 from lesionmap.files.pictures import write_tiff
 from lesionmap.files.records import write_json
 from lesionmap.geometry.tiling import TileSpec
-from lesionmap.inference.map_slide import infer_slide
-from lesionmap.inference.settings import InferenceSettings
-from lesionmap.lesions.export import LesionFiles
-from lesionmap.network.model import LesionFPN, ModelSettings
+from lesionmap.inference.map_slide import MapInputs, map_slide
+from lesionmap.inference.settings import MapSettings
+from lesionmap.lesions.find_lesions import LesionFiles, LesionSettings, find_lesions
+from lesionmap.network.model import LesionFPN
 from lesionmap.network.model_file import save_model
+from lesionmap.network.settings import ModelSettings
 from lesionmap.slides.inspection import describe
 from lesionmap.slides.sheet import SlideRow
 from lesionmap.stain.profile import StainProfile
@@ -90,13 +91,14 @@ def main() -> None:
         save_model(folder / "model.safetensors", LesionFPN(KIND), KIND, facts)
         with openslide.OpenSlide(folder / "slide.tif") as handle:
             info = describe(SlideRow("sparse", str(folder / "slide.tif"), "inference"), handle, MPP)
-        settings = InferenceSettings(SPEC, overlap=float(sys.argv[1]) if len(sys.argv) > 1 else 0)
-        exports = ("probability.ome.tif", "lesions.tif", "lesions.geojson", "lesions.tsv", "overlay.png")
-        files = LesionFiles(*(str(folder / export) for export in exports))
-        inputs = [str(folder / part) for part in ("tissue.tif", "stain.json", "model.safetensors")]
+        settings = MapSettings(SPEC, overlap=float(sys.argv[1]) if len(sys.argv) > 1 else 0)
+        probability, record = str(folder / "probability.ome.tif"), str(folder / "inference.json")
+        files = LesionFiles(*(str(folder / f"lesions.{kind}") for kind in ("tif", "geojson", "tsv", "json")))
+        inputs = MapInputs(*(str(folder / part) for part in ("tissue.tif", "stain.json", "model.safetensors")))
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         start = time.perf_counter()
-        infer_slide(info, *inputs, files, str(folder / "inference.json"), settings, {}, threads=2)
+        map_slide(info, inputs, probability, record, settings, {}, threads=2)
+        find_lesions(info, probability, files, LesionSettings(), {})
         seconds = time.perf_counter() - start
         print((folder / "inference.json").read_text())
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

@@ -214,7 +214,7 @@ def cold_reading(case: Case, threads: int) -> list[str]:
     readers = {"threads": lambda: map_in_order(regions.__getitem__, order, threads), "worker processes": lambda: loader}
     lines = []
     for name, read in readers.items():
-        speed = np.median([cold_speed(regions.facts(0).path, read) for _ in range(REPEATS)])
+        speed = np.median([cold_speed(regions.metadata(0).path, read) for _ in range(REPEATS)])
         lines.append(f"regions read for training, {threads} {name}: {speed:.0f} Mpx/s of tiles")
     return lines
 

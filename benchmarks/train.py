@@ -18,10 +18,11 @@ import numpy as np
 import psutil
 import torch
 from lesionmap.network.forward import pick_device
-from lesionmap.network.model import LesionFPN, ModelSettings
+from lesionmap.network.model import LesionFPN
 from lesionmap.network.region_pass import RegionTensors, TilePasses
 from lesionmap.network.resources import TRAINING_GB_PER_TILE
-from lesionmap.network.thread_pool import Workers
+from lesionmap.network.settings import ModelSettings
+from lesionmap.network.thread_pool import ThreadPool
 from lesionmap.training.settings import TrainSettings
 from lesionmap.training.updates import RegionSteps, fused_backward
 from torch import Tensor, nn
@@ -113,8 +114,8 @@ def ours(part: RegionTensors) -> float:
     """LesionMap's joint step in micro-batches."""
     model = network()
     optimiser = torch.optim.Adam(model.parameters(), lr=SETTINGS.learning_rate)
-    with Workers(len(os.sched_getaffinity(0)), pick_device()) as workers:
-        steps = RegionSteps(TilePasses(model, TILE_BATCH, workers, lambda: None), optimiser, SETTINGS)
+    with ThreadPool(len(os.sched_getaffinity(0)), pick_device()) as pool:
+        steps = RegionSteps(TilePasses(model, TILE_BATCH, pool, lambda: None), optimiser, SETTINGS)
         start = time.perf_counter()
         steps.low(part)
         steps.rest(part)
@@ -163,8 +164,8 @@ def gradient_error(n: int) -> float:
     """Largest relative difference of any weight's gradient between the micro-batched and the textbook's fused loss."""
     part, models = region(n), (network(), network())
     textbook_loss(models[0], part, lambda tiles: torch.sigmoid(models[0](tiles))).backward()
-    with Workers(len(os.sched_getaffinity(0)), pick_device()) as workers:
-        fused_backward(TilePasses(models[1], TILE_BATCH, workers, lambda: None), part, SETTINGS)
+    with ThreadPool(len(os.sched_getaffinity(0)), pick_device()) as pool:
+        fused_backward(TilePasses(models[1], TILE_BATCH, pool, lambda: None), part, SETTINGS)
     return max(
         float((mine.grad - theirs.grad).norm() / theirs.grad.norm())
         for theirs, mine in zip(*(model.parameters() for model in models), strict=True)

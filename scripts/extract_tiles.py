@@ -2,13 +2,14 @@
 
 from lesionmap.jobs.provenance import provenance
 from lesionmap.jobs.quarantine import slide_job
-from lesionmap.slides.cache import slide_at_hand
+from lesionmap.slides.cache import cached_slide
 from lesionmap.tiles.extraction import Extraction, extract_tiles, write_record
+from lesionmap.tiles.settings import TileSettings
 
 job = slide_job(snakemake.wildcards.slide, snakemake.log[0], snakemake.input, snakemake.output)
-with job, slide_at_hand(snakemake.input.info, snakemake.config["slides"]["copies"]) as info:
+with job, cached_slide(snakemake.input.info, snakemake.config["slides"]["copies"]) as info:
     paths, params = snakemake.input, snakemake.params
-    settings = Extraction.of(params.tiles, params.max_unreadable_fraction, paths.stain)
+    settings = Extraction.of(TileSettings(**params.tiles), params.max_unreadable_fraction, paths.stain)
     origin = provenance(params.code, identity=info.identity, tiles=params.tiles)
     store, record = snakemake.output
     extract_tiles(info, paths.tissue, paths.annotation, store, settings, origin, snakemake.threads)

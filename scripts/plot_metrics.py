@@ -1,7 +1,7 @@
 """Adapter of rule plot_metrics."""
 
-from lesionmap.evaluation.plots import MetricFigures, plot_metrics
+from lesionmap.evaluation.plots import MetricPlots, plot_metrics
 from lesionmap.jobs.log import job_log
 
 with job_log(snakemake.log[0]):
-    plot_metrics(snakemake.input.summary, snakemake.input.slides, MetricFigures(*snakemake.output))
+    plot_metrics(snakemake.input.summary, snakemake.input.slides, MetricPlots(*snakemake.output))

@@ -3,16 +3,18 @@
 from lesionmap.jobs.log import job_log
 from lesionmap.jobs.provenance import provenance
 from lesionmap.jobs.quarantine import usable
-from lesionmap.network.model import ModelSettings
+from lesionmap.network.settings import ModelSettings
+from lesionmap.tiles.settings import TileSettings
 from lesionmap.training.processes import train_in_processes
-from lesionmap.training.publication import training_facts
+from lesionmap.training.publication import training_metadata
 from lesionmap.training.settings import TrainFiles, TrainJob, TrainMachine, TrainSettings
 
 with job_log(snakemake.log[0]):
     paths, params, config = snakemake.input, snakemake.params, snakemake.config["train"]
     weights = paths.get("backbone") or None
     origin = provenance(params.code, model=params.model | {"weights": params.weights}, train=params.train)
-    facts, stores = training_facts(params.tiles, weights, origin), (usable(paths.train), usable(paths.val))
-    job = TrainJob(*stores, weights, ModelSettings(**params.model), TrainSettings(**params.train), facts)
+    metadata = training_metadata(TileSettings(**params.tiles), weights, origin)
+    settings = ModelSettings(**params.model), TrainSettings(**params.train)
+    job = TrainJob(usable(paths.train), usable(paths.val), weights, *settings, metadata)
     machine = TrainMachine(config["device"], config["checkpoint_minutes"], snakemake.threads)
-    train_in_processes(job, TrainFiles(*snakemake.output, params.events, snakemake.log[0]), machine)
+    train_in_processes(job, TrainFiles(*snakemake.output, params.tensorboard, snakemake.log[0]), machine)

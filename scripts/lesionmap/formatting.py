@@ -1,4 +1,4 @@
-"""Numbers as people read them."""
+"""Numbers as people read them, and as tables have them."""
 
 import math
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ def fixed(value: float | None, digits: int) -> str:
 
 
 def with_interval(entry: Mapping[str, Any], digits: int) -> str:
-    """A figure with so many decimals and its confidence interval, if it has one."""
+    """A metric with so many decimals and its confidence interval, if it has one."""
     value = fixed(entry["value"], digits)
     return value if entry["low"] is None else f"{value} ({entry['low']:z.{digits}f} to {entry['high']:z.{digits}f})"
 
@@ -29,3 +29,10 @@ def duration(seconds: float) -> str:
 def counted(number: int, noun: str) -> str:
     """A number and its noun: 1 slide, 2 slides."""
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def in_table(value: Any) -> Any:
+    """A value as tables of metrics have it: a fraction with six decimals, NA where there is none."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return "NA"
+    return f"{value:.6f}" if isinstance(value, float) else value

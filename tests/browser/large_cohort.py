@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from lesionmap.evaluation.plots import MetricFigures, plot_metrics
+from lesionmap.evaluation.plots import MetricPlots, plot_metrics
 from lesionmap.evaluation.summary import SummaryFiles, summarise
 from lesionmap.files.records import read_json, write_json
 from lesionmap.metrics.bootstrap import Bootstrap
@@ -53,13 +53,13 @@ def _inputs(results: Path, folder: Path, copies: list[tuple[str, str]]) -> Repor
     slide_table, cohort, summary, headline, stain_table, spread = (str(folder / name) for name in names)
     summarise(metrics, SummaryFiles(slide_table, cohort, summary, headline), DRAWS, min_lesion_um=200)
     charts = [str(folder / f"{name}.svg") for name in CHARTS]
-    plot_metrics(summary, slide_table, MetricFigures(*charts))
+    plot_metrics(summary, slide_table, MetricPlots(*charts))
     compare_stains(stains, stain_table, spread)
     return ReportInputs(
         quarantine=str(results / "quarantine.tsv"),
         summary=summary,
         slide_table=slide_table,
-        metric_figures=charts,
+        metric_plots=charts,
         models=None,
         stain_table=stain_table,
         stain_spread=spread,

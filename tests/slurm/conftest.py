@@ -12,7 +12,7 @@ from project import ROOT
 # What docs/cluster.md has a site change, and, to save the tests' time, more frequent looks at the jobs' states.
 SITE = {
     "default-resources": {"slurm_partition": "cpu", "slurm_account": "pathology", "in_turn": 1},
-    "set-resources": {"train": {"slurm_partition": "gpu"}, "infer_slide": {"slurm_partition": "gpu"}},
+    "set-resources": {"train": {"slurm_partition": "gpu"}, "map_slide": {"slurm_partition": "gpu"}},
     "latency-wait": 5,
     "slurm-init-seconds-before-status-checks": 2,
     "seconds-between-status-checks": 2,

@@ -13,9 +13,14 @@ FACTS = {"unreadable": [], "provenance": {"code": "abc"}}
 
 
 def write_outlines(
-    path: Path, lesions: np.ndarray, levels: np.ndarray, scale: float, info: SlideInfo, facts: dict[str, Any] = FACTS
+    path: Path,
+    lesions: np.ndarray,
+    probability_u8: np.ndarray,
+    scale: float,
+    info: SlideInfo,
+    metadata: dict[str, Any] = FACTS,
 ) -> tuple[int, float]:
     """Write a map's lesions as GeoJSON, and beside it the table and the map; say how many there are, and their mm²."""
     mapped = path.with_suffix(".tif")
-    write_map(mapped, lesions, MapNotes(info.slide, "lesion", scale * info.mpp, facts), block_max)
-    return write_lesions(path, path.with_suffix(".tsv"), mapped, levels, info=info, facts=facts)
+    write_map(mapped, lesions, MapNotes(info.slide, "lesion", scale * info.mpp, metadata), block_max)
+    return write_lesions(path, path.with_suffix(".tsv"), mapped, probability_u8, info=info, metadata=metadata)

@@ -4,10 +4,10 @@ import hashlib
 
 import pytest
 import torch
-from lesionmap.network.model import ModelSettings
-from lesionmap.network.thread_pool import CPU, Workers
+from lesionmap.network.settings import ModelSettings
+from lesionmap.network.thread_pool import CPU, ThreadPool
 from lesionmap.training.checkpoint import Learner
-from lesionmap.training.dataset import RegionDataset, RegionFeed
+from lesionmap.training.dataset import RegionDataset, RegionLoader
 from lesionmap.training.loop import train
 from lesionmap.training.process_group import joined
 from lesionmap.training.settings import TrainMachine
@@ -21,8 +21,8 @@ N_TILES = (0, 2, 1, 0)
 
 
 def call(meeting, rank, count, function, *arguments):
-    with joined(meeting, rank, count, CPU) as ranks:
-        return function(ranks, *arguments)
+    with joined(meeting, rank, count, CPU) as processes:
+        return function(processes, *arguments)
 
 
 def digest(model):
@@ -35,38 +35,38 @@ def groups_of(count):
     return [parts[first : first + count] for first in range(0, len(parts), count)]
 
 
-def own(ranks, group):
-    return group[ranks.rank] if ranks.rank < len(group) else None
+def own(processes, group):
+    return group[processes.rank] if processes.rank < len(group) else None
 
 
-def check_gradients(ranks):
+def check_gradients(processes):
     """The gradient of each group is that of the mean loss."""
     ours, textbook = network(KIND), network(KIND)
-    for group in groups_of(ranks.count):
+    for group in groups_of(processes.count):
         ours.zero_grad()
         textbook.zero_grad()
-        part = own(ranks, group)
-        with Workers(1) as workers:
+        part = own(processes, group)
+        with ThreadPool(1) as pool:
             if part:
-                fused_backward(passes(ours, workers), part, settings())
-        assert ranks.mean_gradients(list(ours.parameters()), part is not None)
-        if ranks.leads:
+                fused_backward(passes(ours, pool), part, settings())
+        assert processes.mean_gradients(list(ours.parameters()), part is not None)
+        if processes.is_main:
             sum(naive_fused_loss(textbook, one, settings(), "learned") / len(group) for one in group).backward()
             assert_same_gradients(textbook, ours)
-    assert not ranks.mean_gradients(list(ours.parameters()), False)
+    assert not processes.mean_gradients(list(ours.parameters()), False)
 
 
-def check_schedule(ranks, schedule):
+def check_schedule(processes, schedule):
     """An epoch gives the weights that updates on mean losses give; their digest."""
-    options, groups, ours = settings(schedule=schedule, learning_rate=1e-4), groups_of(ranks.count), network(KIND)
+    options, groups, ours = settings(schedule=schedule, learning_rate=1e-4), groups_of(processes.count), network(KIND)
     optimiser = torch.optim.Adam(ours.parameters())
     Learner(ours, optimiser).set_rate(options.rate(0))
-    with Workers(1) as workers:
-        steps = RegionSteps(passes(ours, workers), optimiser, options, ranks)
-        losses = [{**steps.low(part), **steps.rest(part)} for part in (own(ranks, group) for group in groups)]
-    has_region = [ranks.rank < len(group) for group in groups]
+    with ThreadPool(1) as pool:
+        steps = RegionSteps(passes(ours, pool), optimiser, options, processes)
+        losses = [{**steps.low(part), **steps.rest(part)} for part in (own(processes, group) for group in groups)]
+    has_region = [processes.rank < len(group) for group in groups]
     assert [bool(part) for part in losses] == has_region
-    if ranks.leads:
+    if processes.is_main:
         naive = network(KIND)
         naive_training(naive, groups, options, schedule, epochs=1)
         for (name, expected), weight in zip(naive.named_parameters(), ours.parameters(), strict=True):
@@ -74,20 +74,20 @@ def check_schedule(ranks, schedule):
     return digest(ours)
 
 
-def check_validation(ranks, path):
+def check_validation(processes, path):
     """Regions are shared out, and all processes have the figures of all."""
     model = network(KIND).eval()
-    with Workers(1) as workers:
-        feed, ready = RegionFeed(RegionDataset([path]), CPU, with_tile_masks=False), passes(model, workers)
-        together, alone = validate(feed, ready, settings(), ranks), validate(feed, ready, settings())
+    with ThreadPool(1) as pool:
+        loader, ready = RegionLoader(RegionDataset([path]), CPU, with_tile_masks=False), passes(model, pool)
+        together, alone = validate(loader, ready, settings(), processes), validate(loader, ready, settings())
     assert together == pytest.approx(alone, rel=1e-12)
     return together
 
 
-def check_all(ranks, schedule, path):
-    check_gradients(ranks)
-    return check_schedule(ranks, schedule), check_validation(ranks, path)
+def check_all(processes, schedule, path):
+    check_gradients(processes)
+    return check_schedule(processes, schedule), check_validation(processes, path)
 
 
-def train_unbroken(ranks, folder, asked):
-    train(asked, files(folder), TrainMachine("cpu", 10, 1), ranks)
+def train_unbroken(processes, folder, asked):
+    train(asked, files(folder), TrainMachine("cpu", 10, 1), processes)

@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import torch
 from lesionmap.geometry.tiling import TileSpec
-from lesionmap.network.model import LesionFPN, ModelSettings
+from lesionmap.network.model import LesionFPN
 from lesionmap.network.region_pass import RegionTensors, TilePasses
+from lesionmap.network.settings import ModelSettings
 from lesionmap.tiles.codec import TileCodec
 from lesionmap.tiles.store import Region, new_store, packed
 from lesionmap.training.augmentation import Draw
@@ -65,14 +66,14 @@ def network(kind=NETWORK, dtype=torch.float64, seed=0):
     return model.train()
 
 
-def passes(model, workers, tile_batch=3, pause_point=lambda: None):
-    return TilePasses(model, tile_batch, workers, pause_point)
+def passes(model, pool, tile_batch=3, pause_point=lambda: None):
+    return TilePasses(model, tile_batch, pool, pause_point)
 
 
 def store(path, *regions, slide="s1"):
-    facts = {"slide": slide, "identity": "f" * 64, "stain": {"reference": STAIN}, "provenance": {"a": 1}}
+    metadata = {"slide": slide, "identity": "f" * 64, "stain": {"reference": STAIN}, "provenance": {"a": 1}}
     side = len(regions[0].low_mask)
-    with new_store(path, TileSpec(4 * side, side, 0.25), facts, TileCodec()) as writer:
+    with new_store(path, TileSpec(4 * side, side, 0.25), metadata, TileCodec()) as writer:
         for part in regions:
             writer.append(packed(part, TileCodec()))
     return str(path)
@@ -84,8 +85,8 @@ def files(folder):
 
 
 def job(train_stores, val_stores=(), network=NETWORK, **changes):
-    facts = {"tiles": {"tile_px": 32}, "provenance": {"code": "c"}}
-    return TrainJob(train_stores, val_stores, None, network, settings(**changes), facts)
+    metadata = {"tiles": {"tile_px": 32}, "provenance": {"code": "c"}}
+    return TrainJob(train_stores, val_stores, None, network, settings(**changes), metadata)
 
 
 def run(folder, train_stores, val_stores=(), machine=None, network=NETWORK, **changes):

@@ -12,7 +12,9 @@ def job(project, rule, *slide):
     return [*told, "--force", "--nolock", "--ignore-incomplete", "--cores", "1"]
 
 
-@pytest.mark.parametrize("rule", ["find_tissue", "match_stain", "extract_tiles", "infer_slide", "cut_view"])
+@pytest.mark.parametrize(
+    "rule", ["find_tissue", "match_stain", "extract_tiles", "map_slide", "find_lesions", "cut_view"]
+)
 def test_it_plans_its_own_rule_and_nothing_that_came_before(project, rule):
     drawn = project.run(*job(project, rule, "train_2"), "--dag")
     assert re.findall(r'label = "(\w+)', drawn) == [rule]

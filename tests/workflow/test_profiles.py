@@ -35,7 +35,7 @@ def test_neighbours_of_the_sheet_are_one_job_of_a_cluster(project):
     project.profile = SLURM
     printed = project.run("--dry-run", "--forcerun", "find_tissue")
     assert set(re.findall(r"Group job (\w+)", printed)) >= {"prepare_0", "infer_0"}
-    assert resources(printed, "infer_slide")["gpu"] == "1"
+    assert resources(printed, "map_slide")["gpu"] == "1"
     assert "Group job" not in project.run("--dry-run", "--forcerun", "find_tissue", "--group-components", "other=1")
 
 
@@ -47,12 +47,12 @@ def test_slides_are_jobs_of_their_own_where_groups_would_take_too_long_to_plan(p
     project.profile = SLURM
     printed = project.run("--dry-run", "--forcerun", "find_tissue")
     assert set(re.findall(r"Group job (\w+)", printed)) == {"prepare_0"}
-    assert jobs(printed) >= {f"{rule}:test_1" for rule in ("match_stain", "infer_slide", "cut_view", "evaluate_slide")}
+    assert jobs(printed) >= {f"{rule}:test_1" for rule in ("match_stain", "map_slide", "cut_view", "evaluate_slide")}
 
 
 def test_a_second_attempt_asks_for_more(project):
     printed = [project.run("--dry-run", "--forcerun", "train", "--attempt", number) for number in "12"]
-    first, second = (resources(text, "infer_slide") for text in printed)
+    first, second = (resources(text, "map_slide") for text in printed)
     assert (first["mem_mb"], first["runtime"]) == ("8000", "60")
     assert (second["mem_mb"], second["runtime"]) == ("16000", "120")
     first, second = (resources(text, "train") for text in printed)
@@ -73,4 +73,4 @@ def test_a_workstation_runs_one_gpu_job_at_a_time_if_it_has_a_gpu(project, tmp_p
     (tmp_path / "which").symlink_to(shutil.which("which"))  # without which Snakemake does not start
     monkeypatch.setenv("PATH", str(tmp_path))
     printed = project.run("--dry-run", "--forcerun", "train")
-    assert [resources(printed, rule)["gpu"] for rule in ("train", "infer_slide")] == [gpus, gpus]
+    assert [resources(printed, rule)["gpu"] for rule in ("train", "map_slide")] == [gpus, gpus]

@@ -17,6 +17,7 @@ from lesionmap.demo.painting import DemoSlide
 from project import COHORT, jobs
 from safetensors.numpy import load_file
 
+LATER = ("draw_stain", "map_slide", "find_lesions", "cut_view")
 PER_COHORT = {"summarise", "plot_metrics", "list_quarantine", "render_report", "conclude"}
 ALL_SLIDES = ("train_1", "train_2", "test_1")
 
@@ -27,12 +28,16 @@ def of(rule, *slides):
 
 def after_training():
     trained = {"train", "plot_learning_curves", "describe_model", "summarise_tiles"}
-    mapped = of("infer_slide", *ALL_SLIDES) | of("cut_view", *ALL_SLIDES) | of("evaluate_slide", "test_1")
-    return trained | mapped | PER_COHORT
+    return trained | of("map_slide", *ALL_SLIDES) | after_mapping()
+
+
+def after_mapping():
+    found = of("find_lesions", *ALL_SLIDES) | of("cut_view", *ALL_SLIDES)
+    return found | of("evaluate_slide", "test_1") | PER_COHORT
 
 
 def normalised_anew():
-    matched = {"choose_reference", "compare_stains"} | of("match_stain", *ALL_SLIDES)
+    matched = {"choose_reference", "compare_stains"} | of("match_stain", *ALL_SLIDES) | of("draw_stain", *ALL_SLIDES)
     return matched | of("extract_tiles", "train_1", "train_2") | after_training()
 
 
@@ -40,7 +45,16 @@ def added(project, slide):
     """Add a slide to the cohort; its own jobs."""
     with open(project.folder / "slides.tsv", "a", encoding="utf-8") as sheet:
         sheet.write(write_slide(project.folder, None, slide))
-    rules = ["inspect_slide", "find_tissue", "fit_stain", "match_stain", "infer_slide", "cut_view"]
+    rules = [
+        "inspect_slide",
+        "find_tissue",
+        "fit_stain",
+        "match_stain",
+        "draw_stain",
+        "map_slide",
+        "find_lesions",
+        "cut_view",
+    ]
     if slide.split == "train":
         rules += ["import_annotation", "extract_tiles"]
     return {f"{rule}:{slide.name}" for rule in rules}
@@ -94,7 +108,7 @@ def test_without_stored_images_the_same_model_is_trained(project):
     assert all(np.array_equal(before[name], after[name]) for name in before)
 
 
-def test_how_figures_are_summed_up_evaluates_no_slide(project):
+def test_how_metrics_are_summed_up_evaluates_no_slide(project):
     project.config["evaluation"] = {"min_lesion_um": 0}
     assert project.planned() == {"summarise", "plot_metrics", "render_report", "conclude"}
 
@@ -147,7 +161,7 @@ def test_a_new_training_slide_leaves_the_others_as_they_are_while_the_choice_sta
     project.run(*stores)  # chooses train_1
     own = added(project, replace(like, name="new_1"))  # draws the median to its stain
     stores.append("results/tiles/new_1.h5")
-    expected = own - {"infer_slide:new_1", "cut_view:new_1"} | {"build_manifest", "choose_reference"}
+    expected = own - {f"{rule}:new_1" for rule in LATER} | {"build_manifest", "choose_reference"}
     if chosen != "train_1":
         expected |= of("match_stain", "train_1", "train_2") | of("extract_tiles", "train_1", "train_2")
     assert project.planned(*stores) == expected
@@ -179,18 +193,82 @@ def test_a_fresh_checkout_reruns_nothing(project, checkout):
 
 
 def test_a_comment_in_the_library_reruns_nothing(project, checkout):
-    for name in ("stain.py", "slides.py", "training.py"):
+    for name in ("stain/table.py", "slides/slide.py", "training/loop.py"):
         path = checkout / "scripts/lesionmap" / name
         path.write_text("# a remark\n" + path.read_text().replace('"""', '"""Indeed. ', 1))
     assert "Nothing to be done" in project.run()
 
 
 def test_new_logic_in_stain_reruns_stain_and_what_follows(project, checkout):
-    path = checkout / "scripts/lesionmap/stain_bases.py"
+    path = checkout / "scripts/lesionmap/stain/separation.py"
     text = path.read_text()
     assert "FIT_ITERATIONS = 100" in text
     path.write_text(text.replace("FIT_ITERATIONS = 100", "FIT_ITERATIONS = 50"))
     assert project.foreseen() == of("fit_stain", *ALL_SLIDES) | normalised_anew()
+
+
+def changed(checkout, path, old, new):
+    """Change one module of the library."""
+    text = (checkout / "scripts/lesionmap" / path).read_text()
+    assert old in text
+    (checkout / "scripts/lesionmap" / path).write_text(text.replace(old, new))
+
+
+def test_another_tint_of_the_overlay_reruns_what_draws_it(project, checkout):
+    before = project.results()
+    changed(checkout, "viewer/overlay.py", "TINT = (255", "TINT = (128")
+    assert project.planned() == of("cut_view", *ALL_SLIDES) | {"list_quarantine", "render_report", "conclude"}
+    after = project.results()
+    assert after["lesions/test_1/overlay.png"] != before["lesions/test_1/overlay.png"]
+    computed = ("stain/test_1.json", "lesions/test_1/probability.ome.tif", "lesions/test_1/lesions.geojson")
+    assert all(after[name] == before[name] for name in computed)
+
+
+def test_another_colour_of_plots_reruns_what_draws_with_it(project, checkout):
+    changed(checkout, "plotting.py", '"#0072B2"', '"#0072B3"')
+    drawn = of("draw_stain", *ALL_SLIDES) | {"plot_metrics", "plot_learning_curves"}
+    assert project.planned() == drawn | {"render_report", "conclude"}
+
+
+@pytest.mark.parametrize("change", [{"threshold": 0.4}, {"smoothing_um": 5}, {"min_lesion_area_um2": 100}])
+def test_what_is_made_of_a_map_passes_no_slide_through_the_network_again(project, change):
+    project.config["inference"] |= change
+    assert project.foreseen() == after_mapping()
+
+
+def test_another_threshold_leaves_maps_as_they_are(project):
+    before = project.results()
+    project.config["inference"]["threshold"] = 0.1
+    assert project.planned() == after_mapping()
+    after = project.results()
+    for slide in ALL_SLIDES:
+        for name in ("probability.ome.tif", "inference.json"):
+            assert after[f"lesions/{slide}/{name}"] == before[f"lesions/{slide}/{name}"]
+    assert after["lesions/test_1/lesions.tif"] != before["lesions/test_1/lesions.tif"]
+    assert json.loads(after["lesions/test_1/lesions.json"])["threshold"] == 0.1
+
+
+def test_new_logic_of_training_maps_nothing_with_a_model_that_is_there(project, checkout):
+    shutil.copy(project.folder / "results/model/lesionmap.safetensors", project.folder / "shipped.safetensors")
+    project.config["model"]["path"] = "shipped.safetensors"
+    project.run()
+    changed(checkout, "training/settings.py", "epochs: int = 50", "epochs: int = 51")
+    changed(checkout, "training/loss.py", "CLAMP = 1e-6", "CLAMP = 1e-5")
+    assert "Nothing to be done" in project.run()
+
+
+def test_another_model_card_reruns_the_card_and_its_page(project, checkout):
+    changed(checkout, "report/model_card.py", "MOST_SLIDES_LISTED = 100", "MOST_SLIDES_LISTED = 1")
+    assert project.planned() == {"describe_model", "render_report", "conclude"}
+    assert "1 more" in (project.folder / "results/report/model.html").read_text()
+
+
+def test_code_that_is_moved_reruns_nothing(project, checkout):
+    library = checkout / "scripts/lesionmap"
+    (library / "stain/table.py").rename(library / "stain/colours.py")
+    for path in [*checkout.rglob("*.py"), *checkout.rglob("*.smk")]:
+        path.write_text(path.read_text().replace("lesionmap.stain.table", "lesionmap.stain.colours"))
+    assert "Nothing to be done" in project.run()
 
 
 def test_where_training_runs_and_how_often_it_is_saved_is_reported_and_trains_nothing(project):

@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 import tifffile
 from highdicom.seg import segread
-from lesionmap.files.model_metadata import load_facts
+from lesionmap.files.model_metadata import load_metadata
 from project import ROOT
 from pyramids import damage, write_tiff
 from shapely.geometry import shape
@@ -41,6 +41,8 @@ ARTEFACTS = [
     "lesions/test_1/lesions.tif",
     "lesions/test_1/lesions.geojson",
     "lesions/test_1/lesions.tsv",
+    "lesions/test_1/lesions.json",
+    "lesions/test_1/inference.json",
     "lesions/test_1/overlay.png",
     "metrics/test_1.json",
     "unreadable.tsv",
@@ -130,7 +132,7 @@ def test_an_existing_model_replaces_training(project):
     assert not {"train", "plot_learning_curves"} & planned
     assert "describe_model" in planned
     assert not any(job.startswith("extract_tiles") for job in planned)
-    assert "infer_slide:test_1" in planned
+    assert "map_slide:test_1" in planned
 
 
 def test_a_bad_annotation_goes_into_quarantine_and_spares_the_others(project):
@@ -145,12 +147,12 @@ def test_a_bad_annotation_goes_into_quarantine_and_spares_the_others(project):
     for name in ("annotations/train_2.geojson", "tiles/train_2.h5"):  # no store, no outlines: the reason instead
         content = json.loads((project.folder / "results" / name).read_text())
         assert content["quarantined"]["stage"] == "import_annotation"
-    model = load_facts(project.folder / "results/model/lesionmap.safetensors")
+    model = load_metadata(project.folder / "results/model/lesionmap.safetensors")
     assert set(model["training_slides"]) == {"train_1"}
     assert "train_2 (import_annotation): classes" in (project.folder / "results/conclusion.txt").read_text()
     path.write_text(whole)
     project.run("results/model/lesionmap.safetensors")
-    model = load_facts(project.folder / "results/model/lesionmap.safetensors")
+    model = load_metadata(project.folder / "results/model/lesionmap.safetensors")
     assert set(model["training_slides"]) == {"train_1", "train_2"}
 
 
@@ -165,9 +167,9 @@ def test_damage_found_by_a_later_stage_spares_the_cohort(project):
     printed = project.run()
     assert "slide train_1, extract_tiles: " in printed
     table = quarantine(project).loc[["train_1"]]
-    assert table["stage"].tolist() == ["extract_tiles", "infer_slide"]
+    assert table["stage"].tolist() == ["extract_tiles", "map_slide"]
     assert table["finding"].str.contains("boxes cannot be read, more than 5 %").all()
-    model = load_facts(project.folder / "results/model/lesionmap.safetensors")
+    model = load_metadata(project.folder / "results/model/lesionmap.safetensors")
     assert set(model["training_slides"]) == {"train_2"}
 
 

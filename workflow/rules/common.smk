@@ -7,13 +7,13 @@ sys.path.insert(0, f"{workflow.basedir}/scripts")
 
 from pathlib import Path
 
-from lesionmap.slides.urls import is_remote
-from lesionmap.run.start_checks import future_date
 from lesionmap.errors import RemoteError, SettingsError
 from lesionmap.jobs.provenance import code_digest
-from lesionmap.run.config import check_config, check_remote, inference_settings, inspection_settings
+from lesionmap.run.config import check_config, check_remote, inference_mpp, inspection_settings, lesion_settings
+from lesionmap.run.config import map_settings, reference_file, tile_settings, train_settings
+from lesionmap.run.start_checks import future_date
 from lesionmap.slides.sheet import read_sheet
-from lesionmap.run.config import reference_file, tile_settings, train_settings
+from lesionmap.slides.urls import is_remote
 
 # A plan is millions of objects, and all of them stay: Python need not look so often which could go (a sixth of the time).
 gc.set_threshold(100_000, 50, 1000)

@@ -7,7 +7,7 @@
 #         results/report/viewer/       Leaflet and what the slides' pages need around it
 #         results/quarantine.tsv       slides that some stage could not use: stage, finding, remedy
 #         results/unreadable.tsv       parts of the other slides that could not be read
-#         results/conclusion.txt       headline figures, quarantine, what is odd
+#         results/conclusion.txt       headline metrics, quarantine, what is odd
 
 
 rule list_quarantine:
@@ -44,7 +44,7 @@ rule render_report:
         quarantine="results/quarantine.tsv",
         summary="results/metrics/summary.json",
         slide_table="results/metrics/slides.tsv",
-        metric_figures=rules.plot_metrics.output,
+        metric_plots=rules.plot_metrics.output,
         models=branch(config["evaluation"]["compare"], then="results/metrics/models.tsv", otherwise=[]),
         model=model_file,
         history=branch(config["model"]["path"], then=[], otherwise="results/model/history.csv"),
@@ -84,6 +84,7 @@ rule render_report:
         runtime=grows(60),
     params:
         config=config,
+        map_mpp=inference_mpp(config),
         benchmarks="results/benchmarks",
         code=code_digest("render_report"),
     script:

@@ -1,7 +1,8 @@
 # Reads   the slide, its record and its tissue
 # Writes  results/stain/fits/{slide}.json       stain basis, P99 and verdict of the slide alone
 #         results/stain/reference/              the stain that all slides are brought to, and how it was chosen
-#         results/stain/{slide}.json            how the slide is brought to it; .png shows it
+#         results/stain/{slide}.json            how the slide is brought to it
+#         results/stain/{slide}.png             what that looks like; thumbnails/ shows the whole slide
 #         results/stain/cohort.tsv, spread.json all slides side by side
 
 
@@ -61,18 +62,14 @@ checkpoint choose_reference:
 
 
 rule match_stain:
-    """Decide how one slide is brought to the reference's stain, and show it."""
+    """Decide how one slide is brought to the reference's stain."""
     input:
         fit="results/stain/fits/{slide}.json",
         sample="results/stain/samples/{slide}.png",
-        tissue="results/stain/tissue/{slide}.png",
-        overview="results/stain/overviews/{slide}.png",
-        reference=reference_files,
+        reference=reference_profile,
         choice=ancient("results/stain/reference/profile.json"),
     output:
-        match="results/stain/{slide}.json",
-        picture="results/stain/{slide}.png",
-        thumbnails="results/stain/thumbnails/{slide}.png",
+        "results/stain/{slide}.json",
     log:
         "logs/match_stain/{slide}.log",
     benchmark:
@@ -90,6 +87,36 @@ rule match_stain:
         code=code_digest("match_stain"),
     script:
         "../../scripts/match_stain.py"
+
+
+rule draw_stain:
+    """Show how one slide is normalised; nothing computes with the pictures."""
+    input:
+        match="results/stain/{slide}.json",
+        sample="results/stain/samples/{slide}.png",
+        tissue="results/stain/tissue/{slide}.png",
+        overview="results/stain/overviews/{slide}.png",
+        reference_tissue=reference_tissue,
+        choice=ancient("results/stain/reference/profile.json"),
+    output:
+        picture="results/stain/{slide}.png",
+        thumbnails="results/stain/thumbnails/{slide}.png",
+    log:
+        "logs/draw_stain/{slide}.log",
+    benchmark:
+        "results/benchmarks/draw_stain/{slide}.tsv"
+    group:
+        shard("results", 10)
+    conda:
+        "../../envs/lesionmap.yaml"
+    threads: 1
+    resources:
+        mem_mb=grows(1000),
+        runtime=grows(5),
+    params:
+        code=code_digest("draw_stain"),
+    script:
+        "../../scripts/draw_stain.py"
 
 
 rule compare_stains:

@@ -24,22 +24,12 @@ from lesionmap.demo.outlines import MPP
 from lesionmap.demo.painting import DemoSlide, paint
 from lesionmap.files.atomic import written_whole
 from lesionmap.files.records import write_text
+from lesionmap.geometry.resampling import block_mean
 
 COLORS = {"Lesion": (200, 0, 0), "Vessel": (0, 90, 200), "Fat": (230, 190, 0)}
 
 
 # --- Files ------------------------------------------------------------------------------
-
-
-def area_mean(rgb: NDArray[np.uint8], factor: int) -> NDArray[np.uint8]:
-    """Mean colour of each factor × factor block (H, W, 3); blocks on the far edges may be smaller."""
-    if factor == 1:
-        return rgb
-    at = [np.arange(0, n, factor) for n in rgb.shape[:2]]
-    total = np.add.reduceat(np.add.reduceat(rgb, at[0], axis=0, dtype=np.uint32), at[1], axis=1)
-    rows, columns = (np.diff(a, append=n) for a, n in zip(at, rgb.shape[:2], strict=True))
-    mean: NDArray[np.uint8] = np.rint(total / (rows[:, None] * columns)[..., None]).astype(np.uint8)
-    return mean
 
 
 def write_pyramid(
@@ -65,7 +55,7 @@ def write_pyramid(
     with written_whole(path) as draft, tifffile.TiffWriter(draft) as tiff:
         for factor in downsamples:
             tiff.write(
-                area_mean(rgb, factor),
+                rgb if factor == 1 else block_mean(rgb, factor),
                 photometric="rgb",
                 tile=(256, 256),
                 subfiletype=int(factor > 1),

@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 from lesionmap.annotations.classes import LESION
 from lesionmap.metrics.froc import FALSE_PER_SLIDE
 
-Points = tuple[NDArray[np.float64], NDArray[np.float64]]
+Curve = tuple[NDArray[np.float64], NDArray[np.float64]]
 
 
-def roc_points(histograms: NDArray[Any]) -> Points:
+def roc_points(histograms: NDArray[Any]) -> Curve:
     """Share of other pixels and of lesion pixels that are called lesion, (257,) each, from the highest threshold down.
 
     Parameters
@@ -24,8 +24,8 @@ def roc_points(histograms: NDArray[Any]) -> Points:
     return false / false[-1], found / found[-1]
 
 
-def precision_recall_points(histograms: NDArray[Any]) -> Points:
-    """Recall and precision from the highest level that any pixel has down, (N,) each.
+def precision_recall_points(histograms: NDArray[Any]) -> Curve:
+    """Recall and precision from the highest probability that any pixel has down, (N,) each.
 
     Parameters
     ----------
@@ -38,10 +38,10 @@ def precision_recall_points(histograms: NDArray[Any]) -> Points:
     return found[some] / found[-1], found[some] / called[some]
 
 
-def froc_points(froc: Mapping[str, Any], ends: tuple[float, float], n: int = 200) -> Points:
+def froc_points(froc: Mapping[str, Any], ends: tuple[float, float], n: int = 200) -> Curve:
     """Rates of false detections, evenly spread over a logarithmic axis, and the sensitivity at each.
 
-    The rates of :func:`lesionmap.metrics.froc.froc_figures` are among them. Interpolated as there: linear between the
+    The rates of :func:`lesionmap.metrics.froc.froc_metrics` are among them. Interpolated as there: linear between the
     points of the curve; beyond its last one, the sensitivity of all detections.
 
     Parameters
@@ -56,14 +56,16 @@ def froc_points(froc: Mapping[str, Any], ends: tuple[float, float], n: int = 200
     return rates, np.interp(rates, froc["false_per_slide"], froc["sensitivity"])
 
 
-def area_points(rows: Sequence[Mapping[str, Any]]) -> Points:
-    """Of each slide the mean of marked and annotated mm², and marked − annotated mm², (S,) each."""
-    annotated, marked = (np.array([row[key] for row in rows], dtype=float) for key in ("annotated_mm2", "marked_mm2"))
-    return (annotated + marked) / 2, marked - annotated
+def area_differences(rows: Sequence[Mapping[str, Any]]) -> Curve:
+    """Of each slide the mean of predicted and annotated mm², and predicted − annotated mm², (S,) each."""
+    annotated, predicted = (
+        np.array([row[key] for row in rows], dtype=float) for key in ("annotated_mm2", "predicted_mm2")
+    )
+    return (annotated + predicted) / 2, predicted - annotated
 
 
-def _called(histograms: NDArray[Any]) -> Points:
-    """Lesion pixels and others that are called lesion at no level, at 255 and above, …, at all levels, (257,) each."""
+def _called(histograms: NDArray[Any]) -> Curve:
+    """Lesion pixels and others that are called lesion: none, those of 255 and above, …, all; (257,) each."""
     counts = np.asarray(histograms, dtype=np.float64)
     lesion, others = counts[LESION], counts.sum(axis=0) - counts[LESION]
     found, false = (np.concatenate([[0.0], np.cumsum(part[::-1])]) for part in (lesion, others))

@@ -13,7 +13,7 @@ from lesionmap.files.records import write_json
 from lesionmap.maps.ome_tiff import MapFile
 from lesionmap.maps.on_disk import strips
 from lesionmap.metrics.lesions import AnnotatedLesions, DetectionFinder
-from lesionmap.metrics.pixels import Histograms, binary_metrics, why_undefined
+from lesionmap.metrics.pixels import PIXEL_METRICS, Histograms, binary_metrics
 from lesionmap.slides.slide import SlideInfo
 from lesionmap.tissue.mask import TissueMask
 
@@ -39,11 +39,11 @@ class Role:
 
 
 @dataclass(frozen=True)
-class Strip:
+class MapStrip:
     """Some rows of a slide, (rows, W) each: probability × 255, lesions of the map, classes, annotated lesions."""
 
-    levels: NDArray[np.uint8]
-    marked: NDArray[np.bool_]
+    probability_u8: NDArray[np.uint8]
+    predicted: NDArray[np.bool_]
     mask: NDArray[np.uint8]
     numbers: NDArray[np.int32]
 
@@ -59,37 +59,37 @@ class SlideTally:
 
     def __init__(self, n_lesions: int) -> None:
         self.histograms, self.finder = Histograms.empty(), DetectionFinder()
-        self.marked_pixels, self._n = 0, n_lesions
-        self.pixels, self.marked, self.peak = np.zeros((3, n_lesions), dtype=np.int64)
+        self.predicted_pixels, self._n = 0, n_lesions
+        self.pixels, self.predicted, self.peak = np.zeros((3, n_lesions), dtype=np.int64)
 
-    def add(self, strip: Strip) -> None:
+    def add(self, strip: MapStrip) -> None:
         """Count the next strip; what is 255 in its mask is left out."""
-        marked, annotated = strip.marked & (strip.mask != IGNORE), strip.mask == LESION
-        self.histograms += Histograms.of(strip.levels, strip.mask)
-        self.finder.add(marked, strip.levels, strip.numbers)
-        self.marked_pixels += int(np.count_nonzero(marked))
+        predicted, annotated = strip.predicted & (strip.mask != IGNORE), strip.mask == LESION
+        self.histograms += Histograms.of(strip.probability_u8, strip.mask)
+        self.finder.add(predicted, strip.probability_u8, strip.numbers)
+        self.predicted_pixels += int(np.count_nonzero(predicted))
         number = strip.numbers[annotated] - 1
         self.pixels += np.bincount(number, minlength=self._n)
-        self.marked += np.bincount(number[marked[annotated]], minlength=self._n)
-        np.maximum.at(self.peak, number, strip.levels[annotated])
+        self.predicted += np.bincount(number[predicted[annotated]], minlength=self._n)
+        np.maximum.at(self.peak, number, strip.probability_u8[annotated])
 
     def record(self, lesions: AnnotatedLesions, pixel_mm2: float) -> dict[str, Any]:
-        """Areas, lesions and detections; what the figures of a cohort need of the slide."""
+        """Areas, lesions and detections; what the metrics of a cohort need of the slide."""
         found = self.finder.found()
-        best: list[int | None] = [level if level >= 0 else None for level in found.best_levels(self._n).tolist()]
-        facts = {
+        best: list[int | None] = [score if score >= 0 else None for score in found.best_scores(self._n).tolist()]
+        columns = {
             "area_mm2": lesions.area_mm2.round(8).tolist(),
             "extent_um": lesions.extent_um.round(3).tolist(),
             "pixels": self.pixels.tolist(),
-            "marked_pixels": self.marked.tolist(),
-            "peak_level": self.peak.tolist(),
-            "hit_level": best,
+            "predicted_pixels": self.predicted.tolist(),
+            "peak_score": self.peak.tolist(),
+            "detection_score": best,
         }
         return {
             "annotated_mm2": round(int(self.histograms.counts[LESION].sum()) * pixel_mm2, 9),
-            "marked_mm2": round(self.marked_pixels * pixel_mm2, 9),
-            "lesions": [dict(zip(facts, values, strict=True)) for values in zip(*facts.values(), strict=True)],
-            "false_levels": found.false_levels.tolist(),
+            "predicted_mm2": round(self.predicted_pixels * pixel_mm2, 9),
+            "lesions": [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)],
+            "false_positive_scores": found.false_positive_scores.tolist(),
             "histograms": self.histograms.counts.tolist(),
         }
 
@@ -116,24 +116,24 @@ def evaluate_slide(
     annotation = Annotation(files.annotation)
     lesions = AnnotatedLesions.of(annotation.lesions, info.mpp)
     tally = SlideTally(len(lesions.area_mm2))
-    with MapFile(files.probability) as probability, MapFile(files.lesions) as marked:
-        pixel_mm2, threshold = probability.mpp**2 / 1e6, float(probability.facts["threshold"])
-        for part, mask, numbers in _drawn(info, probability, TissueMask(files.tissue, info), annotation, lesions):
-            tally.add(Strip(probability.rows(part), marked.rows(part) > 0, mask, numbers))
+    with MapFile(files.probability) as probability, MapFile(files.lesions) as predicted:
+        pixel_mm2, threshold = probability.mpp**2 / 1e6, float(predicted.metadata["threshold"])
+        for part, mask, numbers in _rasterised(info, probability, TissueMask(files.tissue, info), annotation, lesions):
+            tally.add(MapStrip(probability[part], predicted[part] > 0, mask, numbers))
     metrics, counts = binary_metrics(tally.histograms, threshold), tally.histograms.counts
     content = {
         "slide": info.slide,
         **asdict(role),
         "threshold": threshold,
         "metrics": metrics,
-        "undefined": {name: why_undefined(name, counts) for name, value in metrics.items() if value is None},
+        "undefined": {m.name: m.why_undefined(counts) for m in PIXEL_METRICS if metrics[m.name] is None},
         **tally.record(lesions, pixel_mm2),
         "provenance": provenance,
     }
     write_json(output, content)
 
 
-def _drawn(
+def _rasterised(
     info: SlideInfo, grid: MapFile, tissue: TissueMask, annotation: Annotation, lesions: AnnotatedLesions
 ) -> Iterator[tuple[slice, NDArray[np.uint8], NDArray[np.int32]]]:
     """Rows of a map with their classes, 255 where they are not evaluated, and the numbers of annotated lesions."""
@@ -142,7 +142,7 @@ def _drawn(
         place = (0, part.start * scale), (width, part.stop - part.start), scale
         mask = annotation.mask(*place)
         mask[~tissue.at(*place) & (mask == 0)] = IGNORE
-        for box in grid.facts["unreadable"]:
+        for box in grid.metadata["unreadable"]:
             left, top, across, down = (round(length / scale) for length in box)
             rows = slice(max(0, top - part.start), max(0, top + down - part.start))
             mask[rows, left : left + across] = IGNORE

@@ -9,13 +9,14 @@ import numpy as np
 
 from lesionmap.errors import ModelError
 from lesionmap.files.records import read_json, write_table
+from lesionmap.formatting import in_table
 from lesionmap.jobs.quarantine import usable
 from lesionmap.metrics.bootstrap import Bootstrap, interval
-from lesionmap.metrics.cohort import SlideTable, entry_of, figures_and_draws
+from lesionmap.metrics.cohort import SlideTable, entry_of, metrics_and_draws
 
 THIS_RUN = "this run"
 COLUMNS = (
-    *("split", "figure", "model", "value", "low", "high", "slides", "patients", "note"),
+    *("split", "metric", "model", "value", "low", "high", "slides", "patients", "note"),
     *("difference", "difference_low", "difference_high"),
 )
 Records = Mapping[str, Mapping[str, Any]]
@@ -24,7 +25,7 @@ Records = Mapping[str, Mapping[str, Any]]
 def compare_models(
     own: Sequence[str], others: Mapping[str, str], output: str, bootstrap: Bootstrap, min_lesion_um: float
 ) -> None:
-    """Write the figures of this run's model and of each other one on the slides that both have, and their differences.
+    """Write the metrics of this run's model and of each other one on the slides that both have, and their differences.
 
     Differences, other − this run, are of the same patients in every draw, so that what makes a slide easy or difficult
     for both cancels out.
@@ -36,7 +37,7 @@ def compare_models(
     others : mapping of str to str
         Folder of such files of another run, by the name of its model.
     output : str
-        TSV, one row per split, figure and model; without interval or difference NA.
+        TSV, one row per split, metric and model; without interval or difference NA.
     bootstrap : Bootstrap
     min_lesion_um : float
         See :func:`lesionmap.evaluation.summary.summarise`.
@@ -80,16 +81,20 @@ def _comparable(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> bool:
 
 
 def _compared(name: str, ours: SlideTable, theirs: SlideTable, bootstrap: Bootstrap) -> Iterator[dict[str, Any]]:
-    """Two rows for each figure: this run's model and the other on the same slides."""
-    (own_values, own_draws), (values, draws) = (figures_and_draws(table, bootstrap) for table in (ours, theirs))
-    for figure, value in values.items():
-        if "@" in figure:  # of the threshold sweep
+    """Two rows for each metric: this run's model and the other on the same slides."""
+    (own_values, own_draws), (values, draws) = (metrics_and_draws(table, bootstrap) for table in (ours, theirs))
+    for metric, value in values.items():
+        if metric.threshold is not None:
             continue
-        yield {"figure": figure, "model": THIS_RUN, **entry_of(ours, figure, own_values[figure], own_draws[figure])}
-        entry = entry_of(theirs, figure, value, draws[figure])
-        difference = value - own_values[figure]
-        found = interval(draws[figure] - own_draws[figure], entry["patients"])
-        row = {"figure": figure, "model": name, **entry}
+        yield {
+            "metric": metric.name,
+            "model": THIS_RUN,
+            **entry_of(ours, metric, own_values[metric], own_draws[metric]),
+        }
+        entry = entry_of(theirs, metric, value, draws[metric])
+        difference = value - own_values[metric]
+        found = interval(draws[metric] - own_draws[metric], entry["patients"])
+        row = {"metric": metric.name, "model": name, **entry}
         if not np.isnan(difference):
             row |= {"difference": difference, "difference_low": found.low, "difference_high": found.high}
         yield row
@@ -97,4 +102,4 @@ def _compared(name: str, ours: SlideTable, theirs: SlideTable, bootstrap: Bootst
 
 def _as_text(row: Mapping[str, Any]) -> dict[str, Any]:
     numbers = ("value", "low", "high", "difference", "difference_low", "difference_high")
-    return {**row, **{key: "NA" if row.get(key) is None else f"{row[key]:.6f}" for key in numbers}}
+    return {**row, **{key: in_table(row.get(key)) for key in numbers}}

@@ -1,4 +1,4 @@
-"""Figures of a cohort's agreement with the pathologist (docs/metrics.md); equal figures give equal bytes."""
+"""Plots of a cohort's agreement with the pathologist (docs/metrics.md); equal metrics give equal bytes."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -6,14 +6,14 @@ from textwrap import fill
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import NullLocator
 
 from lesionmap.annotations.classes import LESION
-from lesionmap.evaluation.curves import area_points, froc_points, precision_recall_points, roc_points
+from lesionmap.evaluation.curves import area_differences, froc_points, precision_recall_points, roc_points
+from lesionmap.evaluation.summary import read_slide_table
 from lesionmap.files.atomic import written_whole
 from lesionmap.files.records import read_json
 from lesionmap.formatting import counted, fixed, with_interval
@@ -21,7 +21,7 @@ from lesionmap.metrics.cohort import SIZE_NAMES
 from lesionmap.metrics.froc import FALSE_PER_SLIDE
 from lesionmap.plotting import BLUE, GREEN, VERMILION, save_svg
 
-SPLITS = {"test": (BLUE, "-", "o"), "val": (VERMILION, "--", "s")}
+SPLIT_STYLES = {"test": (BLUE, "-", "o"), "val": (VERMILION, "--", "s")}
 SWEPT = {  # with the other two of Okabe & Ito's colours, and a dash of its own for each
     "dice": ("Dice", BLUE, "-"),
     "iou": ("IoU", "#56B4E9", "--"),
@@ -44,8 +44,8 @@ Rows = Sequence[Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
-class MetricFigures:
-    """Where the figures go, all SVG."""
+class MetricPlots:
+    """Where the plots go, all SVG."""
 
     roc: str
     precision_recall: str
@@ -56,25 +56,24 @@ class MetricFigures:
     lesion_sizes: str
 
 
-def plot_metrics(summary: str, slide_table: str, files: MetricFigures) -> None:
-    """Draw all figures; one that is undefined says why in words.
+def plot_metrics(summary: str, slide_table: str, files: MetricPlots) -> None:
+    """Draw all plots; one that is undefined says why in words.
 
     Parameters
     ----------
     summary, slide_table : str
         Files of :func:`lesionmap.evaluation.summary.summarise`.
-    files : MetricFigures
+    files : MetricPlots
     """
     found = read_json(summary)["splits"]
-    splits = {split: found[split] for split in SPLITS if split in found}
-    rows = pd.read_csv(slide_table, sep="\t", converters={"slide": str}).to_dict("records")
+    splits = {split: found[split] for split in SPLIT_STYLES if split in found}
     drawings = {
         files.roc: draw_roc(splits),
         files.precision_recall: draw_precision_recall(splits),
         files.froc: draw_froc(splits),
         files.calibration: draw_calibration(splits),
         files.thresholds: draw_thresholds(splits),
-        files.areas: draw_areas(splits, [{str(key): value for key, value in row.items()} for row in rows]),
+        files.areas: draw_areas(splits, read_slide_table(slide_table)),
         files.lesion_sizes: draw_lesion_sizes(splits),
     }
     for path, figure in drawings.items():
@@ -89,10 +88,10 @@ def draw_roc(splits: Summary) -> Figure:
     figure, axes = _square()
     axes.plot([0, 1], [0, 1], color="0.6", linewidth=0.8, linestyle=":", gid="chance")
     for split, summary in defined.items():
-        figures = summary["figures"]
-        label = f"{_cohort(split, summary)}\nAUROC {with_interval(figures['auroc'], 3)}"
+        metrics = summary["metrics"]
+        label = f"{_cohort(split, summary)}\nAUROC {with_interval(metrics['auroc'], 3)}"
         _line(axes, split, roc_points(np.array(summary["histograms"])), "roc", label)
-        _mark_used(axes, split, (1 - figures["specificity"]["value"], figures["recall"]["value"]))
+        _mark_used(axes, split, (1 - metrics["specificity"]["value"], metrics["recall"]["value"]))
     axes.set(xlabel="1 − specificity", ylabel="recall (sensitivity)", xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
     _legend(axes, splits, "auroc", _used(defined), loc="lower right")
     return figure
@@ -104,13 +103,13 @@ def draw_precision_recall(splits: Summary) -> Figure:
         return _in_words("Precision-recall curve", splits, "auprc")
     figure, axes = _square()
     for split, summary in defined.items():
-        figures, counts = summary["figures"], np.array(summary["histograms"])
-        label = f"{_cohort(split, summary)}\nAUPRC {with_interval(figures['auprc'], 3)}"
+        metrics, counts = summary["metrics"], np.array(summary["histograms"])
+        label = f"{_cohort(split, summary)}\nAUPRC {with_interval(metrics['auprc'], 3)}"
         _line(axes, split, precision_recall_points(counts), "precision-recall", label, drawstyle="steps-pre")
         share = counts[LESION].sum() / counts.sum()
-        axes.axhline(share, color=SPLITS[split][0], linewidth=0.8, linestyle=":", gid=f"chance-{split}")
-        if figures["precision"]["value"] is not None:
-            _mark_used(axes, split, (figures["recall"]["value"], figures["precision"]["value"]))
+        axes.axhline(share, color=SPLIT_STYLES[split][0], linewidth=0.8, linestyle=":", gid=f"chance-{split}")
+        if metrics["precision"]["value"] is not None:
+            _mark_used(axes, split, (metrics["recall"]["value"], metrics["precision"]["value"]))
     axes.set(xlabel="recall (sensitivity)", ylabel="precision", xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
     dotted = Line2D([], [], color="0.4", linewidth=0.8, linestyle=":", label="share of lesion among all pixels")
     _legend(axes, splits, "auprc", [*_used(defined), dotted], loc="lower left")
@@ -123,13 +122,13 @@ def draw_froc(splits: Summary) -> Figure:
         return _in_words("FROC curve", splits, "froc_score")
     figure, axes = _square()
     for split, summary in defined.items():
-        figures, last = summary["figures"], summary["froc"]["false_per_slide"][-1]
-        label = f"{_cohort(split, summary)}\nFROC score {with_interval(figures['froc_score'], 3)}"
+        metrics, last = summary["metrics"], summary["froc"]["false_per_slide"][-1]
+        label = f"{_cohort(split, summary)}\nFROC score {with_interval(metrics['froc_score'], 3)}"
         rates, sensitivity = froc_points(summary["froc"], FROC_ENDS)
         _line(axes, split, (rates, sensitivity), "froc-beyond", None, alpha=0.35)
         reached = rates <= last
         _line(axes, split, (rates[reached], sensitivity[reached]), "froc", label)
-        at = [figures[f"sensitivity_at_{rate:g}"] for rate in FALSE_PER_SLIDE]
+        at = [metrics[f"sensitivity_at_{rate:g}"] for rate in FALSE_PER_SLIDE]
         _dots(axes, split, np.array(FALSE_PER_SLIDE) * 1.03 ** SHIFT[split], at)
     axes.set_xscale("log")
     axes.set(xlabel="false lesions per slide", ylabel="share of annotated lesions found", ylim=(-0.02, 1.02))
@@ -148,10 +147,10 @@ def draw_calibration(splits: Summary) -> Figure:
     axes.plot([0, 1], [0, 1], color="0.6", linewidth=0.8, linestyle=":", gid="perfect")
     for split, summary in defined.items():
         bins = {key: np.array([row[key] for row in summary["calibration"]]) for key in summary["calibration"][0]}
-        label = f"{_cohort(split, summary)}\ncalibration error {with_interval(summary['figures']['ece'], 3)}"
+        label = f"{_cohort(split, summary)}\ncalibration error {with_interval(summary['metrics']['ece'], 3)}"
         points = (bins["mean_probability"], bins["share_of_lesion"])
-        _line(axes, split, points, "calibration", label, marker=SPLITS[split][2], markersize=4)
-        _line(counts, split, (points[0], bins["pixels"]), "pixels", None, marker=SPLITS[split][2], markersize=4)
+        _line(axes, split, points, "calibration", label, marker=SPLIT_STYLES[split][2], markersize=4)
+        _line(counts, split, (points[0], bins["pixels"]), "pixels", None, marker=SPLIT_STYLES[split][2], markersize=4)
     axes.set(ylabel="share of lesion", xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
     counts.set(xlabel="mean probability of the bin", ylabel="pixels", yscale="log")
     for panel in (axes, counts):
@@ -171,7 +170,7 @@ def draw_thresholds(splits: Summary) -> Figure:
             axes.plot(x, y, color=colour, linestyle=dashes, label=label, gid=f"{name}-{split}")
             if name == "dice":
                 axes.fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0, gid=f"dice-interval-{split}")
-        if note := summary["figures"]["dice"]["note"] if summary["figures"]["dice"]["value"] is None else "":
+        if note := summary["metrics"]["dice"]["note"] if summary["metrics"]["dice"]["value"] is None else "":
             axes.text(0.5, 0.05, f"Dice and the like: {note}", ha="center", fontsize="small", parse_math=False)
         used = summary["threshold"]
         axes.axvline(used, color="0.4", linewidth=0.9, label=f"used: {used:g}", gid=f"used-{split}")
@@ -183,27 +182,27 @@ def draw_thresholds(splits: Summary) -> Figure:
 
 
 def draw_areas(splits: Summary, rows: Rows) -> Figure:
-    """Bland-Altman plot of the marked and the annotated area of each slide, a panel for each split."""
+    """Bland-Altman plot of the found and the annotated area of each slide, a panel for each split."""
     if not (defined := _defined(splits, "area_difference_mm2")):
         return _in_words("Areas", splits, "area_difference_mm2")
     figure, panels = _panels(defined)
     for (split, summary), axes in zip(defined.items(), panels, strict=True):
         members = [row for row in rows if row["split"] == split]
-        mean, difference = area_points(members)
-        colour, _, marker = SPLITS[split]
+        mean, difference = area_differences(members)
+        colour, _, marker = SPLIT_STYLES[split]
         dots = axes.scatter(
             mean, difference, s=16, color=colour, marker=marker, alpha=0.7, linewidths=0, gid=f"slides-{split}"
         )
         dots.set_rasterized(len(members) > MOST_VECTORS)
-        _agreement_lines(axes, split, summary["figures"])
-        for index in _outside(difference, summary["figures"]):
+        _agreement_lines(axes, split, summary["metrics"])
+        for index in _outside(difference, summary["metrics"]):
             spot = (mean[index], difference[index])
             name = axes.annotate(members[index]["slide"], spot, (4, 4), textcoords="offset points", fontsize="x-small")
             name.set_parse_math(False)
-        axes.set_title(f"{_cohort(split, summary)}\n{_agreement(summary['figures'])}", fontsize="medium")
-        axes.set(xlabel="mean of marked and annotated area, mm²", xlim=(0, 1.15 * mean.max() or 1))
+        axes.set_title(f"{_cohort(split, summary)}\n{_agreement(summary['metrics'])}", fontsize="medium")
+        axes.set(xlabel="mean of predicted and annotated area, mm²", xlim=(0, 1.15 * mean.max() or 1))
         axes.margins(y=0.12)
-    panels[0].set_ylabel("marked − annotated area, mm²")
+    panels[0].set_ylabel("predicted − annotated area, mm²")
     return figure
 
 
@@ -214,30 +213,30 @@ def draw_lesion_sizes(splits: Summary) -> Figure:
     figure, axes = _square()
     places = np.arange(len(SIZE_NAMES) + 1)
     for split, summary in defined.items():
-        figures = summary["figures"]
-        entries = [figures["lesion_recall"], *(figures[f"lesion_recall_{size}"] for size in SIZE_NAMES)]
+        metrics = summary["metrics"]
+        entries = [metrics["lesion_recall"], *(metrics[f"lesion_recall_{size}"] for size in SIZE_NAMES)]
         x = places + 0.12 * SHIFT[split]
         _dots(axes, split, x, entries, label=_cohort(split, summary))
     axes.set_xticks(places, _size_labels(defined), fontsize="small")
-    axes.set(ylabel="share of annotated lesions marked", xlim=(-0.6, len(places) - 0.4), ylim=(-0.04, 1.04))
+    axes.set(ylabel="share of annotated lesions found", xlim=(-0.6, len(places) - 0.4), ylim=(-0.04, 1.04))
     handles = _handles(axes, splits, "lesion_recall")
     figure.legend(handles=handles, frameon=False, fontsize="small", loc="outside upper center", ncols=2)
     return figure
 
 
 def _defined(splits: Summary, *names: str) -> dict[str, Any]:
-    """Splits that have a value of any of some figures."""
+    """Splits that have a value of any of some metrics."""
     return {
         split: summary
         for split, summary in splits.items()
-        if any(summary["figures"][name]["value"] is not None for name in names)
+        if any(summary["metrics"][name]["value"] is not None for name in names)
     }
 
 
 def _gaps(splits: Summary, name: str) -> Iterator[str]:
     """Why the figure is undefined for a split, for each split of which it is."""
     for split, summary in splits.items():
-        entry = summary["figures"][name]
+        entry = summary["metrics"][name]
         if entry["value"] is None:
             yield f"{_cohort(split, summary)}: {entry['note']}"
 
@@ -270,13 +269,13 @@ def _panels(splits: Summary) -> tuple[Figure, list[Axes]]:
 
 
 def _line(axes: Axes, split: str, points: tuple[Any, Any], kind: str, label: str | None, **style: Any) -> None:
-    colour, dashes, _ = SPLITS[split]
+    colour, dashes, _ = SPLIT_STYLES[split]
     axes.plot(*points, color=colour, linestyle=dashes, label=label, gid=f"{kind}-{split}", **style)
 
 
 def _dots(axes: Axes, split: str, x: Any, entries: Sequence[Mapping[str, Any]], label: str | None = None) -> None:
     """Figures as dots, with bars from the lower to the upper end of the interval of those that have one."""
-    colour, _, marker = SPLITS[split]
+    colour, _, marker = SPLIT_STYLES[split]
     values, low, high = (_numbers(entries, key) for key in ("value", "low", "high"))
     reach = np.maximum([values - low, high - values], 0)
     style: dict[str, Any] = {"color": colour, "marker": marker, "markersize": 4.5, "linestyle": "none", "capsize": 2}
@@ -290,12 +289,12 @@ def _numbers(entries: Sequence[Mapping[str, Any]], key: str) -> Any:
 
 
 def _mark_used(axes: Axes, split: str, point: tuple[float, float]) -> None:
-    colour, _, marker = SPLITS[split]
+    colour, _, marker = SPLIT_STYLES[split]
     axes.plot(*point, color=colour, marker=marker, markersize=7, markeredgecolor="black", gid=f"used-{split}")
 
 
 def _used(splits: Summary) -> list[Line2D]:
-    """Legend of the marked point."""
+    """Legend of the found point."""
     used = " and ".join(dict.fromkeys(f"{summary['threshold']:g}" for summary in splits.values()))
     style: dict[str, Any] = {"marker": "o", "markersize": 7, "markeredgecolor": "black", "color": "white"}
     return [Line2D([], [], label=f"at the threshold in use, {used}", linestyle="none", **style)]
@@ -318,27 +317,27 @@ def _swept(sweep: Sequence[Mapping[str, Any]], name: str) -> tuple[Any, Any, Any
     return np.array([row["threshold"] for row in sweep]), *(_numbers(entries, key) for key in ("value", "low", "high"))
 
 
-def _agreement_lines(axes: Axes, split: str, figures: Summary) -> None:
+def _agreement_lines(axes: Axes, split: str, metrics: Summary) -> None:
     """Mean difference and limits of agreement as lines, their intervals as bands."""
     axes.axhline(0, color="0.6", linewidth=0.8, linestyle=":")
     for name, dashes in (("difference", "-"), ("lower_limit", "--"), ("upper_limit", "--")):
-        entry = figures[f"area_{name}_mm2"]
+        entry = metrics[f"area_{name}_mm2"]
         if entry["value"] is not None:
             axes.axhline(entry["value"], color="0.2", linewidth=1, linestyle=dashes, gid=f"{name}-{split}")
         if entry["low"] is not None:
             axes.axhspan(entry["low"], entry["high"], color="0.5", alpha=0.15, linewidth=0)
 
 
-def _agreement(figures: Summary) -> str:
+def _agreement(metrics: Summary) -> str:
     """Mean difference and limits of agreement in words."""
-    mean, *limits = (figures[f"area_{name}_mm2"] for name in ("difference", "lower_limit", "upper_limit"))
+    mean, *limits = (metrics[f"area_{name}_mm2"] for name in ("difference", "lower_limit", "upper_limit"))
     reach = " to ".join(fixed(limit["value"], 3) for limit in limits)
     return f"mean {with_interval(mean, 3)}, limits {reach if limits[0]['value'] is not None else 'undefined'}"
 
 
-def _outside(difference: Any, figures: Summary) -> Sequence[int]:
+def _outside(difference: Any, metrics: Summary) -> Sequence[int]:
     """The slides farthest outside the limits of agreement, at most five."""
-    low, high = (figures[f"area_{side}_limit_mm2"]["value"] for side in ("lower", "upper"))
+    low, high = (metrics[f"area_{side}_limit_mm2"]["value"] for side in ("lower", "upper"))
     if low is None:
         return []
     excess = np.maximum(low - difference, difference - high)
@@ -347,7 +346,7 @@ def _outside(difference: Any, figures: Summary) -> Sequence[int]:
 
 
 def _size_labels(splits: Summary) -> list[str]:
-    """Name of each size, and of each split the marked and the annotated lesions of that size."""
+    """Name of each size, and of each split the found and the annotated lesions of that size."""
     labels = ["all\n", *SIZE_LABELS.values()]
     for split, summary in splits.items():
         counts = _lesion_counts(summary["lesions"])
@@ -357,5 +356,5 @@ def _size_labels(splits: Summary) -> list[str]:
 
 def _lesion_counts(lesions: Summary) -> list[tuple[int, int]]:
     """Marked and annotated lesions, of all and of each size."""
-    sizes = [(lesions[size]["marked"], lesions[size]["annotated"]) for size in SIZE_NAMES]
+    sizes = [(lesions[size]["found"], lesions[size]["annotated"]) for size in SIZE_NAMES]
     return [(sum(pair[0] for pair in sizes), sum(pair[1] for pair in sizes)), *sizes]

@@ -1,40 +1,41 @@
 """What all evaluated slides add up to: tables, a summary for programs, and the headline (docs/metrics.md)."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from lesionmap.annotations.classes import LESION
-from lesionmap.files.atomic import written_whole
-from lesionmap.files.records import read_json, write_json, write_table, write_text
+from lesionmap.files.records import read_json, read_table, write_json, write_table, write_text
+from lesionmap.formatting import in_table
 from lesionmap.metrics.bootstrap import LEAST_PATIENTS, LEVEL, Bootstrap
-from lesionmap.metrics.cohort import SIZE_NAMES, SWEEP, SlideTable, with_intervals
+from lesionmap.metrics.cohort import SIZE_NAMES, SWEEP, Metric, SlideTable, with_intervals
 from lesionmap.metrics.froc import froc_curve
 from lesionmap.metrics.pixels import Histograms, binary_metrics, calibration_sums
 
 OF_SLIDES = (
-    *("annotated_mm2", "marked_mm2", "annotated_lesions", "marked_lesions", "false_lesions"),
+    *("annotated_mm2", "predicted_mm2", "annotated_lesions", "found_lesions", "false_lesions"),
     *("highest_probability", "patient"),
 )
-OF_COHORT = ("split", "figure", "value", "low", "high", "slides", "patients", "note")
+OF_TEXT = ("slide", "split", "patient")
+OF_COHORT = ("split", "metric", "value", "low", "high", "slides", "patients", "note")
 
 
 @dataclass(frozen=True)
 class SummaryFiles:
-    """Where the figures go.
+    """Where the metrics go.
 
     Parameters
     ----------
     slides : str
         TSV, one row per slide.
     cohort : str
-        TSV, one row per split and figure.
+        TSV, one row per split and metric.
     summary : str
-        JSON: per split its figures, threshold sweep, calibration, FROC curve, lesions by size and histograms; and the
+        JSON: per split its metrics, threshold sweep, calibration, FROC curve, lesions by size and histograms; and the
         bootstrap.
     headline : str
         Text: Dice and AUROC of each split and of each of its slides.
@@ -61,9 +62,7 @@ def summarise(metric_paths: Sequence[str], files: SummaryFiles, bootstrap: Boots
     records = [read_json(path) for path in metric_paths]
     rows = [_row(record) for record in records]
     columns = ["slide", "split", *binary_metrics(Histograms.empty(), threshold=0.5), *OF_SLIDES]
-    with written_whole(files.slides) as draft:
-        table = pd.DataFrame(rows, columns=columns)
-        table.to_csv(draft, sep="\t", index=False, float_format="%.6f", na_rep="NA")
+    write_table(files.slides, [{key: in_table(value) for key, value in row.items()} for row in rows], columns)
     splits = {}
     for split in sorted({record["split"] for record in records}):
         members = [record for record in records if record["split"] == split]
@@ -74,20 +73,31 @@ def summarise(metric_paths: Sequence[str], files: SummaryFiles, bootstrap: Boots
     write_text(files.headline, "\n".join(_headline(splits, rows) or ["no slide was evaluated"]) + "\n")
 
 
+def read_slide_table(path: str) -> list[dict[str, Any]]:
+    """Rows of the table of slides: numbers as such, NaN where there is none."""
+    return [{key: _as_read(key, text) for key, text in row.items()} for row in read_table(path)]
+
+
+def _as_read(key: str, text: str) -> str | float:
+    if key in OF_TEXT:
+        return text
+    return math.nan if text == "NA" else float(text)
+
+
 def summary_of(table: SlideTable, bootstrap: Bootstrap) -> dict[str, Any]:
     """All that is said of one split; JSON-able."""
     entries = with_intervals(table, bootstrap)
     pooled = table.counts.sum(axis=0)
     n_slides, n_lesions = len(table.patient), table.n_lesions.sum()
     false, sensitivity = froc_curve(
-        table.false_levels.sum(axis=0), table.hit_levels.sum(axis=0), np.array(n_slides), n_lesions
+        table.false_positive_scores.sum(axis=0), table.detection_scores.sum(axis=0), np.array(n_slides), n_lesions
     )
     return {
         "slides": n_slides,
         "patients": len(np.unique(table.patient)),
         "slides_with_lesion": int(table.has_lesion.sum()),
         "threshold": table.threshold,
-        "figures": {name: entry for name, entry in entries.items() if "@" not in name},
+        "metrics": _at(entries, None),
         "sweep": [{"threshold": threshold, **_at(entries, threshold)} for threshold in SWEEP],
         "calibration": _calibration(pooled),
         "froc": {"false_per_slide": false.tolist(), "sensitivity": sensitivity.tolist() if n_lesions else None},
@@ -96,9 +106,9 @@ def summary_of(table: SlideTable, bootstrap: Bootstrap) -> dict[str, Any]:
     }
 
 
-def _at(entries: Mapping[str, Any], threshold: float) -> dict[str, Any]:
-    ending = f"@{threshold}"
-    return {name.removesuffix(ending): entry for name, entry in entries.items() if name.endswith(ending)}
+def _at(entries: Mapping[Metric, Any], threshold: float | None) -> dict[str, Any]:
+    """Those of the sweep at a threshold; None: those that are no part of it."""
+    return {metric.name: entry for metric, entry in entries.items() if metric.threshold == threshold}
 
 
 def _calibration(counts: NDArray[np.int64]) -> list[dict[str, float]]:
@@ -110,35 +120,35 @@ def _calibration(counts: NDArray[np.int64]) -> list[dict[str, float]]:
 
 
 def _lesions(by_size: NDArray[np.int64]) -> dict[str, dict[str, int]]:
-    """Annotated lesions of each size, and those of them that the map marks; by_size: (4, 2)."""
-    counts = (dict(zip(("annotated", "marked"), pair, strict=True)) for pair in by_size.tolist())
+    """Annotated lesions of each size, and those of them that the map finds; by_size: (4, 2)."""
+    counts = (dict(zip(("annotated", "found"), pair, strict=True)) for pair in by_size.tolist())
     return dict(zip(SIZE_NAMES, counts, strict=True))
 
 
 def _row(record: Mapping[str, Any]) -> dict[str, Any]:
     """A slide's row of the table."""
-    lesions, levels = record["lesions"], np.flatnonzero(np.sum(record["histograms"], axis=0))
+    lesions, scores = record["lesions"], np.flatnonzero(np.sum(record["histograms"], axis=0))
     return {
-        **{key: record[key] for key in ("slide", "split", "patient", "annotated_mm2", "marked_mm2")},
+        **{key: record[key] for key in ("slide", "split", "patient", "annotated_mm2", "predicted_mm2")},
         **record["metrics"],
         "annotated_lesions": sum(lesion["pixels"] > 0 for lesion in lesions),
-        "marked_lesions": sum(lesion["marked_pixels"] > 0 for lesion in lesions),
-        "false_lesions": sum(record["false_levels"]),
-        "highest_probability": int(levels.max(initial=0)) / 255,
+        "found_lesions": sum(lesion["predicted_pixels"] > 0 for lesion in lesions),
+        "false_lesions": sum(record["false_positive_scores"]),
+        "highest_probability": int(scores.max(initial=0)) / 255,
     }
 
 
 def _cohort_rows(splits: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     for split, summary in splits.items():
-        for name, entry in summary["figures"].items():
-            numbers = {key: "NA" if entry[key] is None else f"{entry[key]:.6f}" for key in ("value", "low", "high")}
-            yield {"split": split, "figure": name, **entry, **numbers}
+        for name, entry in summary["metrics"].items():
+            numbers = {key: in_table(entry[key]) for key in ("value", "low", "high")}
+            yield {"split": split, "metric": name, **entry, **numbers}
 
 
 def _headline(splits: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> list[str]:
     lines = []
     for split, summary in splits.items():
-        words = ", ".join(_in_words(name, summary["figures"][name.lower()]) for name in ("Dice", "AUROC"))
+        words = ", ".join(_in_words(name, summary["metrics"][name.lower()]) for name in ("Dice", "AUROC"))
         lines.append(f"lesion, split {split} ({summary['slides']} slides): {words}")
     for row in rows:
         words = ", ".join(_in_words(name, {"value": row[name.lower()], "low": None}) for name in ("Dice", "AUROC"))

@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from glob import escape
 from pathlib import Path
 
-from lesionmap.files.disk_errors import storage_told
+from lesionmap.files.disk_errors import naming_disk_errors
 
 
 @contextmanager
@@ -27,7 +27,7 @@ def written_whole(target: str | Path) -> Iterator[Path]:
     prefix = f".{target.stem}.{socket.gethostname()}-"
     draft = target.with_name(f"{prefix}{os.getpid()}{target.suffix}")
     try:
-        with storage_told(target):
+        with naming_disk_errors(target):
             target.parent.mkdir(parents=True, exist_ok=True)
             for left in target.parent.glob(f"{escape(prefix)}*{escape(target.suffix)}"):
                 if not _is_running(left.name.removeprefix(prefix).removesuffix(target.suffix)):
@@ -64,7 +64,7 @@ def folder_written_whole(target: str | Path) -> Iterator[Path]:
     draft = target.with_name(f".{target.name}.draft")
     shutil.rmtree(draft, ignore_errors=True)
     try:
-        with storage_told(target):
+        with naming_disk_errors(target):
             draft.mkdir(parents=True)
             yield draft
             shutil.rmtree(target, ignore_errors=True)

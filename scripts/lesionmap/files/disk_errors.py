@@ -23,7 +23,7 @@ NUMBER_IN_TEXT = re.compile(r"(?:errno = |os error |Errno )(\d+)")
 
 
 @contextmanager
-def storage_told(path: str | Path) -> Iterator[None]:
+def naming_disk_errors(path: str | Path) -> Iterator[None]:
     """Raise what the disk does to the writer of `path` as a StorageError; :mod:`lesionmap.jobs.log` names the job."""
     try:
         yield
@@ -80,11 +80,11 @@ def _place(cause: BaseException, path: str | Path | None) -> Path | None:
 
 def _room(place: Path) -> str:
     """How much is free on the disk of a path that is perhaps not there yet."""
-    folder = _existing(place)
+    folder = existing_folder(place)
     disk = shutil.disk_usage(folder)
     return f"; {disk.free / 1e6:,.3f} of {disk.total / 1e6:,.1f} MB are free on the disk of {folder}"
 
 
-def _existing(path: Path) -> Path:
+def existing_folder(path: Path) -> Path:
     """The folder itself, or the first above it that is there."""
     return next(folder for folder in (path.absolute(), *path.absolute().parents) if folder.is_dir())

@@ -9,8 +9,8 @@ from safetensors import safe_open
 from lesionmap.errors import ModelError
 
 
-def load_facts(path: str | Path) -> dict[str, Any]:
-    """The facts that :func:`lesionmap.network.model_file.save_model` wrote, with ``architecture``.
+def load_metadata(path: str | Path) -> dict[str, Any]:
+    """The metadata that :func:`lesionmap.network.model_file.save_model` wrote, with ``architecture``.
 
     Raises
     ------
@@ -19,8 +19,8 @@ def load_facts(path: str | Path) -> dict[str, Any]:
     """
     try:
         with safe_open(path, framework="numpy") as file:
-            facts: dict[str, Any] = json.loads((file.metadata() or {})["lesionmap"])
-            return facts
+            metadata: dict[str, Any] = json.loads((file.metadata() or {})["lesionmap"])
+            return metadata
     except Exception as error:
         raise ModelError(
             stage="model",

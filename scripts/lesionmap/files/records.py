@@ -1,13 +1,11 @@
-"""Whole files or none: everything is written beside its target and renamed."""
+"""Records on disk, written whole or not at all: text, JSON and tables; and the digest of a file."""
 
 import csv
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
-
-import pandas as pd
+from typing import Any, TextIO
 
 from lesionmap.files.atomic import written_whole
 
@@ -23,12 +21,23 @@ def write_json(target: str | Path, content: object) -> None:
     write_text(target, json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
 
-def write_table(target: str | Path, rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None:
-    """Write some columns of rows as TSV."""
+def write_table(target: str | Path, rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> None:
+    """Write some columns of rows as TSV, or as CSV if `target` ends so."""
     with written_whole(target) as draft, open(draft, "w", encoding="utf-8", newline="") as stream:
-        writer = csv.DictWriter(stream, columns, dialect="excel-tab", lineterminator="\n", extrasaction="ignore")
-        writer.writeheader()
-        writer.writerows(rows)
+        table_writer(stream, columns, "," if Path(target).suffix == ".csv" else "\t").writerows(rows)
+
+
+def table_writer(stream: TextIO, columns: Sequence[str], delimiter: str = "\t") -> "csv.DictWriter[str]":
+    """Begin a table in an open stream, for rows that come one by one."""
+    writer = csv.DictWriter(stream, columns, delimiter=delimiter, lineterminator="\n", extrasaction="ignore")
+    writer.writeheader()
+    return writer
+
+
+def read_table(path: str | Path) -> list[dict[str, str]]:
+    """Rows of a TSV by column; fields are text as it stands, so that a slide may be called NA."""
+    with open(path, encoding="utf-8", newline="") as stream:
+        return list(csv.DictReader(stream, delimiter="\t"))
 
 
 def sha256(path: str | Path) -> str:
@@ -40,17 +49,3 @@ def sha256(path: str | Path) -> str:
 def read_json(path: str | Path) -> Any:
     """Read a JSON file written by :func:`write_json`."""
     return json.loads(Path(path).read_text(encoding="utf-8"))
-
-
-def _read_table(path: str) -> pd.DataFrame:
-    return pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False)
-
-
-def table_rows(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """Rows of a table by column."""
-    return [{str(key): value for key, value in row.items()} for row in table.to_dict("records")]
-
-
-def text_rows(path: str) -> list[dict[str, str]]:
-    """Rows of a TSV whose fields are taken as they stand."""
-    return table_rows(pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False))

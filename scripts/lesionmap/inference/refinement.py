@@ -17,11 +17,11 @@ from lesionmap.inference.sliding_window import FLIPS, STAGE, UNFLIPPED, SlideMap
 from lesionmap.inference.stitching import RowBand, Take
 from lesionmap.jobs.log import progress
 from lesionmap.jobs.parallel import map_in_order
-from lesionmap.maps.probability import as_levels
+from lesionmap.maps.probability import as_u8
 from lesionmap.network.forward import as_images, logits_of
 from lesionmap.network.model import LesionFPN
 from lesionmap.network.region_pass import RegionTensors, TilePasses, fused_map, tile_maps
-from lesionmap.network.thread_pool import Workers
+from lesionmap.network.thread_pool import ThreadPool
 from lesionmap.slides.slide import SlideInfo, check_damage
 from lesionmap.stain.table import StainMatch
 from lesionmap.tiles.region_reader import RegionReader
@@ -36,8 +36,8 @@ class RefineSettings:
     ----------
     spec : TileSpec
         How the model's training slides were cut.
-    levels : (int, int)
-        A region is refined if a pixel of its tissue has a level (probability × 255) from the first to the second.
+    looked_at : (int, int)
+        A region is refined if a pixel of its tissue has a probability × 255 from the first to the second.
     tile_batch : int
         Tiles in the network at once.
     flips : bool
@@ -47,7 +47,7 @@ class RefineSettings:
     """
 
     spec: TileSpec
-    levels: tuple[int, int]
+    looked_at: tuple[int, int]
     tile_batch: int
     flips: bool
     max_unreadable_fraction: float
@@ -88,7 +88,7 @@ def refine_map(
     *,
     threads: int,
 ) -> Refined:
-    """Put the fused probability of regions in place of the first pass's, in `mapped.levels`.
+    """Put the fused probability of regions in place of the first pass's, in `mapped.probability_u8`.
 
     A region's fused map is that of validation (METHOD.md §4), from its tiles with tissue and its low view. Each pixel
     of the map takes the mean over its own area: the fused maps where they lie, the first pass elsewhere.
@@ -108,15 +108,15 @@ def refine_map(
     places = list(_places(mapped, info, tissue, settings))
     side_lv0, scale = spec.region_side_lv0(info.mpp), mapped.mpp / info.mpp
     readers = 1 if device.type == "cpu" else threads  # a CPU's cores are busy with the network
-    band = RowBand(mapped.levels.shape, math.ceil(side_lv0 / scale) + 1, _shares_into(mapped.levels))
+    band = RowBand(mapped.probability_u8.shape, math.ceil(side_lv0 / scale) + 1, _shares_into(mapped.probability_u8))
     failed: list[SlideError] = []
     unreadable: list[list[float]] = []
     with (
         RegionReader(info, spec, stain, STAGE, threads) as reader,
-        Workers(threads, device) as workers,
+        ThreadPool(threads, device) as pool,
         progress(len(places), f"refine {info.slide}", "region") as bar,
     ):
-        passes = TilePasses(model, settings.tile_batch, workers, lambda: None)
+        passes = TilePasses(model, settings.tile_batch, pool, lambda: None)
 
         def read(place: _Place) -> RegionTensors | SlideError:
             try:
@@ -140,17 +140,17 @@ def refine_map(
 
 def _places(mapped: SlideMap, info: SlideInfo, tissue: TissueMask, settings: RefineSettings) -> Iterator[_Place]:
     """The regions that are looked at again, row by row."""
-    spec, scale, (least, most) = settings.spec, mapped.mpp / info.mpp, settings.levels
+    spec, scale, (least, most) = settings.spec, mapped.mpp / info.mpp, settings.looked_at
     low_scale, side_lv0 = spec.low_mpp / info.mpp, spec.region_side_lv0(info.mpp)
     for x, y in grid_xy(info.size_lv0, side_lv0).tolist():
         if not tissue.any_at((x, y), (spec.tile_px, spec.tile_px), low_scale):
             continue
         (left, right), (top, bottom) = _covering(x, side_lv0, scale), _covering(y, side_lv0, scale)
-        levels = mapped.levels[top:bottom, left:right]
-        on_tissue = tissue.at((left * scale, top * scale), (levels.shape[1], levels.shape[0]), scale)
+        first_pass = mapped.probability_u8[top:bottom, left:right]
+        on_tissue = tissue.at((left * scale, top * scale), (first_pass.shape[1], first_pass.shape[0]), scale)
         covered = tissue.at((x, y), (spec.tile_px, spec.tile_px), low_scale)
         kept = tiles_with(covered, spec.tiles_per_side)
-        if kept.any() and (on_tissue & (levels >= least) & (levels <= most)).any():
+        if kept.any() and (on_tissue & (first_pass >= least) & (first_pass <= most)).any():
             yield _Place((x, y), kept)
 
 
@@ -221,11 +221,11 @@ def _on_map(
     return (starts[0], starts[1]), weighted, share
 
 
-def _shares_into(levels: NDArray[np.uint8]) -> Take:
+def _shares_into(probability_u8: NDArray[np.uint8]) -> Take:
     """Writes what has a share in each pixel into a map, which keeps the rest of the pixel."""
 
     def take(top: int, total: NDArray[np.float32], share: NDArray[np.float32]) -> None:
-        rows = levels[top : top + len(total)]
-        rows[...] = as_levels(np.clip(total + (1 - share) * (rows.astype(np.float32) / 255), 0, 1))
+        rows = probability_u8[top : top + len(total)]
+        rows[...] = as_u8(np.clip(total + (1 - share) * (rows.astype(np.float32) / 255), 0, 1))
 
     return take

@@ -8,7 +8,7 @@ from lesionmap.tissue.mask import TissueMask
 
 
 def seam_measure(
-    levels: NDArray[np.uint8],
+    probability_u8: NDArray[np.uint8],
     tissue: TissueMask,
     scale: float,
     corners: NDArray[np.int64],
@@ -22,7 +22,7 @@ def seam_measure(
 
     Parameters
     ----------
-    levels : (H, W) uint8
+    probability_u8 : (H, W) uint8
     tissue : TissueMask
     scale : float
         Level-0 pixels per map pixel.
@@ -36,7 +36,7 @@ def seam_measure(
     float or None
         1 where nothing is to be seen; None if tissue has no such place, or no jump elsewhere.
     """
-    size = (levels.shape[1], levels.shape[0])
+    size = (probability_u8.shape[1], probability_u8.shape[0])
     grid = corners_px(size, tile_px, stride_px)
     edges = [np.unique([grid[:, axis], grid[:, axis] + tile_px]) for axis in (0, 1)]
     ends = [dict.fromkeys(grid[:, axis].tolist()) for axis in (0, 1)]
@@ -49,7 +49,7 @@ def seam_measure(
         ]
         for axis in (0, 1):
             start = [max(0, part - (direction == axis)) for direction, part in enumerate(corner)]
-            box = levels[start[1] : stop[1], start[0] : stop[0]].astype(np.int16)
+            box = probability_u8[start[1] : stop[1], start[0] : stop[0]].astype(np.int16)
             on = tissue.at((start[0] * scale, start[1] * scale), (box.shape[1], box.shape[0]), scale)
             jumps, valid = np.abs(np.diff(box, axis=1 - axis)), _pairs(on, 1 - axis)
             places = np.arange(start[axis] + 1, stop[axis])

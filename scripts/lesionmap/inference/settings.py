@@ -1,4 +1,4 @@
-"""How whole slides are mapped: the config section ``inference``, and what follows from it."""
+"""How whole slides are mapped: what the config section ``inference`` says of the probability map."""
 
 import math
 from collections.abc import Mapping
@@ -6,16 +6,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from lesionmap.geometry.tiling import FINEST_STRIDE, TileSpec
+from lesionmap.maps.probability import first_positive
 
-VALIDATION = "validation"
 PATENT, MATCH_TRAINING = "patent", "match_training"
-NO_REFINEMENT = "none"
+NO_REFINEMENT, LESION_REFINEMENT = "none", "lesion"
 PATENT_MPP = 2.5  # 4× (claim 8)
 
 
 @dataclass(frozen=True)
-class InferenceSettings:
-    """What decides a slide's lesion map; names and defaults as in the config section ``inference``.
+class MapSettings:
+    """What decides a slide's probability map; names and defaults as in the config section ``inference``.
 
     Parameters
     ----------
@@ -31,12 +31,10 @@ class InferenceSettings:
         ``none``, ``unsure``, ``lesion`` or ``all``: which regions are read in full resolution and fused.
     unsure : (float, float)
         Least and largest probability that is unsure.
+    threshold : float, "validation" or None
+        What is lesion to ``refine: lesion``; no other map depends on it, and None stands there.
     batch_size : int
         Tiles in a GPU at once, at most.
-    threshold : float or "validation"
-        Probability from which a pixel is lesion, or that which suited the model's validation slides best.
-    smoothing_um, min_lesion_area_um2 : float
-        See :class:`lesionmap.lesions.postprocessing.Tidying`.
     max_unreadable_fraction : float
         A slide of which a larger share of tiles cannot be read is refused.
     """
@@ -47,15 +45,13 @@ class InferenceSettings:
     flips: bool = False
     refine: str = NO_REFINEMENT
     unsure: tuple[float, float] = (0.1, 0.9)
+    threshold: float | str | None = None
     batch_size: int = 128
-    threshold: float | str = 0.5
-    smoothing_um: float = 0
-    min_lesion_area_um2: float = 0
     max_unreadable_fraction: float = 0
 
     @classmethod
-    def of(cls, inference: Mapping[str, Any], batch_size: int, max_unreadable_fraction: float) -> "InferenceSettings":
-        """From the config's :func:`lesionmap.run.config.inference_settings`."""
+    def of(cls, inference: Mapping[str, Any], batch_size: int, max_unreadable_fraction: float) -> "MapSettings":
+        """From :func:`lesionmap.run.config.map_settings`."""
         spec = TileSpec(**inference["tiles"])
         limits = {"batch_size": batch_size, "max_unreadable_fraction": max_unreadable_fraction}
         return cls(**dict(inference) | {"tiles": spec, "unsure": tuple(inference["unsure"])} | limits)
@@ -75,12 +71,12 @@ class InferenceSettings:
         """Whether the result depends on how the training slides were cut, beyond the size of a tile."""
         return self.magnification == MATCH_TRAINING or self.refine != NO_REFINEMENT
 
-    def refined_levels(self, first_positive: int) -> tuple[int, int]:
-        """Levels (probability × 255), from the first to the second, of the first pass that ask for a second look."""
+    def refined_range(self, threshold: float) -> tuple[int, int]:
+        """Least and largest probability × 255 of the first pass that ask for a second look."""
         least, most = (255 * part for part in self.unsure)
         return {
             "unsure": (math.ceil(least - 1e-9), math.floor(most + 1e-9)),
-            "lesion": (first_positive, 255),
+            "lesion": (first_positive(threshold), 255),
             "all": (0, 255),
         }[self.refine]
 

@@ -16,18 +16,18 @@ from lesionmap.geometry.tiling import corners_px, map_size
 from lesionmap.inference.seams import seam_measure
 from lesionmap.inference.stitching import RowBand, Take, window
 from lesionmap.jobs.log import progress
-from lesionmap.jobs.parallel import map_in_order
+from lesionmap.jobs.parallel import in_order, map_in_order
 from lesionmap.maps.on_disk import on_disk
-from lesionmap.maps.probability import as_levels
+from lesionmap.maps.probability import as_u8
 from lesionmap.network.batch_size import fitting_inference_batch
 from lesionmap.network.forward import logits_of
 from lesionmap.network.model import LesionFPN
-from lesionmap.network.thread_pool import Workers
+from lesionmap.network.thread_pool import ThreadPool
 from lesionmap.slides.slide import Slide, SlideInfo, check_damage
 from lesionmap.stain.table import StainMatch, apply_table
 from lesionmap.tissue.mask import TissueMask
 
-STAGE = "infer_slide"
+STAGE = "map_slide"
 UNFLIPPED = ((),)
 FLIPS = ((), (2,), (3,), (2, 3))  # axes of (N, C, H, W)
 
@@ -64,7 +64,7 @@ class SlideMap:
 
     Parameters
     ----------
-    levels : (H, W) uint8
+    probability_u8 : (H, W) uint8
         Probability × 255; 0 without tissue and where the slide cannot be read. Lies on disk.
     mpp : float
         Its resolution, µm/px.
@@ -76,7 +76,7 @@ class SlideMap:
         See :func:`lesionmap.inference.seams.seam_measure`.
     """
 
-    levels: NDArray[np.uint8]
+    probability_u8: NDArray[np.uint8]
     mpp: float
     n_read: int
     n_skipped: int
@@ -110,7 +110,7 @@ def gather(table: Tensor, images: Tensor) -> Tensor:
     return table.index_select(0, index.flatten()).reshape(images.shape)
 
 
-def map_slide(
+def sliding_window_map(
     info: SlideInfo,
     tissue: TissueMask,
     stain: StainMatch,
@@ -137,10 +137,10 @@ def map_slide(
     """
     scale, tile_px, stride_px = settings.mpp / info.mpp, settings.tile_px, settings.tile_px - settings.overlap_px
     width, height = map_size(info.size_lv0, scale)
-    levels = on_disk((height, width), np.uint8, folder)
+    probability_u8 = on_disk((height, width), np.uint8, folder)
     grid = corners_px((width, height), tile_px, stride_px)
     corners = grid[[tissue.any_at(tuple(xy * scale), (tile_px, tile_px), scale) for xy in grid]]
-    band = RowBand((height, width), tile_px, _mean_into(levels))
+    band = RowBand((height, width), tile_px, _mean_into(probability_u8))
     weights = window(tile_px, settings.overlap_px)
     failed: list[SlideError] = []
     unreadable: list[list[float]] = []
@@ -155,17 +155,17 @@ def map_slide(
                 band.add(tuple(xy), tile * weights, weights)
     band.finish()
     check_damage(info, STAGE, failed, len(corners), settings.max_unreadable_fraction)
-    seams = seam_measure(levels, tissue, scale, corners, tile_px, stride_px)
+    seams = seam_measure(probability_u8, tissue, scale, corners, tile_px, stride_px)
     counts = len(corners) - len(failed), len(grid) - len(corners)
-    return SlideMap(levels, settings.mpp, *counts, unreadable, seams)
+    return SlideMap(probability_u8, settings.mpp, *counts, unreadable, seams)
 
 
-def _mean_into(levels: NDArray[np.uint8]) -> Take:
+def _mean_into(probability_u8: NDArray[np.uint8]) -> Take:
     """Writes the weighted mean of tiles into a map."""
 
     def take(top: int, total: NDArray[np.float32], weight: NDArray[np.float32]) -> None:
         mean = np.divide(total, weight, out=np.zeros_like(total), where=weight > 0)
-        levels[top : top + len(mean)] = as_levels(mean)
+        probability_u8[top : top + len(mean)] = as_u8(mean)
 
     return take
 
@@ -204,11 +204,11 @@ def _mapped(
     step = fitting_inference_batch(model, settings.tile_px, settings.batch_size)
     batches = [corners[first : first + step] for first in range(0, len(corners), step)]
     table = TableOnDevice(stain.table(threads), device)
-    with Slide(info, STAGE) as slide, Workers(threads, device) as workers, ThreadPoolExecutor(threads) as readers:
+    with Slide(info, STAGE) as slide, ThreadPool(threads, device) as pool, ThreadPoolExecutor(threads) as readers:
         reader = TileReader(slide, settings.tile_px, settings.mpp)
 
         def read(batch: NDArray[np.int64]) -> list[NDArray[np.uint8] | SlideError]:
-            return list(readers.map(reader.read, batch))
+            return list(in_order(readers, reader.read, batch, len(batch)))
 
         def passed(tiles: list[NDArray[np.uint8] | SlideError]) -> list[NDArray[np.float32] | SlideError]:
             images = [tile for tile in tiles if not isinstance(tile, SlideError)]
@@ -216,7 +216,7 @@ def _mapped(
             return [tile if isinstance(tile, SlideError) else next(maps) for tile in tiles]
 
         if device.type == "cpu":
-            results = workers.map(lambda batch: passed(read(batch)), batches)
+            results = pool.map(lambda batch: passed(read(batch)), batches)
         else:
             results = map(passed, map_in_order(read, batches, 1))
         for batch, tiles in zip(batches, results, strict=True):

@@ -65,9 +65,9 @@ def write_segmentation(info: SlideInfo, lesions_map: str | Path, output: str | P
     with MapFile(lesions_map) as mapped:
         pixels = on_disk((1, *mapped.shape), np.uint8, Path(output).parent)
         for part in strips(mapped.shape[0]):
-            pixels[0, part] = mapped.rows(part) > 0
+            pixels[0, part] = mapped[part] > 0
         key = f"{sha256(lesions_map)} {source.SOPInstanceUID}"
-        segmentation = _segmentation(source, pixels, mapped.mpp, mapped.facts["provenance"], key)
+        segmentation = _segmentation(source, pixels, mapped.mpp, mapped.metadata["provenance"], key)
     with written_whole(output) as draft:
         segmentation.save_as(draft, enforce_file_format=True)
 

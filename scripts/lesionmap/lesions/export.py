@@ -1,9 +1,7 @@
-"""What is written of a slide's lesions for other programs and for the eye: maps, outlines, a table, an overlay."""
+"""The lesions of a slide for other programs: outlines as GeoJSON, and a table with a row for each."""
 
-import csv
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from itertools import chain, count, islice
 from pathlib import Path
 from typing import Any
@@ -12,18 +10,14 @@ import numpy as np
 import rasterio.features
 import shapely
 from numpy.typing import NDArray
-from scipy.ndimage import binary_erosion
 
 from lesionmap.files.atomic import written_whole
-from lesionmap.files.pictures import write_png
-from lesionmap.geometry.resampling import block_max, block_mean
+from lesionmap.files.records import table_writer
 from lesionmap.maps.components import Components, find_components
-from lesionmap.maps.ome_tiff import LESION_COLOUR, MapFile, MapNotes, write_map
-from lesionmap.maps.on_disk import shrunk, strips
-from lesionmap.slides.slide import Slide, SlideInfo
+from lesionmap.maps.ome_tiff import LESION_COLOUR, MapFile
+from lesionmap.maps.on_disk import Rows, strips
+from lesionmap.slides.slide import SlideInfo
 
-TINT = (255, 230, 0)
-OVERLAY_SIDE_PX = 1600
 OUTLINES_AT_ONCE = 1000
 MEASURED_ROWS = 128
 COORDINATE_DECIMALS = 3  # of a level-0 pixel
@@ -33,60 +27,14 @@ COLUMNS = (
 )
 
 
-@dataclass(frozen=True)
-class LesionFiles:
-    """Where the results of one slide go."""
-
-    probability: str
-    lesions: str
-    outlines: str
-    table: str
-    overlay: str
-
-
-def export_lesions(
-    files: LesionFiles,
-    levels: NDArray[np.uint8],
-    lesions: NDArray[np.bool_],
-    *,
-    info: SlideInfo,
-    mpp: float,
-    facts: dict[str, Any],
-) -> tuple[int, float]:
-    """Write all that is known of a slide's lesions; say how many there are, and their mm².
-
-    Parameters
-    ----------
-    files : LesionFiles
-    levels : (H, W) uint8
-        Probability × 255 of the whole slide; may lie on disk, as may `lesions`.
-    lesions : (H, W) bool
-    info : SlideInfo
-    mpp : float
-        µm/px of both.
-    facts : dict
-        Written into maps and outlines: ``unreadable`` (x, y, width, height in level-0 pixels) and ``provenance``.
-    """
-    frame = {"unit": "level-0 pixels", "origin_xy_lv0": [0, 0], "per_map_pixel": mpp / info.mpp, "mpp": info.mpp}
-    map_facts = {"frame": frame, **facts}
-    for path, image, channel, reduction in (
-        (files.probability, levels, "lesion probability x 255", block_mean),
-        (files.lesions, lesions, "lesion", block_max),
-    ):
-        write_map(path, image, MapNotes(info.slide, channel, mpp, map_facts), reduction)
-    totals = write_lesions(files.outlines, files.table, files.lesions, levels, info=info, facts=facts)
-    draw_overlay(files.overlay, levels, lesions, info=info, mpp=mpp)
-    return totals
-
-
 def write_lesions(
     outlines: str | Path,
     table: str | Path,
     lesions_map: str | Path,
-    levels: NDArray[np.uint8],
+    probability_u8: Rows,
     *,
     info: SlideInfo,
-    facts: dict[str, Any],
+    metadata: dict[str, Any],
 ) -> tuple[int, float]:
     """Write the lesions' outlines as GeoJSON for QuPath (0.4 or later), and a table with a row for each, in that order.
 
@@ -98,10 +46,10 @@ def write_lesions(
         GeoJSON and TSV. Level-0 coordinates are relative to the corner of the slide's bounds, to which QuPath crops.
     lesions_map : str or Path
         File of :func:`lesionmap.maps.ome_tiff.write_map`.
-    levels : (H, W) uint8
-        Probability × 255 on the same grid.
+    probability_u8 : (H, W) uint8
+        On the same grid.
     info : SlideInfo
-    facts : dict
+    metadata : dict
         Written beside the features: ``unreadable`` (x, y, width, height in level-0 pixels) and ``provenance``.
 
     Returns
@@ -112,7 +60,7 @@ def write_lesions(
         Of all of them.
     """
     frame = {"unit": "level-0 pixels", "origin_xy_lv0": info.bounds_xy_lv0, "mpp": info.mpp}
-    head = json.dumps({"type": "FeatureCollection", "slide": info.slide, "frame": frame, **facts})
+    head = json.dumps({"type": "FeatureCollection", "slide": info.slide, "frame": frame, **metadata})
     n, area_mm2 = 0, 0.0
     with (
         written_whole(outlines) as geojson_draft,
@@ -120,10 +68,9 @@ def write_lesions(
         open(geojson_draft, "w", encoding="utf-8") as geojson,
         open(table_draft, "w", encoding="utf-8", newline="") as stream,
     ):
-        rows = csv.DictWriter(stream, COLUMNS, dialect="excel-tab", lineterminator="\n")
-        rows.writeheader()
+        rows = table_writer(stream, COLUMNS)
         geojson.write(f'{head[:-1]}, "features": [')
-        for outline, row in _lesions(lesions_map, levels, info):
+        for outline, row in _lesions(lesions_map, probability_u8, info):
             geojson.write(f"{',' if n else ''}\n{_feature(outline, row)}")
             rows.writerow(row)
             n, area_mm2 = n + 1, area_mm2 + row["area_mm2"]
@@ -131,16 +78,16 @@ def write_lesions(
     return n, area_mm2
 
 
-def _lesions(
-    lesions_map: str | Path, levels: NDArray[np.uint8], info: SlideInfo
-) -> Iterator[tuple[str, dict[str, Any]]]:
+def _lesions(lesions_map: str | Path, probability_u8: Rows, info: SlideInfo) -> Iterator[tuple[str, dict[str, Any]]]:
     """Outline (GeoJSON) and table row of each lesion, in the order in which GDAL finishes them going down the map."""
     names = (f"Lesion {number}" for number in count(1))
     with MapFile(lesions_map) as mapped:
-        measured = find_components((mapped.rows(part) > 0, levels[part]) for part in strips(len(levels), MEASURED_ROWS))
+        height, width = mapped.shape
+        parts = strips(height, MEASURED_ROWS)
+        measured = find_components((mapped[part] > 0, probability_u8[part]) for part in parts)
         scale = mapped.mpp / info.mpp
         for traced in _outlines(mapped):
-            index = np.searchsorted(measured.first, _first_pixels(traced, levels.shape[1]))
+            index = np.searchsorted(measured.first, _first_pixels(traced, width))
             outlines = shapely.transform(traced, lambda xy: _placed(xy * scale, info))
             yield from zip(shapely.to_geojson(outlines), _rows(names, outlines, measured.at(index), info), strict=True)
 
@@ -175,11 +122,11 @@ def _rows(
     centroid = shapely.get_coordinates(shapely.centroid(outlines))
     mean, peak = measured.total / measured.pixels / 255, measured.peak / 255
     left, top, right, bottom = shapely.bounds(outlines).T
-    figures = (
+    values = (
         *(area_mm2.round(8), *centroid.T.round(2), mean.round(4), peak.round(4)),
         *(left, top, (right - left).round(COORDINATE_DECIMALS), (bottom - top).round(COORDINATE_DECIMALS)),
     )
-    for name, *row in zip(islice(names, len(outlines)), *(column.tolist() for column in figures), strict=True):
+    for name, *row in zip(islice(names, len(outlines)), *(column.tolist() for column in values), strict=True):
         yield dict(zip(COLUMNS, (name, *row), strict=True))
 
 
@@ -196,48 +143,3 @@ def _feature(outline: str, row: dict[str, Any]) -> str:
         },
     }
     return f'{{"type": "Feature", "geometry": {outline}, "properties": {json.dumps(properties)}}}'
-
-
-def draw_overlay(
-    path: str | Path, levels: NDArray[np.uint8], lesions: NDArray[np.bool_], *, info: SlideInfo, mpp: float
-) -> None:
-    """Write the overlay of a whole slide, its longer side at most `OVERLAY_SIDE_PX`.
-
-    Its pixels are blocks of map pixels: of probability they show the mean, and they are lesion where any of theirs is,
-    so that no lesion is too small to be seen.
-
-    Parameters
-    ----------
-    levels : (H, W) uint8
-        Probability × 255; may lie on disk, as may `lesions`.
-    lesions : (H, W) bool
-    info : SlideInfo
-    mpp : float
-        µm/px of both.
-    """
-    factor = -(-max(levels.shape) // OVERLAY_SIDE_PX)
-    folder = Path(path).parent
-    probability = shrunk(levels, factor, block_mean, folder)
-    with Slide(info, "infer_slide") as slide:
-        overview, _ = slide.read_where_possible((0, 0), probability.shape[::-1], mpp * factor)
-    write_overlay(path, overview, probability, shrunk(lesions, factor, block_max, folder))
-
-
-def write_overlay(
-    path: str | Path, overview: NDArray[np.uint8], probability: NDArray[np.uint8], lesions: NDArray[np.bool_]
-) -> None:
-    """Write a PNG: the slide, its lesion probability as a yellow tint, the lesions' outlines in black.
-
-    Yellow on purple is told apart with any colour vision.
-
-    Parameters
-    ----------
-    overview : (H, W, 3) uint8
-    probability : (H, W) uint8
-    lesions : (H, W) bool
-    """
-    weight = 0.6 * (probability.astype(np.float32) / 255)[..., None]
-    blended = overview * (1 - weight) + np.array(TINT, dtype=np.float32) * weight
-    outline = lesions & ~binary_erosion(lesions, iterations=2, border_value=1)
-    blended[outline] = 0
-    write_png(path, np.rint(blended).astype(np.uint8))

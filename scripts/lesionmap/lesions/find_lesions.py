@@ -1,16 +1,89 @@
-"""From a probability map to the lesions of a slide: threshold, postprocessing, outlines, tables, pictures."""
+"""From a probability map to the lesions of a slide: threshold, postprocessing, map, outlines, table, record."""
 
+import logging
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lesionmap.maps.on_disk import on_disk, strips
+from lesionmap.files.records import write_json
+from lesionmap.geometry.resampling import block_max
+from lesionmap.lesions.export import write_lesions
+from lesionmap.lesions.postprocessing import Postprocessing, postprocessed
+from lesionmap.maps.ome_tiff import MapFile, MapNotes, write_map
+from lesionmap.maps.on_disk import Rows, on_disk, strips
+from lesionmap.maps.probability import chosen_threshold, first_positive
+from lesionmap.slides.slide import SlideInfo
+
+STAGE = "find_lesions"
+MODEL_TRAINING = "model_training"
 
 
-def lesions_from(levels: NDArray[np.uint8], first_positive: int, folder: str | Path) -> NDArray[np.bool_]:
-    """Where a map, (H, W), reaches a level; (H, W) bool on the disk of `folder`."""
-    lesions = on_disk(levels.shape, np.bool_, folder)
-    for part in strips(levels.shape[0]):
-        lesions[part] = levels[part] >= first_positive
+@dataclass(frozen=True)
+class LesionSettings:
+    """What decides a slide's lesions once it is mapped; names and defaults as in the config section ``inference``.
+
+    Parameters
+    ----------
+    threshold : float or "validation"
+        Probability from which a pixel is lesion, or that which suited the model's validation slides best.
+    smoothing_um, min_lesion_area_um2 : float
+        See :class:`lesionmap.lesions.postprocessing.Postprocessing`.
+    """
+
+    threshold: float | str = 0.5
+    smoothing_um: float = 0
+    min_lesion_area_um2: float = 0
+
+
+@dataclass(frozen=True)
+class LesionFiles:
+    """Where the lesions of one slide go: binary map (OME-TIFF), outlines (GeoJSON), table (TSV), record (JSON)."""
+
+    lesions: str
+    outlines: str
+    table: str
+    record: str
+
+
+def find_lesions(
+    info: SlideInfo, probability_map: str, files: LesionFiles, settings: LesionSettings, provenance: dict[str, Any]
+) -> None:
+    """Find the lesions of a slide in its probability map; the network is not asked again.
+
+    Parameters
+    ----------
+    probability_map : str
+        File of :func:`lesionmap.inference.map_slide.map_slide`.
+    provenance : dict
+        Of this step; that of the map is added.
+
+    Raises
+    ------
+    ModelError
+        If the model is to say the threshold, and does not.
+    """
+    folder = Path(files.record).parent
+    with MapFile(probability_map) as mapped:
+        threshold = chosen_threshold(settings.threshold, mapped.metadata["validated_threshold"], STAGE)
+        of_map = dict(mapped.metadata["provenance"])
+        provenance = provenance | {MODEL_TRAINING: of_map.pop(MODEL_TRAINING), "map": of_map}
+        told = {"unreadable": mapped.metadata["unreadable"], "threshold": threshold, "provenance": provenance}
+        lesions = above(mapped, threshold, folder)
+        steps = Postprocessing(settings.smoothing_um, settings.min_lesion_area_um2)
+        lesions, areas = postprocessed(lesions, steps, mapped.mpp, folder)
+        notes = MapNotes(info.slide, "lesion", mapped.mpp, {"frame": mapped.metadata["frame"], **told})
+        write_map(files.lesions, lesions, notes, block_max)
+        n, area_mm2 = write_lesions(files.outlines, files.table, files.lesions, mapped, info=info, metadata=told)
+    write_json(files.record, {"slide": info.slide, "threshold": threshold, "n": n, **areas, "provenance": provenance})
+    logging.info("%s: %d lesions, %.3f mm²", info.slide, n, area_mm2)
+
+
+def above(probability_u8: Rows, threshold: float, folder: Path) -> NDArray[np.bool_]:
+    """Where a map, (H, W), reaches a threshold; (H, W) bool on the disk of `folder`."""
+    lesions, least = on_disk(probability_u8.shape, np.bool_, folder), first_positive(threshold)
+    for part in strips(probability_u8.shape[0]):
+        lesions[part] = probability_u8[part] >= least
     return lesions

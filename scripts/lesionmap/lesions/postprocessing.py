@@ -16,7 +16,7 @@ REACH = 4  # standard deviations of a Gaussian
 
 
 @dataclass(frozen=True)
-class Tidying:
+class Postprocessing:
     """What is done to lesions; 0: nothing.
 
     Parameters
@@ -31,8 +31,8 @@ class Tidying:
     min_lesion_area_um2: float
 
 
-def tidied(
-    lesions: NDArray[np.bool_], tidying: Tidying, mpp: float, folder: str | Path
+def postprocessed(
+    lesions: NDArray[np.bool_], tidying: Postprocessing, mpp: float, folder: str | Path
 ) -> tuple[NDArray[np.bool_], dict[str, Any]]:
     """Lesions, (H, W) at `mpp` µm/px, smoothed and without small ones, and what that has changed.
 
@@ -42,15 +42,17 @@ def tidied(
     -------
     lesions : (H, W) bool
         On the disk of `folder`; changed in place if they are not smoothed.
-    facts : dict
+    metadata : dict
         mm² before, after smoothing, and in the end; how many were dropped.
     """
-    facts: dict[str, Any] = {"as_found_mm2": _mm2(lesions, mpp)}
+    metadata: dict[str, Any] = {"as_found_mm2": _mm2(lesions, mpp)}
     if tidying.smoothing_um:
         lesions = _smoothed(lesions, tidying.smoothing_um / mpp, folder)
-    facts["smoothed_mm2"] = _mm2(lesions, mpp)
-    facts["dropped"] = drop_small(lesions, tidying.min_lesion_area_um2 / mpp**2) if tidying.min_lesion_area_um2 else 0
-    return lesions, facts | {"kept_mm2": _mm2(lesions, mpp)}
+    metadata["smoothed_mm2"] = _mm2(lesions, mpp)
+    metadata["dropped"] = (
+        drop_small(lesions, tidying.min_lesion_area_um2 / mpp**2) if tidying.min_lesion_area_um2 else 0
+    )
+    return lesions, metadata | {"kept_mm2": _mm2(lesions, mpp)}
 
 
 def _smoothed(lesions: NDArray[np.bool_], sigma_px: float, folder: str | Path) -> NDArray[np.bool_]:

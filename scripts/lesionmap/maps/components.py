@@ -56,14 +56,14 @@ def find_components(parts_of_map: Iterable[tuple[NDArray[np.bool_], NDArray[np.u
 
     Parameters
     ----------
-    parts_of_map : iterable of (lesions, levels)
+    parts_of_map : iterable of (lesions, probability_u8)
         The map from its top, some rows at a time: (rows, W) bool, and probability × 255, (rows, W) uint8. How it is
         divided does not change the result. Measuring takes 40 bytes for each pixel of a strip's lesions.
     """
     parts, linker, pixels_above = [Components.none()], Linker(), 0
-    for lesions, levels in parts_of_map:
+    for lesions, probability_u8 in parts_of_map:
         labels = linker.labelled(lesions)
-        parts.append(_measured(labels, levels, pixels_above))
+        parts.append(_measured(labels, probability_u8, pixels_above))
         pixels_above += labels.size
     fields = zip(*((part.first, part.pixels, part.total, part.peak) for part in parts), strict=True)
     return Components(*map(np.concatenate, fields)).merged(linker.groups())
@@ -114,9 +114,9 @@ class Linker:
         return np.asarray(connected_components(graph, directed=False)[1], dtype=np.int64)
 
 
-def _measured(labels: NDArray[np.integer[Any]], levels: NDArray[np.uint8], offset: int) -> Components:
+def _measured(labels: NDArray[np.integer[Any]], probability_u8: NDArray[np.uint8], offset: int) -> Components:
     """The components of one strip, whose first pixel has the index `offset` in the flattened map."""
     places = np.flatnonzero(labels)
     numbers = labels.ravel()[places] - 1
-    values = np.asarray(levels).ravel()[places].astype(np.int64)
+    values = np.asarray(probability_u8).ravel()[places].astype(np.int64)
     return Components(places + offset, np.ones_like(places), values, values).merged(numbers.astype(np.int64))

@@ -24,7 +24,7 @@ from lesionmap.maps.on_disk import shrunk
 from lesionmap.version import VERSION
 
 LESION_COLOUR = (200, 0, 0)  # in viewers
-TILE_PX = 256
+TIFF_TILE_PX = 256
 OME = "http://www.openmicroscopy.org/Schemas/OME/2016-06"
 MOST_CLASSIC_BYTES = 2**31  # of pixels; a classic TIFF ends at 4 GiB, levels and incompressible noise included
 
@@ -40,14 +40,14 @@ class MapNotes:
         What the pixels are.
     mpp : float
         µm/px.
-    facts : mapping of str to JSON-able
+    metadata : mapping of str to JSON-able
         Frame, provenance and the like.
     """
 
     slide: str
     channel: str
     mpp: float
-    facts: Mapping[str, Any]
+    metadata: Mapping[str, Any]
 
 
 def write_map(path: str | Path, image: NDArray[Any], notes: MapNotes, reduction: BlockReduction) -> None:
@@ -75,7 +75,7 @@ def write_map(path: str | Path, image: NDArray[Any], notes: MapNotes, reduction:
                     _tiles(image),
                     shape=image.shape,
                     dtype=np.uint8,
-                    tile=(TILE_PX, TILE_PX),
+                    tile=(TIFF_TILE_PX, TIFF_TILE_PX),
                     photometric="minisblack",
                     compression="zlib",
                     subfiletype=int(level > 0),
@@ -95,13 +95,13 @@ def write_map(path: str | Path, image: NDArray[Any], notes: MapNotes, reduction:
 
 def _n_halvings(shape: tuple[int, ...]) -> int:
     """How often a map is halved until it is no larger than a tile."""
-    return max(0, (max(shape) - 1) // TILE_PX).bit_length()
+    return max(0, (max(shape) - 1) // TIFF_TILE_PX).bit_length()
 
 
 def _tiles(image: NDArray[Any]) -> Iterator[NDArray[np.uint8]]:
-    for y in range(0, image.shape[0], TILE_PX):
-        for x in range(0, image.shape[1], TILE_PX):
-            tile = np.asarray(image[y : y + TILE_PX, x : x + TILE_PX])
+    for y in range(0, image.shape[0], TIFF_TILE_PX):
+        for x in range(0, image.shape[1], TIFF_TILE_PX):
+            tile = np.asarray(image[y : y + TIFF_TILE_PX, x : x + TIFF_TILE_PX])
             yield tile.astype(np.uint8) * 255 if tile.dtype == bool else tile
 
 
@@ -117,7 +117,7 @@ def _chain_levels(path: Path) -> None:
 
 
 def _ome_xml(shape: tuple[int, ...], notes: MapNotes) -> str:
-    """The image of level 0, and the facts as a MapAnnotation whose values are JSON; ASCII."""
+    """The image of level 0, and the metadata as a MapAnnotation whose values are JSON; ASCII."""
     root = ET.Element("OME", {"xmlns": OME, "Creator": f"LesionMap {VERSION}"})
     image = ET.SubElement(root, "Image", {"ID": "Image:0", "Name": f"{notes.slide}: {notes.channel}"})
     size = {"SizeX": str(shape[1]), "SizeY": str(shape[0]), "SizeZ": "1", "SizeC": "1", "SizeT": "1"}
@@ -130,14 +130,19 @@ def _ome_xml(shape: tuple[int, ...], notes: MapNotes) -> str:
     annotations = ET.SubElement(root, "StructuredAnnotations")
     annotation = ET.SubElement(annotations, "MapAnnotation", {"ID": "Annotation:0", "Namespace": "lesionmap"})
     value = ET.SubElement(annotation, "Value")
-    for key, fact in notes.facts.items():
-        ET.SubElement(value, "M", {"K": key}).text = json.dumps(fact)
+    for key, part in notes.metadata.items():
+        ET.SubElement(value, "M", {"K": key}).text = json.dumps(part)
     text: bytes = ET.tostring(root, encoding="us-ascii", xml_declaration=True)
     return text.decode()
 
 
+def map_frame(mpp: float, mpp_lv0: float) -> dict[str, Any]:
+    """Where the pixels of a map of `mpp` µm/px lie on its slide."""
+    return {"unit": "level-0 pixels", "origin_xy_lv0": [0, 0], "per_map_pixel": mpp / mpp_lv0, "mpp": mpp_lv0}
+
+
 class MapFile(AbstractContextManager["MapFile"]):
-    """An open map; a context manager.
+    """An open map; a context manager. Its rows are those of level 0.
 
     Parameters
     ----------
@@ -150,7 +155,7 @@ class MapFile(AbstractContextManager["MapFile"]):
         Height and width of level 0.
     mpp : float
         µm/px of level 0.
-    facts : dict
+    metadata : dict
         Those of its :class:`MapNotes`.
     band : rasterio.Band
         Level 0 for GDAL's algorithms.
@@ -165,12 +170,14 @@ class MapFile(AbstractContextManager["MapFile"]):
         root = defusedxml.ElementTree.fromstring(self._dataset.tags()["TIFFTAG_IMAGEDESCRIPTION"])
         (pixels,) = root.iter(f"{{{OME}}}Pixels")
         self.mpp = float(pixels.attrib["PhysicalSizeX"])
-        self.facts: dict[str, Any] = {m.attrib["K"]: json.loads(m.text or "") for m in root.iter(f"{{{OME}}}M")}
+        self.metadata: dict[str, Any] = {m.attrib["K"]: json.loads(m.text or "") for m in root.iter(f"{{{OME}}}M")}
 
     def __exit__(self, *_: object) -> None:
         self._dataset.close()
 
-    def rows(self, part: slice) -> NDArray[np.uint8]:
+    dtype = np.dtype(np.uint8)
+
+    def __getitem__(self, part: slice) -> NDArray[np.uint8]:
         """Some rows of level 0, (rows, W) uint8."""
         window = Window(0, part.start, self.shape[1], part.stop - part.start)
         rows: NDArray[np.uint8] = self._dataset.read(1, window=window)

@@ -5,15 +5,30 @@ import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from lesionmap.files.disk_errors import storage_told
+from lesionmap.files.disk_errors import naming_disk_errors
 from lesionmap.geometry.resampling import BlockReduction
 
 STRIP_ROWS = 512  # two rows of tiles of a map's file
+
+
+class Rows(Protocol):
+    """An array, (H, W), of which some rows at a time can be had: in memory, on disk, or an open map's."""
+
+    @property
+    def shape(self) -> Any:
+        """Height and width."""
+
+    @property
+    def dtype(self) -> Any:
+        """Type of its values."""
+
+    def __getitem__(self, part: slice, /) -> Any:
+        """Some rows, (rows, W)."""
 
 
 def strips(height: int, rows: int = STRIP_ROWS) -> Iterator[slice]:
@@ -29,19 +44,16 @@ def on_disk(shape: tuple[int, ...], dtype: DTypeLike, folder: str | Path) -> NDA
     StorageError
         If the disk has no room for all of it; without asking, the process would be killed once it is full.
     """
-    with storage_told(folder), tempfile.TemporaryFile(dir=folder) as file:
+    with naming_disk_errors(folder), tempfile.TemporaryFile(dir=folder) as file:
         os.posix_fallocate(file.fileno(), 0, max(1, math.prod(shape) * np.dtype(dtype).itemsize))
         return np.memmap(file, dtype, "w+", shape=shape)
 
 
-def shrunk(image: NDArray[Any], factor: int, reduction: BlockReduction, folder: str | Path) -> NDArray[Any]:
+def shrunk(image: Rows, factor: int, reduction: BlockReduction, folder: str | Path) -> NDArray[Any]:
     """An array that is a `factor`-th as wide and high, made by :func:`block_mean` or :func:`block_max`.
 
     Parameters
     ----------
-    image : (H, W) array
-    factor : int
-    reduction : callable
     folder : str or Path
         On whose disk the result lies.
 

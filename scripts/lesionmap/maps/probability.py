@@ -1,4 +1,4 @@
-"""Lesion probability as it is stored: whole numbers from 0 to 255."""
+"""Lesion probability as it is stored, whole numbers from 0 to 255, and the threshold that makes lesions of it."""
 
 import math
 from typing import Any
@@ -6,15 +6,47 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-LEVELS = 256
+from lesionmap.errors import ModelError
+
+N_VALUES = 256
+VALIDATION = "validation"
 
 
-def as_levels(probability: NDArray[np.floating[Any]]) -> NDArray[np.uint8]:
-    """Probability 0–1 as levels 0–255, rounded to the nearest."""
-    levels: NDArray[np.uint8] = np.rint(probability * 255).astype(np.uint8)
-    return levels
+def as_u8(probability: NDArray[np.floating[Any]]) -> NDArray[np.uint8]:
+    """Probability × 255, rounded to the nearest."""
+    probability_u8: NDArray[np.uint8] = np.rint(probability * 255).astype(np.uint8)
+    return probability_u8
 
 
-def first_positive_level(threshold: float) -> int:
-    """The lowest level that counts as lesion at `threshold`."""
+def first_positive(threshold: float) -> int:
+    """The lowest probability × 255 that is lesion at `threshold`."""
     return math.ceil(threshold * 255)
+
+
+def chosen_threshold(asked: float | str, validated: float | None, stage: str) -> float:
+    """Probability from which a pixel is lesion.
+
+    Parameters
+    ----------
+    asked : float or "validation"
+        The config's ``inference.threshold``.
+    validated : float or None
+        The threshold that suited the model's validation slides best, if the model file has one.
+    stage : str
+        For the error.
+
+    Raises
+    ------
+    ModelError
+        If the model is to say it, and does not.
+    """
+    if asked != VALIDATION:
+        return float(asked)
+    if validated is None:
+        raise ModelError(
+            stage=stage,
+            finding=f"inference.threshold is {VALIDATION}, but the model file has no threshold for maps of this kind: "
+            "it was trained without a validation slide that has a lesion, or without that view",
+            remedy="set inference.threshold to a number such as 0.5, or train with slides of the split val",
+        )
+    return validated

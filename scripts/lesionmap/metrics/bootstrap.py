@@ -3,17 +3,20 @@
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import norm, t
 
-from lesionmap.metrics.pixels import Figures
+from lesionmap.metrics.pixels import Values
 
 LEVEL = 0.95
 LEAST_PATIENTS = 5
 MOST_UNDEFINED = 0.05
 DRAWS_AT_ONCE = 100
+
+Name = TypeVar("Name")
 
 
 @dataclass(frozen=True)
@@ -34,23 +37,23 @@ class Interval:
 
 
 def resampled(
-    figures: Callable[[NDArray[np.float64]], Figures], patient: NDArray[np.int64], settings: Bootstrap
-) -> Figures:
-    """Figures of cohorts whose patients are drawn with replacement, as many as there are; each (draws,).
+    metrics: Callable[[NDArray[np.float64]], dict[Name, Values]], patient: NDArray[np.int64], settings: Bootstrap
+) -> dict[Name, Values]:
+    """Metrics of cohorts whose patients are drawn with replacement, as many as there are; each (draws,).
 
     A patient's slides come along together, as they are not independent. Nothing is stratified: how many of the patients
     have lesions is itself a matter of chance.
 
     Parameters
     ----------
-    figures : callable
-        From the weights of slides in some draws, (d, S), to figures, (d,) each.
+    metrics : callable
+        From the weights of slides in some draws, (d, S), to metrics, (d,) each.
     patient : (S,) int64
         Number of each slide's patient, from 0.
     settings : Bootstrap
         Equal ones draw equal patients, so that models are compared on the same draws.
     """
-    parts = [figures(weights[:, patient].astype(np.float64)) for weights in _draws(int(patient.max()) + 1, settings)]
+    parts = [metrics(weights[:, patient].astype(np.float64)) for weights in _draws(int(patient.max()) + 1, settings)]
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
@@ -63,7 +66,7 @@ def _draws(n_patients: int, settings: Bootstrap) -> Iterator[NDArray[np.int64]]:
 
 
 def interval(values: NDArray[np.float64], n_patients: int) -> Interval:
-    """The expanded percentile interval of a figure's draws.
+    """The expanded percentile interval of a metric's draws.
 
     Percentiles are those of a t distribution with n − 1 degrees of freedom, times √(n / (n − 1)), instead of 2.5 and
     97.5: plain ones are too narrow where patients are few (Hesterberg, The American Statistician 2015).
@@ -71,9 +74,9 @@ def interval(values: NDArray[np.float64], n_patients: int) -> Interval:
     Parameters
     ----------
     values : (draws,) float64
-        NaN where a draw has nothing that the figure is about.
+        NaN where a draw has nothing that the metric is about.
     n_patients : int
-        Those that the figure rests on.
+        Those that the metric rests on.
     """
     if n_patients < LEAST_PATIENTS:
         return Interval(None, None, f"no interval: fewer than {LEAST_PATIENTS} patients")

@@ -1,62 +1,52 @@
-"""Figures of a cohort: what its slides add up to, with confidence intervals.
+"""Metrics of a cohort: what its slides add up to, with confidence intervals.
 
-Every figure is a function of sums over slides, so that a bootstrap draw is one weighting of them.
+Every metric is a function of sums over slides, so that a bootstrap draw is one weighting of them.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lesionmap.annotations.classes import LESION
-from lesionmap.maps.probability import LEVELS
+from lesionmap.maps.probability import N_VALUES
 from lesionmap.metrics.bootstrap import Bootstrap, interval, resampled
-from lesionmap.metrics.froc import froc_figures
-from lesionmap.metrics.pixels import (
-    FALSE_POSITIVE_RATE,
-    NOT_LESION,
-    Figures,
-    auroc,
-    pixel_figures,
-    ratio,
-    threshold_figures,
-    why_undefined,
-)
+from lesionmap.metrics.froc import FROC_METRICS, froc_metrics
+from lesionmap.metrics.pixels import PIXEL_METRICS, PixelMetric, Values, auroc, pixel_metrics, ratio
 
 SIZES_UM = (0, 200, 500, 2000, np.inf)  # 0.2 and 2 mm part isolated cells, micro- and macrometastases (AJCC)
 SIZE_NAMES = ("below_0.2mm", "0.2_to_0.5mm", "0.5_to_2mm", "from_2mm")
 SWEEP = tuple(round(0.05 * step, 2) for step in range(1, 20))
 AGREEMENT_SD = 1.96  # of Bland and Altman's limits
-SLIDE_MEAN = "slide_mean_"
 
 
 @dataclass(frozen=True)
 class SlideTable:
-    """What figures of a cohort are reckoned from; S slides.
+    """What the metrics of a cohort are reckoned from; S slides.
 
     Parameters
     ----------
     counts : (S, 4, 256) int64
         Pixels, see :class:`lesionmap.metrics.pixels.Histograms`.
-    false_levels, hit_levels : (S, 256) int64
-        Detections outside annotated lesions, and lesions that count by their best detection, at each level.
+    false_positive_scores, detection_scores : (S, 256) int64
+        Detections outside annotated lesions, and lesions that count by their best detection, of each score.
     n_lesions : (S,) int64
         Annotated lesions that count for the FROC curve.
     by_size : (S, 4, 2) int64
-        Annotated lesions of each size, and those of them that the map marks.
+        Annotated lesions of each size, and those of them that the map finds.
     areas_mm2 : (S, 2) float64
-        Annotated and marked.
+        Annotated and predicted.
     patient : (S,) int64
         Number of the patient, from 0.
     threshold : float
     """
 
     counts: NDArray[np.int64]
-    false_levels: NDArray[np.int64]
-    hit_levels: NDArray[np.int64]
+    false_positive_scores: NDArray[np.int64]
+    detection_scores: NDArray[np.int64]
     n_lesions: NDArray[np.int64]
     by_size: NDArray[np.int64]
     areas_mm2: NDArray[np.float64]
@@ -71,11 +61,11 @@ class SlideTable:
         counting = [_counting(record["lesions"], min_lesion_um) for record in records]
         return cls(
             counts=np.array([record["histograms"] for record in records]),
-            false_levels=np.array([record["false_levels"] for record in records]),
-            hit_levels=np.array([_hit_levels(lesions) for lesions in counting]),
+            false_positive_scores=np.array([record["false_positive_scores"] for record in records]),
+            detection_scores=np.array([_detection_scores(lesions) for lesions in counting]),
             n_lesions=np.array([len(lesions) for lesions in counting]),
             by_size=np.array([_by_size(record["lesions"]) for record in records]),
-            areas_mm2=np.array([[record["annotated_mm2"], record["marked_mm2"]] for record in records]),
+            areas_mm2=np.array([[record["annotated_mm2"], record["predicted_mm2"]] for record in records]),
             patient=np.array([numbers[patient] for patient in patients]),
             threshold=records[0]["threshold"],
         )
@@ -85,64 +75,81 @@ class SlideTable:
         """Slides with annotated lesions, (S,)."""
         return _any(self.counts[:, LESION])
 
-    def figures(self, weights: NDArray[np.float64]) -> Figures:
-        """All figures for some weightings of the slides, (D, S); each (D,), NaN where undefined.
-
-        Those of the threshold sweep are named ``dice@0.05`` and so on.
-        """
-        sums = np.tensordot(weights, self.counts, axes=1)  # (D, 4, 256)
-        n_slides, n_lesions = weights.sum(axis=1), weights @ self.n_lesions
-        return {
-            **pixel_figures(sums, self.threshold),
-            **self._slide_means(weights),
-            **froc_figures(weights @ self.false_levels, weights @ self.hit_levels, n_slides, n_lesions),
-            **_recalls(np.tensordot(weights, self.by_size, axes=1)),
-            **bland_altman(self.areas_mm2, weights),
-            "slide_auroc_probability": self._slide_auroc(self._highest_levels(), weights),
-            "slide_auroc_area": self._slide_auroc(self.areas_mm2[:, 1], weights),
-            **_sweep(sums),
-        }
-
-    def basis(self, name: str) -> NDArray[np.bool_]:
-        """Slides without which a figure would be undefined, (S,); of two kinds that it tells apart, the rarer."""
-        parts = {f"lesion_recall_{size}": self.by_size[:, n, 0] for n, size in enumerate(SIZE_NAMES)}
-        parts |= {f"{FALSE_POSITIVE_RATE}{kind}": self.counts[:, label] for kind, label in NOT_LESION.items()}
-        has_lesion = self.has_lesion
-        if name in parts:
-            return _any(parts[name])
-        if name.startswith("slide_auroc"):
-            return has_lesion if 2 * has_lesion.sum() <= len(has_lesion) else ~has_lesion
-        if name.startswith(("sensitivity_at", "froc_score")):
-            return _any(self.n_lesions)
-        if name.startswith(SLIDE_MEAN):
-            return ~np.isnan(self._of_slides[name.removeprefix(SLIDE_MEAN)])
-        about_all = ("specificity", "brier", "ece", "false_lesions", "area_")
-        return _any(self.counts) if name.startswith(about_all) else has_lesion
+    def metrics(self, weights: NDArray[np.float64]) -> "dict[Metric, Values]":
+        """All :data:`METRICS` for some weightings of the slides, (D, S); each (D,), NaN where undefined."""
+        weighted = WeightedSlides(self, weights)
+        return {metric: metric.compute(weighted) for metric in METRICS}
 
     @cached_property
-    def _of_slides(self) -> Figures:
+    def of_slides(self) -> dict[str, Values]:
         """Pixel metrics of each slide, (S,)."""
-        return pixel_figures(self.counts, self.threshold)
+        return pixel_metrics(self.counts, self.threshold)
 
-    def _slide_means(self, weights: NDArray[np.float64]) -> Figures:
-        """Means over the slides for which a pixel metric is defined."""
-        return {
-            f"{SLIDE_MEAN}{name}": ratio(weights @ np.nan_to_num(values), weights @ ~np.isnan(values))
-            for name, values in self._of_slides.items()
-            if not name.startswith(FALSE_POSITIVE_RATE)
-        }
+    @cached_property
+    def highest_scores(self) -> NDArray[np.int64]:
+        """The highest probability × 255 on each slide, (S,); 0 where nothing was evaluated."""
+        return np.asarray((self.counts.any(axis=1) * np.arange(N_VALUES)).max(axis=1))
 
-    def _highest_levels(self) -> NDArray[np.int64]:
-        """The highest level on each slide, (S,); 0 where nothing was evaluated."""
-        return np.asarray((self.counts.any(axis=1) * np.arange(LEVELS)).max(axis=1))
 
-    def _slide_auroc(self, score: NDArray[Any], weights: NDArray[np.float64]) -> NDArray[np.float64]:
-        """How well a score tells slides with lesion from those without, (D,)."""
-        _, rank = np.unique(score, return_inverse=True)
-        order = np.argsort(rank, kind="stable")
-        starts = np.searchsorted(rank[order], np.arange(rank.max() + 1))
-        kinds = (weights[:, order] * kind[order] for kind in (self.has_lesion, ~self.has_lesion))
-        return auroc(*(np.add.reduceat(kind, starts, axis=1) for kind in kinds))
+@dataclass(frozen=True)
+class WeightedSlides:
+    """Weighted sums over a table's slides, which several metrics share.
+
+    Parameters
+    ----------
+    table : SlideTable
+    weights : (D, S) float64
+    """
+
+    table: SlideTable
+    weights: NDArray[np.float64]
+
+    @cached_property
+    def counts(self) -> Values:
+        """Histograms, (D, 4, 256)."""
+        return np.asarray(np.tensordot(self.weights, self.table.counts, axes=1))
+
+    @cached_property
+    def froc(self) -> dict[str, Values]:
+        """Metrics of the FROC curve, (D,) each."""
+        table, weights = self.table, self.weights
+        scores = weights @ table.false_positive_scores, weights @ table.detection_scores
+        return froc_metrics(*scores, weights.sum(axis=1), weights @ table.n_lesions)
+
+    @cached_property
+    def by_size(self) -> Values:
+        """Annotated lesions of each size and those found, (D, 4, 2)."""
+        return np.asarray(np.tensordot(self.weights, self.table.by_size, axes=1))
+
+    @cached_property
+    def areas(self) -> dict[str, Values]:
+        """Agreement of areas, (D,) each."""
+        return bland_altman(self.table.areas_mm2, self.weights)
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One metric of a cohort.
+
+    Parameters
+    ----------
+    name : str
+    compute : callable
+        From weighted slides to (D,) float64; NaN where undefined.
+    rests_on : callable
+        From a table to the slides without which it would be undefined, (S,) bool; if it tells two kinds of slides
+        apart, those of the rarer kind.
+    why_undefined : callable
+        From a table for which it is undefined: the reason.
+    threshold : float or None
+        Where in the threshold sweep it is taken; None: at the threshold in use, or at none.
+    """
+
+    name: str
+    compute: Callable[[WeightedSlides], Values]
+    rests_on: Callable[[SlideTable], NDArray[np.bool_]]
+    why_undefined: Callable[[SlideTable], str]
+    threshold: float | None = None
 
 
 def _any(counts: NDArray[np.int64]) -> NDArray[np.bool_]:
@@ -150,20 +157,7 @@ def _any(counts: NDArray[np.int64]) -> NDArray[np.bool_]:
     return np.asarray(counts.reshape(len(counts), -1).any(axis=1))
 
 
-def _recalls(by_size: NDArray[np.float64]) -> Figures:
-    """Share of annotated lesions that are marked, of all and of each size; by_size: (D, 4, 2)."""
-    annotated, marked = np.moveaxis(by_size, -1, 0)
-    of_sizes = {f"lesion_recall_{name}": ratio(marked[:, n], annotated[:, n]) for n, name in enumerate(SIZE_NAMES)}
-    return {"lesion_recall": ratio(marked.sum(axis=1), annotated.sum(axis=1))} | of_sizes
-
-
-def _sweep(sums: NDArray[np.float64]) -> Figures:
-    """Figures at thresholds from 0.05 to 0.95 of histograms, (D, 4, 256)."""
-    at = {threshold: threshold_figures(sums, threshold) for threshold in SWEEP}
-    return {f"{name}@{threshold}": values for threshold, part in at.items() for name, values in part.items()}
-
-
-def bland_altman(areas_mm2: NDArray[np.float64], weights: NDArray[np.float64]) -> Figures:
+def bland_altman(areas_mm2: NDArray[np.float64], weights: NDArray[np.float64]) -> dict[str, Values]:
     """Agreement of areas: mean difference, and the limits 1.96 standard deviations around it, mm².
 
     Bland & Altman, The Lancet 1986. Limits need two slides.
@@ -171,7 +165,7 @@ def bland_altman(areas_mm2: NDArray[np.float64], weights: NDArray[np.float64]) -
     Parameters
     ----------
     areas_mm2 : (S, 2) float64
-        Annotated and marked; the difference is marked − annotated.
+        Annotated and predicted; the difference is predicted − annotated.
     weights : (D, S) float64
 
     Returns
@@ -190,20 +184,133 @@ def bland_altman(areas_mm2: NDArray[np.float64], weights: NDArray[np.float64]) -
     }
 
 
-def figures_and_draws(table: SlideTable, settings: Bootstrap) -> tuple[dict[str, float], Figures]:
-    """All figures of a cohort, NaN where undefined, and their bootstrap draws, (draws,) each."""
-    values = table.figures(np.ones((1, len(table.patient))))
-    return {name: value.item() for name, value in values.items()}, resampled(table.figures, table.patient, settings)
+def _at_use(metric: PixelMetric, weighted: WeightedSlides) -> Values:
+    return metric.compute(weighted.counts, weighted.table.threshold)
 
 
-def with_intervals(table: SlideTable, settings: Bootstrap) -> dict[str, dict[str, Any]]:
-    """Each of a cohort's :meth:`SlideTable.figures`, see :func:`entry_of`."""
-    values, draws = figures_and_draws(table, settings)
-    return {name: entry_of(table, name, value, draws[name]) for name, value in values.items()}
+def _mean_of_slides(name: str, weighted: WeightedSlides) -> Values:
+    """Mean over the slides for which a pixel metric is defined."""
+    values, weights = weighted.table.of_slides[name], weighted.weights
+    return ratio(weights @ np.nan_to_num(values), weights @ ~np.isnan(values))
 
 
-def entry_of(table: SlideTable, name: str, value: float, draws: NDArray[np.float64]) -> dict[str, Any]:
-    """A figure with its interval; JSON-able.
+def _recall_of_size(size: int, weighted: WeightedSlides) -> Values:
+    """Share of the annotated lesions of one size that the map finds."""
+    annotated, found = np.moveaxis(weighted.by_size[:, size], -1, 0)
+    return ratio(found, annotated)
+
+
+def _recall_of_all(weighted: WeightedSlides) -> Values:
+    annotated, found = np.moveaxis(weighted.by_size.sum(axis=1), -1, 0)
+    return ratio(found, annotated)
+
+
+def _slide_auroc(score: Callable[[SlideTable], NDArray[Any]], weighted: WeightedSlides) -> Values:
+    """How well a score of slides tells those with lesion from those without."""
+    has_lesion, weights = weighted.table.has_lesion, weighted.weights
+    _, rank = np.unique(score(weighted.table), return_inverse=True)
+    order = np.argsort(rank, kind="stable")
+    starts = np.searchsorted(rank[order], np.arange(rank.max() + 1))
+    kinds = (weights[:, order] * kind[order] for kind in (has_lesion, ~has_lesion))
+    return auroc(*(np.add.reduceat(kind, starts, axis=1) for kind in kinds))
+
+
+def _rarer_kind(table: SlideTable) -> NDArray[np.bool_]:
+    has_lesion = table.has_lesion
+    return has_lesion if 2 * has_lesion.sum() <= len(has_lesion) else ~has_lesion
+
+
+def _pixel(metric: PixelMetric) -> Metric:
+    """A pixel metric over all pixels of the cohort, at the threshold in use."""
+    return Metric(
+        metric.name,
+        partial(_at_use, metric),
+        lambda table: metric.rests_on(table.counts),
+        lambda table: metric.why_undefined(table.counts.sum(axis=0)),
+    )
+
+
+def _slide_mean(metric: PixelMetric) -> Metric:
+    return Metric(
+        f"slide_mean_{metric.name}",
+        partial(_mean_of_slides, metric.name),
+        lambda table: ~np.isnan(table.of_slides[metric.name]),
+        lambda table: metric.why_undefined(table.counts.sum(axis=0)),
+    )
+
+
+def _swept(metric: PixelMetric, threshold: float) -> Metric:
+    return Metric(
+        metric.name,
+        lambda weighted: metric.compute(weighted.counts, threshold),
+        lambda table: metric.rests_on(table.counts),
+        lambda table: metric.why_undefined(table.counts.sum(axis=0)),
+        threshold,
+    )
+
+
+def _froc(name: str, *, needs_lesion: bool) -> Metric:
+    return Metric(
+        name,
+        lambda weighted: weighted.froc[name],
+        lambda table: _any(table.n_lesions if needs_lesion else table.counts),
+        lambda _: "no lesion of that kind is annotated",
+    )
+
+
+def _area(name: str) -> Metric:
+    return Metric(
+        name, lambda weighted: weighted.areas[name], lambda table: _any(table.counts), lambda _: "needs two slides"
+    )
+
+
+def _lesion_recall(name: str, size: int) -> Metric:
+    return Metric(
+        f"lesion_recall_{name}",
+        partial(_recall_of_size, size),
+        lambda table: _any(table.by_size[:, size, 0]),
+        lambda _: "no lesion of that kind is annotated",
+    )
+
+
+def _of_slides(name: str, score: Callable[[SlideTable], NDArray[Any]]) -> Metric:
+    why = "needs slides with and slides without lesion"
+    return Metric(name, partial(_slide_auroc, score), _rarer_kind, lambda _: why)
+
+
+METRICS = (
+    *map(_pixel, PIXEL_METRICS),
+    *(_slide_mean(metric) for metric in PIXEL_METRICS if metric.averaged),
+    *(_froc(name, needs_lesion=needs_lesion) for name, needs_lesion in FROC_METRICS.items()),
+    Metric(
+        "lesion_recall",
+        _recall_of_all,
+        lambda table: table.has_lesion,
+        lambda _: "no lesion of that kind is annotated",
+    ),
+    *(_lesion_recall(name, size) for size, name in enumerate(SIZE_NAMES)),
+    *map(_area, ("area_difference_mm2", "area_lower_limit_mm2", "area_upper_limit_mm2")),
+    _of_slides("slide_auroc_probability", lambda table: table.highest_scores),
+    _of_slides("slide_auroc_area", lambda table: table.areas_mm2[:, 1]),
+    *(_swept(metric, threshold) for threshold in SWEEP for metric in PIXEL_METRICS if metric.swept),
+)
+
+
+def metrics_and_draws(table: SlideTable, settings: Bootstrap) -> tuple[dict[Metric, float], dict[Metric, Values]]:
+    """All metrics of a cohort, NaN where undefined, and their bootstrap draws, (draws,) each."""
+    values = table.metrics(np.ones((1, len(table.patient))))
+    draws = resampled(table.metrics, table.patient, settings)
+    return {metric: value.item() for metric, value in values.items()}, draws
+
+
+def with_intervals(table: SlideTable, settings: Bootstrap) -> dict[Metric, dict[str, Any]]:
+    """Each of a cohort's :data:`METRICS`, see :func:`entry_of`."""
+    values, draws = metrics_and_draws(table, settings)
+    return {metric: entry_of(table, metric, value, draws[metric]) for metric, value in values.items()}
+
+
+def entry_of(table: SlideTable, metric: Metric, value: float, draws: Values) -> dict[str, Any]:
+    """A metric with its interval; JSON-able.
 
     Returns
     -------
@@ -211,23 +318,12 @@ def entry_of(table: SlideTable, name: str, value: float, draws: NDArray[np.float
         ``value``, ``low`` and ``high``, None where undefined; ``slides`` and ``patients`` that it rests on; ``note``,
         which says why something is None.
     """
-    kind = name.split("@")[0]
-    basis = table.basis(kind)
-    n_patients = len(np.unique(table.patient[basis]))
-    entry = {"value": value, "low": None, "high": None, "slides": int(basis.sum()), "patients": n_patients}
+    rests_on = metric.rests_on(table)
+    n_patients = len(np.unique(table.patient[rests_on]))
+    entry = {"value": value, "low": None, "high": None, "slides": int(rests_on.sum()), "patients": n_patients}
     if np.isnan(value):
-        return entry | {"value": None, "note": _why_undefined(kind, table.counts.sum(axis=0))}
+        return entry | {"value": None, "note": metric.why_undefined(table)}
     return entry | asdict(interval(draws, n_patients))
-
-
-def _why_undefined(name: str, counts: NDArray[np.int64]) -> str:
-    if name.startswith("slide_auroc"):
-        return "needs slides with and slides without lesion"
-    if name.startswith("area_"):
-        return "needs two slides"
-    if name.startswith(("sensitivity_at", "froc_score", "lesion_recall")):
-        return "no lesion of that kind is annotated"
-    return why_undefined(name.removeprefix(SLIDE_MEAN), counts)
 
 
 def _counting(lesions: Sequence[Mapping[str, Any]], min_lesion_um: float) -> list[Mapping[str, Any]]:
@@ -235,13 +331,15 @@ def _counting(lesions: Sequence[Mapping[str, Any]], min_lesion_um: float) -> lis
     return [lesion for lesion in lesions if lesion["extent_um"] >= min_lesion_um and lesion["pixels"]]
 
 
-def _hit_levels(lesions: Sequence[Mapping[str, Any]]) -> NDArray[np.int64]:
-    return np.bincount([lesion["hit_level"] for lesion in lesions if lesion["hit_level"] is not None], minlength=LEVELS)
+def _detection_scores(lesions: Sequence[Mapping[str, Any]]) -> NDArray[np.int64]:
+    return np.bincount(
+        [lesion["detection_score"] for lesion in lesions if lesion["detection_score"] is not None], minlength=N_VALUES
+    )
 
 
 def _by_size(lesions: Sequence[Mapping[str, Any]]) -> NDArray[np.int64]:
-    """Lesions of each size and those that are marked, (4, 2); what was not evaluated is left out."""
+    """Lesions of each size and those that the map finds, (4, 2); what was not evaluated is left out."""
     seen = [lesion for lesion in lesions if lesion["pixels"]]
     extents = np.array([lesion["extent_um"] for lesion in seen])
-    marked = np.array([lesion["marked_pixels"] > 0 for lesion in seen], dtype=bool)
-    return np.stack([np.histogram(part, SIZES_UM)[0] for part in (extents, extents[marked])], axis=1)
+    found = np.array([lesion["predicted_pixels"] > 0 for lesion in seen], dtype=bool)
+    return np.stack([np.histogram(part, SIZES_UM)[0] for part in (extents, extents[found])], axis=1)

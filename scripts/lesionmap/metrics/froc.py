@@ -5,33 +5,38 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lesionmap.metrics.pixels import Figures, ratio
+from lesionmap.metrics.pixels import Values, ratio
 
 FALSE_PER_SLIDE = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
+FROC_METRICS = {  # and whether they need an annotated lesion
+    **{f"sensitivity_at_{rate:g}": True for rate in FALSE_PER_SLIDE},
+    "froc_score": True,
+    "false_lesions_per_slide": False,
+}
 
 
 def froc_curve(
-    false_levels: NDArray[Any], hit_levels: NDArray[Any], n_slides: NDArray[Any], n_lesions: NDArray[Any]
+    false_positive_scores: NDArray[Any], detection_scores: NDArray[Any], n_slides: NDArray[Any], n_lesions: NDArray[Any]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """False detections per slide and sensitivity, (..., 257) each, for confidences from above 255 down to 0.
 
     Parameters
     ----------
-    false_levels : (..., 256) array
-        Detections outside annotated lesions at each level of confidence, of slides with and without lesion.
-    hit_levels : (..., 256) array
-        Lesions at each level of the best detection in them.
+    false_positive_scores : (..., 256) array
+        Detections outside annotated lesions of each confidence, 0 to 255, of slides with and without lesion.
+    detection_scores : (..., 256) array
+        Lesions by the confidence of the best detection in them.
     n_slides, n_lesions : (...) array
         Slides, and lesions that count, found or not. Without lesions the sensitivity is NaN.
     """
-    totals = ((false_levels, n_slides), (hit_levels, n_lesions))
-    false, sensitivity = (ratio(_from_the_top(levels), _like(levels, total)) for levels, total in totals)
+    totals = ((false_positive_scores, n_slides), (detection_scores, n_lesions))
+    false, sensitivity = (ratio(_from_the_top(scores), _like(scores, total)) for scores, total in totals)
     return false, sensitivity
 
 
-def froc_figures(
-    false_levels: NDArray[Any], hit_levels: NDArray[Any], n_slides: NDArray[Any], n_lesions: NDArray[Any]
-) -> Figures:
+def froc_metrics(
+    false_positive_scores: NDArray[Any], detection_scores: NDArray[Any], n_slides: NDArray[Any], n_lesions: NDArray[Any]
+) -> dict[str, Values]:
     """Sensitivity at 1/4, 1/2, 1, 2, 4 and 8 false detections per slide, their mean (the FROC score), and false ones.
 
     Between the points of the curve it is interpolated; beyond its last point, where the map has no more false
@@ -39,26 +44,25 @@ def froc_figures(
 
     Parameters
     ----------
-    false_levels, hit_levels : (D, 256) array
+    false_positive_scores, detection_scores : (D, 256) array
         As for :func:`froc_curve`, as are `n_slides` and `n_lesions`, (D,).
 
     Returns
     -------
     dict of str to (D,) float64
     """
-    false, sensitivity = froc_curve(false_levels, hit_levels, n_slides, n_lesions)
+    false, sensitivity = froc_curve(false_positive_scores, detection_scores, n_slides, n_lesions)
     pairs = zip(false, sensitivity, strict=True)
     at = np.array([np.interp(FALSE_PER_SLIDE, *pair) for pair in pairs])  # (D, 6)
-    figures = {f"sensitivity_at_{rate:g}": at[:, index] for index, rate in enumerate(FALSE_PER_SLIDE)}
-    return figures | {"froc_score": at.mean(axis=1), "false_lesions_per_slide": false[:, -1]}
+    return dict(zip(FROC_METRICS, (*at.T, at.mean(axis=1), false[:, -1]), strict=True))
 
 
-def _from_the_top(levels: NDArray[Any]) -> NDArray[np.float64]:
-    """How many there are from each level on, highest level first, after a 0."""
-    none = np.zeros((*levels.shape[:-1], 1))
-    return np.concatenate([none, np.cumsum(levels[..., ::-1], axis=-1, dtype=np.float64)], axis=-1)
+def _from_the_top(scores: NDArray[Any]) -> NDArray[np.float64]:
+    """How many there are from each score on, highest first, after a 0."""
+    none = np.zeros((*scores.shape[:-1], 1))
+    return np.concatenate([none, np.cumsum(scores[..., ::-1], axis=-1, dtype=np.float64)], axis=-1)
 
 
-def _like(levels: NDArray[Any], total: NDArray[Any]) -> NDArray[np.float64]:
-    """`total`, (...), once for each point of the curve of `levels`."""
-    return np.broadcast_to(np.asarray(total, dtype=np.float64)[..., None], (*levels.shape[:-1], levels.shape[-1] + 1))
+def _like(scores: NDArray[Any], total: NDArray[Any]) -> NDArray[np.float64]:
+    """`total`, (...), once for each point of the curve of `scores`."""
+    return np.broadcast_to(np.asarray(total, dtype=np.float64)[..., None], (*scores.shape[:-1], scores.shape[-1] + 1))

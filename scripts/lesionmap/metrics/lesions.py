@@ -11,7 +11,7 @@ from shapely.geometry.base import BaseGeometry
 
 from lesionmap.annotations.masks import Outlines
 from lesionmap.maps.components import Linker
-from lesionmap.maps.probability import LEVELS
+from lesionmap.maps.probability import N_VALUES
 
 MARGIN_UM = 37.5  # half of the 75 µm, five tumour cells, within which CAMELYON16 takes two outlines for one lesion
 
@@ -63,27 +63,27 @@ class Detections:
 
     Parameters
     ----------
-    level : (N,) int64
+    score : (N,) int64
         Confidence: the highest probability × 255 in the lesion.
     lesion : (N,) int64
         Number of the annotated lesion in which the point lies, 0 for none.
     """
 
-    level: NDArray[np.int64]
+    score: NDArray[np.int64]
     lesion: NDArray[np.int64]
 
     @property
-    def false_levels(self) -> NDArray[np.int64]:
-        """Detections outside all annotated lesions at each level, (256,)."""
-        return np.bincount(self.level[self.lesion == 0], minlength=LEVELS)
+    def false_positive_scores(self) -> NDArray[np.int64]:
+        """Detections outside all annotated lesions of each score, (256,)."""
+        return np.bincount(self.score[self.lesion == 0], minlength=N_VALUES)
 
-    def best_levels(self, n_lesions: int) -> NDArray[np.int64]:
+    def best_scores(self, n_lesions: int) -> NDArray[np.int64]:
         """Highest confidence of the detections in each annotated lesion, (n_lesions,); −1 where there is none.
 
         Further detections in the same lesion count neither for nor against the map.
         """
         best = np.full(n_lesions + 1, -1)
-        np.maximum.at(best, self.lesion, self.level)
+        np.maximum.at(best, self.lesion, self.score)
         return best[1:]
 
 
@@ -99,15 +99,15 @@ class DetectionFinder:
     def __init__(self) -> None:
         self._linker = Linker()
         self._n = 0
-        self._votes = [np.empty((4, 0), dtype=np.int64)]  # component, its level, annotated lesion, pixels
+        self._votes = [np.empty((4, 0), dtype=np.int64)]  # component, its score, annotated lesion, pixels
 
-    def add(self, marked: NDArray[np.bool_], levels: NDArray[np.uint8], numbers: NDArray[np.int32]) -> None:
+    def add(self, predicted: NDArray[np.bool_], probability_u8: NDArray[np.uint8], numbers: NDArray[np.int32]) -> None:
         """Take the next strip: lesions of the map, probability × 255, numbers of annotated lesions; each (rows, W)."""
-        labels = self._linker.labelled(marked)
+        labels = self._linker.labelled(predicted)
         places = np.flatnonzero(labels)
         component = labels.ravel()[places].astype(np.int64) - 1
-        level, number = (array.ravel()[places].astype(np.int64) for array in (levels, numbers))
-        votes = _votes(component, level, number, np.ones_like(places))
+        score, number = (array.ravel()[places].astype(np.int64) for array in (probability_u8, numbers))
+        votes = _votes(component, score, number, np.ones_like(places))
         votes[0] += self._n
         self._votes.append(votes)
         self._n += int(component.max(initial=-1)) + 1
@@ -115,19 +115,19 @@ class DetectionFinder:
     def found(self) -> Detections:
         """The detections of the whole map."""
         component, *rest = np.concatenate(self._votes, axis=1)
-        group, level, number, pixels = _votes(self._linker.groups()[component], *rest)
+        group, score, number, pixels = _votes(self._linker.groups()[component], *rest)
         order = np.lexsort((number, -pixels, group))  # by group, then most votes, then lowest number
         _, first = np.unique(group[order], return_index=True)
-        return Detections(level[order][first], number[order][first])
+        return Detections(score[order][first], number[order][first])
 
 
 def _votes(
-    owner: NDArray[np.int64], level: NDArray[np.int64], number: NDArray[np.int64], pixels: NDArray[np.int64]
+    owner: NDArray[np.int64], score: NDArray[np.int64], number: NDArray[np.int64], pixels: NDArray[np.int64]
 ) -> NDArray[np.int64]:
-    """Of pixels of some owners, (N,) each, those at the owner's highest level, summed for each number, (4, M)."""
+    """Of pixels of some owners, (N,) each, those at the owner's highest score, summed for each number, (4, M)."""
     peak = np.zeros(int(owner.max(initial=-1)) + 1, dtype=np.int64)
-    np.maximum.at(peak, owner, level)
-    highest = level == peak[owner]
+    np.maximum.at(peak, owner, score)
+    highest = score == peak[owner]
     span = int(number.max(initial=0)) + 1
     keys, place = np.unique(owner[highest] * span + number[highest], return_inverse=True)
     votes = np.bincount(place, weights=pixels[highest], minlength=len(keys)).astype(np.int64)

@@ -1,27 +1,29 @@
-"""How well a lesion map agrees with the pathologist, pixel by pixel: the figures and what they are counted from.
+"""How well a lesion map agrees with the pathologist, pixel by pixel: the metrics and what they are counted from.
 
-Probabilities are levels of 1/255, so a 256-bin histogram per class holds all that any of these figures needs; cohort
-figures are exact sums of slides' histograms. Definitions and sources: docs/metrics.md.
+Probabilities are stored as whole numbers from 0 to 255, so a 256-bin histogram per class holds all that any of these
+metrics needs; cohort metrics are exact sums of slides' histograms. Definitions and sources: docs/metrics.md.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lesionmap.annotations.classes import CLASS_NAMES, LESION
-from lesionmap.maps.probability import LEVELS, first_positive_level
+from lesionmap.maps.probability import N_VALUES, first_positive
 
 CALIBRATION_BINS = 16
 NOT_LESION = {"rest": 0, **{name: label for name, label in CLASS_NAMES.items() if label != LESION}}
-FALSE_POSITIVE_RATE = "false_positive_rate_"
-Figures = dict[str, NDArray[np.float64]]
+
+Values = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Histograms:
-    """Pixels of each true class at each probability level.
+    """Pixels of each true class at each probability × 255.
 
     Parameters
     ----------
@@ -34,81 +36,118 @@ class Histograms:
     @classmethod
     def empty(cls) -> "Histograms":
         """No pixels yet."""
-        return cls(np.zeros((len(CLASS_NAMES) + 1, LEVELS), dtype=np.int64))
+        return cls(np.zeros((len(CLASS_NAMES) + 1, N_VALUES), dtype=np.int64))
 
     @classmethod
-    def of(cls, levels: NDArray[np.uint8], mask: NDArray[np.uint8]) -> "Histograms":
+    def of(cls, probability_u8: NDArray[np.uint8], mask: NDArray[np.uint8]) -> "Histograms":
         """Count the pixels of a map against a class mask of the same shape; 255 in the mask is left out."""
         known = mask < len(CLASS_NAMES) + 1
-        index = mask[known].astype(np.int64) * LEVELS + levels[known]
-        counts = np.bincount(index, minlength=(len(CLASS_NAMES) + 1) * LEVELS)
-        return cls(counts.reshape(-1, LEVELS))
+        index = mask[known].astype(np.int64) * N_VALUES + probability_u8[known]
+        counts = np.bincount(index, minlength=(len(CLASS_NAMES) + 1) * N_VALUES)
+        return cls(counts.reshape(-1, N_VALUES))
 
     def __add__(self, other: "Histograms") -> "Histograms":
         return Histograms(self.counts + other.counts)
 
 
-def binary_metrics(histograms: Histograms, threshold: float) -> dict[str, float | None]:
-    """Pixel metrics of lesion against everything else, see :func:`pixel_figures`; None where undefined, never NaN."""
-    figures = pixel_figures(histograms.counts, threshold)
-    return {name: None if np.isnan(value) else float(value) for name, value in figures.items()}
-
-
-def pixel_figures(counts: NDArray[Any], threshold: float) -> Figures:
-    """All pixel metrics of many sums of histograms at once, as the draws of a bootstrap need them.
+@dataclass(frozen=True)
+class PixelMetric:
+    """One metric of agreement by pixel, lesion against everything else.
 
     Parameters
     ----------
-    counts : (..., 4, 256) array
-        Of :class:`Histograms`; may be weighted sums.
-    threshold : float
-
-    Returns
-    -------
-    dict of str to (...) float64
-        Those of :func:`threshold_figures`; ``auroc``, ``auprc``, ``brier``, ``ece``; and the false-positive rate on
-        ``rest``, ``vessel`` and ``fat``. NaN where undefined: without such pixels, and all that is about lesions
-        where there is none.
+    name : str
+    compute : callable
+        From histograms, (..., 4, 256), and a threshold to (...) float64; NaN where undefined.
+    rests_on : callable
+        From histograms, (..., 4, 256): whether they hold the pixels without which it is undefined, (...) bool.
+    why_undefined : callable
+        From histograms, (4, 256), for which it is undefined: the reason.
+    swept : bool
+        Whether it is also reported over a range of thresholds.
+    averaged : bool
+        Whether its mean over slides is reported, too.
     """
-    cut = first_positive_level(threshold)
-    positive, negative = _lesion_and_not(counts)
-    figures = threshold_figures(counts, threshold)
-    figures |= {"auroc": auroc(positive, negative), "auprc": average_precision(positive, negative)}
-    figures |= {"brier": brier_score(positive, negative), "ece": calibration_error(positive, negative)}
-    for name, label in NOT_LESION.items():
-        rate = ratio(counts[..., label, cut:].sum(axis=-1), counts[..., label, :].sum(axis=-1))
-        figures[f"{FALSE_POSITIVE_RATE}{name}"] = rate
-    return figures
+
+    name: str
+    compute: Callable[[NDArray[Any], float], Values]
+    rests_on: Callable[[NDArray[Any]], NDArray[np.bool_]]
+    why_undefined: Callable[[NDArray[Any]], str]
+    swept: bool = False
+    averaged: bool = True
 
 
-def why_undefined(name: str, counts: NDArray[Any]) -> str:
-    """Why a pixel metric of histograms, (4, 256), is undefined."""
-    if not counts.any():
-        return "no pixel was evaluated"
-    if name.startswith(FALSE_POSITIVE_RATE):
-        return f"no pixel of {name.removeprefix(FALSE_POSITIVE_RATE)}"
-    if name != "specificity" and not counts[LESION].any():
-        return "no lesion is annotated"
-    return "no pixel is called lesion" if name == "precision" else "every pixel is annotated as lesion"
+def pixel_metrics(counts: NDArray[Any], threshold: float) -> dict[str, Values]:
+    """All :data:`PIXEL_METRICS` of histograms, (..., 4, 256), at once: the draws of a bootstrap are many."""
+    return {metric.name: metric.compute(counts, threshold) for metric in PIXEL_METRICS}
 
 
-def threshold_figures(counts: NDArray[Any], threshold: float) -> Figures:
-    """Dice, IoU, precision, recall and specificity at a threshold, each (...), of histograms (..., 4, 256).
+def binary_metrics(histograms: Histograms, threshold: float) -> dict[str, float | None]:
+    """All :data:`PIXEL_METRICS` of one slide; None where undefined, never NaN."""
+    found = pixel_metrics(histograms.counts, threshold)
+    return {name: None if np.isnan(value) else float(value) for name, value in found.items()}
 
-    All but the specificity are NaN where there is no lesion: on such a slide one pixel would decide between 0 and 1.
-    """
-    cut = first_positive_level(threshold)
-    positive, negative = (part.astype(np.float64) for part in _lesion_and_not(counts))
-    tp, fn = positive[..., cut:].sum(axis=-1), positive[..., :cut].sum(axis=-1)
-    fp, tn = negative[..., cut:].sum(axis=-1), negative[..., :cut].sum(axis=-1)
-    no_lesion = np.where(tp + fn > 0, 0.0, np.nan)
-    return {
-        "dice": ratio(2 * tp, 2 * tp + fp + fn) + no_lesion,
-        "iou": ratio(tp, tp + fp + fn) + no_lesion,
-        "precision": ratio(tp, tp + fp) + no_lesion,
-        "recall": ratio(tp, tp + fn),
-        "specificity": ratio(tn, tn + fp),
-    }
+
+@dataclass(frozen=True)
+class Confusion:
+    """True and false, positive and negative pixels at a threshold, (...) float64 each."""
+
+    tp: Values
+    fp: Values
+    fn: Values
+    tn: Values
+
+    @classmethod
+    def of(cls, counts: NDArray[Any], threshold: float) -> "Confusion":
+        """Of histograms, (..., 4, 256)."""
+        cut = first_positive(threshold)
+        positive, negative = _lesion_and_not(counts)
+        above, below = (
+            [part[..., values].sum(axis=-1, dtype=np.float64) for part in (positive, negative)]
+            for values in (slice(cut, None), slice(cut))
+        )
+        return cls(*above, *below)
+
+    @property
+    def without_lesion(self) -> Values:
+        """NaN where there is no lesion, else 0: one pixel would there decide between 0 and 1."""
+        return np.where(self.tp + self.fn > 0, 0.0, np.nan)
+
+
+def dice(counts: NDArray[Any], threshold: float) -> Values:
+    """2 TP / (2 TP + FP + FN), (...), of histograms (..., 4, 256)."""
+    found = Confusion.of(counts, threshold)
+    return ratio(2 * found.tp, 2 * found.tp + found.fp + found.fn) + found.without_lesion
+
+
+def iou(counts: NDArray[Any], threshold: float) -> Values:
+    """TP / (TP + FP + FN), (...), of histograms (..., 4, 256)."""
+    found = Confusion.of(counts, threshold)
+    return ratio(found.tp, found.tp + found.fp + found.fn) + found.without_lesion
+
+
+def precision(counts: NDArray[Any], threshold: float) -> Values:
+    """TP / (TP + FP), (...), of histograms (..., 4, 256)."""
+    found = Confusion.of(counts, threshold)
+    return ratio(found.tp, found.tp + found.fp) + found.without_lesion
+
+
+def recall(counts: NDArray[Any], threshold: float) -> Values:
+    """TP / (TP + FN), (...), of histograms (..., 4, 256)."""
+    found = Confusion.of(counts, threshold)
+    return ratio(found.tp, found.tp + found.fn)
+
+
+def specificity(counts: NDArray[Any], threshold: float) -> Values:
+    """TN / (TN + FP), (...), of histograms (..., 4, 256)."""
+    found = Confusion.of(counts, threshold)
+    return ratio(found.tn, found.tn + found.fp)
+
+
+def false_positive_rate(label: int, counts: NDArray[Any], threshold: float) -> Values:
+    """Share of the pixels of one class that are called lesion, (...), of histograms (..., 4, 256)."""
+    of_class = counts[..., label, :]
+    return ratio(of_class[..., first_positive(threshold) :].sum(axis=-1), of_class.sum(axis=-1))
 
 
 def auroc(positive: NDArray[Any], negative: NDArray[Any]) -> NDArray[np.float64]:
@@ -125,7 +164,7 @@ def auroc(positive: NDArray[Any], negative: NDArray[Any]) -> NDArray[np.float64]
 def average_precision(positive: NDArray[Any], negative: NDArray[Any]) -> NDArray[np.float64]:
     """Area under the precision-recall curve, (...), of histograms of a score, (..., bins) each in ascending order.
 
-    The mean of the precision at each level, weighted by the recall gained there, without interpolation (Davis &
+    The mean of the precision at each value, weighted by the recall gained there, without interpolation (Davis &
     Goadrich, ICML 2006); scikit-learn's ``average_precision_score``, for many histograms at once.
     """
     found = np.cumsum(positive[..., ::-1], axis=-1, dtype=np.float64)[..., ::-1]
@@ -136,14 +175,14 @@ def average_precision(positive: NDArray[Any], negative: NDArray[Any]) -> NDArray
 
 
 def brier_score(positive: NDArray[Any], negative: NDArray[Any]) -> NDArray[np.float64]:
-    """Mean squared difference of probability and truth (Brier 1950), (...), of histograms over levels, (..., 256)."""
-    probability = np.arange(LEVELS) / (LEVELS - 1)
+    """Mean squared difference of probability and truth (Brier 1950), (...), of histograms, (..., 256)."""
+    probability = np.arange(N_VALUES) / (N_VALUES - 1)
     total = positive @ (1 - probability) ** 2 + negative @ probability**2
     return ratio(total, (positive + negative).sum(axis=-1))
 
 
 def calibration_error(positive: NDArray[Any], negative: NDArray[Any]) -> NDArray[np.float64]:
-    """Expected calibration error, (...), of histograms over levels, (..., 256), in 16 bins of 16 levels.
+    """Expected calibration error, (...), of histograms, (..., 256), in 16 bins of 16 values.
 
     The mean, weighted by pixels, of how far the mean probability of a bin is from its share of lesion (Naeini et al.,
     AAAI 2015).
@@ -157,7 +196,7 @@ def calibration_sums(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
     """Pixels, sum of their probabilities, and lesion pixels in each bin of the calibration, each (..., 16)."""
     everything = positive + negative
-    probability = everything * (np.arange(LEVELS) / (LEVELS - 1))
+    probability = everything * (np.arange(N_VALUES) / (N_VALUES - 1))
     total, expected, lesion = (
         part.reshape(*part.shape[:-1], CALIBRATION_BINS, -1).sum(axis=-1, dtype=np.float64)
         for part in (everything, probability, positive)
@@ -166,18 +205,18 @@ def calibration_sums(
 
 
 def best_threshold(histograms: Histograms) -> float | None:
-    """The probability from which Dice is highest, halfway between two levels; of equal ones that nearest to one half.
+    """The probability from which Dice is highest, halfway between two stored values; of equals the nearest to one half.
 
     None where there is no lesion.
     """
     positive, everything = histograms.counts[LESION], histograms.counts.sum(axis=0)
     if not positive.any():
         return None
-    levels = np.arange(1, LEVELS)
-    found, called = (np.cumsum(counts[::-1])[::-1][1:] for counts in (positive, everything))  # from each level on
+    values = np.arange(1, N_VALUES)
+    found, called = (np.cumsum(counts[::-1])[::-1][1:] for counts in (positive, everything))  # from each value on
     dice = 2 * found / (called + positive.sum())
-    best: int = min(levels[dice == dice.max()].tolist(), key=lambda level: abs(level - LEVELS / 2))
-    return round((best - 0.5) / (LEVELS - 1), 4)
+    best: int = min(values[dice == dice.max()].tolist(), key=lambda value: abs(value - N_VALUES / 2))
+    return round((best - 0.5) / (N_VALUES - 1), 4)
 
 
 def ratio(part: NDArray[Any], whole: NDArray[Any]) -> NDArray[np.float64]:
@@ -189,3 +228,44 @@ def ratio(part: NDArray[Any], whole: NDArray[Any]) -> NDArray[np.float64]:
 def _lesion_and_not(counts: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
     positive = counts[..., LESION, :]
     return positive, counts.sum(axis=-2) - positive
+
+
+def _any(counts: NDArray[Any]) -> NDArray[np.bool_]:
+    return np.asarray(counts.any(axis=(-1, -2)))
+
+
+def _any_of(label: int, counts: NDArray[Any]) -> NDArray[np.bool_]:
+    return np.asarray(counts[..., label, :].any(axis=-1))
+
+
+def _why(counts: NDArray[Any], else_: str = "every pixel is annotated as lesion", *, needs_lesion: bool = True) -> str:
+    if not counts.any():
+        return "no pixel was evaluated"
+    return "no lesion is annotated" if needs_lesion and not counts[LESION].any() else else_
+
+
+_about_lesion = partial(_any_of, LESION)
+_why_precision = partial(_why, else_="no pixel is called lesion")
+_why_all = partial(_why, needs_lesion=False)
+
+PIXEL_METRICS = (
+    PixelMetric("dice", dice, _about_lesion, _why, swept=True),
+    PixelMetric("iou", iou, _about_lesion, _why, swept=True),
+    PixelMetric("precision", precision, _about_lesion, _why_precision, swept=True),
+    PixelMetric("recall", recall, _about_lesion, _why, swept=True),
+    PixelMetric("specificity", specificity, _any, _why_all, swept=True),
+    PixelMetric("auroc", lambda counts, _: auroc(*_lesion_and_not(counts)), _about_lesion, _why),
+    PixelMetric("auprc", lambda counts, _: average_precision(*_lesion_and_not(counts)), _about_lesion, _why),
+    PixelMetric("brier", lambda counts, _: brier_score(*_lesion_and_not(counts)), _any, _why_all),
+    PixelMetric("ece", lambda counts, _: calibration_error(*_lesion_and_not(counts)), _any, _why_all),
+    *(
+        PixelMetric(
+            f"false_positive_rate_{name}",
+            partial(false_positive_rate, label),
+            partial(_any_of, label),
+            partial(_why, else_=f"no pixel of {name}", needs_lesion=False),
+            averaged=False,
+        )
+        for name, label in NOT_LESION.items()
+    ),
+)

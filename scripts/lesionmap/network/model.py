@@ -1,7 +1,6 @@
 """The network (METHOD.md §2): ResNet bottom-up, top-down pathway with skip additions, one-logit head."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 import torchvision
@@ -10,6 +9,7 @@ from torch.nn import functional
 from torchvision.ops import FrozenBatchNorm2d
 
 from lesionmap.geometry.tiling import FINEST_STRIDE
+from lesionmap.network.settings import ModelSettings
 
 STAGE_CHANNELS = {
     "resnet18": (64, 128, 256, 512),
@@ -19,18 +19,6 @@ STAGE_CHANNELS = {
 }
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 RARE_LESION_PRIOR = 0.1
-
-
-@dataclass(frozen=True)
-class ModelSettings:
-    """Which network: a torchvision `backbone`, its `norm` (``frozen``, ``batch``, ``group``), and the `fusion` of maps.
-
-    Files of models from before there was a choice of fusion do not name it.
-    """
-
-    backbone: str
-    norm: str
-    fusion: str = "mean"
 
 
 class TopDownStep(nn.Module):

@@ -9,20 +9,21 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from lesionmap.files.atomic import written_whole
-from lesionmap.files.model_metadata import load_facts
-from lesionmap.network.model import LesionFPN, ModelSettings
+from lesionmap.files.model_metadata import load_metadata
+from lesionmap.network.model import LesionFPN
+from lesionmap.network.settings import ModelSettings
 
 
-def save_model(path: str | Path, model: LesionFPN, settings: ModelSettings, facts: dict[str, Any]) -> None:
+def save_model(path: str | Path, model: LesionFPN, settings: ModelSettings, metadata: dict[str, Any]) -> None:
     """Write weights and all that another facility needs to use them.
 
     Parameters
     ----------
-    facts : dict
+    metadata : dict
         JSON-able: stain reference, TileSpec, provenance, …
     """
     # one metadata key only: the order of several is random in the file
-    metadata = {"lesionmap": json.dumps({"architecture": asdict(settings), **facts}, sort_keys=True)}
+    metadata = {"lesionmap": json.dumps({"architecture": asdict(settings), **metadata}, sort_keys=True)}
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     with written_whole(path) as draft:
         save_file(tensors, draft, metadata=metadata)
@@ -31,7 +32,7 @@ def save_model(path: str | Path, model: LesionFPN, settings: ModelSettings, fact
 def load_model(path: str | Path) -> LesionFPN:
     """Rebuild the network of a model file, in evaluation mode."""
     with torch.device("meta"):  # no random weights that the file's would replace
-        model = LesionFPN(ModelSettings(**load_facts(path)["architecture"]))
+        model = LesionFPN(ModelSettings(**load_metadata(path)["architecture"]))
     model.load_state_dict(load_file(path), assign=True)
     model.set_scale()
     return model.eval()

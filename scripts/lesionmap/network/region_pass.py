@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from lesionmap.jobs.parallel import return_freed_memory
 from lesionmap.network.forward import logits_of
 from lesionmap.network.model import LesionFPN
-from lesionmap.network.thread_pool import Workers
+from lesionmap.network.thread_pool import ThreadPool
 
 Places = list[tuple[int, int]]
 Result = TypeVar("Result")
@@ -62,20 +62,20 @@ class TilePasses:
     model : LesionFPN
     tile_batch : int
         Tiles in the network at once, on each thread.
-    workers : Workers
+    pool : ThreadPool
     pause_point : callable
         Called between micro-batches; what it raises ends the pass and leaves weights and statistics as they were.
     """
 
     model: LesionFPN
     tile_batch: int
-    workers: Workers
+    pool: ThreadPool
     pause_point: Callable[[], None]
 
     def map(self, function: Callable[[MicroBatch], Result], batches: Sequence[MicroBatch]) -> Iterator[Result]:
         """Results in the order of the micro-batches."""
         with own_statistics(self.model):
-            for result in self.workers.map(function, batches):
+            for result in self.pool.map(function, batches):
                 self.pause_point()
                 yield result
                 del result  # its gradients would live on beside those of the next ones

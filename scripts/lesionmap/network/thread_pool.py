@@ -11,7 +11,7 @@ from lesionmap.jobs.parallel import Item, Result, in_order
 CPU = torch.device("cpu")
 
 
-class Workers(AbstractContextManager["Workers"]):
+class ThreadPool(AbstractContextManager["ThreadPool"]):
     """Threads that each run whole network passes on one core; a context manager.
 
     oneDNN's convolutions add up in an order that varies from run to run once several threads share one of them, so

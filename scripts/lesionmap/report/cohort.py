@@ -1,29 +1,29 @@
-"""What the cohort's page of the report shows beside its slides: figures, models, the worst slides, how long it took."""
+"""What the cohort's page of the report shows beside its slides: metrics, models, the worst slides, how long it took."""
 
 import math
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
-from lesionmap.files.records import read_json, table_rows, text_rows
+from lesionmap.files.records import read_json, read_table
 from lesionmap.jobs.provenance import commit, versions
 from lesionmap.report.inputs import ReportInputs
 from lesionmap.report.references import cited_sources
 from lesionmap.report.slides import SlideReport
-from lesionmap.training.learning_curves import published_epoch
+from lesionmap.slides.sheet import SPLITS
+from lesionmap.training.learning_curves import published_epoch, read_history
 from lesionmap.version import VERSION
 
-SPLITS = ("train", "val", "test", "inference")
 MOST_WORST = 10
-COMPARED_FIGURES = ("dice", "auroc", "froc_score", "lesion_recall", "slide_auroc_area")
+COMPARED_METRICS = ("dice", "auroc", "froc_score", "lesion_recall", "slide_auroc_area")
 LATER_STAGES = ("render_report", "conclude")  # what an earlier run left of them is no part of this report
-Row = Mapping[str, Any]
+TableRow = Mapping[str, Any]
 
 
-def _cohort_facts(inputs: ReportInputs, slides: list[SlideReport], config: Mapping[str, Any]) -> dict[str, Any]:
-    history = pd.read_csv(inputs.history) if inputs.history else None
+def cohort_content(inputs: ReportInputs, slides: list[SlideReport], config: Mapping[str, Any]) -> dict[str, Any]:
+    """What the cohort's page shows beside what all pages do."""
+    history = read_history(inputs.history) if inputs.history else None
     summary = read_json(inputs.summary)
     evaluated = [slide.metrics for slide in slides if slide.metrics]
     return {
@@ -31,8 +31,9 @@ def _cohort_facts(inputs: ReportInputs, slides: list[SlideReport], config: Mappi
         "commit": commit(),
         "versions": versions(),
         "slides": slides,
+        "shown": {slide.slide for slide in slides if slide.viewable},
         "split_counts": {split: sum(slide.split == split for slide in slides) for split in SPLITS},
-        "quarantine": text_rows(inputs.quarantine),
+        "quarantine": read_table(inputs.quarantine),
         "summary": summary,
         "lowest_dice": lowest_dice(evaluated),
         "most_false": most_false(evaluated),
@@ -44,7 +45,7 @@ def _cohort_facts(inputs: ReportInputs, slides: list[SlideReport], config: Mappi
     }
 
 
-def lowest_dice(rows: Iterable[Row]) -> list[Row]:
+def lowest_dice(rows: Iterable[TableRow]) -> list[TableRow]:
     """Evaluated slides with annotated lesion, those of the lowest Dice first, at most ten.
 
     Parameters
@@ -55,22 +56,22 @@ def lowest_dice(rows: Iterable[Row]) -> list[Row]:
     return sorted((row for row in rows if has_lesion(row)), key=lambda row: row["dice"])[:MOST_WORST]
 
 
-def most_false(rows: Iterable[Row]) -> list[Row]:
+def most_false(rows: Iterable[TableRow]) -> list[TableRow]:
     """Evaluated slides without annotated lesion on which lesion is marked, the largest area first, at most ten.
 
     All that is marked on them is false. Of equal areas the slide with more false lesions comes first.
     """
-    false = (row for row in rows if not has_lesion(row) and row["marked_mm2"] > 0)
-    return sorted(false, key=lambda row: (row["marked_mm2"], row["false_lesions"]), reverse=True)[:MOST_WORST]
+    false = (row for row in rows if not has_lesion(row) and row["predicted_mm2"] > 0)
+    return sorted(false, key=lambda row: (row["predicted_mm2"], row["false_lesions"]), reverse=True)[:MOST_WORST]
 
 
-def has_lesion(row: Row) -> bool:
+def has_lesion(row: TableRow) -> bool:
     """Whether lesion is annotated on an evaluated slide: Dice is defined just then."""
     return not math.isnan(row["dice"])
 
 
 def compared_models(path: str) -> list[dict[str, Any]]:
-    """Some figures of models that are compared, and what they differ by from this run's.
+    """Some metrics of models that are compared, and what they differ by from this run's.
 
     Parameters
     ----------
@@ -78,11 +79,11 @@ def compared_models(path: str) -> list[dict[str, Any]]:
         File of :func:`lesionmap.evaluation.model_comparison.compare_models`.
     """
     return [
-        {key: row[key] for key in ("split", "figure", "model")}
+        {key: row[key] for key in ("split", "metric", "model")}
         | {"measured": _entry(row, "value", "low", "high")}
         | {"difference": _entry(row, "difference", "difference_low", "difference_high")}
-        for row in text_rows(path)
-        if row["figure"] in COMPARED_FIGURES
+        for row in read_table(path)
+        if row["metric"] in COMPARED_METRICS
     ]
 
 
@@ -93,14 +94,24 @@ def _entry(row: dict[str, str], *columns: str) -> dict[str, float | None]:
 
 def stage_times(benchmarks: str) -> list[dict[str, Any]]:
     """Jobs, summed and longest seconds, and peak memory (MB) of each stage; empty without benchmark files."""
-    measured = [
-        pd.read_csv(path, sep="\t").assign(stage=path.relative_to(benchmarks).parts[0].removesuffix(".tsv"))
-        for path in sorted(Path(benchmarks).rglob("*.tsv"))
+    measured: dict[str, list[tuple[float, float | None]]] = defaultdict(list)
+    for path in sorted(Path(benchmarks).rglob("*.tsv")):
+        stage = path.relative_to(benchmarks).parts[0].removesuffix(".tsv")
+        measured[stage] += [(float(row["s"]), _megabytes(row["max_rss"])) for row in read_table(path)]
+    times = [
+        {
+            "stage": stage,
+            "jobs": len(jobs),
+            "seconds": sum(seconds for seconds, _ in jobs),
+            "longest_s": max(seconds for seconds, _ in jobs),
+            "peak_mb": max((peak for _, peak in jobs if peak is not None), default=math.nan),
+        }
+        for stage, jobs in measured.items()
+        if stage not in LATER_STAGES
     ]
-    if not measured:
-        return []
-    table = pd.concat(measured)
-    stages = table[~table["stage"].isin(LATER_STAGES)].groupby("stage")
-    times = stages.agg(jobs=("s", "size"), seconds=("s", "sum"), longest_s=("s", "max"))
-    times["peak_mb"] = stages["max_rss"].max()
-    return table_rows(times.sort_values("seconds", ascending=False).reset_index())
+    return sorted(times, key=lambda row: row["seconds"], reverse=True)
+
+
+def _megabytes(text: str) -> float | None:
+    """Peak memory as Snakemake notes it; None for a job too short to be looked at."""
+    return float(text) if text.replace(".", "", 1).isdigit() else None

@@ -17,7 +17,7 @@ class ReportInputs:
         Table of :func:`lesionmap.run.quarantine_tables.list_quarantine`.
     summary, slide_table : str
         Files of :func:`lesionmap.evaluation.summary.summarise`.
-    metric_figures : sequence of str
+    metric_plots : sequence of str
         Files of :func:`lesionmap.evaluation.plots.plot_metrics`.
     models : str or None
         File of :func:`lesionmap.evaluation.model_comparison.compare_models`; None where no other model is named.
@@ -30,18 +30,21 @@ class ReportInputs:
         existing model was used.
     records : sequence of str
         Files of :func:`lesionmap.slides.inspection.inspect_slide`.
-    stains, stain_pictures, stain_thumbnails : sequence of str
+    stains : sequence of str
         Files of :func:`lesionmap.stain.match.match_slide`.
-    outlines, overlays : sequence of str
-        Files of :func:`lesionmap.inference.map_slide.infer_slide`.
-    views : sequence of str
-        Folders of :func:`lesionmap.viewer.view.cut_view`, which lie in ``views`` beside the pages' folder.
+    stain_pictures, stain_thumbnails : sequence of str
+        Files of :func:`lesionmap.stain.plots.draw_stain`.
+    outlines : sequence of str
+        Files of :func:`lesionmap.lesions.find_lesions.find_lesions`.
+    views, overlays : sequence of str
+        Folders and pictures of :func:`lesionmap.viewer.view.cut_view`. The folders lie in ``views`` beside the pages'
+        folder.
     """
 
     quarantine: str
     summary: str
     slide_table: str
-    metric_figures: Sequence[str]
+    metric_plots: Sequence[str]
     models: str | None
     stain_table: str
     stain_spread: str
@@ -57,7 +60,7 @@ class ReportInputs:
     views: Sequence[str]
 
 
-def _without_quarantined(inputs: ReportInputs) -> ReportInputs:
+def without_quarantined(inputs: ReportInputs) -> ReportInputs:
     """The same without the slides that have no lesion map because a later stage than the inspection refused them."""
     mapped = [not quarantined(path) for path in inputs.outlines]
     return replace(

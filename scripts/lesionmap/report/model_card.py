@@ -10,7 +10,7 @@ import yaml
 from jinja2 import ChainableUndefined, Environment, FileSystemLoader
 from safetensors import safe_open
 
-from lesionmap.files.model_metadata import load_facts
+from lesionmap.files.model_metadata import load_metadata
 from lesionmap.files.records import sha256, write_text
 
 TEMPLATES = Path(__file__).parent / "templates/model_card"
@@ -37,7 +37,7 @@ def describe_model(model: str, output: str) -> None:
     Parameters
     ----------
     model : str
-        Model file; facts that it lacks are called not recorded.
+        Model file; metadata that it lacks are called not recorded.
     output : str
         Markdown.
 
@@ -46,10 +46,10 @@ def describe_model(model: str, output: str) -> None:
     ModelError
         If the file is no LesionMap model.
     """
-    write_text(output, _templates().get_template("model_card.md.j2").render(card_facts(model)))
+    write_text(output, _templates().get_template("model_card.md.j2").render(card_metadata(model)))
 
 
-def card_facts(model: str) -> dict[str, Any]:
+def card_metadata(model: str) -> dict[str, Any]:
     """What a card says of a model file, as :func:`describe_model` and the report need it.
 
     Parameters
@@ -62,16 +62,16 @@ def card_facts(model: str) -> dict[str, Any]:
         What the file holds, as far as it does; ``file``, its checksum and size; ``validation``, a row for each view;
         ``most_slides``, how many of the slides are listed.
     """
-    facts = load_facts(model)
-    epoch = facts.get("epoch", {})
-    return facts | {
-        "file": _file_facts(model),
+    metadata = load_metadata(model)
+    epoch = metadata.get("epoch", {})
+    return metadata | {
+        "file": _file_metadata(model),
         "validation": [row for view in VIEWS if (row := _figures(view, epoch))],
         "most_slides": MOST_SLIDES_LISTED,
     }
 
 
-def _file_facts(path: str) -> dict[str, Any]:
+def _file_metadata(path: str) -> dict[str, Any]:
     with safe_open(path, framework="numpy") as file:
         numbers = sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118 – no mapping
     return {"sha256": sha256(path), "numbers": numbers}

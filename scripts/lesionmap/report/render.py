@@ -15,11 +15,10 @@ from lesionmap.files.atomic import folder_written_whole
 from lesionmap.files.records import write_text
 from lesionmap.formatting import MISSING, counted, duration, fixed, with_interval
 from lesionmap.report import model_card
-from lesionmap.report.cohort import _cohort_facts, stage_times
-from lesionmap.report.inputs import ReportInputs, _without_quarantined
-from lesionmap.report.slides import SlideReport, _load_slides, _yaml
-from lesionmap.report.stain_page import _stain_facts, draw_stain_vectors, stain_colour
-from lesionmap.run.config import inference_mpp
+from lesionmap.report.cohort import cohort_content, stage_times
+from lesionmap.report.inputs import ReportInputs, without_quarantined
+from lesionmap.report.slides import SlideReport, as_yaml, load_slides
+from lesionmap.report.stain_page import draw_stain_vectors, stain_colour, stain_content
 from lesionmap.viewer.assets import colour_stops, colour_tables, write_viewer
 
 TEMPLATES = Path(__file__).parent / "templates/render"
@@ -55,7 +54,9 @@ class ReportFiles:
     viewer: str
 
 
-def render_report(inputs: ReportInputs, files: ReportFiles, *, config: dict[str, Any], benchmarks: str) -> None:
+def render_report(
+    inputs: ReportInputs, files: ReportFiles, *, config: dict[str, Any], map_mpp: float, benchmarks: str
+) -> None:
     """Write the report, whole or not at all.
 
     Parameters
@@ -63,22 +64,24 @@ def render_report(inputs: ReportInputs, files: ReportFiles, *, config: dict[str,
     inputs : ReportInputs
     files : ReportFiles
     config : dict
-        The run's settings, which the report repeats.
+        The run's config, which the report repeats.
+    map_mpp : float
+        Resolution of the lesion maps, µm/px.
     benchmarks : str
         Folder of Snakemake's benchmark files, which may be absent; their times differ from run to run.
     """
     templates = _templates()
-    inputs = _without_quarantined(inputs)
-    slides = _load_slides(inputs)
-    facts = _cohort_facts(inputs, slides, config) | {"stages": stage_times(benchmarks), "settings": _yaml(config)}
+    inputs = without_quarantined(inputs)
+    slides = load_slides(inputs)
+    content = cohort_content(inputs, slides, config) | {"stages": stage_times(benchmarks), "settings": as_yaml(config)}
     threshold = next((slide.threshold for slide in slides), config["inference"]["threshold"])
-    shared = {"config": config, "map_mpp": inference_mpp(config), "threshold": threshold}
+    shared = {"config": config, "map_mpp": map_mpp, "threshold": threshold}
     shared |= {"colour_tables": colour_tables(), "colour_stops": colour_stops()}
     texts = {
         files.script: (TEMPLATES / "report.js").read_text(encoding="utf-8"),
         files.model: _model_page(inputs.model, templates),
-        files.stain: templates.get_template("stain.html.j2").render(_stain_facts(inputs, slides), **shared),
-        files.index: templates.get_template("index.html.j2").render(facts, **shared),
+        files.stain: templates.get_template("stain.html.j2").render(stain_content(inputs, slides), **shared),
+        files.index: templates.get_template("index.html.j2").render(content, **shared),
     }
     with (
         folder_written_whole(files.pages) as new_pages,
@@ -101,7 +104,7 @@ def _templates() -> Environment:
         lstrip_blocks=True,
     )
     numbers = {"fixed": fixed, "with_interval": with_interval, "duration": duration, "counted": counted}
-    templates.filters |= numbers | model_card.FILTERS | {"colour": stain_colour, "yaml": _yaml}
+    templates.filters |= numbers | model_card.FILTERS | {"colour": stain_colour, "yaml": as_yaml}
     return templates
 
 
@@ -110,7 +113,7 @@ def _model_page(model: str, templates: Environment) -> str:
     lenient = templates.overlay(
         undefined=model_card.NotRecorded, finalize=lambda value: MISSING if value is None else value
     )
-    return lenient.get_template("model.html.j2").render(model_card.card_facts(model))
+    return lenient.get_template("model.html.j2").render(model_card.card_metadata(model))
 
 
 def _write_pages(folder: Path, slides: list[SlideReport], template: Template, shared: dict[str, Any]) -> None:
@@ -122,13 +125,14 @@ def _write_pages(folder: Path, slides: list[SlideReport], template: Template, sh
 def _write_pictures(folder: Path, slides: list[SlideReport], inputs: ReportInputs) -> None:
     pictures = (inputs.overlays, inputs.stain_pictures, inputs.stain_thumbnails)
     for slide, overlay, stain, stain_thumbnails in zip(slides, *pictures, strict=True):
-        shutil.copyfile(overlay, folder / f"{slide.slide}_overlay.png")
-        _shrink(overlay, folder / f"{slide.slide}_thumbnail.png", THUMBNAIL_PX)
+        if slide.viewable:
+            shutil.copyfile(overlay, folder / f"{slide.slide}_overlay.png")
+            _shrink(overlay, folder / f"{slide.slide}_thumbnail.png", THUMBNAIL_PX)
         _shrink(stain, folder / f"{slide.slide}_stain.jpg", STAIN_PICTURE_PX)
         _shrink(stain_thumbnails, folder / f"{slide.slide}_stain_thumbnails.png", STAIN_THUMBNAILS_PX)
     if slides:
         draw_stain_vectors(slides, folder / STAIN_VECTORS)
-    for chart in (*inputs.metric_figures, *filter(None, [inputs.learning_curves])):
+    for chart in (*inputs.metric_plots, *filter(None, [inputs.learning_curves])):
         shutil.copyfile(chart, folder / Path(chart).name)
 
 

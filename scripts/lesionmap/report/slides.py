@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 from typing import Any
 
-import pandas as pd
 import yaml
 from shapely.geometry import shape
 
-from lesionmap.files.records import read_json, table_rows, text_rows
+from lesionmap.evaluation.summary import read_slide_table
+from lesionmap.files.records import read_json, read_table
 from lesionmap.jobs.quarantine import quarantined
 from lesionmap.report.inputs import ReportInputs
 
@@ -47,7 +47,7 @@ class SlideReport:
     provenance : str
         Where its lesion map comes from, YAML.
     viewable : bool
-        Whether there is a deep-zoom view of it.
+        Whether there are a deep-zoom view and an overlay of it.
     """
 
     slide: str
@@ -98,12 +98,12 @@ class CohortTables:
     stain_outliers: dict[str, str]
 
 
-def _load_slides(inputs: ReportInputs) -> list[SlideReport]:
-    table = pd.read_csv(inputs.slide_table, sep="\t", converters={"slide": str})  # so that NA stays an id
+def load_slides(inputs: ReportInputs) -> list[SlideReport]:
+    """All slides that have a lesion map, in the sheet's order."""
     tables = CohortTables(
-        metrics={row["slide"]: row for row in table_rows(table)},
+        metrics={row["slide"]: row for row in read_slide_table(inputs.slide_table)},
         refusals=_refusals(inputs.quarantine),
-        stain_outliers={row["slide"]: row["outlier"].replace("_", " ") for row in text_rows(inputs.stain_table)},
+        stain_outliers={row["slide"]: row["outlier"].replace("_", " ") for row in read_table(inputs.stain_table)},
     )
     paths = zip(inputs.records, inputs.stains, inputs.outlines, inputs.views, strict=True)
     return [_load_slide(*files, tables) for files in paths]
@@ -112,7 +112,7 @@ def _load_slides(inputs: ReportInputs) -> list[SlideReport]:
 def _refusals(quarantine: str) -> dict[str, list[str]]:
     """What the stages said that could not use a slide, by slide."""
     refusals: dict[str, list[str]] = {}
-    for row in text_rows(quarantine):
+    for row in read_table(quarantine):
         refusals.setdefault(row["slide"], []).append(f"in quarantine since {row['stage']}: {row['finding']}")
     return refusals
 
@@ -141,7 +141,7 @@ def _load_slide(record: str, stain: str, outlines: str, view: str, tables: Cohor
         n_lesions=len(lesions["features"]),
         lesion_area_mm2=sum(map(_area_mm2, lesions["features"])),
         threshold=lesions["threshold"],
-        provenance=_yaml(lesions["provenance"]),
+        provenance=as_yaml(lesions["provenance"]),
         viewable=not quarantined(view),
     )
 
@@ -162,5 +162,6 @@ def _lesion(feature: dict[str, Any], corner: tuple[int, int]) -> Lesion:
     )
 
 
-def _yaml(content: Any) -> str:
+def as_yaml(content: Any) -> str:
+    """Settings and provenance as the pages show them."""
     return yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=100)

@@ -17,7 +17,7 @@ from lesionmap.plotting import BLUE, VERMILION, save_svg
 from lesionmap.report.inputs import ReportInputs
 from lesionmap.report.slides import SlideReport
 from lesionmap.stain.plots import directions, draw_stains
-from lesionmap.stain.profile import StainProfile
+from lesionmap.stain.profile import STAINS, StainProfile
 
 MOST_ODD_STAINS_LISTED = 100
 MOST_STAINS_LABELLED = 20
@@ -42,7 +42,7 @@ def draw_stain_vectors(slides: Sequence[SlideReport], path: Path) -> None:
     figure = Figure(figsize=(9, 5.5), layout="constrained")
     axes = figure.subplots()
     fitted = np.array([_fitted_directions(slide) for slide in slides])  # (slides, 2 stains, 2)
-    for points, stain, colour in zip(fitted.swapaxes(0, 1), ("haematoxylin", "eosin"), (BLUE, VERMILION), strict=True):
+    for points, stain, colour in zip(fitted.swapaxes(0, 1), STAINS, (BLUE, VERMILION), strict=True):
         x, y = points.T
         dots = axes.scatter(x, y, s=18, color=colour, alpha=0.7, linewidths=0, label=f"{stain}, slides")
         dots.set_rasterized(len(slides) > MOST_VECTORS)
@@ -75,7 +75,8 @@ def _odd_stains(slides: Sequence[SlideReport]) -> list[SlideReport]:
     return sorted(odd, key=lambda slide: slide.stain_oddness, reverse=True)
 
 
-def _stain_facts(inputs: ReportInputs, slides: list[SlideReport]) -> dict[str, Any]:
+def stain_content(inputs: ReportInputs, slides: list[SlideReport]) -> dict[str, Any]:
+    """What the page shows beside what all pages do."""
     odd = _odd_stains(slides)
     return {
         "slides": slides,

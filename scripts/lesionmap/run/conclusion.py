@@ -1,17 +1,18 @@
 """How a run ends: headline metrics, what is in quarantine, what is odd, and the exit status."""
 
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from lesionmap.errors import LesionMapError
-from lesionmap.files.records import _read_table, write_text
+from lesionmap.files.records import read_table, write_text
 
 
 @dataclass(frozen=True)
 class RunTables:
-    """What the conclusion is drawn from: paths of the headline figures (text) and of three tables (TSV)."""
+    """What the conclusion is drawn from: paths of the headline metrics (text) and of three tables (TSV)."""
 
     headline: str
     manifest: str
@@ -20,7 +21,7 @@ class RunTables:
 
 
 def conclude(tables: RunTables, output: str, *, fail: bool) -> None:
-    """Show headline figures, quarantine and oddities at the end of a run, and fail if the policy says so.
+    """Show headline metrics, quarantine and oddities at the end of a run, and fail if the policy says so.
 
     Raises
     ------
@@ -30,7 +31,7 @@ def conclude(tables: RunTables, output: str, *, fail: bool) -> None:
     lines = [*_oddities(tables), *quarantine_lines(tables.quarantine)]
     text = Path(tables.headline).read_text(encoding="utf-8") + "\n".join(lines) + "\n"
     sys.stderr.write(text)
-    count = _read_table(tables.quarantine)["slide"].nunique()
+    count = len(_refused(tables.quarantine))
     if count and fail:
         raise LesionMapError(
             stage="conclude",
@@ -42,18 +43,22 @@ def conclude(tables: RunTables, output: str, *, fail: bool) -> None:
 
 def quarantine_lines(quarantine: str) -> Iterator[str]:
     """The quarantine table in words."""
-    table = _read_table(quarantine)
-    yield f"{table['slide'].nunique()} of the sheet's slides in quarantine"
-    for row in table.itertuples():
-        yield f"  {row.slide} ({row.stage}): {row.finding}. Remedy: {row.remedy}."
+    yield f"{len(_refused(quarantine))} of the sheet's slides in quarantine"
+    for row in read_table(quarantine):
+        yield "  {slide} ({stage}): {finding}. Remedy: {remedy}.".format(**row)
+
+
+def _refused(quarantine: str) -> set[str]:
+    """Slides in quarantine; several stages may have refused the same."""
+    return {row["slide"] for row in read_table(quarantine)}
 
 
 def _oddities(tables: RunTables) -> Iterator[str]:
-    manifest, unreadable = _read_table(tables.manifest), _read_table(tables.unreadable)
-    refused = set(_read_table(tables.quarantine)["slide"])
-    flagged = manifest[(manifest["flags"] != "") & ~manifest["slide"].isin(refused)]
-    odd = [f"  {row.slide}: {row.flags}" for row in flagged.itertuples()]
-    for (slide, stage), boxes in unreadable.groupby(["slide", "stage"], sort=False):
-        odd.append(f"  {slide}, {stage}: {len(boxes)} parts cannot be read and are left out (results/unreadable.tsv)")
+    refused = _refused(tables.quarantine)
+    used = (row for row in read_table(tables.manifest) if row["slide"] not in refused)
+    odd = [f"  {row['slide']}: {row['flags']}" for row in used if row["flags"]]
+    parts = Counter((row["slide"], row["stage"]) for row in read_table(tables.unreadable))
+    for (slide, stage), n in parts.items():
+        odd.append(f"  {slide}, {stage}: {n} parts cannot be read and are left out (results/unreadable.tsv)")
     if odd:
         yield from ["used although something is odd:", *odd]

@@ -1,13 +1,13 @@
-"""The config and the slide sheet, checked once, with messages that say what to change."""
+"""The config: checked once, with messages that say what to change; and what of it each rule is told."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from lesionmap.errors import SettingsError
-from lesionmap.files.schema import _listed, _problems, _schema
+from lesionmap.files.schema import listed, problems_of, read_schema
 from lesionmap.geometry.tiling import TileSpec
-from lesionmap.inference.settings import NO_REFINEMENT, map_mpp
+from lesionmap.inference.settings import LESION_REFINEMENT, NO_REFINEMENT, map_mpp
 from lesionmap.slides.sheet import SlideRow
 from lesionmap.slides.urls import is_remote
 from lesionmap.tiles.codec import LOSSLESS
@@ -33,9 +33,9 @@ def check_config(config: dict[str, Any], schema_path: str | Path) -> None:
     SettingsError
         Naming every key that is wrong, what it is, and what it may be.
     """
-    problems = list(_problems(config, _schema(schema_path))) or list(_contradictions(config))
+    problems = list(problems_of(config, read_schema(schema_path))) or list(_contradictions(config))
     if problems:
-        raise SettingsError(stage="config", finding=_listed(problems), remedy="correct the keys named above")
+        raise SettingsError(stage="config", finding=listed(problems), remedy="correct the keys named above")
     TileSpec(**cut_of(config))
 
 
@@ -70,10 +70,17 @@ def tile_settings(config: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in tiles.items() if key != "store"} | {"stored": tiles["store"] != "none"}
 
 
-def inference_settings(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What the config asks of inference, as far as maps depend on it: not on how many tiles pass at once."""
-    asked = {key: value for key, value in config["inference"].items() if key not in MACHINE_SETTINGS}
+def map_settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What the config asks of probability maps: not how many tiles pass at once, nor what is made of a map."""
+    later = () if config["inference"]["refine"] == LESION_REFINEMENT else ("threshold",)
+    left_out = (*MACHINE_SETTINGS, *later, "smoothing_um", "min_lesion_area_um2")
+    asked = {key: value for key, value in config["inference"].items() if key not in left_out}
     return asked | {"tiles": cut_of(config)}
+
+
+def lesion_settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What the config asks of the lesions of a map."""
+    return {key: config["inference"][key] for key in ("threshold", "smoothing_um", "min_lesion_area_um2")}
 
 
 def train_settings(config: Mapping[str, Any]) -> dict[str, Any]:

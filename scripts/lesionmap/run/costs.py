@@ -1,10 +1,9 @@
 """What a run will cost in regions, tiles, disk, memory and hours, and on what that estimate rests."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,10 +11,12 @@ from numpy.typing import NDArray
 from lesionmap.errors import SlideError
 from lesionmap.geometry.resampling import area_resample
 from lesionmap.geometry.tiling import TileSpec, map_size
-from lesionmap.inference.settings import NO_REFINEMENT, map_mpp
-from lesionmap.network.resources import AUTO, MOST_TILES_ON_CPU, forward_flops, training_gb
+from lesionmap.inference.settings import NO_REFINEMENT
+from lesionmap.network.resources import MOST_TILES_ON_CPU, forward_flops, training_gb
+from lesionmap.run.settings import RunSettings
 from lesionmap.slides.slide import Slide, SlideInfo
 from lesionmap.tiles.codec import JPEG_XL
+from lesionmap.tiles.settings import TileSettings
 from lesionmap.tissue.detection import TissueSettings, tissue_map
 from lesionmap.tissue.mask import FOLD
 
@@ -75,7 +76,7 @@ class Costs:
     cpu_hours, gpu_hours : dict
         By stage; a stage that a GPU does not speed up is in `cpu_hours` alone.
     basis : list of str
-        What the figures rest on.
+        What the estimates rest on.
     """
 
     slides: int
@@ -99,41 +100,36 @@ class Costs:
         yield from (f"basis: {line}" for line in self.basis)
 
 
-def predict_work(info: SlideInfo, settings: TissueSettings, config: Mapping[str, Any], *, trained: bool) -> Work:
+def predict_work(info: SlideInfo, settings: RunSettings, *, trained: bool) -> Work:
     """Count the regions and tiles of one slide on an overview of its tissue.
 
     Parameters
     ----------
-    info : SlideInfo
-    settings : TissueSettings
-    config : mapping
-        The run's settings.
     trained : bool
         Whether the slide is cut for training.
     """
-    tiles, inference = config["tiles"], config["inference"]
-    spec = TileSpec(tiles["region_px"], tiles["tile_px"], tiles["mpp"])
-    overview_mpp = max(settings.mpp, min(OVERVIEW_MPP, spec.tile_px * spec.mpp / OVERVIEW_PX_PER_TILE))
-    tissue, basis, lost = _overview_tissue(info, settings, overview_mpp)
+    tiles, mapping, spec = settings.tiles, settings.map, settings.tiles.spec
+    overview_mpp = max(settings.tissue.mpp, min(OVERVIEW_MPP, spec.tile_px * spec.mpp / OVERVIEW_PX_PER_TILE))
+    tissue, basis, lost = _overview_tissue(info, settings.tissue, overview_mpp)
     shares = _tile_shares(info, tissue, spec.tile_px * spec.mpp)
-    n_regions, n_tiles = _kept(shares, spec, tiles["min_tissue_fraction"]) if trained else (0, 0)
-    map_tile_um = spec.tile_px * map_mpp(inference["magnification"], spec)
+    n_regions, n_tiles = _kept(shares, spec, tiles.min_tissue_fraction) if trained else (0, 0)
+    map_tile_um = spec.tile_px * mapping.mpp
     n_grid = int((_tile_shares(info, tissue, map_tile_um) > 0).sum())
-    n_inference = math.ceil(n_grid / (1 - inference["overlap"]) ** 2)
-    n_refined, n_refined_tiles = (0, 0) if inference["refine"] == NO_REFINEMENT else _kept(shares, spec, 0)
+    n_inference = math.ceil(n_grid / (1 - mapping.overlap) ** 2)
+    n_refined, n_refined_tiles = (0, 0) if mapping.refine == NO_REFINEMENT else _kept(shares, spec, 0)
     tile_mpx = spec.tile_px**2 / 1e6
     seconds = START_S_PER_SLIDE + Path(info.path).stat().st_size / 1e6 / HASHED_MB_PER_S
     n_read = n_regions + n_refined
     seconds += n_read * spec.region_px**2 / 1e6 / EXTRACTED_MPX_PER_S + n_inference * tile_mpx / INFERRED_MPX_PER_S
-    n_images = n_regions + (0 if tiles["store"] == "none" else n_tiles)
+    n_images = n_regions + (n_tiles if tiles.stored else 0)
     store_gb = n_images * tile_mpx * _bytes_per_px(tiles) / 1e3
     n_inference += n_refined + n_refined_tiles
     return Work(n_regions, n_tiles, n_inference, basis, lost, round(store_gb, 3), round(seconds / 3600, 4))
 
 
-def _bytes_per_px(tiles: Mapping[str, Any]) -> float:
-    lossless_xl = tiles["codec"] == JPEG_XL and tiles["quality"] == 100
-    return JPEG_XL_LOSSLESS_BYTES_PER_PX if lossless_xl else STORE_BYTES_PER_PX[tiles["codec"]]
+def _bytes_per_px(tiles: TileSettings) -> float:
+    lossless_xl = tiles.codec == JPEG_XL and tiles.quality == 100
+    return JPEG_XL_LOSSLESS_BYTES_PER_PX if lossless_xl else STORE_BYTES_PER_PX[tiles.codec]
 
 
 def _overview_tissue(info: SlideInfo, settings: TissueSettings, mpp: float) -> tuple[NDArray[np.uint8], str, float]:
@@ -168,31 +164,25 @@ def _kept(shares: NDArray[np.uint8], spec: TileSpec, min_tissue_fraction: float)
     return len(kept), int((kept > 0).sum())
 
 
-def costs_of(work: Sequence[tuple[str, Work]], config: Mapping[str, Any]) -> Costs:
-    """Add up the work of all slides and what the network does on it.
-
-    Parameters
-    ----------
-    work : sequence of (split, Work)
-    config : mapping
-    """
-    model, train, tile_px = config["model"], config["train"], config["tiles"]["tile_px"]
-    flops = forward_flops(model["backbone"], tile_px)
-    tile_batch = MOST_TILES_ON_CPU if train["tile_batch"] == AUTO else train["tile_batch"]
+def costs_of(work: Sequence[tuple[str, Work]], settings: RunSettings) -> Costs:
+    """Add up the work of all slides, each with its split, and what the network does on it."""
+    backbone, train, tile_px = settings.model.backbone, settings.train, settings.tiles.tile_px
+    flops = forward_flops(backbone, tile_px)
+    tile_batch = train.tile_batch if isinstance(train.tile_batch, int) else MOST_TILES_ON_CPU
     total = {key: sum(getattr(one, key) for _, one in work) for key in ("regions", "tiles", "inference_tiles")}
-    network = {"infer": total["inference_tiles"] * (4 if config["inference"]["flips"] else 1) * flops}
-    if model["path"] is None:
-        images = sum(_images_per_epoch(split, one, train["schedule"]) for split, one in work)
-        network["train"] = train["epochs"] * images * flops
+    network = {"infer": total["inference_tiles"] * (4 if settings.map.flips else 1) * flops}
+    if settings.trains:
+        images = sum(_images_per_epoch(split, one, train.schedule) for split, one in work)
+        network["train"] = train.epochs * images * flops
     return Costs(
         slides=len(work),
         **total,
         disk_gb=round(sum(one.store_gb for _, one in work), 3),
-        training_memory_gb=round(2 + tile_batch * training_gb(model["backbone"], tile_px), 2),
+        training_memory_gb=round(2 + tile_batch * training_gb(backbone, tile_px), 2),
         cpu_hours={"read, normalise, cut": round(sum(one.cpu_hours for _, one in work), 3)}
         | {stage: round(count / CPU_FLOPS / 3600, 3) for stage, count in network.items()},
         gpu_hours={stage: round(count / GPU_FLOPS / 3600, 4) for stage, count in network.items()},
-        basis=_basis(flops, _bytes_per_px(config["tiles"]), config["inference"]["refine"]),
+        basis=_basis(flops, _bytes_per_px(settings.tiles), settings.map.refine),
     )
 
 

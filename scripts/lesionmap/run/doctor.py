@@ -2,25 +2,24 @@
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from lesionmap.annotations.canonical import AnnotationSettings, canonical
+from lesionmap.annotations.canonical import canonical
 from lesionmap.annotations.formats import read_annotation
 from lesionmap.errors import LesionMapError
 from lesionmap.files.records import write_json, write_table
-from lesionmap.run.config import inspection_settings
+from lesionmap.jobs.parallel import map_in_order
 from lesionmap.run.costs import Costs, Work, costs_of, predict_work
+from lesionmap.run.settings import RunSettings
 from lesionmap.slides.file_checks import content_digest, quick_digest
-from lesionmap.slides.inspection import InspectionSettings, check_annotation, digest_of, examine
+from lesionmap.slides.inspection import check_annotation, digest_of, examine
 from lesionmap.slides.sheet import SlideRow
 from lesionmap.slides.slide import SlideInfo
-from lesionmap.slides.urls import is_remote, why_not_to_be_had
-from lesionmap.tissue.detection import TissueSettings
+from lesionmap.slides.urls import is_remote, why_unavailable
 
 LEARNT_FROM = ("train", "val")
 JUDGED = ("train", "val", "test")
@@ -65,16 +64,11 @@ class Diagnosis:
         return "error" if self.errors else "unseen" if self.unseen else "warning" if self.warnings else "ok"
 
 
-def examine_sheet(
-    rows: Sequence[SlideRow], config: Mapping[str, Any], table: str, report: str, *, threads: int
-) -> None:
+def examine_sheet(rows: Sequence[SlideRow], settings: RunSettings, table: str, report: str, *, threads: int) -> None:
     """Print a table of the sheet's slides and of the costs of a run, and write it as TSV and JSON.
 
     Parameters
     ----------
-    rows : sequence of SlideRow
-    config : mapping
-        The run's settings.
     table, report : str
         TSV with one row per slide; JSON with the same, the problems of the sheet as a whole, and the costs.
     threads : int
@@ -86,13 +80,12 @@ def examine_sheet(
         If there is an error; everything is written and printed before.
     """
     states = _asked_of_servers(rows)
-    with ThreadPoolExecutor(threads) as pool:
-        found = list(pool.map(partial(diagnose, config=config, states=states), rows))
+    found = list(map_in_order(partial(diagnose, settings=settings, states=states), rows, threads))
     _compare_content(found)
     _compare_patients(found)
-    _check_reference(found, config)
-    sheet_errors = list(_sheet_errors(found, config))
-    costs = costs_of([(one.row.split, one.work) for one in found if one.work], config)
+    _check_reference(found, settings)
+    sheet_errors = list(_sheet_errors(found, settings))
+    costs = costs_of([(one.row.split, one.work) for one in found if one.work], settings)
     _write(found, sheet_errors, costs, table, report)
     print("\n".join(_printed(found, sheet_errors, costs)))
     n_errors = len(sheet_errors) + sum(bool(one.errors) for one in found)
@@ -114,22 +107,22 @@ def _asked_of_servers(rows: Sequence[SlideRow]) -> Mapping[str, str]:
     return remote.states(addresses)
 
 
-def diagnose(row: SlideRow, config: Mapping[str, Any], states: Mapping[str, str]) -> Diagnosis:
+def diagnose(row: SlideRow, settings: RunSettings, states: Mapping[str, str]) -> Diagnosis:
     """All that can be said of one slide without reading much of it; `states` has what servers say of theirs."""
     found = Diagnosis(row)
     try:
         if is_remote(row.path):
             _diagnose_unseen(row, states[row.path], found)
             return found
-        facts = examine(row, InspectionSettings(**inspection_settings(config)))
-        found.info, found.digest = facts["info"], digest_of(row, quick_digest)
-        found.warnings += [(flag, "see that this is meant") for flag in facts["flags"]]
+        examined = examine(row, settings.inspection)
+        found.info, found.digest = examined["info"], digest_of(row, quick_digest)
+        found.warnings += [(flag, "see that this is meant") for flag in examined["flags"]]
         if row.annotation:
-            found.lesions = _count_lesions(row, facts["info"], config, found)
-        trained = row.split in LEARNT_FROM and config["model"]["path"] is None
-        found.work = predict_work(facts["info"], TissueSettings(**config["tissue"]), config, trained=trained)
+            found.lesions = _count_lesions(row, examined["info"], settings, found)
+        trained = row.split in LEARNT_FROM and settings.trains
+        found.work = predict_work(examined["info"], settings, trained=trained)
         if lost := found.work.lost_share:
-            problems = found.errors if lost > config["slides"]["max_unreadable_fraction"] else found.warnings
+            problems = found.errors if lost > settings.inspection.max_unreadable_fraction else found.warnings
             problems.append((f"{lost:.1%} of an overview cannot be read", "copy the file again; it is damaged"))
     except LesionMapError as error:
         found.errors.append((error.finding, error.remedy))
@@ -139,7 +132,7 @@ def diagnose(row: SlideRow, config: Mapping[str, Any], states: Mapping[str, str]
 def _diagnose_unseen(row: SlideRow, state: str, found: Diagnosis) -> None:
     """All that is known of a slide on a server before it is fetched; it is missing from the costs."""
     check_annotation(row)
-    if why := why_not_to_be_had(state):
+    if why := why_unavailable(state):
         found.errors.append((why, "correct its path in the slide sheet, or have access granted"))
     else:
         found.unseen = True
@@ -147,9 +140,9 @@ def _diagnose_unseen(row: SlideRow, state: str, found: Diagnosis) -> None:
         found.warnings.append((unknown, "copy one of its kind to a folder of yours to learn that"))
 
 
-def _count_lesions(row: SlideRow, info: SlideInfo, config: Mapping[str, Any], found: Diagnosis) -> int:
+def _count_lesions(row: SlideRow, info: SlideInfo, settings: RunSettings, found: Diagnosis) -> int:
     outlines = read_annotation(row.annotation, info, row.mask_mpp)
-    content = canonical(outlines, info, AnnotationSettings(**config["annotations"]))
+    content = canonical(outlines, info, settings.annotations)
     count = int(content["classes"]["lesion"]["polygons"])
     if not count and row.split in LEARNT_FROM:
         found.warnings.append(
@@ -168,7 +161,7 @@ def _count_lesions(row: SlideRow, info: SlideInfo, config: Mapping[str, Any], fo
 
 
 def _compare_content(found: Sequence[Diagnosis]) -> None:
-    """Equal slides: an error if figures would be too good by it, i.e. across splits."""
+    """Equal slides: an error if metrics would be too good by it, i.e. across splits."""
     for alike in _grouped(found, [one.digest for one in found]):
         for same in _grouped(alike, [digest_of(one.row, content_digest) for one in alike]):  # all of it, of these few
             leak = len({one.row.split for one in same} & set(JUDGED)) > 1
@@ -195,18 +188,18 @@ def _compare_patients(found: Sequence[Diagnosis]) -> None:
         splits = sorted({one.row.split for one in theirs}, key=JUDGED.index)
         for one in theirs if len(splits) > 1 else []:
             finding = f"patient {one.row.patient} is in the splits {' and '.join(splits)}"
-            one.errors.append((finding, "give all slides of a patient one split; else the figures are too good"))
+            one.errors.append((finding, "give all slides of a patient one split; else the metrics are too good"))
 
 
-def _check_reference(found: Sequence[Diagnosis], config: Mapping[str, Any]) -> None:
-    for one in found if config["model"]["path"] is None else []:
-        if one.row.slide == config["stain"]["reference"] and one.row.split == "test":
+def _check_reference(found: Sequence[Diagnosis], settings: RunSettings) -> None:
+    for one in found if settings.trains else []:
+        if one.row.slide == settings.stain_reference and one.row.split == "test":
             finding = "the stain reference is in the test split"
             one.errors.append((finding, "choose a training slide as stain.reference"))
 
 
-def _sheet_errors(found: Sequence[Diagnosis], config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    model, weights = config["model"]["path"], config["model"]["weights"]
+def _sheet_errors(found: Sequence[Diagnosis], settings: RunSettings) -> Iterator[tuple[str, str]]:
+    model, weights = settings.model_path, settings.weights
     needed = model or (weights if weights not in ("imagenet", "none") else None)
     if needed and not Path(needed).is_file():
         yield f"the model file {needed} does not exist", "correct model.path or model.weights"
@@ -217,7 +210,7 @@ def _sheet_errors(found: Sequence[Diagnosis], config: Mapping[str, Any]) -> Iter
         yield "no usable slide has the split train", "add training slides, or set model.path to an existing model"
     elif not any(one.lesions or one.unseen for one in training):
         yield "no training slide has a lesion", "check annotations.classes, and that annotations belong to their slides"
-    reference = config["stain"]["reference"]
+    reference = settings.stain_reference
     if any(one.row.slide == reference and not (one.info or one.unseen) for one in found):
         yield f"the stain reference {reference} cannot be used", "choose another slide as stain.reference"
 
@@ -234,10 +227,10 @@ def _write(
 def _row(one: Diagnosis) -> dict[str, Any]:
     problems = [*one.errors, *one.warnings]
     size = one.info.size_lv0 if one.info else (None, None)
-    facts = {"width": size[0], "height": size[1], "mpp": one.info.mpp if one.info else None}
+    size_and_mpp = {"width": size[0], "height": size[1], "mpp": one.info.mpp if one.info else None}
     work = asdict(one.work) if one.work else {}
     found = {"findings": "; ".join(dict(problems)), "remedies": "; ".join(dict.fromkeys(dict(problems).values()))}
-    return {"slide": one.row.slide, "split": one.row.split, "verdict": one.verdict} | facts | work | found
+    return {"slide": one.row.slide, "split": one.row.split, "verdict": one.verdict} | size_and_mpp | work | found
 
 
 def _printed(found: Sequence[Diagnosis], sheet_errors: Sequence[tuple[str, str]], costs: Costs) -> Iterator[str]:

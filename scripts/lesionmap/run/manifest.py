@@ -1,10 +1,11 @@
-"""The cohort: which slides go on, which are in quarantine and why, and what the run ends with."""
+"""The table of the slides that can be used."""
 
 from collections.abc import Sequence
 from typing import Any
 
-from lesionmap.files.records import _read_table, read_json, write_table
+from lesionmap.files.records import read_json, read_table, write_table
 
+DICOM = "dicom"  # as OpenSlide names the vendor
 MANIFEST = ["slide", "split", "vendor", "mpp", "mpp_source", "width", "height", "flags", "identity"]
 
 
@@ -32,12 +33,11 @@ def _manifest_row(slide: dict[str, Any]) -> dict[str, Any]:
 
 def good_slides(manifest: str, splits: Sequence[str]) -> list[str]:
     """Ids of the readable slides of some splits, in the sheet's order."""
-    table = _read_table(manifest)
-    return [str(slide) for slide in table.loc[table["split"].isin(splits), "slide"]]
+    return [row["slide"] for row in read_table(manifest) if row["split"] in splits]
 
 
 def segmented_slides(manifest: str, dicom: str) -> list[str]:
     """Ids of the readable slides whose lesions are written as DICOM: ``always``, ``never``, ``auto`` (DICOM slides)."""
-    table = _read_table(manifest)
-    wanted = table["vendor"] == "dicom" if dicom == "auto" else [dicom == "always"] * len(table)
-    return [str(slide) for slide in table.loc[wanted, "slide"]]
+    return [
+        row["slide"] for row in read_table(manifest) if dicom == "always" or (dicom, row["vendor"]) == ("auto", DICOM)
+    ]

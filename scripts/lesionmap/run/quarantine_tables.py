@@ -50,7 +50,7 @@ def list_quarantine(files: RunFiles, quarantine: str, unreadable: str) -> None:
             named = {key: slides[reason.slide][key] for key in ("slide", "split")}
             rows[reason.slide, reason.stage] = named | as_record(reason)
     write_table(quarantine, list(rows.values()), QUARANTINE)
-    boxes = [*_unreadable(files.tiles, "extract_tiles"), *_unreadable(files.outlines, "infer_slide")]
+    boxes = [*_unreadable(files.tiles, "extract_tiles"), *_unreadable(files.outlines, "map_slide")]
     write_table(unreadable, boxes, UNREADABLE)
 
 

@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from lesionmap.errors import StorageError
-from lesionmap.files.disk_errors import REMEDIES, _existing
+from lesionmap.files.disk_errors import REMEDIES, existing_folder
 
 TOLERATED_S = 60  # clocks of a cluster and its file server differ by less
 
@@ -71,7 +71,7 @@ def _dated(folder: str | Path, leave_out: Collection[str]) -> Iterator[tuple[flo
 
 def check_writable(folder: str | Path) -> None:
     """Raise a StorageError if a folder, which need not be there yet, cannot be written to."""
-    place = _existing(Path(folder))
+    place = existing_folder(Path(folder))
     if not os.access(place, os.W_OK | os.X_OK):
         read_only = os.statvfs(place).f_flag & os.ST_RDONLY
         number = errno.EROFS if read_only else errno.EACCES

@@ -17,7 +17,7 @@ from lesionmap.errors import LesionMapError, RemoteError, SettingsError
 from lesionmap.files.records import write_text
 from lesionmap.slides.file_checks import content_digest, slide_parts
 from lesionmap.slides.slide import SlideInfo, load_info
-from lesionmap.slides.urls import file_name, is_remote, n_bytes, why_not_to_be_had
+from lesionmap.slides.urls import file_name, is_remote, n_bytes, why_unavailable
 
 STAGE = "fetch"
 REMOTE = "remote"
@@ -27,7 +27,7 @@ SECONDS_BETWEEN_LOOKS = 1
 
 
 @dataclass(frozen=True)
-class CopySettings:
+class CacheSettings:
     """Which slides are copied before they are read, and where to.
 
     Parameters
@@ -45,11 +45,11 @@ class CopySettings:
     most_gb: float
 
 
-IN_PLACE = CopySettings(REMOTE, "slide_copies", 0)
+IN_PLACE = CacheSettings(REMOTE, "slide_copies", 0)
 
 
 @contextmanager
-def slide_at_hand(record: str, copies: Mapping[str, Any]) -> Iterator[SlideInfo]:
+def cached_slide(record: str, copies: Mapping[str, Any]) -> Iterator[SlideInfo]:
     """A slide as it can be read in the block: where it is, or in its copy.
 
     Parameters
@@ -68,7 +68,7 @@ def slide_at_hand(record: str, copies: Mapping[str, Any]) -> Iterator[SlideInfo]
     SettingsError
         If there is no room for it.
     """
-    info, settings = load_info(record), CopySettings(**copies)
+    info, settings = load_info(record), CacheSettings(**copies)
     if not _is_copied(info.path, settings):
         yield info
         return
@@ -84,7 +84,7 @@ def slide_at_hand(record: str, copies: Mapping[str, Any]) -> Iterator[SlideInfo]
 
 
 @contextmanager
-def file_at_hand(path: str, settings: CopySettings) -> Iterator[str]:
+def cached_file(path: str, settings: CacheSettings) -> Iterator[str]:
     """The same, of the file of a slide that has not been inspected; only what is remote is copied for that."""
     if not is_remote(path):
         yield path
@@ -93,7 +93,7 @@ def file_at_hand(path: str, settings: CopySettings) -> Iterator[str]:
         yield copy
 
 
-def _is_copied(path: str, settings: CopySettings) -> bool:
+def _is_copied(path: str, settings: CacheSettings) -> bool:
     return is_remote(path) or (settings.of != REMOTE and Path(path).is_file())
 
 
@@ -103,7 +103,7 @@ def _present_state(path: str) -> str:
         from lesionmap.slides import remote  # where no slide is, its libraries need not be loaded
 
         found = remote.state(path)
-        if why := why_not_to_be_had(found):
+        if why := why_unavailable(found):
             raise RemoteError(stage=STAGE, finding=why, remedy="run again; a slide that is gone goes into quarantine")
         return found
     stats = [part.stat() for part in slide_parts(Path(path))]
@@ -121,21 +121,21 @@ def _named(copy: str, path: str) -> Iterator[None]:
 
 
 @contextmanager
-def _copy(path: str, found: str, settings: CopySettings) -> Iterator[tuple[str, str]]:
+def _copy(path: str, found: str, settings: CacheSettings) -> Iterator[tuple[str, str]]:
     """A copy and the digest of its content, kept from being removed in the block."""
-    shelf = Shelf(_folder(settings), int(settings.most_gb * 1e9))
+    cache = SlideCache(_folder(settings), int(settings.most_gb * 1e9))
     key, size = hashlib.sha256(f"{path} {found}".encode()).hexdigest()[:16], n_bytes(found)
-    if size > shelf.most_bytes:
+    if size > cache.most_bytes:
         raise SettingsError(
             stage=STAGE,
             finding=f"{path} has {size / 1e9:.3g} GB, and slides.copies.most_gb is {settings.most_gb:g}",
             remedy="raise slides.copies.most_gb",
         )
-    with shelf.entry(f"{key}-{size}", lambda place: _fill(place, path, size)) as entry:
+    with cache.entry(f"{key}-{size}", lambda place: _fill(place, path, size)) as entry:
         yield str(entry / "slide" / file_name(path)), (entry / DIGEST).read_text(encoding="utf-8")
 
 
-def _folder(settings: CopySettings) -> Path:
+def _folder(settings: CacheSettings) -> Path:
     folder = os.path.expandvars(settings.folder)
     if "$" in folder:
         raise SettingsError(
@@ -165,7 +165,7 @@ def _fill(place: Path, path: str, size: int) -> None:
 
 
 @dataclass(frozen=True)
-class Shelf:
+class SlideCache:
     """A folder of copies that jobs share, also jobs of several machines.
 
     A job in need of a copy holds a lock on it (flock), which ends with the job however that ends. What is not locked

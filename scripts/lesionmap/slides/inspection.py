@@ -14,12 +14,12 @@ from lesionmap.errors import SlideError
 from lesionmap.files.records import write_json
 from lesionmap.geometry.tiling import map_size
 from lesionmap.jobs.quarantine import as_record
-from lesionmap.slides.cache import IN_PLACE, CopySettings, file_at_hand
+from lesionmap.slides.cache import IN_PLACE, CacheSettings, cached_file
 from lesionmap.slides.file_checks import cannot_be_read, content_digest, tiff_damage, why_unopened
 from lesionmap.slides.reader_selection import choose_reader
 from lesionmap.slides.sheet import SlideRow
 from lesionmap.slides.slide import Slide, SlideInfo, check_damage, open_slide, srgb_transform
-from lesionmap.slides.urls import why_not_to_be_had
+from lesionmap.slides.urls import why_unavailable
 
 STAGE = "inspect_slide"
 INSPECTED_BOX_PX = 512
@@ -79,7 +79,7 @@ def inspect_slide(
     row: SlideRow,
     output: str,
     settings: InspectionSettings,
-    copies: CopySettings = IN_PLACE,
+    copies: CacheSettings = IN_PLACE,
     present: bool | str = True,
 ) -> None:
     """Write the record of one slide: what it is, or why it is in quarantine.
@@ -91,14 +91,14 @@ def inspect_slide(
         JSON with ``slide``, ``split``, ``verdict``. ``ok``: also ``flags`` (what is odd about it), ``resolution``,
         ``icc_profile``, ``reader`` and ``info``. ``quarantined``: also ``stage``, ``finding`` and ``remedy``.
     settings : InspectionSettings
-    copies : CopySettings
+    copies : CacheSettings
     present : bool or str
         Whether the file was there when the run was planned; for a remote one, what
         :func:`lesionmap.slides.remote.states` found.
     """
     try:
         _check_present(row, present)
-        with file_at_hand(row.path, copies) as path:
+        with cached_file(row.path, copies) as path:
             record = {"verdict": "ok"} | _inspected(replace(row, path=path), settings)
         record["info"]["path"] = row.path
     except SlideError as error:
@@ -116,7 +116,7 @@ def _inspected(row: SlideRow, settings: InspectionSettings) -> dict[str, Any]:
 
 
 def _check_present(row: SlideRow, present: bool | str) -> None:
-    if isinstance(present, str) and (why := why_not_to_be_had(present)):
+    if isinstance(present, str) and (why := why_unavailable(present)):
         remedy = "correct its path in the slide sheet, or have access granted"
         raise SlideError(slide=row.slide, stage=STAGE, finding=why, remedy=remedy)
 

@@ -4,7 +4,6 @@ import math
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -21,6 +20,7 @@ from urllib3.exceptions import HTTPError
 from urllib3.util import Retry
 
 from lesionmap.errors import RemoteError
+from lesionmap.jobs.parallel import map_in_order
 from lesionmap.slides.urls import ABSENT, REFUSED, S3, WEB
 
 STAGE = "fetch"
@@ -49,11 +49,8 @@ def states(addresses: Iterable[str], beside: Sequence[str] = ()) -> dict[str, st
         If a server cannot be reached, fails, or refuses all that is asked of it: that says nothing of its files.
     """
     asked = list(addresses)
-    pool = ThreadPoolExecutor(AT_ONCE)
-    try:
-        found = dict(zip(asked, pool.map(state, asked), strict=True))
-    finally:
-        pool.shutdown(cancel_futures=True)  # where a server is away, the first to notice speaks for the others
+    # Where a server is away, the first to notice speaks for the others.
+    found = dict(zip(asked, map_in_order(state, asked, AT_ONCE), strict=True))
     by_server = defaultdict(list)
     for address in asked:
         by_server[urlsplit(address).netloc].append(address)

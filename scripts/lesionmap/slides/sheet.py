@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from lesionmap.errors import SettingsError
-from lesionmap.files.schema import _listed, _problems, _schema
+from lesionmap.files.schema import listed, problems_of, read_schema
 from lesionmap.slides.urls import is_remote, lies_below, why_unfit, without_secrets
 
+SPLITS = ("train", "val", "test", "inference")
 NEEDED_COLUMNS = ["slide", "path", "split"]
 OPTIONAL_COLUMNS = {"annotation": "", "mpp": "", "upsample": "", "mask_mpp": "", "patient": ""}
 
@@ -76,9 +77,9 @@ def read_sheet(path: str | Path, schema_path: str | Path, roots: Sequence[str] |
         for number, fields in lines.items()
         if len(fields) > len(columns)
     ]
-    problems += _row_problems(rows, _schema(schema_path), roots)
+    problems += _row_problems(rows, read_schema(schema_path), roots)
     if problems:
-        raise SettingsError(stage="slide sheet", finding=f"{path}: {_listed(problems)}", remedy="correct those rows")
+        raise SettingsError(stage="slide sheet", finding=f"{path}: {listed(problems)}", remedy="correct those rows")
     return {row["slide"]: _parsed(row) for row in rows.values()}
 
 
@@ -136,7 +137,7 @@ def _row_problems(
     if not rows:
         yield "it has no slides; add a row for each"
     for number, row in rows.items():
-        for problem in _problems(row, schema):
+        for problem in problems_of(row, schema):
             yield f"line {number} ({row['slide'] or 'no id'}), {problem}"
         for key in ("path", "annotation"):
             if row[key] and (unfit := _place_problem(key, row[key], roots)):

@@ -41,7 +41,7 @@ def file_name(path: str) -> str:
     return Path(unquote(urlsplit(path).path) if is_remote(path) else path).name
 
 
-def why_not_to_be_had(state: str) -> str | None:
+def why_unavailable(state: str) -> str | None:
     """The reason in the state of a remote file (:func:`lesionmap.slides.remote.states`), if it holds one."""
     kind, _, why = state.partition(": ")
     return why if kind in (ABSENT, REFUSED) else None

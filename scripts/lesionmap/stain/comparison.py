@@ -8,8 +8,8 @@ import pandas as pd
 
 from lesionmap.files.records import read_json, write_json, write_table
 from lesionmap.jobs.quarantine import usable
+from lesionmap.stain.profile import STAINS
 
-STAINS = ("haematoxylin", "eosin")
 COMPARED = {  # columns in which a slide can be unlike the others, and the difference that is too small to matter
     "angle": 5.0,
     "angle_to_reference_haematoxylin": 5.0,

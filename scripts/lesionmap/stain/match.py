@@ -1,4 +1,4 @@
-"""Choose the stain reference of a cohort, and decide how each slide is brought to it (METHOD.md §1.2)."""
+"""Decide how each slide is brought to the reference's stain (METHOD.md §1.2)."""
 
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -7,12 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lesionmap.errors import StainError
-from lesionmap.files.pictures import read_png, write_png
 from lesionmap.files.records import read_json, write_json
 from lesionmap.stain.fit import FEWEST_PIXELS, LEAST_P99, angles, fit, profile_of, read_sample
-from lesionmap.stain.plots import draw_match
 from lesionmap.stain.profile import STAINS, StainProfile, optical_density
-from lesionmap.stain.reference import _candidate
+from lesionmap.stain.reference import read_candidate
 from lesionmap.stain.separation import concentrations
 from lesionmap.stain.table import StainMatch, apply_table
 
@@ -34,43 +32,37 @@ class MatchSettings:
     ratio_limits: tuple[float, float]
 
 
-@dataclass(frozen=True)
-class MatchInputs:
-    """Paths: what :func:`lesionmap.stain.fit.fit_slide` wrote of a slide; the reference and, of a slide, its tissue."""
-
-    fit: str
-    sample: str
-    tissue: str
-    overview: str
-    reference: str
-    reference_tissue: str | None = None
-
-
-@dataclass(frozen=True)
-class MatchFiles:
-    """Where the match goes: JSON, a PNG of tissue and stain vectors, a PNG of the slide before and after."""
-
-    match: str
-    picture: str
-    thumbnails: str
-
-
 def match_slide(
-    slide: str, inputs: MatchInputs, files: MatchFiles, settings: MatchSettings, provenance: dict[str, Any]
+    slide: str,
+    fit_path: str,
+    sample: str,
+    reference_path: str,
+    output: str,
+    *,
+    settings: MatchSettings,
+    provenance: dict[str, Any],
 ) -> None:
-    """Decide how one slide is normalised, write it down and show it.
+    """Decide how one slide is normalised, and write it down.
+
+    Parameters
+    ----------
+    fit_path, sample : str
+        What :func:`lesionmap.stain.fit.fit_slide` wrote of the slide.
+    reference_path : str
+        The reference's fit, a profile that came with a model, or a model file.
+    output : str
+        JSON: the match, both profiles, angles, the mean of each stain before and after, flags.
 
     Raises
     ------
     StainError
         If the slide's stain could not be fitted and `settings.fallback` is ``fail``.
     """
-    fitted = StainProfile.of(read_json(inputs.fit)["profile"])
-    reference = _candidate(inputs.reference, inputs.reference_tissue)
+    fitted = StainProfile.of(read_json(fit_path)["profile"])
+    reference = read_candidate(reference_path)
     goal = reference.profile
-    pixels = read_sample(inputs.sample, fitted.n_pixels)
+    pixels = read_sample(sample, fitted.n_pixels)
     match, flags = match_stain(slide, pixels, fitted, goal, settings)
-    table = match.table()
     record = match.as_record() | {
         "slide": slide,
         "reference_slide": reference.slide,
@@ -78,17 +70,13 @@ def match_slide(
         "fitted": {"verdict": fitted.verdict, "basis": fitted.basis, "angle": float(angles(*_rows(fitted))[0])},
         "mean_od": {
             "before": mean_concentrations(pixels, goal),
-            "after": mean_concentrations(apply_table(table, pixels), goal),
+            "after": mean_concentrations(apply_table(match.table(), pixels), goal),
         },
         "flags": flags,
         "parameters": asdict(settings),
         "provenance": provenance,
     }
-    tissue, overview = read_png(inputs.tissue), read_png(inputs.overview)
-    pictures = (tissue, apply_table(table, tissue), reference.view())
-    draw_match(files.picture, pictures, pixels, match)
-    write_png(files.thumbnails, np.concatenate([overview, apply_table(table, overview)], axis=1))
-    write_json(files.match, record)
+    write_json(output, record)
 
 
 def match_stain(

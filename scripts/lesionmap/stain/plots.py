@@ -1,6 +1,7 @@
-"""Pictures of a stain normalisation: tissue before and after, and the stain vectors."""
+"""What a stain normalisation looks like: tissue before and after, and the stain vectors. Nothing computes with it."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -8,11 +9,44 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from lesionmap.files.atomic import written_whole
+from lesionmap.files.pictures import read_png, write_png
+from lesionmap.files.records import read_json
 from lesionmap.plotting import BLUE, VERMILION
-from lesionmap.stain.profile import OD_FLOOR, StainProfile, optical_density
-from lesionmap.stain.table import StainMatch
+from lesionmap.stain.fit import read_sample
+from lesionmap.stain.profile import OD_FLOOR, STAINS, StainProfile, optical_density, palette
+from lesionmap.stain.table import StainMatch, apply_table
 
 DRAWN_PIXELS = 20_000
+
+
+@dataclass(frozen=True)
+class DrawnFiles:
+    """Paths: a slide's match, what its fit left to be shown, and tissue of the reference."""
+
+    match: str
+    sample: str
+    tissue: str
+    overview: str
+    reference_tissue: str | None = None
+
+
+def draw_stain(files: DrawnFiles, picture: str, thumbnails: str) -> None:
+    """Show how one slide is normalised.
+
+    Parameters
+    ----------
+    files : DrawnFiles
+    picture : str
+        PNG: tissue before and after, the reference's (or its colours, without a picture), and the stain vectors.
+    thumbnails : str
+        PNG: the whole slide before and after.
+    """
+    match = StainMatch.of(read_json(files.match))
+    table, tissue, overview = match.table(), read_png(files.tissue), read_png(files.overview)
+    pixels = read_sample(files.sample, match.profile.n_pixels)
+    reference = read_png(files.reference_tissue) if files.reference_tissue else palette(match.reference)
+    draw_match(picture, (tissue, apply_table(table, tissue), reference), pixels, match)
+    write_png(thumbnails, np.concatenate([overview, apply_table(table, overview)], axis=1))
 
 
 def draw_match(path: str, tissue: Sequence[NDArray[np.uint8]], pixels: NDArray[np.uint8], match: StainMatch) -> None:
@@ -29,8 +63,8 @@ def draw_match(path: str, tissue: Sequence[NDArray[np.uint8]], pixels: NDArray[n
     match : StainMatch
     """
     figure = Figure(figsize=(17, 4.6), dpi=100, layout="constrained")
-    *views, chart = figure.subplots(1, 4)
-    for axes, image, title in zip(views, tissue, ("before", "after", "reference"), strict=True):
+    *pictures, chart = figure.subplots(1, 4)
+    for axes, image, title in zip(pictures, tissue, ("before", "after", "reference"), strict=True):
         axes.imshow(image)
         axes.set_title(title)
         axes.set_axis_off()
@@ -64,7 +98,7 @@ def draw_stains(axes: Axes, profile: StainProfile, label: str, *, marker: str, h
     """Draw the two stain vectors of a profile as points, and the line of their mixtures."""
     points = directions(np.array(profile.basis))
     axes.plot(*points.T, color="0.3", linewidth=1, linestyle="--" if hollow else "-", zorder=2)
-    for point, stain, colour in zip(points, ("haematoxylin", "eosin"), (BLUE, VERMILION), strict=True):
+    for point, stain, colour in zip(points, STAINS, (BLUE, VERMILION), strict=True):
         face = "none" if hollow else colour
         axes.plot(*point, marker, color=colour, markerfacecolor=face, label=f"{stain}, {label}", zorder=3)
     axes.set(xlabel="red OD ÷ green OD", ylabel="blue OD ÷ green OD")

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lesionmap.errors import SettingsError, SlideError
-from lesionmap.files.model_metadata import load_facts
+from lesionmap.files.model_metadata import load_metadata
 from lesionmap.files.pictures import read_png, write_png
 from lesionmap.files.records import read_json, write_json, write_table
 from lesionmap.jobs.quarantine import quarantined
@@ -28,7 +28,7 @@ class Candidate:
     provenance: dict[str, Any]
     picture: str | None
 
-    def view(self) -> NDArray[np.uint8]:
+    def tissue(self) -> NDArray[np.uint8]:
         """Its tissue, or its colours where there is no tissue to show; (H, W, 3) uint8."""
         return read_png(self.picture) if self.picture else palette(self.profile)
 
@@ -59,7 +59,9 @@ def choose_reference(
     SettingsError
         If no source is fit to be the reference.
     """
-    found = [quarantined(source) or _candidate(source, picture) for source, picture in zip_longest(sources, pictures)]
+    found = [
+        quarantined(source) or read_candidate(source, picture) for source, picture in zip_longest(sources, pictures)
+    ]
     usable = [one for one in found if isinstance(one, Candidate) and one.profile.verdict == "ok"]
     if not usable:
         raise _no_reference(found)
@@ -68,12 +70,19 @@ def choose_reference(
     chosen = usable[int(np.argmin(distances.round(6)))]  # of two, both are as far: the first
     rows = [_row(one, distance, chosen) for one, distance in zip(usable, distances, strict=True)]
     write_table(candidates, rows, CANDIDATE_COLUMNS)
-    write_png(picture, chosen.view())
-    facts = {"slide": chosen.slide, "profile": asdict(chosen.profile), "provenance": chosen.provenance}
-    write_json(output, facts)
+    write_png(picture, chosen.tissue())
+    record = {"slide": chosen.slide, "profile": asdict(chosen.profile), "provenance": chosen.provenance}
+    write_json(output, record)
 
 
-def _candidate(source: str, picture: str | None) -> Candidate:
+def read_candidate(source: str, picture: str | None = None) -> Candidate:
+    """A slide that may be the reference, from a fit, a profile that came with a model, or a model file.
+
+    Raises
+    ------
+    SettingsError
+        If `source` is none of these.
+    """
     try:
         record = _of_model(source) if source.endswith(MODEL) else read_json(source)
         return Candidate(record["slide"], StainProfile.of(record["profile"]), record["provenance"], picture)
@@ -89,8 +98,8 @@ def _candidate(source: str, picture: str | None) -> Candidate:
 
 def _of_model(path: str) -> dict[str, Any]:
     """What a model file says of its reference, as a reference's profile does."""
-    facts = load_facts(path)
-    return {"slide": f"of {path}", "profile": facts["stain_reference"], "provenance": facts["provenance"]}
+    model = load_metadata(path)
+    return {"slide": f"of {path}", "profile": model["stain_reference"], "provenance": model["provenance"]}
 
 
 def _no_reference(found: Sequence[Candidate | SlideError]) -> SettingsError:
@@ -116,5 +125,5 @@ def _colours_at_p99(profile: StainProfile) -> NDArray[np.float64]:
 
 def _row(one: Candidate, distance: float, chosen: Candidate) -> dict[str, Any]:
     p99 = dict(zip(("p99_haematoxylin", "p99_eosin"), one.profile.p99, strict=True))
-    facts = {"slide": one.slide, "verdict": one.profile.verdict, "distance_od": float(distance)}
-    return facts | p99 | {"chosen": "yes" if one is chosen else ""}
+    row = {"slide": one.slide, "verdict": one.profile.verdict, "distance_od": float(distance)}
+    return row | p99 | {"chosen": "yes" if one is chosen else ""}

@@ -13,6 +13,7 @@ FIT_SPARSITY = 0.1  # λ of the dictionary, as in StainTools
 FIT_ITERATIONS = 100
 MACENKO_LEAST_OD = 0.15  # β of the paper: fainter pixels have no direction worth counting
 MACENKO_PERCENTILE = 1  # α of the paper
+SINGULAR = 1e-12  # a determinant of W·Wᵀ by which nothing can be divided
 RUIFROK = ((0.65, 0.70, 0.29), (0.07, 0.99, 0.11))  # Ruifrok & Johnston 2001, haematoxylin and eosin
 
 
@@ -110,9 +111,9 @@ def concentrations(od: NDArray[np.float64], basis: NDArray[np.float64], sparsity
 
 @numba.njit(cache=True, nogil=True)
 def _concentrations(od, basis, sparsity):  # type: ignore[no-untyped-def]  # numba types it
-    result = np.empty((od.shape[0], 2))
+    result, gram = np.empty((od.shape[0], 2)), _gram(basis)
     for n in range(od.shape[0]):
-        result[n, 0], result[n, 1] = _solve(od[n, 0], od[n, 1], od[n, 2], basis, sparsity)
+        result[n, 0], result[n, 1] = _solve(od[n, 0], od[n, 1], od[n, 2], basis, gram, sparsity)
     return result
 
 
@@ -121,41 +122,56 @@ def _dictionary(od, start, sparsity, iterations):  # type: ignore[no-untyped-def
     """Alternate exact non-negative lasso for H with block coordinate descent for W, ‖row‖ ≤ 1 (Mairal 2010)."""
     basis = start.copy()
     for _ in range(iterations):
-        gram = np.zeros((2, 2))
-        cross = np.zeros((2, 3))
+        products = np.zeros((2, 2))  # HᵀH
+        cross = np.zeros((2, 3))  # HᵀOD
+        gram = _gram(basis)
         for n in range(od.shape[0]):
-            h0, h1 = _solve(od[n, 0], od[n, 1], od[n, 2], basis, sparsity)
-            gram[0, 0] += h0 * h0
-            gram[0, 1] += h0 * h1
-            gram[1, 1] += h1 * h1
+            h0, h1 = _solve(od[n, 0], od[n, 1], od[n, 2], basis, gram, sparsity)
+            products[0, 0] += h0 * h0
+            products[0, 1] += h0 * h1
+            products[1, 1] += h1 * h1
             for c in range(3):
                 cross[0, c] += h0 * od[n, c]
                 cross[1, c] += h1 * od[n, c]
-        gram[1, 0] = gram[0, 1]
+        products[1, 0] = products[0, 1]
         for _ in range(5):
             for k in range(2):
-                if gram[k, k] > 0.0:
-                    row = basis[k] + (cross[k] - gram[k, 0] * basis[0] - gram[k, 1] * basis[1]) / gram[k, k]
-                    row = np.maximum(row, 0.0)
+                if products[k, k] > 0.0:
+                    rest = cross[k] - products[k, 0] * basis[0] - products[k, 1] * basis[1]
+                    row = np.maximum(basis[k] + rest / products[k, k], 0.0)
                     basis[k] = row / max(1.0, np.sqrt((row * row).sum()))
     return basis
 
 
+@numba.njit(cache=True, nogil=True)
+def _gram(basis):  # type: ignore[no-untyped-def]  # numba types it
+    """W·Wᵀ, (2, 2)."""
+    gram = np.empty((2, 2))
+    for i in range(2):
+        for j in range(2):
+            gram[i, j] = basis[i, 0] * basis[j, 0] + basis[i, 1] * basis[j, 1] + basis[i, 2] * basis[j, 2]
+    return gram
+
+
 @numba.njit(cache=True, nogil=True, inline="always")
-def _solve(r, g, b, basis, sparsity):  # type: ignore[no-untyped-def]  # numba types it
-    w = basis
-    b0 = r * w[0, 0] + g * w[0, 1] + b * w[0, 2] - sparsity
-    b1 = r * w[1, 0] + g * w[1, 1] + b * w[1, 2] - sparsity
-    g00 = w[0, 0] * w[0, 0] + w[0, 1] * w[0, 1] + w[0, 2] * w[0, 2]
-    g11 = w[1, 0] * w[1, 0] + w[1, 1] * w[1, 1] + w[1, 2] * w[1, 2]
-    g01 = w[0, 0] * w[1, 0] + w[0, 1] * w[1, 1] + w[0, 2] * w[1, 2]
-    determinant = g00 * g11 - g01 * g01
-    if determinant > 1e-12:
-        h0 = (b0 * g11 - b1 * g01) / determinant
-        h1 = (b1 * g00 - b0 * g01) / determinant
-        if h0 >= 0.0 and h1 >= 0.0:
-            return h0, h1
-    only0 = max(b0, 0.0) / max(g00, 1e-12)
-    if b1 - g01 * only0 <= 0.0:
-        return only0, 0.0
-    return 0.0, max(b1, 0.0) / max(g11, 1e-12)
+def stains_present(along0, along1, gram):  # type: ignore[no-untyped-def]  # numba types it
+    """Which stains a pixel has, given W · OD − λ and W·Wᵀ: 0 both, 1 the first, 2 the second, −1 none."""
+    if along0 * gram[1, 1] >= along1 * gram[0, 1] and along1 * gram[0, 0] >= along0 * gram[0, 1]:
+        return 0
+    if along0 > 0.0 and along1 * gram[0, 0] <= along0 * gram[0, 1]:
+        return 1
+    return 2 if along1 > 0.0 else -1
+
+
+@numba.njit(cache=True, nogil=True, inline="always")
+def _solve(r, g, b, basis, gram, sparsity):  # type: ignore[no-untyped-def]  # numba types it
+    along0 = r * basis[0, 0] + g * basis[0, 1] + b * basis[0, 2] - sparsity
+    along1 = r * basis[1, 0] + g * basis[1, 1] + b * basis[1, 2] - sparsity
+    case = stains_present(along0, along1, gram)
+    determinant = gram[0, 0] * gram[1, 1] - gram[0, 1] * gram[0, 1]
+    if case == 0 and determinant > SINGULAR:
+        h0 = (along0 * gram[1, 1] - along1 * gram[0, 1]) / determinant
+        return h0, (along1 * gram[0, 0] - along0 * gram[0, 1]) / determinant
+    if case <= 1:  # the stains may be the same
+        return max(along0, 0.0) / max(gram[0, 0], SINGULAR), 0.0
+    return 0.0, along1 / max(gram[1, 1], SINGULAR)

@@ -5,7 +5,6 @@ concentrations of a pixel.
 """
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -13,11 +12,13 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from lesionmap.jobs.parallel import map_in_order
 from lesionmap.stain.profile import I0, StainProfile, optical_density
+from lesionmap.stain.separation import stains_present
 
 CONCENTRATION_SPARSITY = 0.01  # λ of the concentrations, as in StainTools
 SMALLEST_PART = 2**18  # pixels: less is done before another thread has started
-WHITE = 250  # colours with no channel below are glass
+GLASS_FROM = 250  # colours with no channel below are glass
 
 
 @dataclass(frozen=True)
@@ -102,17 +103,17 @@ def stain_table(
         raise ValueError(f"the stains {source.tolist()} are too alike to be told apart")
     table = np.empty((1 << 24, 3), dtype=np.uint8)
     absorbed = source[:, :, None] * od
-    with ThreadPoolExecutor(threads) as pool:
-        reds = np.array_split(np.arange(256), threads)
-        list(pool.map(lambda part: _tabulate(table, part, factors, absorbed, gram, sparsity), reds))
-    glass = table.reshape(256, 256, 256, 3)[WHITE:, WHITE:, WHITE:]
-    np.maximum(glass, WHITE, out=glass)
+    reds = np.array_split(np.arange(256), threads)
+    for _ in map_in_order(lambda part: _tabulate(table, part, factors, absorbed, gram, sparsity), reds, threads):
+        pass
+    glass = table.reshape(256, 256, 256, 3)[GLASS_FROM:, GLASS_FROM:, GLASS_FROM:]
+    np.maximum(glass, GLASS_FROM, out=glass)
     return table
 
 
 @numba.njit(cache=True, nogil=True)
 def _tabulate(table, reds, factors, absorbed, gram, sparsity):  # type: ignore[no-untyped-def]  # numba types it
-    """Fill in the colours with some levels of red; `absorbed` (2, 3, 256): what each level adds to W · OD."""
+    """Fill in the colours of some values of red; `absorbed` (2, 3, 256): what each value adds to W · OD."""
     part = np.empty((3, 3))
     for r in reds:
         for g in range(256):
@@ -124,20 +125,10 @@ def _tabulate(table, reds, factors, absorbed, gram, sparsity):  # type: ignore[n
             for b in range(256):
                 along0, along1 = first + absorbed[0, 2, b], second + absorbed[1, 2, b]
                 index = (r << 16) | (g << 8) | b
-                case = _case(along0, along1, gram)
+                case = stains_present(along0, along1, gram)
                 for c in range(3):
-                    level = 255.0 if case < 0 else part[case, c] * factors[case, c, 2, b]
-                    table[index, c] = np.uint8(level + 0.5)
-
-
-@numba.njit(cache=True, nogil=True, inline="always")
-def _case(along0, along1, gram):  # type: ignore[no-untyped-def]  # numba types it
-    """Which stains are present, given W · OD − λ: 0 both, 1 the first, 2 the second, −1 none."""
-    if along0 * gram[1, 1] >= along1 * gram[0, 1] and along1 * gram[0, 0] >= along0 * gram[0, 1]:
-        return 0
-    if along0 > 0.0 and along1 * gram[0, 0] <= along0 * gram[0, 1]:
-        return 1
-    return 2 if along1 > 0.0 else -1
+                    value = 255.0 if case < 0 else part[case, c] * factors[case, c, 2, b]
+                    table[index, c] = np.uint8(value + 0.5)
 
 
 def apply_table(
@@ -178,8 +169,8 @@ def apply_table(
         _gather(table, pixels, result)
     else:
         parts = zip(np.array_split(pixels, n_parts), np.array_split(result, n_parts), strict=True)
-        with ThreadPoolExecutor(n_parts) as pool:
-            list(pool.map(lambda part: _gather(table, *part), parts))
+        for _ in map_in_order(lambda part: _gather(table, *part), parts, n_parts):
+            pass
     if not out.flags.c_contiguous:
         out[...] = result.reshape(out.shape)
     return out

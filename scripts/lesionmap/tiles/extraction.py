@@ -1,7 +1,7 @@
 """From a slide to its tile store: read, normalise, cut, draw the masks (METHOD.md §1.3)."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from itertools import groupby
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lesionmap.annotations.classes import IGNORE, STORED_CLASSES
+from lesionmap.annotations.classes import IGNORE, MAJORITY_ORDER, STORED_CLASSES
 from lesionmap.annotations.masks import Annotation
 from lesionmap.errors import SlideError
 from lesionmap.files.records import read_json, write_json
@@ -22,6 +22,7 @@ from lesionmap.slides.slide import SlideInfo, check_damage
 from lesionmap.stain.table import StainMatch
 from lesionmap.tiles.codec import TileCodec, pack
 from lesionmap.tiles.region_reader import RegionReader
+from lesionmap.tiles.settings import TileSettings
 from lesionmap.tiles.store import PackedRegion, TileStore, TileStoreWriter, class_pixels, new_store
 from lesionmap.tissue.mask import FOLD, TissueMask
 from lesionmap.tissue.quality import SHARES, RegionQuality, is_blurred
@@ -54,12 +55,10 @@ class Extraction:
     stored: bool = True
 
     @classmethod
-    def of(cls, tiles: Mapping[str, Any], max_unreadable_fraction: float, stain_path: str) -> "Extraction":
-        """From :func:`lesionmap.run.config.tile_settings`, a limit of ``slides``, and the slide's match."""
-        spec = TileSpec(tiles["region_px"], tiles["tile_px"], tiles["mpp"])
-        limits = tiles["min_tissue_fraction"], max_unreadable_fraction
-        codec = TileCodec(tiles["codec"], tiles["quality"])
-        return cls(spec, *limits, StainMatch.of(read_json(stain_path)), codec, tiles["stored"])
+    def of(cls, tiles: TileSettings, max_unreadable_fraction: float, stain_path: str) -> "Extraction":
+        """From the config's settings, and the file of the slide's match."""
+        limits = tiles.min_tissue_fraction, max_unreadable_fraction
+        return cls(tiles.spec, *limits, StainMatch.of(read_json(stain_path)), tiles.compression, tiles.stored)
 
 
 def extract_tiles(
@@ -118,7 +117,7 @@ def _fill(
 ) -> tuple[int, list[SlideError]]:
     """Store regions; how many there are, and the errors of those that cannot be read."""
 
-    def cut_strip(part: tuple[RegionPlan, range]) -> tuple[RegionPlan, Strip | SlideError]:
+    def cut_strip(part: tuple[RegionPlan, range]) -> tuple[RegionPlan, RegionStrip | SlideError]:
         try:
             return part[0], cutter.strip(*part)
         except SlideError as error:
@@ -141,7 +140,7 @@ def _fill(
 
 
 @dataclass(frozen=True)
-class Strip:
+class RegionStrip:
     """Some rows of tiles of a region, their images and masks compressed; n tiles to a side of the region of side s.
 
     Parameters
@@ -183,13 +182,13 @@ class RegionPlan:
     mask: NDArray[np.uint8]
     kept: NDArray[np.bool_]
 
-    def with_pixels(self, strips: Sequence[Strip], codec: TileCodec) -> PackedRegion:
+    def with_pixels(self, strips: Sequence[RegionStrip], codec: TileCodec) -> PackedRegion:
         """The region as it is stored; `strips` are all of it from the top."""
         blurred = [flag for strip in strips for flag in strip.blurred]
         return PackedRegion(
             xy_lv0=self.xy_lv0,
             low_image=codec.encode(np.concatenate([strip.low_image for strip in strips])),
-            low_mask=pack(area_majority(self.mask, len(self.kept))),
+            low_mask=pack(area_majority(self.mask, len(self.kept), MAJORITY_ORDER)),
             row_col=np.argwhere(self.kept).astype(np.uint8),
             images=[image for strip in strips for image in strip.images],
             masks=[mask for strip in strips for mask in strip.masks],
@@ -244,7 +243,7 @@ class RegionCutter(AbstractContextManager["RegionCutter"]):
         mask[rows:] = mask[:, columns:] = IGNORE
         return RegionPlan(xy_lv0, codes, mask, kept)
 
-    def strip(self, plan: RegionPlan, rows: range) -> Strip:
+    def strip(self, plan: RegionPlan, rows: range) -> RegionStrip:
         """Read, normalise and compress some rows of a region's tiles, one of `strips`.
 
         Raises
@@ -256,7 +255,7 @@ class RegionCutter(AbstractContextManager["RegionCutter"]):
         side = spec.tile_px // spec.tiles_per_side
         low_image = np.empty((len(rows) * side, spec.tile_px, 3), dtype=np.uint8)
         low_blocks, masks = cut(low_image, side), cut(plan.mask, spec.tile_px)  # views
-        strip = Strip(low_image, [], [], [], np.zeros(len(STORED_CLASSES), dtype=np.int64))
+        strip = RegionStrip(low_image, [], [], [], np.zeros(len(STORED_CLASSES), dtype=np.int64))
         for (row, column), image, low in self._reader.tiles(plan.xy_lv0, rows):
             low_blocks[rows.index(row), column] = low
             if plan.kept[row, column]:

@@ -7,7 +7,7 @@ from threading import Lock
 import numpy as np
 from numpy.typing import NDArray
 
-from lesionmap.geometry.resampling import area_mean
+from lesionmap.geometry.resampling import block_mean
 from lesionmap.geometry.tiling import TileSpec, cut
 from lesionmap.slides.slide import Slide, SlideInfo
 from lesionmap.stain.table import StainMatch, apply_table
@@ -40,7 +40,7 @@ class RegionReader(AbstractContextManager["RegionReader"]):
 
     @property
     def _table(self) -> NDArray[np.uint8]:
-        """48 MB that who only asks for facts does not need; made by the first thread that comes for them."""
+        """48 MB that who only asks for metadata does not need; made by the first thread that comes for them."""
         with self._table_lock:
             if self._table_made is None:
                 self._table_made = self._stain.table(self._threads)
@@ -88,7 +88,7 @@ class RegionReader(AbstractContextManager["RegionReader"]):
         blocks = cut(strip, side)
         for row, column in np.ndindex(blocks.shape[:2]):
             image = apply_table(self._table, blocks[row, column])
-            yield (rows[row], column), image, area_mean(image, spec.tiles_per_side)
+            yield (rows[row], column), image, block_mean(image, spec.tiles_per_side)
 
     def region(
         self, xy_lv0: tuple[float, float], kept: NDArray[np.bool_]

@@ -163,16 +163,16 @@ def new_store(
     path : str or Path
     spec : TileSpec
     attributes : dict
-        JSON-able facts written as attributes: µm/px, stain profiles, provenance.
+        JSON-able metadata written as attributes: µm/px, stain profiles, provenance.
     codec : TileCodec
     slide : SlideInfo, optional
         Where the tiles' images are read from whenever they are asked for; without it they are stored.
     """
     with written_whole(path) as draft, h5py.File(draft, "w", libver="v110") as file:
         file.attrs["format_version"] = FORMAT_VERSION
-        facts = asdict(spec) | {"codec": codec.name, "quality": codec.quality} | attributes
-        facts |= {"slide_info": asdict(slide)} if slide else {}
-        for key, value in facts.items():
+        metadata = asdict(spec) | {"codec": codec.name, "quality": codec.quality} | attributes
+        metadata |= {"slide_info": asdict(slide)} if slide else {}
+        for key, value in metadata.items():
             file.attrs[key] = json.dumps(value) if isinstance(value, dict) else value
         yield TileStoreWriter(file, spec, codec, with_images=not slide)
 
@@ -229,8 +229,8 @@ class TileStore(AbstractContextManager["TileStore"]):
         str
             16 hexadecimal digits.
         """
-        facts = {key: str(value) for key, value in self._file.attrs.items()}
-        digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
+        metadata = {key: str(value) for key, value in self._file.attrs.items()}
+        digest = hashlib.sha256(json.dumps(metadata, sort_keys=True).encode())
         for group in ("regions", "tiles"):
             for name in sorted(self._file[group]):
                 digest.update(self._file[group][name][:].tobytes())

@@ -1,13 +1,12 @@
 """What the tile stores of a run hold: a record per slide, and the cohort's table."""
 
-import csv
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from lesionmap.annotations.classes import STORED_CLASSES
-from lesionmap.files.records import read_json, write_table
+from lesionmap.files.records import read_json, read_table, write_table
 from lesionmap.tissue.quality import SHARES
 
 COLUMNS = ["slide", "regions", "tiles", *(f"{name}_mm2" for name in STORED_CLASSES)]
@@ -32,6 +31,6 @@ def summarise_tiles(records: Sequence[str], benchmarks: str, output: str) -> Non
 def _row(record: dict[str, Any], benchmarks: str) -> dict[str, Any]:
     timed = {"unreadable_regions": len(record["unreadable"]), "seconds": ""}
     # Absent if the run was killed between the job's end and Snakemake's note of it.
-    with suppress(FileNotFoundError), open(Path(benchmarks, f"{record['slide']}.tsv"), encoding="utf-8") as stream:
-        timed["seconds"] = next(csv.DictReader(stream, dialect="excel-tab"))["s"]
+    with suppress(FileNotFoundError):
+        timed["seconds"] = read_table(Path(benchmarks, f"{record['slide']}.tsv"))[0]["s"]
     return record | timed

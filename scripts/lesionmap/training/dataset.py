@@ -23,7 +23,7 @@ MOST_OPEN = 16  # stores in each process: systems allow 1024 open files, and a s
 
 
 @dataclass(frozen=True)
-class StoreFacts:
+class StoreMetadata:
     """What training needs to know of a store beside its pixels; `lesion_px` at full resolution, of what is used.
 
     `content` tells stores apart that were made of one slide, by other outlines or settings.
@@ -57,32 +57,32 @@ class RegionDataset(Dataset[Region]):
 
     def __init__(self, paths: Sequence[str], leave_out_above: Mapping[str, float] | None = None) -> None:
         self.stores = [_facts(path, leave_out_above or {}) for path in paths]
-        self._places = [(facts, int(index)) for facts in self.stores for index in facts.used]
+        self._places = [(metadata, int(index)) for metadata in self.stores for index in metadata.used]
 
     def __len__(self) -> int:
         return len(self._places)
 
     def __getitem__(self, number: int) -> Region:
         """Read a region with all its tiles."""
-        facts, index = self._places[number]
-        return _opened(facts.path).region(index)
+        metadata, index = self._places[number]
+        return _opened(metadata.path).region(index)
 
     def low_image(self, number: int) -> NDArray[np.uint8]:
         """Read only the low-resolution image of a region; (s, s, 3) uint8."""
-        facts, index = self._places[number]
-        return _opened(facts.path).low_image(index)
+        metadata, index = self._places[number]
+        return _opened(metadata.path).low_image(index)
 
-    def facts(self, number: int) -> StoreFacts:
+    def metadata(self, number: int) -> StoreMetadata:
         """What is known of the store that a region lies in."""
         return self._places[number][0]
 
 
-def _facts(path: str, leave_out_above: Mapping[str, float]) -> StoreFacts:
+def _facts(path: str, leave_out_above: Mapping[str, float]) -> StoreMetadata:
     with TileStore(path) as store:
         good = np.ones(len(store), dtype=bool)
         for name, most in leave_out_above.items():
             good &= store.quality(name) <= most
-        return StoreFacts(
+        return StoreMetadata(
             path=path,
             slide=store.slide,
             identity=store.identity,
@@ -106,7 +106,7 @@ def _opened_by(path: str, process: int, written_ns: int) -> TileStore:
 
 
 @dataclass(frozen=True)
-class RegionFeed:
+class RegionLoader:
     """Gives the regions of a dataset to a device.
 
     Parameters
@@ -124,19 +124,19 @@ class RegionFeed:
     def tensors(self, tasks: Iterable[tuple[int, Draw]]) -> Iterator[RegionTensors]:
         """Regions by number, each changed as drawn for it."""
 
-        def read(task: tuple[int, Draw]) -> tuple[StoreFacts, Region]:
+        def read(task: tuple[int, Draw]) -> tuple[StoreMetadata, Region]:
             number, draw = task
-            facts = self.regions.facts(number)
-            return facts, augmented(self.regions[number], facts.tiles_per_side, facts.stain_reference, draw)
+            metadata = self.regions.metadata(number)
+            return metadata, augmented(self.regions[number], metadata.tiles_per_side, metadata.stain_reference, draw)
 
-        for facts, region in map_in_order(read, tasks, 1):
-            yield self._on_device(facts, region)
+        for metadata, region in map_in_order(read, tasks, 1):
+            yield self._on_device(metadata, region)
 
-    def _on_device(self, facts: StoreFacts, region: Region) -> RegionTensors:
+    def _on_device(self, metadata: StoreMetadata, region: Region) -> RegionTensors:
         masks = region.masks if self.with_tile_masks else region.masks[:0]
         return RegionTensors(
-            name=f"{facts.slide} at x={region.xy_lv0[0]:.0f} y={region.xy_lv0[1]:.0f}",
-            tiles_per_side=facts.tiles_per_side,
+            name=f"{metadata.slide} at x={region.xy_lv0[0]:.0f} y={region.xy_lv0[1]:.0f}",
+            tiles_per_side=metadata.tiles_per_side,
             low=as_images(region.low_image[None]).to(self.device),
             low_mask=torch.from_numpy(region.low_mask)[None, None].to(self.device),
             tiles=as_images(region.images).to(self.device),

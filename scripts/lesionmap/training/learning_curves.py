@@ -10,7 +10,7 @@ from lesionmap.plotting import BLUE, GREEN, VERMILION, save_svg
 from lesionmap.training.best_epoch import published
 
 VIEWS = {"low": (BLUE, "o"), "fused": (VERMILION, "s"), "high": (GREEN, "^")}
-SPLITS = {"train": "-", "val": "--"}
+LINE_STYLES = {"train": "-", "val": "--"}
 PANELS = {"loss": "Focal loss", "dice": "Dice, validation slides", "auroc": "AUROC, validation slides"}
 
 
@@ -24,24 +24,29 @@ def plot_learning_curves(history: str, output: str) -> None:
     output : str
         SVG; equal histories give equal bytes.
     """
-    table = pd.read_csv(history)
-    panels = {figure: pairs for figure in PANELS if (pairs := _measured(table, figure))}
-    drawing = Figure(figsize=(4.5 * len(panels), 3.2), layout="constrained")
-    for axes, (figure, pairs) in zip(drawing.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
+    table = read_history(history)
+    panels = {metric: pairs for metric in PANELS if (pairs := _measured(table, metric))}
+    figure = Figure(figsize=(4.5 * len(panels), 3.2), layout="constrained")
+    for axes, (metric, pairs) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
         for split, view in pairs:
             colour, marker = VIEWS[view]
-            style = {"color": colour, "marker": marker, "linestyle": SPLITS[split], "markersize": 3}
-            axes.plot(table["epoch"], table[f"{split}_{view}_{figure}"], label=f"{split}, {view}", **style)
-        _frame(axes, PANELS[figure], published_epoch(table))
-        axes.set(xlim=(0.5, table["epoch"].max() + 0.5), ylim=(0, None if figure == "loss" else 1.02))
+            style = {"color": colour, "marker": marker, "linestyle": LINE_STYLES[split], "markersize": 3}
+            axes.plot(table["epoch"], table[f"{split}_{view}_{metric}"], label=f"{split}, {view}", **style)
+        _frame(axes, PANELS[metric], published_epoch(table))
+        axes.set(xlim=(0.5, table["epoch"].max() + 0.5), ylim=(0, None if metric == "loss" else 1.02))
     with written_whole(output) as draft:
-        save_svg(drawing, draft)
+        save_svg(figure, draft)
 
 
-def _measured(table: pd.DataFrame, figure: str) -> list[tuple[str, str]]:
-    """The pairs of split and view that a figure was measured of."""
-    pairs = [(split, view) for split in SPLITS for view in VIEWS]
-    return [(split, view) for split, view in pairs if _has(table, f"{split}_{view}_{figure}")]
+def read_history(path: str) -> pd.DataFrame:
+    """The history of a training run, a row per epoch."""
+    return pd.read_csv(path)
+
+
+def _measured(table: pd.DataFrame, metric: str) -> list[tuple[str, str]]:
+    """The pairs of split and view that a metric was measured of."""
+    pairs = [(split, view) for split in LINE_STYLES for view in VIEWS]
+    return [(split, view) for split, view in pairs if _has(table, f"{split}_{view}_{metric}")]
 
 
 def _has(table: pd.DataFrame, column: str) -> bool:
@@ -57,5 +62,5 @@ def _frame(axes: Axes, title: str, epoch: int) -> None:
 
 def published_epoch(table: pd.DataFrame) -> int:
     """The epoch whose model is published."""
-    rows = [{str(name): figure for name, figure in row.items()} for row in table.to_dict("records")]
+    rows = [{str(name): value for name, value in row.items()} for row in table.to_dict("records")]
     return int(rows[published(rows)]["epoch"])

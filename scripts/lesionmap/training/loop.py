@@ -23,20 +23,20 @@ from lesionmap.network.batch_size import fitting_tile_batch
 from lesionmap.network.forward import pick_device
 from lesionmap.network.model import LesionFPN
 from lesionmap.network.region_pass import RegionTensors, TilePasses
-from lesionmap.network.thread_pool import Workers
+from lesionmap.network.thread_pool import ThreadPool
 from lesionmap.training.augmentation import drawn, epoch_order
 from lesionmap.training.best_epoch import choosing_losses, published
 from lesionmap.training.checkpoint import Checkpoint, Learner, Row, RunState, StopRequest, StopRequestedError
-from lesionmap.training.dataset import RegionDataset, RegionFeed
+from lesionmap.training.dataset import RegionDataset, RegionLoader
 from lesionmap.training.loss import Losses, NonFiniteLossError
-from lesionmap.training.process_group import ALONE, Ranks
-from lesionmap.training.publication import _publish
+from lesionmap.training.process_group import ALONE, ProcessGroup
+from lesionmap.training.publication import publish
 from lesionmap.training.settings import TrainFiles, TrainJob, TrainMachine, TrainSettings
-from lesionmap.training.updates import RegionSteps, settle_statistics
+from lesionmap.training.updates import RegionSteps, update_bn
 from lesionmap.training.validation import validate
 
 
-class Events(AbstractContextManager["Events"]):
+class TensorBoard(AbstractContextManager["TensorBoard"]):
     """Writes event files; a context manager.
 
     Parameters
@@ -61,7 +61,7 @@ class Events(AbstractContextManager["Events"]):
                 self._writer.add_scalar(name, figure, step)
 
 
-def train(job: TrainJob, files: TrainFiles, machine: TrainMachine, ranks: Ranks = ALONE) -> None:
+def train(job: TrainJob, files: TrainFiles, machine: TrainMachine, group: ProcessGroup = ALONE) -> None:
     """Train on the tile stores; publish the epoch with the lowest validation loss (the last, without validation).
 
     An unfinished run of the same job goes on where it stands; on a CPU the result is then that of an unbroken one.
@@ -71,7 +71,7 @@ def train(job: TrainJob, files: TrainFiles, machine: TrainMachine, ranks: Ranks 
     job : TrainJob
     files : TrainFiles
     machine : TrainMachine
-    ranks : Ranks
+    group : ProcessGroup
         The processes that train together; all must call this.
 
     Raises
@@ -92,22 +92,22 @@ def train(job: TrainJob, files: TrainFiles, machine: TrainMachine, ranks: Ranks 
     device = pick_device(machine.device)
     learner = _learner(job, device)
     checkpoint = Checkpoint(files.unfinished, _fingerprint(job, regions, val_regions), machine.checkpoint_minutes)
-    state = checkpoint.restore(learner) or RunState(_tile_batch(job, learner.model, regions, machine.threads, ranks))
+    state = checkpoint.restore(learner) or RunState(_tile_batch(job, learner.model, regions, machine.threads, group))
     logging.info("%d tiles in the network at once on each thread of %s", state.tile_batch, device)
     first_step = state.epoch * len(regions) + state.position
     with (
         StopRequest() as stop,
-        Workers(machine.threads, device) as workers,
-        Events(files.events, first_step, written=ranks.leads) as events,
-        progress(job.settings.epochs * len(regions), "train", "region", first_step, shown=ranks.leads) as bar,
+        ThreadPool(machine.threads, device) as pool,
+        TensorBoard(files.events, first_step, written=group.is_main) as events,
+        progress(job.settings.epochs * len(regions), "train", "region", first_step, shown=group.is_main) as bar,
     ):
         # The leading process alone stops: none finishes an update without it, so what it saves is the state of all.
-        passes = TilePasses(learner.model, state.tile_batch, workers, stop.pause_point if ranks.leads else _go_on)
-        feed = RegionFeed(regions, device, job.settings.trains_on_tile_masks)
-        val_feed = RegionFeed(val_regions, device, with_tile_masks=False)
-        _Run(job.settings, files, learner, state, checkpoint, passes, feed, val_feed, events, bar, ranks).finish()
-    if ranks.leads:
-        _publish(job, files, learner.model, state, regions, val_regions)
+        passes = TilePasses(learner.model, state.tile_batch, pool, stop.pause_point if group.is_main else _go_on)
+        loader = RegionLoader(regions, device, job.settings.trains_on_tile_masks)
+        val_loader = RegionLoader(val_regions, device, with_tile_masks=False)
+        _Run(job.settings, files, learner, state, checkpoint, passes, loader, val_loader, events, bar, group).finish()
+    if group.is_main:
+        publish(job, files, learner.model, state, regions, val_regions)
         checkpoint.path.unlink(missing_ok=True)
 
 
@@ -128,10 +128,10 @@ def _fingerprint(job: TrainJob, regions: RegionDataset, val_regions: RegionDatas
     """All that decides the weights."""
     slides = {"training_slides": regions, "validation_slides": val_regions}
     return {
-        "code": job.facts["provenance"]["code"],
+        "code": job.metadata["provenance"]["code"],
         "model": asdict(job.model),
         "train": asdict(job.settings),
-        "tiles": job.facts["tiles"],
+        "tiles": job.metadata["tiles"],
         "backbone_weights": job.backbone_weights and sha256(job.backbone_weights),
         **{
             name: {store.slide: f"{store.identity}, tiles {store.content}" for store in part.stores}
@@ -140,13 +140,13 @@ def _fingerprint(job: TrainJob, regions: RegionDataset, val_regions: RegionDatas
     }
 
 
-def _tile_batch(job: TrainJob, model: LesionFPN, regions: RegionDataset, threads: int, ranks: Ranks) -> int:
+def _tile_batch(job: TrainJob, model: LesionFPN, regions: RegionDataset, threads: int, group: ProcessGroup) -> int:
     asked = job.settings.tile_batch
     if isinstance(asked, int):
         return asked
     # Processes on a CPU share its memory.
-    fitting = fitting_tile_batch(model, job.model.backbone, regions.stores[0].tile_px, threads * ranks.count)
-    return int(min(ranks.gathered([fitting]))[0])
+    fitting = fitting_tile_batch(model, job.model.backbone, regions.stores[0].tile_px, threads * group.count)
+    return int(min(group.gathered([fitting]))[0])
 
 
 @dataclass
@@ -159,11 +159,11 @@ class _Run:
     state: RunState
     checkpoint: Checkpoint
     passes: TilePasses
-    feed: RegionFeed
-    val_feed: RegionFeed
-    events: Events
+    loader: RegionLoader
+    val_loader: RegionLoader
+    events: TensorBoard
     bar: "tqdm[Any]"
-    ranks: Ranks
+    group: ProcessGroup
 
     def finish(self) -> None:
         """Train until the last epoch is closed, or the validation loss has stopped falling."""
@@ -176,7 +176,7 @@ class _Run:
             raise InterruptedTrainingError(
                 stage="train",
                 finding=f"told to stop (SIGTERM) in epoch {self.state.epoch + 1} after {self.state.position} of "
-                f"{len(self.feed.regions)} regions; that is saved in {self.checkpoint.path}",
+                f"{len(self.loader.regions)} regions; that is saved in {self.checkpoint.path}",
                 remedy="run again: training goes on from there",
             ) from None
         except NonFiniteLossError as error:
@@ -190,16 +190,16 @@ class _Run:
 
     def _train_epoch(self) -> None:
         self.learner.model.train()
-        steps = RegionSteps(self.passes, self.learner.optimiser, self.settings, self.ranks)
+        steps = RegionSteps(self.passes, self.learner.optimiser, self.settings, self.group)
         epoch, first = self.state.epoch, self.state.position
         self.learner.set_rate(self.settings.rate(epoch))
-        order = epoch_order(self.settings, epoch, len(self.feed.regions))
-        mine = range(first + self.ranks.rank, len(order), self.ranks.count)
-        regions = self.feed.tensors((order[position], drawn(self.settings, epoch, position)) for position in mine)
-        for position in range(first, len(order), self.ranks.count):
+        order = epoch_order(self.settings, epoch, len(self.loader.regions))
+        mine = range(first + self.group.rank, len(order), self.group.count)
+        regions = self.loader.tensors((order[position], drawn(self.settings, epoch, position)) for position in mine)
+        for position in range(first, len(order), self.group.count):
             region = next(regions, None)
             self.passes.pause_point()
-            self._learn(steps, region, min(self.ranks.count, len(order) - position))
+            self._learn(steps, region, min(self.group.count, len(order) - position))
             self._save_if_due()
 
     def _learn(self, steps: RegionSteps, region: RegionTensors | None, n_regions: int) -> None:
@@ -218,7 +218,7 @@ class _Run:
     def _of_all(self, losses: Losses) -> list[Losses]:
         """The losses of each process's region."""
         names = self.settings.losses
-        rows = self.ranks.gathered([losses.get(name, math.nan) for name in names])
+        rows = self.group.gathered([losses.get(name, math.nan) for name in names])
         return [{name: loss for name, loss in zip(names, row, strict=True) if not math.isnan(loss)} for row in rows]
 
     def _show(self, losses: Losses) -> None:
@@ -228,15 +228,15 @@ class _Run:
         self.bar.update()
 
     def _step(self) -> int:
-        return self.state.epoch * len(self.feed.regions) + self.state.position
+        return self.state.epoch * len(self.loader.regions) + self.state.position
 
     def _close_epoch(self) -> None:
         model, state = self.learner.model, self.state
-        settle_statistics(model, self._low_images())
+        update_bn(model, self._low_images())
         model.eval()
         row: Row = {"epoch": state.epoch + 1, "learning_rate": self.settings.rate(state.epoch)}
         row |= _mean_losses(state.losses, self.settings)
-        row |= validate(self.val_feed, self.passes, self.settings, self.ranks) if len(self.val_feed.regions) else {}
+        row |= validate(self.val_loader, self.passes, self.settings, self.group) if len(self.val_loader.regions) else {}
         self._tell(row)
         state.rows.append(row)
         if published(state.rows) == len(state.rows) - 1:
@@ -246,17 +246,17 @@ class _Run:
 
     def _tell(self, row: Row) -> None:
         logging.info("%s", row)
-        if self.ranks.leads:
+        if self.group.is_main:
             self.bar.write("  ".join(f"{key} {value:.4g}" for key, value in row.items() if value is not None))
         self.events.add({f"epoch/{name}": figure for name, figure in row.items() if name != "epoch"}, self._step())
 
     def _low_images(self) -> Iterator[NDArray[np.uint8]]:
-        for number in range(len(self.feed.regions)):
+        for number in range(len(self.loader.regions)):
             self.passes.pause_point()
-            yield self.feed.regions.low_image(number)
+            yield self.loader.regions.low_image(number)
 
     def _save_if_due(self) -> None:
-        if self.ranks.leads and self.checkpoint.is_due():
+        if self.group.is_main and self.checkpoint.is_due():
             self.checkpoint.save(self.learner, self.state)
 
 

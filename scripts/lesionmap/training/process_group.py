@@ -17,7 +17,7 @@ SECONDS_TO_BE_ENDED = 60
 
 
 @dataclass(frozen=True)
-class Ranks:
+class ProcessGroup:
     """One of `count` processes with the same weights; what they tell each other.
 
     torch's DistributedDataParallel is of no use here: it averages in hooks of one backward pass per update, and a
@@ -38,7 +38,7 @@ class Ranks:
     device: torch.device = CPU
 
     @property
-    def leads(self) -> bool:
+    def is_main(self) -> bool:
         """Whether this is the process that writes results."""
         return self.rank == 0
 
@@ -76,18 +76,18 @@ class Ranks:
         return True
 
 
-ALONE = Ranks()
+ALONE = ProcessGroup()
 
 
 @contextmanager
-def joined(meeting: Path, rank: int, count: int, device: torch.device) -> Iterator[Ranks]:
+def joined(meeting: Path, rank: int, count: int, device: torch.device) -> Iterator[ProcessGroup]:
     """Meet the other processes of this machine in the file `meeting`, which must not exist before."""
     backend = "gloo"
     if device.type == "cuda":
         backend = "nccl"
         torch.cuda.set_device(device)
     torch.distributed.init_process_group(backend, meeting.as_uri(), NO_LIMIT, count, rank)
-    yield Ranks(count, rank, device)
+    yield ProcessGroup(count, rank, device)
     torch.distributed.destroy_process_group()  # not after an error: the others would not answer
 
 

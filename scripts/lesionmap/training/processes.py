@@ -25,8 +25,8 @@ import torch
 from lesionmap.errors import InterruptedTrainingError, LesionMapError, SettingsError, TrainingError
 from lesionmap.files.records import read_json, write_json
 from lesionmap.jobs.log import known_error, log_beside
-from lesionmap.network.model import ModelSettings
 from lesionmap.network.resources import AUTO
+from lesionmap.network.settings import ModelSettings
 from lesionmap.training.checkpoint import StopRequest
 from lesionmap.training.loop import train
 from lesionmap.training.process_group import joined
@@ -124,8 +124,8 @@ def _error_of(rank: int, processes: Sequence[Process], folder: Path, log: str, s
     """Why a process has failed: what it says, or what its end says."""
     told, code = _told(folder, rank), processes[rank].returncode
     if told.exists():
-        kind, facts = read_json(told)
-        return {error.__name__: error for error in LesionMapError.__subclasses__()}[kind](**facts)
+        kind, metadata = read_json(told)
+        return {error.__name__: error for error in LesionMapError.__subclasses__()}[kind](**metadata)
     if stop.asked:
         return InterruptedTrainingError(
             stage="train",
@@ -157,8 +157,8 @@ def main(folder: Path, rank: int) -> None:
     machine, count = TrainMachine(**description["machines"][rank]), len(description["machines"])
     log_beside(files.log, f"process {rank + 1}", logging.WARNING if rank else logging.INFO)
     try:
-        with joined(folder / "meeting", rank, count, torch.device(machine.device)) as ranks:
-            train(job, files, machine, ranks)
+        with joined(folder / "meeting", rank, count, torch.device(machine.device)) as group:
+            train(job, files, machine, group)
     except Exception as error:
         if known := known_error(error, files.log):
             write_json(_told(folder, rank), [type(known).__name__, vars(known)])

@@ -1,19 +1,18 @@
 """What a model file records of its training from the start: all that another facility needs to use it."""
 
-import csv
 import shutil
-from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from lesionmap.annotations.classes import IGNORE, LESION, STORED_CLASSES
 from lesionmap.files.atomic import written_whole
-from lesionmap.files.records import sha256
-from lesionmap.geometry.tiling import TileSpec
+from lesionmap.files.records import sha256, write_table
 from lesionmap.network.model import LesionFPN
 from lesionmap.network.model_file import save_model
+from lesionmap.tiles.settings import TileSettings
 from lesionmap.training.best_epoch import published
-from lesionmap.training.checkpoint import Row, RunState
+from lesionmap.training.checkpoint import RunState
 from lesionmap.training.dataset import RegionDataset
 from lesionmap.training.settings import TrainFiles, TrainJob
 
@@ -29,7 +28,7 @@ INTENDED_USE = (
 )
 
 
-def _publish(
+def publish(
     job: TrainJob,
     files: TrainFiles,
     model: LesionFPN,
@@ -37,45 +36,38 @@ def _publish(
     regions: RegionDataset,
     val_regions: RegionDataset,
 ) -> None:
-    facts = job.facts | {
+    """Write the model of the best epoch and of the last, and the history of all."""
+    metadata = job.metadata | {
         "stain_reference": regions.stores[0].stain_reference,
         "training_slides": {store.slide: store.identity for store in regions.stores if len(store.used)},
         "validation_slides": {store.slide: store.identity for store in val_regions.stores},
     }
     folder = Path(files.checkpoints)
-    save_model(folder / "last.safetensors", model, job.model, facts | {"epoch": state.rows[-1]})
+    save_model(folder / "last.safetensors", model, job.model, metadata | {"epoch": state.rows[-1]})
     model.load_state_dict(state.best)
-    save_model(folder / "best.safetensors", model, job.model, facts | {"epoch": state.rows[published(state.rows)]})
-    _write_history(files.history, state.rows)
+    save_model(folder / "best.safetensors", model, job.model, metadata | {"epoch": state.rows[published(state.rows)]})
+    write_table(files.history, state.rows, list(state.rows[0]))
     with written_whole(files.model) as draft:
         shutil.copyfile(folder / "best.safetensors", draft)
 
 
-def _write_history(path: str, rows: list[Row]) -> None:
-    with written_whole(path) as draft, open(draft, "w", encoding="utf-8", newline="") as stream:
-        writer = csv.DictWriter(stream, fieldnames=rows[0], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-
-
-def training_facts(tiles: Mapping[str, Any], weights: str | None, provenance: dict[str, Any]) -> dict[str, Any]:
+def training_metadata(tiles: TileSettings, weights: str | None, provenance: dict[str, Any]) -> dict[str, Any]:
     """What is known of a model before its first epoch; JSON-able, the same for the same inputs.
 
     Parameters
     ----------
-    tiles : mapping
-        :func:`lesionmap.run.config.tile_settings`.
+    tiles : TileSettings
     weights : str or None
         File that the backbone starts from.
     provenance : dict
         Of :func:`lesionmap.jobs.provenance.provenance`, with the config sections ``model`` and ``train``.
     """
-    spec = TileSpec(tiles["region_px"], tiles["tile_px"], tiles["mpp"])
+    spec = tiles.spec
     return {
         "classes": {name: code for code, name in enumerate(STORED_CLASSES)} | {"ignore": IGNORE},
         "target": STORED_CLASSES[LESION],
         "threshold": THRESHOLD,
-        "tiles": dict(tiles),
+        "tiles": asdict(tiles),
         "mpp": {"high": spec.mpp, "low": spec.low_mpp},
         "backbone_weights": {"file": Path(weights).name, "sha256": sha256(weights)} if weights else None,
         "licence": LICENCE,

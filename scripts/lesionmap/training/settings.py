@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lesionmap.network.model import ModelSettings
+from lesionmap.network.settings import ModelSettings
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ class TrainJob:
         torchvision state dict to start the bottom-up path from.
     model, settings
         The network and its schedule.
-    facts : dict
+    metadata : dict
         What the model file records beside the weights; ``tiles`` and ``provenance`` among it.
     """
 
@@ -113,7 +113,7 @@ class TrainJob:
     backbone_weights: str | None
     model: ModelSettings
     settings: TrainSettings
-    facts: dict[str, Any]
+    metadata: dict[str, Any]
 
 
 @dataclass(frozen=True)

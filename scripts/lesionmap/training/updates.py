@@ -13,7 +13,7 @@ from lesionmap.network.forward import as_images, logits_of
 from lesionmap.network.model import LesionFPN
 from lesionmap.network.region_pass import MicroBatch, Places, RegionTensors, TilePasses, downsampled, fused_map
 from lesionmap.training.loss import Losses, NonFiniteLossError, counted, focal_sum, map_loss
-from lesionmap.training.process_group import ALONE, Ranks
+from lesionmap.training.process_group import ALONE, ProcessGroup
 from lesionmap.training.settings import TrainSettings
 
 Gradients = tuple[Tensor | None, ...]
@@ -23,14 +23,14 @@ Gradients = tuple[Tensor | None, ...]
 class RegionSteps:
     """The updates that a region makes, by the schedule of `settings`.
 
-    With several processes, `ranks`, each brings its own region, or None, and all make the same updates on the mean of
+    With several processes, `group`, each brings its own region, or None, and all make the same updates on the mean of
     the regions' gradients. All must take every step.
     """
 
     passes: TilePasses
     optimiser: torch.optim.Optimizer
     settings: TrainSettings
-    ranks: Ranks = ALONE
+    group: ProcessGroup = ALONE
 
     def low(self, region: RegionTensors | None) -> Losses:
         """Step 1: the update on the low view."""
@@ -59,7 +59,7 @@ class RegionSteps:
         losses = {name: backward(region)} if region else {}
         if region and not math.isfinite(losses[name]):
             raise NonFiniteLossError(region)
-        if self.ranks.mean_gradients(self.passes.weights(), bool(region)):
+        if self.group.mean_gradients(self.passes.weights(), bool(region)):
             self.optimiser.step()
         return losses
 
@@ -152,7 +152,7 @@ def blocks(image: Tensor, places: Places, n: int) -> Tensor:
 
 
 @torch.no_grad()
-def settle_statistics(model: LesionFPN, low_images: Iterable[NDArray[np.uint8]]) -> None:
+def update_bn(model: LesionFPN, low_images: Iterable[NDArray[np.uint8]]) -> None:
     """Set trainable batch norm's running statistics to their mean over the low views of all regions.
 
     Running averages at batch 1 follow the last few regions and lag behind the weights (PreciseBN: Wu & Johnson,

@@ -10,7 +10,7 @@ from PIL import Image
 from lesionmap.geometry.resampling import block_max
 from lesionmap.maps.ome_tiff import MapFile
 from lesionmap.maps.on_disk import strips
-from lesionmap.maps.probability import LEVELS
+from lesionmap.maps.probability import N_VALUES
 from lesionmap.viewer.pyramid import Tile, ZoomLadder, nearest, through_zooms
 
 
@@ -59,7 +59,7 @@ def _rows(mapped: MapFile, per_map_px: float, ladder: ZoomLadder, zoom: int) -> 
     for row in range(rows):
         y = nearest(side, row * side, scale, per_map_px, height)
         pixels = np.zeros((side, columns * side), dtype=np.uint8)
-        pixels[: len(y), : len(x)] = mapped.rows(slice(int(y[0]), int(y[-1]) + 1))[(y - y[0])[:, None], x]
+        pixels[: len(y), : len(x)] = mapped[int(y[0]) : int(y[-1]) + 1][(y - y[0])[:, None], x]
         yield pixels
 
 
@@ -68,9 +68,9 @@ def _write_png(path: Path, tile: NDArray[np.uint8]) -> None:
     Image.fromarray(tile).save(path, format="PNG")
 
 
-def level_counts(mapped: MapFile) -> NDArray[np.int64]:
-    """How many of a map's pixels have each level, (256,)."""
-    counts = np.zeros(LEVELS, dtype=np.int64)
+def value_counts(mapped: MapFile) -> NDArray[np.int64]:
+    """How many of a map's pixels have each value, (256,)."""
+    counts = np.zeros(N_VALUES, dtype=np.int64)
     for part in strips(mapped.shape[0]):
-        counts += np.bincount(mapped.rows(part).ravel(), minlength=LEVELS)
+        counts += np.bincount(mapped[part].ravel(), minlength=N_VALUES)
     return counts

@@ -9,7 +9,7 @@ import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
 
-from lesionmap.geometry.resampling import area_mean
+from lesionmap.geometry.resampling import block_mean
 from lesionmap.geometry.tiling import inside, map_size
 from lesionmap.jobs.log import progress
 from lesionmap.jobs.parallel import map_in_order
@@ -81,7 +81,7 @@ class SlideCutter:
                     self._write((level, column, row), tile)
 
         images = self._read(tiles, "whole slide")
-        through_zooms(_rows(images, columns), zoom, self._ladder.tile_px, area_mean, self._glass, write)
+        through_zooms(_rows(images, columns), zoom, self._ladder.tile_px, block_mean, self._glass, write)
         return content
 
     def details(self, tiles: Iterable[Tile]) -> None:
@@ -125,7 +125,7 @@ def _rows(images: Iterator[NDArray[np.uint8]], columns: int) -> Iterator[NDArray
 def _content(pixels: NDArray[np.uint8], glass: Colour, block_px: int) -> NDArray[np.bool_]:
     """Which square blocks of a picture show more than glass, or than the white of what was not scanned."""
     small = min(GLASS_BLOCK_PX, block_px)
-    means = area_mean(pixels, small)
+    means = block_mean(pixels, small)
     other = (np.abs(means.astype(np.int16) - glass) > GLASS_TOLERANCE).any(axis=2) & (means < WHITE).any(axis=2)
     rows, columns = (length // block_px for length in pixels.shape[:2])
     blocks: NDArray[np.bool_] = other.reshape(rows, block_px // small, columns, block_px // small).any(axis=(1, 3))

@@ -16,14 +16,15 @@ from lesionmap.files.atomic import folder_written_whole
 from lesionmap.files.records import read_json, write_text
 from lesionmap.jobs.quarantine import quarantined
 from lesionmap.maps.ome_tiff import MapFile
-from lesionmap.maps.probability import first_positive_level
+from lesionmap.maps.probability import first_positive
 from lesionmap.slides.slide import Slide, SlideInfo
 from lesionmap.tissue.mask import TissueMask
-from lesionmap.viewer.probability_tiles import cut_probability, level_counts
+from lesionmap.viewer.overlay import draw_overlay
+from lesionmap.viewer.probability_tiles import cut_probability, value_counts
 from lesionmap.viewer.pyramid import Tile, ZoomLadder, detail_tiles, runs, with_ancestors
 from lesionmap.viewer.slide_tiles import Content, SlideCutter, glass_colour
 
-TILE_PX = 512
+ZOOM_TILE_PX = 512
 OVERVIEW_MPP = 2.5  # what the whole slide is shown at, at least
 LESIONS, ALL = "lesions", "all"  # what is shown in full resolution
 MARGIN_UM = 100.0  # around a lesion
@@ -35,16 +36,17 @@ DATA = "view.js"
 
 @dataclass(frozen=True)
 class ViewedFiles:
-    """What a view shows beside the slide: paths of its tissue, probability map, lesions and canonical annotation."""
+    """What is shown beside the slide: paths of its tissue, probability map, lesion map, outlines and annotation."""
 
     tissue: str
     probability: str
+    lesions: str
     outlines: str
     annotation: str | None
 
 
 @dataclass(frozen=True)
-class Outline:
+class ViewOutline:
     """A polygon in level-0 pixels; `name` is a lesion's own, or the class of an annotation as its file has it."""
 
     name: str
@@ -59,9 +61,16 @@ class Outline:
 
 
 def cut_view(
-    info: SlideInfo, files: ViewedFiles, folder: str, detail: str, provenance: dict[str, Any], *, threads: int
+    info: SlideInfo,
+    files: ViewedFiles,
+    folder: str,
+    overlay: str,
+    *,
+    detail: str,
+    provenance: dict[str, Any],
+    threads: int,
 ) -> None:
-    """Write the folder of one slide's view, whole or not at all.
+    """Write the folder of one slide's view, and its overlay, whole or not at all.
 
     Parameters
     ----------
@@ -70,6 +79,8 @@ def cut_view(
         An annotation that is in quarantine is left out.
     folder : str
         ``slide/<zoom>/<column>_<row>.jpg``, ``probability/<zoom>/<column>_<row>.png`` and ``view.js``.
+    overlay : str
+        PNG of :func:`lesionmap.viewer.overlay.draw_overlay`.
     detail : str
         What is shown in full resolution: ``lesions``, ``all`` or ``none``; all of the slide is shown at
         `OVERVIEW_MPP`.
@@ -82,25 +93,31 @@ def cut_view(
     SlideError
         If the slide cannot be opened; parts that cannot be read are left empty.
     """
-    ladder = ZoomLadder(info.size_lv0, TILE_PX)
+    ladder = ZoomLadder(info.size_lv0, ZOOM_TILE_PX)
     content = read_json(files.outlines)
     predicted = _predicted(content["features"], info)
     annotated = _annotated(files.annotation)
-    facts = {
+    view = {
         "slide": info.slide,
         "size": info.size_lv0,
         "mpp": info.mpp,
         "native": ladder.native,
-        "tile_px": TILE_PX,
-        "predicted": {"n": len(predicted), "outlines": _drawn(predicted)},
-        "annotated": [_class_facts(name, outlines) for name, outlines in annotated.items()],
+        "tile_px": ZOOM_TILE_PX,
+        "predicted": {"n": len(predicted), "outlines": _shown(predicted)},
+        "annotated": [_class_view(name, outlines) for name, outlines in annotated.items()],
         "provenance": provenance,
     }
     lesions = sorted([*predicted, *annotated.get(LESION, [])], key=lambda outline: outline.area, reverse=True)
-    with folder_written_whole(folder) as draft:
-        facts |= _cut_slide(info, files.tissue, lesions, draft / "slide", detail, threads)
-        facts["probability"] = _cut_probability(files.probability, content["threshold"], info, draft / "probability")
-        write_text(draft / DATA, f"window.lesionmapView = {as_script(facts)};\n")
+    with (
+        folder_written_whole(folder) as draft,
+        Slide(info, "cut_view") as slide,
+        MapFile(files.probability) as probability,
+        MapFile(files.lesions) as lesion_map,
+    ):
+        view |= _cut_slide(slide, TissueMask(files.tissue, info), lesions, draft / "slide", detail, threads)
+        view["probability"] = _cut_probability(probability, content["threshold"], info, draft / "probability")
+        draw_overlay(overlay, slide, probability, lesion_map, probability.mpp)
+        write_text(draft / DATA, f"window.lesionmapView = {as_script(view)};\n")
 
 
 def as_script(content: Any) -> str:
@@ -109,55 +126,54 @@ def as_script(content: Any) -> str:
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
-def _predicted(features: Sequence[dict[str, Any]], info: SlideInfo) -> list[Outline]:
+def _predicted(features: Sequence[dict[str, Any]], info: SlideInfo) -> list[ViewOutline]:
     """A map's lesions, largest first, as the report lists them; their file is relative to the bounds' corner."""
     corner = np.array(info.bounds_xy_lv0)
     ordered = sorted(features, key=lambda feature: feature["properties"]["measurements"]["Area mm^2"], reverse=True)
     polygons = [shapely.transform(shape(feature["geometry"]), lambda xy: xy + corner) for feature in ordered]
     return [
-        Outline(feature["properties"]["name"], polygon, polygon.area)
+        ViewOutline(feature["properties"]["name"], polygon, polygon.area)
         for feature, polygon in zip(ordered, polygons, strict=True)
     ]
 
 
-def _annotated(path: str | None) -> dict[str, list[Outline]]:
+def _annotated(path: str | None) -> dict[str, list[ViewOutline]]:
     """The annotation's outlines by class, largest first."""
     if path is None or quarantined(path):
         return {}
-    found: dict[str, list[Outline]] = {name: [] for name in CLASS_NAMES}
+    found: dict[str, list[ViewOutline]] = {name: [] for name in CLASS_NAMES}
     for feature in read_json(path)["features"]:
         polygon = shape(feature["geometry"])
-        found[feature["properties"]["class"]].append(Outline(feature["properties"]["name"], polygon, polygon.area))
+        found[feature["properties"]["class"]].append(ViewOutline(feature["properties"]["name"], polygon, polygon.area))
     return {name: sorted(some, key=lambda outline: outline.area, reverse=True) for name, some in found.items() if some}
 
 
-def _drawn(outlines: Sequence[Outline]) -> list[dict[str, Any]]:
-    """The largest of some outlines, at least one, as the viewer draws them."""
+def _shown(outlines: Sequence[ViewOutline]) -> list[dict[str, Any]]:
+    """The largest of some outlines, at least one, as the viewer shows them."""
     points = np.cumsum([shapely.get_num_coordinates(outline.polygon) for outline in outlines])
     most = min(MOST_OUTLINES, max(1, int(np.searchsorted(points, MOST_POINTS, side="right"))))
     return [{"name": outline.name, "rings": outline.rings} for outline in outlines[:most]]
 
 
-def _class_facts(name: str, outlines: list[Outline]) -> dict[str, Any]:
+def _class_view(name: str, outlines: list[ViewOutline]) -> dict[str, Any]:
     return {
         "class": name,
         "names": sorted({outline.name for outline in outlines}),
         "n": len(outlines),
-        "outlines": _drawn(outlines),
+        "outlines": _shown(outlines),
     }
 
 
 def _cut_slide(
-    info: SlideInfo, tissue: str, lesions: Sequence[Outline], folder: Path, detail: str, threads: int
+    slide: Slide, tissue: TissueMask, lesions: Sequence[ViewOutline], folder: Path, detail: str, threads: int
 ) -> dict[str, Any]:
-    ladder = ZoomLadder(info.size_lv0, TILE_PX)
+    info, ladder = slide.info, ZoomLadder(slide.info.size_lv0, ZOOM_TILE_PX)
     base = ladder.zoom_of(OVERVIEW_MPP / info.mpp)
-    with Slide(info, "cut_view") as slide:
-        glass = glass_colour(slide, TissueMask(tissue, info))
-        cutter = SlideCutter(slide, ladder, glass, folder, threads)
-        content = cutter.whole(base)
-        wanted, without = _wanted(detail if base < ladder.native else ALL, content, lesions, info)
-        cutter.details(tile for tile in with_ancestors(wanted, base + 1) if tile[0] > base and tile in content)
+    glass = glass_colour(slide, tissue)
+    cutter = SlideCutter(slide, ladder, glass, folder, threads)
+    content = cutter.whole(base)
+    wanted, without = _wanted(detail if base < ladder.native else ALL, content, lesions, info)
+    cutter.details(tile for tile in with_ancestors(wanted, base + 1) if tile[0] > base and tile in content)
     return {
         "background": "#{:02x}{:02x}{:02x}".format(*glass),
         "home": _home(content, ladder),
@@ -166,9 +182,9 @@ def _cut_slide(
     }
 
 
-def _wanted(detail: str, content: Content, lesions: Sequence[Outline], info: SlideInfo) -> tuple[set[Tile], int]:
+def _wanted(detail: str, content: Content, lesions: Sequence[ViewOutline], info: SlideInfo) -> tuple[set[Tile], int]:
     """The tiles of the native zoom that are shown, and how many lesions are not, or not wholly, among them."""
-    ladder = ZoomLadder(info.size_lv0, TILE_PX)
+    ladder = ZoomLadder(info.size_lv0, ZOOM_TILE_PX)
     if detail == LESIONS:
         polygons = [outline.polygon for outline in lesions]
         chosen, whole = detail_tiles(polygons, ladder, MARGIN_UM / info.mpp, MOST_DETAIL_TILES)
@@ -189,14 +205,13 @@ def _home(content: Content, ladder: ZoomLadder) -> list[int]:
     return [int(x.min()) * side, int(y.min()) * side, right, bottom]
 
 
-def _cut_probability(path: str, threshold: float, info: SlideInfo, folder: Path) -> dict[str, Any]:
-    with MapFile(path) as mapped:
-        zoom, tiles = cut_probability(mapped, info.mpp, ZoomLadder(info.size_lv0, TILE_PX), folder)
-        return {
-            "zoom": zoom,
-            "tiles": runs(tiles),
-            "threshold": threshold,
-            "first_level": first_positive_level(threshold),
-            "counts": level_counts(mapped).tolist(),
-            "pixel_mm2": mapped.mpp**2 / 1e6,
-        }
+def _cut_probability(mapped: MapFile, threshold: float, info: SlideInfo, folder: Path) -> dict[str, Any]:
+    zoom, tiles = cut_probability(mapped, info.mpp, ZoomLadder(info.size_lv0, ZOOM_TILE_PX), folder)
+    return {
+        "zoom": zoom,
+        "tiles": runs(tiles),
+        "threshold": threshold,
+        "first_positive": first_positive(threshold),
+        "counts": value_counts(mapped).tolist(),
+        "pixel_mm2": mapped.mpp**2 / 1e6,
+    }

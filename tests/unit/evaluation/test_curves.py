@@ -1,10 +1,10 @@
-"""Points of curves, held against scikit-learn and against the figures that they are drawn for."""
+"""Points of curves, held against scikit-learn and against the metrics that they are drawn for."""
 
 import numpy as np
 import pytest
 from evaluated import random_slide
-from lesionmap.evaluation.curves import area_points, froc_points, precision_recall_points, roc_points
-from lesionmap.metrics.froc import FALSE_PER_SLIDE, froc_curve, froc_figures
+from lesionmap.evaluation.curves import area_differences, froc_points, precision_recall_points, roc_points
+from lesionmap.metrics.froc import FALSE_PER_SLIDE, froc_curve, froc_metrics
 from lesionmap.metrics.pixels import Histograms
 from sklearn.metrics import precision_recall_curve, roc_curve
 
@@ -58,9 +58,9 @@ def test_the_froc_line_goes_through_the_sensitivities_of_the_score():
     curve = froc_curve(false, hits, np.array(60), np.array(hits.sum() + 9))
     froc = dict(zip(("false_per_slide", "sensitivity"), (part.tolist() for part in curve), strict=True))
     rates, sensitivity = froc_points(froc, ENDS)
-    figures = froc_figures(false[None], hits[None], np.array([60]), np.array([hits.sum() + 9]))
+    metrics = froc_metrics(false[None], hits[None], np.array([60]), np.array([hits.sum() + 9]))
     at = [sensitivity[rates == rate].item() for rate in FALSE_PER_SLIDE]
-    assert at == [figures[f"sensitivity_at_{rate:g}"].item() for rate in FALSE_PER_SLIDE]
+    assert at == [metrics[f"sensitivity_at_{rate:g}"].item() for rate in FALSE_PER_SLIDE]
     assert rates[[0, -1]] == pytest.approx(ENDS)
     assert (np.diff(rates) > 0).all()
     assert curve[0][-1] < 8
@@ -68,6 +68,6 @@ def test_the_froc_line_goes_through_the_sensitivities_of_the_score():
 
 
 def test_a_slide_is_at_its_mean_area_and_difference():
-    rows = [{"annotated_mm2": 1.0, "marked_mm2": 2.0}, {"annotated_mm2": 0.5, "marked_mm2": 0.0}]
-    mean, difference = area_points(rows)
+    rows = [{"annotated_mm2": 1.0, "predicted_mm2": 2.0}, {"annotated_mm2": 0.5, "predicted_mm2": 0.0}]
+    mean, difference = area_differences(rows)
     assert (mean.tolist(), difference.tolist()) == ([1.5, 0.25], [1.0, -0.5])

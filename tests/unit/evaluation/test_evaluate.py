@@ -37,12 +37,12 @@ OUTLINES = [outline("lesion", *BIG), outline("lesion", *FAR), outline("fat", *FA
 
 @pytest.fixture
 def evaluated(tmp_path, info):
-    def evaluate(levels, *, marked=None, tissue=None, unreadable=(), outlines=OUTLINES):
-        tissue = np.ones(levels.shape, bool) if tissue is None else tissue
-        marked = levels >= 128 if marked is None else marked
+    def evaluate(probability_u8, *, marked=None, tissue=None, unreadable=(), outlines=OUTLINES):
+        tissue = np.ones(probability_u8.shape, bool) if tissue is None else tissue
+        marked = probability_u8 >= 128 if marked is None else marked
         files = EvaluatedFiles(*(str(tmp_path / name) for name in ("p.tif", "l.tif", "t.tif", "a.geojson")))
         facts = {"threshold": 0.5, "unreadable": [[SCALE * length for length in box] for box in unreadable]}
-        write_map(files.probability, levels, MapNotes("s", "p", MPP, facts), block_mean)
+        write_map(files.probability, probability_u8, MapNotes("s", "p", MPP, facts), block_mean)
         write_map(files.lesions, marked, MapNotes("s", "l", MPP, facts), block_max)
         imwrite(files.tissue, tissue.astype(np.uint8) * 255)
         write_json(files.annotation, {"type": "FeatureCollection", "features": list(outlines)})
@@ -54,14 +54,14 @@ def evaluated(tmp_path, info):
 
 
 @pytest.fixture
-def levels():
+def probability_u8():
     """The large lesion is found and something in the fat; the other lesion is seen but not called."""
-    levels = np.random.default_rng(0).integers(0, 100, (HEIGHT, WIDTH)).astype(np.uint8)
-    levels[BIG[0], 30:150] = 180
-    levels[50, 60] = 230
-    levels[170:175, 50:60] = 200
-    levels[250, 150] = 120
-    return levels
+    probability_u8 = np.random.default_rng(0).integers(0, 100, (HEIGHT, WIDTH)).astype(np.uint8)
+    probability_u8[BIG[0], 30:150] = 180
+    probability_u8[50, 60] = 230
+    probability_u8[170:175, 50:60] = 200
+    probability_u8[250, 150] = 120
+    return probability_u8
 
 
 def class_mask():
@@ -70,69 +70,69 @@ def class_mask():
     return mask
 
 
-def test_pixels_areas_lesions_and_detections(evaluated, levels):
-    record = evaluated(levels)
+def test_pixels_areas_lesions_and_detections(evaluated, probability_u8):
+    record = evaluated(probability_u8)
     assert (record["slide"], record["split"], record["patient"]) == ("s1", "test", "p 1")
-    counts = Histograms.of(levels, class_mask())
+    counts = Histograms.of(probability_u8, class_mask())
     assert record["histograms"] == counts.counts.tolist()
     assert record["metrics"] == binary_metrics(counts, 0.5)
     assert record["undefined"] == {"false_positive_rate_vessel": "no pixel of vessel"}
     pixel_mm2 = MPP**2 / 1e6
     assert record["annotated_mm2"] == pytest.approx((120 * 120 + 90 * 100) * pixel_mm2)
-    assert record["marked_mm2"] == pytest.approx((120 * 120 + 50) * pixel_mm2)
+    assert record["predicted_mm2"] == pytest.approx((120 * 120 + 50) * pixel_mm2)
     big, far = sorted(record["lesions"], key=lambda lesion: -lesion["area_mm2"])
     assert big == {
         "area_mm2": pytest.approx(0.09),
         "extent_um": pytest.approx(300 * 2**0.5, abs=1e-3),
         "pixels": 120 * 120,
-        "marked_pixels": 120 * 110,
-        "peak_level": 230,
-        "hit_level": 230,
+        "predicted_pixels": 120 * 110,
+        "peak_score": 230,
+        "detection_scores": 230,
     }
-    assert (far["pixels"], far["marked_pixels"], far["peak_level"], far["hit_level"]) == (9000, 0, 120, None)
-    assert np.flatnonzero(record["false_levels"]).tolist() == [200]
+    assert (far["pixels"], far["predicted_pixels"], far["peak_score"], far["detection_score"]) == (9000, 0, 120, None)
+    assert np.flatnonzero(record["false_positive_scores"]).tolist() == [200]
 
 
 def test_a_detection_just_beside_an_outline_is_in_it_and_one_farther_off_is_not(evaluated):
-    levels = np.zeros((HEIGHT, WIDTH), np.uint8)
-    levels[60, 154] = 150  # its centre is 36.25 µm from the outline
-    levels[80, 155] = 210  # 38.75 µm
-    record = evaluated(levels, outlines=OUTLINES[:1])
-    assert record["lesions"][0]["hit_level"] == 150
-    assert record["lesions"][0]["marked_pixels"] == 0
-    assert np.flatnonzero(record["false_levels"]).tolist() == [210]
+    probability_u8 = np.zeros((HEIGHT, WIDTH), np.uint8)
+    probability_u8[60, 154] = 150  # its centre is 36.25 µm from the outline
+    probability_u8[80, 155] = 210  # 38.75 µm
+    record = evaluated(probability_u8, outlines=OUTLINES[:1])
+    assert record["lesions"][0]["detection_score"] == 150
+    assert record["lesions"][0]["predicted_pixels"] == 0
+    assert np.flatnonzero(record["false_positive_scores"]).tolist() == [210]
 
 
-def test_the_lesions_are_those_of_the_lesion_map_and_the_pixels_those_of_the_probability(evaluated, levels):
-    tidied = np.zeros(levels.shape, bool)
-    tidied[BIG] = True
-    record = evaluated(levels, marked=tidied)
-    assert record["metrics"] == binary_metrics(Histograms.of(levels, class_mask()), 0.5)
-    assert not any(record["false_levels"])
-    assert record["marked_mm2"] == pytest.approx(120 * 120 * MPP**2 / 1e6)
+def test_the_lesions_are_those_of_the_lesion_map_and_the_pixels_those_of_the_probability(evaluated, probability_u8):
+    postprocessed = np.zeros(probability_u8.shape, bool)
+    postprocessed[BIG] = True
+    record = evaluated(probability_u8, marked=postprocessed)
+    assert record["metrics"] == binary_metrics(Histograms.of(probability_u8, class_mask()), 0.5)
+    assert not any(record["false_positive_scores"])
+    assert record["predicted_mm2"] == pytest.approx(120 * 120 * MPP**2 / 1e6)
 
 
-def test_outside_tissue_only_what_is_annotated_counts_and_what_is_unreadable_never(evaluated, levels):
-    tissue = np.zeros(levels.shape, bool)
-    record = evaluated(levels, tissue=tissue, unreadable=[(0, 0, WIDTH, 100)])
+def test_outside_tissue_only_what_is_annotated_counts_and_what_is_unreadable_never(evaluated, probability_u8):
+    tissue = np.zeros(probability_u8.shape, bool)
+    record = evaluated(probability_u8, tissue=tissue, unreadable=[(0, 0, WIDTH, 100)])
     mask = class_mask()
     mask[mask == 0] = 255
     mask[:100] = 255
-    assert record["histograms"] == Histograms.of(levels, mask).counts.tolist()
-    assert record["marked_mm2"] == pytest.approx((40 * 110 + 50) * MPP**2 / 1e6)
-    assert sorted(lesion["hit_level"] or 0 for lesion in record["lesions"]) == [0, 180]  # its 230 is not seen
+    assert record["histograms"] == Histograms.of(probability_u8, mask).counts.tolist()
+    assert record["predicted_mm2"] == pytest.approx((40 * 110 + 50) * MPP**2 / 1e6)
+    assert sorted(lesion["detection_score"] or 0 for lesion in record["lesions"]) == [0, 180]  # its 230 is not seen
 
 
 @pytest.mark.parametrize("rows", [1, 37, 1000])
-def test_strips_of_any_height_give_the_same(evaluated, levels, monkeypatch, rows):
-    whole = evaluated(levels)
+def test_strips_of_any_height_give_the_same(evaluated, probability_u8, monkeypatch, rows):
+    whole = evaluated(probability_u8)
     monkeypatch.setattr(evaluation, "ROWS_AT_ONCE", rows)
-    assert evaluated(levels) == whole
+    assert evaluated(probability_u8) == whole
 
 
-def test_a_slide_without_lesion_says_why_figures_are_undefined(evaluated, levels):
-    record = evaluated(levels, outlines=[])
+def test_a_slide_without_lesion_says_why_metrics_are_undefined(evaluated, probability_u8):
+    record = evaluated(probability_u8, outlines=[])
     assert record["lesions"] == []
     assert record["undefined"]["dice"] == record["undefined"]["auroc"] == "no lesion is annotated"
     assert record["metrics"]["specificity"] > 0.5
-    assert sorted(np.flatnonzero(record["false_levels"])) == [200, 230]
+    assert sorted(np.flatnonzero(record["false_positive_scores"])) == [200, 230]

@@ -25,14 +25,15 @@ def compared(tmp_path):
         own = [str(tmp_path / "ours" / f"{record['slide']}.json") for record in ours]
         folders = {name: str(tmp_path / name) for name in others}
         compare_models(own, folders, str(tmp_path / "models.tsv"), BOOTSTRAP, 200)
-        return pd.read_csv(tmp_path / "models.tsv", sep="\t").set_index(["figure", "model"])
+        return pd.read_csv(tmp_path / "models.tsv", sep="\t").set_index(["metric", "model"])
 
     return compare
 
 
-def test_each_model_has_its_figures_and_its_difference(compared):
+def test_each_model_has_its_metrics_and_its_difference(compared):
     table = compared(OURS, weaker=WEAKER)
-    expected = with_intervals(SlideTable.of(WEAKER, 200), BOOTSTRAP)["dice"]
+    entries = with_intervals(SlideTable.of(WEAKER, 200), BOOTSTRAP)
+    expected = next(entry for metric, entry in entries.items() if metric.name == "dice")
     row, own = table.loc[("dice", "weaker")], table.loc[("dice", "this run")]
     for key in ("value", "low", "high"):
         assert row[key] == pytest.approx(expected[key], abs=1e-6)
@@ -67,7 +68,7 @@ def test_a_model_without_a_common_slide_is_an_error(compared):
 
 
 def test_records_of_another_version_are_not_compared(compared):
-    older = [{key: value for key, value in record.items() if key != "false_levels"} for record in WEAKER]
+    older = [{key: value for key, value in record.items() if key != "false_positive_scores"} for record in WEAKER]
     with pytest.raises(ModelError, match="as this version evaluates them"):
         compared(OURS, older=older)
 

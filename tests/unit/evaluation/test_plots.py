@@ -1,4 +1,4 @@
-"""Figures of a cohort: what is drawn is what the summary holds, and what cannot be drawn is said."""
+"""Metrics of a cohort: what is drawn is what the summary holds, and what cannot be drawn is said."""
 
 import json
 import re
@@ -7,10 +7,10 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from evaluated import lesion, levels_at, random_slide, record_of
+from evaluated import lesion, random_slide, record_of, scores_at
 from lesionmap.evaluation.curves import precision_recall_points, roc_points
 from lesionmap.evaluation.plots import (
-    MetricFigures,
+    MetricPlots,
     draw_areas,
     draw_calibration,
     draw_froc,
@@ -39,8 +39,12 @@ def records(*, with_lesion=("test", "val")):
         has_lesion = split in with_lesion and n != 2
         slide = record_of(f"s{n}", *random_slide(n, has_lesion=has_lesion), split=split)
         if has_lesion:
-            found = [lesion(hit_level=200 + n), lesion(100, marked_pixels=0), lesion(3000, hit_level=150)]
-            slide |= {"lesions": found, "false_levels": levels_at(130 + n)}
+            found = [
+                lesion(detection_score=200 + n),
+                lesion(100, predicted_pixels=0),
+                lesion(3000, detection_score=150),
+            ]
+            slide |= {"lesions": found, "false_positive_scores": scores_at(130 + n)}
         slides.append(slide)
     return slides
 
@@ -63,7 +67,7 @@ def splits_of(folder, slides):
 def plotted(folder, slides):
     """Text of each figure's file by name."""
     files = summarised(folder, slides)
-    drawn = MetricFigures(*(str(folder / f"{name}.svg") for name in NAMES))
+    drawn = MetricPlots(*(str(folder / f"{name}.svg") for name in NAMES))
     plot_metrics(files.summary, files.slides, drawn)
     return {name: (folder / f"{name}.svg").read_text() for name in NAMES}
 
@@ -115,9 +119,9 @@ def test_roc_and_precision_recall_are_drawn_from_the_histograms(splits):
             np.testing.assert_array_equal(points(figure, f"{name}-{split}"), expected)
 
 
-def test_the_threshold_in_use_is_marked_at_its_figures(splits):
-    figures = splits["test"]["figures"]
-    specificity, recall, precision = (figures[name]["value"] for name in ("specificity", "recall", "precision"))
+def test_the_threshold_in_use_is_marked_at_its_metrics(splits):
+    metrics = splits["test"]["metrics"]
+    specificity, recall, precision = (metrics[name]["value"] for name in ("specificity", "recall", "precision"))
     assert points(draw_roc(splits), "used-test").tolist() == [[1 - specificity, recall]]
     assert points(draw_precision_recall(splits), "used-test").tolist() == [[recall, precision]]
     assert by_gid(draw_thresholds(splits), "used-val").get_xdata() == [0.5, 0.5]
@@ -125,10 +129,10 @@ def test_the_threshold_in_use_is_marked_at_its_figures(splits):
 
 
 def test_the_legend_has_the_figure_and_its_interval(splits):
-    entry = splits["test"]["figures"]["auroc"]
+    entry = splits["test"]["metrics"]["auroc"]
     interval = "{value:.3f} ({low:.3f} to {high:.3f})".format(**entry)
     assert f"test: 8 slides of 8 patients AUROC {interval}" in said(draw_roc(splits))
-    alone = splits["val"]["figures"]["auroc"]["value"]
+    alone = splits["val"]["metrics"]["auroc"]["value"]
     assert f"val: 2 slides of 2 patients AUROC {alone:.3f}" in said(draw_roc(splits))
 
 
@@ -145,7 +149,7 @@ def test_the_froc_curve_is_faint_where_the_map_has_no_more_false_lesions(splits)
     assert points(figure, "froc-test")[:, 0].max() <= last
     assert points(figure, "froc-beyond-test")[-1].tolist() == pytest.approx([8, 0.5 * 2])
     dots = points(figure, "dots-test")
-    expected = [splits["test"]["figures"][f"sensitivity_at_{rate:g}"]["value"] for rate in FALSE_PER_SLIDE]
+    expected = [splits["test"]["metrics"][f"sensitivity_at_{rate:g}"]["value"] for rate in FALSE_PER_SLIDE]
     assert dots[:, 1].tolist() == expected
 
 
@@ -157,7 +161,7 @@ def test_calibration_has_a_point_for_each_bin_and_its_pixels(splits):
     assert points(figure, "pixels-val")[:, 1].tolist() == [row["pixels"] for row in bins]
 
 
-def test_the_sweep_has_five_figures_and_the_interval_of_dice(splits):
+def test_the_sweep_has_five_metrics_and_the_interval_of_dice(splits):
     figure = draw_thresholds(splits)
     sweep = splits["test"]["sweep"]
     for name in ("dice", "iou", "precision", "recall", "specificity"):
@@ -173,7 +177,7 @@ def areas(*pairs):
     """Records of slides whose annotated and marked mm² are given."""
     slides = records()[: len(pairs)]
     return [
-        slide | {"slide": f"s{n}", "annotated_mm2": float(annotated), "marked_mm2": float(marked)}
+        slide | {"slide": f"s{n}", "annotated_mm2": float(annotated), "predicted_mm2": float(marked)}
         for n, (slide, (annotated, marked)) in enumerate(zip(slides, pairs, strict=True))
     ]
 
@@ -223,16 +227,16 @@ def test_lesions_by_size_have_counts_and_intervals(splits):
         "0.5 to 2 mm test 7/7 val 2/2",
         "2 mm and more test 7/7 val 2/2",
     ]
-    entry = splits["test"]["figures"]["lesion_recall"]
+    entry = splits["test"]["metrics"]["lesion_recall"]
     assert entry["low"] is None  # all draws are equal: every slide has the same lesions
     assert np.isnan(bars(figure.axes[0])).all()
 
 
 def test_bars_reach_from_the_lower_to_the_upper_end_of_the_interval(tmp_path):
     slides = records()
-    slides[0]["lesions"][0]["marked_pixels"] = slides[1]["lesions"][0]["marked_pixels"] = 0
+    slides[0]["lesions"][0]["predicted_pixels"] = slides[1]["lesions"][0]["predicted_pixels"] = 0
     splits = splits_of(tmp_path, slides)
-    entry = splits["test"]["figures"]["lesion_recall"]
+    entry = splits["test"]["metrics"]["lesion_recall"]
     assert entry["low"] < entry["value"] < entry["high"]
     assert bars(draw_lesion_sizes(splits).axes[0])[0] == pytest.approx([entry["low"], entry["high"]])
 
@@ -276,4 +280,4 @@ def test_a_slides_name_is_text_and_no_markup(tmp_path):
 def test_the_files_are_those_that_were_asked_for(tmp_path):
     plotted(tmp_path, records())
     assert {path.name for path in tmp_path.glob("*.svg")} == {f"{name}.svg" for name in NAMES}
-    assert len(astuple(MetricFigures(*NAMES))) == len(NAMES)
+    assert len(astuple(MetricPlots(*NAMES))) == len(NAMES)

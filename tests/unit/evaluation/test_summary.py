@@ -1,11 +1,11 @@
-"""The files of a cohort's figures."""
+"""The files of a cohort's metrics."""
 
 import json
 
 import numpy as np
 import pandas as pd
 import pytest
-from evaluated import lesion, levels_at, random_slide, record_of
+from evaluated import lesion, random_slide, record_of, scores_at
 from lesionmap.evaluation.summary import SummaryFiles, summarise
 from lesionmap.files.records import write_json
 from lesionmap.metrics.bootstrap import Bootstrap
@@ -25,7 +25,10 @@ def files(tmp_path):
 def records():
     slides = [record_of(f"s{n}", *random_slide(n, has_lesion=n != 2)) for n in range(N)]
     for slide in slides[:2]:
-        slide |= {"lesions": [lesion(hit_level=220), lesion(marked_pixels=0)], "false_levels": levels_at(200, 130)}
+        slide |= {
+            "lesions": [lesion(detection_score=220), lesion(predicted_pixels=0)],
+            "false_positive_scores": scores_at(200, 130),
+        }
     slides[7] |= {"split": "val", "patient": "p1"}
     return slides
 
@@ -44,16 +47,16 @@ def test_the_summary_holds_every_figure_and_what_curves_are_drawn_from(tmp_path,
     assert (test["slides"], test["patients"], test["slides_with_lesion"]) == (7, 7, 6)
     pooled = Histograms(np.array(test["histograms"]))
     expected = binary_metrics(pooled, 0.5)
-    assert {name: test["figures"][name]["value"] for name in expected} == pytest.approx(expected)
+    assert {name: test["metrics"][name]["value"] for name in expected} == pytest.approx(expected)
     assert [row["threshold"] for row in test["sweep"]][::9] == [0.05, 0.5, 0.95]
-    assert test["sweep"][9]["dice"] == test["figures"]["dice"]
+    assert test["sweep"][9]["dice"] == test["metrics"]["dice"]
     assert test["froc"]["sensitivity"][-1] == 0.5
     assert test["froc"]["false_per_slide"][-1] == pytest.approx(4 / 7)
     assert test["lesions"]["0.5_to_2mm"] == {"annotated": 4, "marked": 2}
     assert test["lesions"]["from_2mm"] == {"annotated": 0, "marked": 0}
     assert sum(row["pixels"] for row in test["calibration"]) == pooled.counts.sum()
     error = sum(row["pixels"] * abs(row["mean_probability"] - row["share_of_lesion"]) for row in test["calibration"])
-    assert error / pooled.counts.sum() == pytest.approx(test["figures"]["ece"]["value"])
+    assert error / pooled.counts.sum() == pytest.approx(test["metrics"]["ece"]["value"])
     rules = {"draws": 1000, "seed": 0, "level": 0.95, "least_patients": 5, "min_lesion_um": 200}
     assert summary["bootstrap"] == rules
 
@@ -62,23 +65,23 @@ def test_the_tables_say_the_same(tmp_path, files, records):
     summary = summarised(tmp_path, files, records)["splits"]
     cohort = pd.read_csv(files.cohort, sep="\t", keep_default_na=False)
     for row in cohort.itertuples():
-        entry = summary[row.split]["figures"][row.figure]
+        entry = summary[row.split]["metrics"][row.metric]
         for key in ("value", "low", "high"):
             assert getattr(row, key) == ("NA" if entry[key] is None else f"{entry[key]:.6f}")
         assert (row.slides, row.patients, row.note) == (entry["slides"], entry["patients"], entry["note"])
-    assert len(cohort) == sum(len(split["figures"]) for split in summary.values())
+    assert len(cohort) == sum(len(split["metrics"]) for split in summary.values())
     slides = pd.read_csv(files.slides, sep="\t")
     assert slides["slide"].tolist() == [f"s{n}" for n in range(N)]
-    assert slides.loc[0, ["annotated_lesions", "marked_lesions", "false_lesions"]].tolist() == [2, 1, 2]
+    assert slides.loc[0, ["annotated_lesions", "found_lesions", "false_lesions"]].tolist() == [2, 1, 2]
     assert slides.loc[2, ["annotated_mm2", "dice"]].isna().tolist() == [False, True]
     highest = random_slide(3)[0][random_slide(3)[1] != 255].max()
     assert slides.loc[3, "highest_probability"] == pytest.approx(highest / 255, abs=1e-6)
 
 
 def test_the_headline_has_intervals_where_there_are_any(tmp_path, files, records):
-    figures = summarised(tmp_path, files, records)["splits"]["test"]["figures"]
+    metrics = summarised(tmp_path, files, records)["splits"]["test"]["metrics"]
     lines = (tmp_path / "headline.txt").read_text().splitlines()
-    dice = "{value:.3f} (95 % {low:.3f}–{high:.3f})".format(**figures["dice"])
+    dice = "{value:.3f} (95 % {low:.3f}–{high:.3f})".format(**metrics["dice"])
     assert lines[0].startswith(f"lesion, split test (7 slides): Dice {dice}, AUROC ")
     assert lines[1] == "lesion, split val (1 slides): " + lines[-1].split(": ")[1]
     assert lines[4] == "  s2: Dice undefined, AUROC undefined"

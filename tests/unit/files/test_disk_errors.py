@@ -21,7 +21,8 @@ from contextlib import nullcontext
 import numpy as np
 from lesionmap.files.records import write_text
 from lesionmap.maps.ome_tiff import MapNotes, write_map
-from lesionmap.network.model import LesionFPN, ModelSettings
+from lesionmap.network.model import LesionFPN
+from lesionmap.network.settings import ModelSettings
 from lesionmap.network.model_file import save_model
 from lesionmap.jobs.quarantine import slide_job
 from lesionmap.tiles.store import Region, new_store, packed

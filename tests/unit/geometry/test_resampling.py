@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
-from lesionmap.geometry.resampling import area_majority, area_mean, area_resample, area_weights
+from lesionmap.annotations.classes import MAJORITY_ORDER
+from lesionmap.geometry.resampling import area_majority, area_resample, area_weights, block_mean
 
 
 def shares(start, step, n_out, n_in):
@@ -52,7 +53,7 @@ def test_against_brute_force_on_an_asymmetric_image(start, step):
 
 def test_area_mean_rounds_half_up():
     block = np.array([[0, 1], [0, 1]], dtype=np.uint8)[..., None].repeat(3, axis=2)
-    assert area_mean(block, 2).ravel().tolist() == [1, 1, 1]
+    assert block_mean(block, 2).ravel().tolist() == [1, 1, 1]
 
 
 @pytest.mark.parametrize(
@@ -60,4 +61,4 @@ def test_area_mean_rounds_half_up():
     [([[1, 1], [0, 0]], 1), ([[2, 3], [3, 0]], 3), ([[255, 255], [255, 1]], 255), ([[0, 0], [0, 1]], 0)],
 )
 def test_area_majority(block, winner):
-    assert area_majority(np.array(block, dtype=np.uint8), 2).tolist() == [[winner]]
+    assert area_majority(np.array(block, dtype=np.uint8), 2, MAJORITY_ORDER).tolist() == [[winner]]

@@ -9,9 +9,10 @@ import torch
 from lesionmap.errors import SlideError
 from lesionmap.geometry.tiling import TileSpec
 from lesionmap.inference.refinement import RefineSettings, refine_map
-from lesionmap.inference.sliding_window import PassSettings, map_slide
+from lesionmap.inference.sliding_window import PassSettings, sliding_window_map
 from lesionmap.network.forward import logits_of
-from lesionmap.network.model import LesionFPN, ModelSettings
+from lesionmap.network.model import LesionFPN
+from lesionmap.network.settings import ModelSettings
 from lesionmap.slides.slide import Slide
 from lesionmap.stain.table import StainMatch, apply_table
 from lesionmap.tissue.mask import TissueMask
@@ -53,13 +54,13 @@ def network(fusion="mean"):
 
 
 def first_pass(slide, model, tmp_path):
-    return map_slide(slide[0], slide[1], STAIN, model, FIRST, tmp_path, threads=2)
+    return sliding_window_map(slide[0], slide[1], STAIN, model, FIRST, tmp_path, threads=2)
 
 
 def refined(slide, model, tmp_path, threads=2, **changes):
     mapped = first_pass(slide, model, tmp_path)
     counts = refine_map(mapped, *slide, STAIN, model, replace(ALL, **changes), threads=threads)
-    return mapped.levels, counts
+    return mapped.probability_u8, counts
 
 
 def probability(model, image, turns=UNTURNED):
@@ -76,10 +77,10 @@ FUSED = {
 
 
 @torch.no_grad()
-def naively(slide, model, fusion, first_levels, turns=UNTURNED):
+def naively(slide, model, fusion, first_positives, turns=UNTURNED):
     """Probability of every level-0 pixel, averaged over each pixel of the map; and the number of regions and tiles."""
     info, tissue = slide
-    canvas = (first_levels / 255).repeat(PX, axis=0).repeat(PX, axis=1)
+    canvas = (first_positives / 255).repeat(PX, axis=0).repeat(PX, axis=1)
     counts = [0, 0]
     with Slide(info, "test") as opened:
         for top, left in np.ndindex(2, 2):
@@ -98,34 +99,34 @@ def naively(slide, model, fusion, first_levels, turns=UNTURNED):
             inside = canvas[y : y + 128, x : x + 128]
             inside[:] = fused.repeat(LOW_PX, axis=0).repeat(LOW_PX, axis=1)[: inside.shape[0], : inside.shape[1]]
             counts = [counts[0] + 1, counts[1] + len(tiles)]
-    height, width = first_levels.shape
+    height, width = first_positives.shape
     return canvas.reshape(height, PX, width, PX).mean(axis=(1, 3)), counts
 
 
 @pytest.mark.parametrize(("fusion", "turns"), [("mean", FLIPS), ("max", UNTURNED), ("learned", UNTURNED)])
 def test_regions_are_fused_as_in_training_and_take_their_share_of_each_pixel(slide, tmp_path, fusion, turns):
     model = network(fusion)
-    expected, counts = naively(slide, model, fusion, first_pass(slide, model, tmp_path).levels.copy(), turns)
+    expected, counts = naively(slide, model, fusion, first_pass(slide, model, tmp_path).probability_u8.copy(), turns)
     found, refinement = refined(slide, model, tmp_path, flips=turns == FLIPS)
     assert np.abs(found - 255 * expected).max() <= 0.5 + 255e-5  # 1e-5 before it is rounded
     assert [refinement.regions, refinement.tiles] == counts
     assert counts[0] == 3  # one of four has no tissue
 
 
-def test_only_regions_with_asked_for_levels_are_refined(slide, tmp_path):
+def test_only_regions_with_asked_for_probability_are_refined(slide, tmp_path):
     model = network()
-    first = first_pass(slide, model, tmp_path).levels.copy()
+    first = first_pass(slide, model, tmp_path).probability_u8.copy()
     on_tissue = slide[1].at((0, 0), first.shape[::-1], PX)
     least = int(np.percentile(first[on_tissue], 99.8))
     everywhere, _ = refined(slide, model, tmp_path)
-    found, counts = refined(slide, model, tmp_path, levels=(least, 255))
+    found, counts = refined(slide, model, tmp_path, looked_at=(least, 255))
     assert 0 < counts.regions < 3
     for top, left in np.ndindex(2, 2):
         place = tuple(slice(-(-128 * at // PX), 128 * (at + 1) // PX) for at in (top, left))  # the region's own pixels
         box = tuple(slice(128 * at // PX, -(-128 * (at + 1) // PX)) for at in (top, left))
         asked = (first[box] >= least)[on_tissue[box]].any()
         np.testing.assert_array_equal(found[place], (everywhere if asked else first)[place])
-    _, none = refined(slide, model, tmp_path, levels=(256, 255))
+    _, none = refined(slide, model, tmp_path, looked_at=(256, 255))
     assert (none.regions, none.tiles, none.unreadable) == (0, 0, [])
 
 
@@ -137,11 +138,11 @@ def test_threads_do_not_change_a_byte(slide, tmp_path):
 def test_an_unreadable_region_keeps_the_first_pass_and_is_listed(slide, tmp_path):
     model = network()
     mapped = first_pass(slide, model, tmp_path)
-    first = mapped.levels.copy()
+    first = mapped.probability_u8.copy()
     damage(tmp_path / "s.tif", (200, 40))
     counts = refine_map(mapped, *slide, STAIN, model, replace(ALL, max_unreadable_fraction=0.4), threads=1)
     assert counts.unreadable == [[128, 0, 128, 128]]
     assert counts.regions == 2
-    np.testing.assert_array_equal(mapped.levels[:25, 26:], first[:25, 26:])
-    with pytest.raises(SlideError, match=r"slide s1, infer_slide: 1 of 3 boxes cannot be read, more than 10 %"):
+    np.testing.assert_array_equal(mapped.probability_u8[:25, 26:], first[:25, 26:])
+    with pytest.raises(SlideError, match=r"slide s1, map_slide: 1 of 3 boxes cannot be read, more than 10 %"):
         refine_map(mapped, *slide, STAIN, model, replace(ALL, max_unreadable_fraction=0.1), threads=1)

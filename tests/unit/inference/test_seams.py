@@ -7,17 +7,17 @@ from lesionmap.slides.slide import SlideInfo
 from lesionmap.tissue.mask import TissueMask
 
 
-def measured(tmp_path, levels, tissue, tile_px, stride_px):
-    height, width = levels.shape
+def measured(tmp_path, probability_u8, tissue, tile_px, stride_px):
+    height, width = probability_u8.shape
     tifffile.imwrite(tmp_path / "tissue.tif", tissue.astype(np.uint8) * 255)
     info = SlideInfo("s", "", "", "", (width * 4, height * 4), 0.5, (1.0,), ((width * 4, height * 4),), (0, 0))
     corners = corners_px((width, height), tile_px, stride_px)
-    return seam_measure(levels, TissueMask(tmp_path / "tissue.tif", info), 4.0, corners, tile_px, stride_px)
+    return seam_measure(probability_u8, TissueMask(tmp_path / "tissue.tif", info), 4.0, corners, tile_px, stride_px)
 
 
-def naively(levels, tissue, tile_px, stride_px):
+def naively(probability_u8, tissue, tile_px, stride_px):
     edges, elsewhere = [], []
-    for turned, on in ((levels, tissue), (levels.T, tissue.T)):
+    for turned, on in ((probability_u8, tissue), (probability_u8.T, tissue.T)):
         starts = [0]
         while starts[-1] + tile_px < turned.shape[1]:
             starts.append(starts[-1] + stride_px)
@@ -35,10 +35,10 @@ def naively(levels, tissue, tile_px, stride_px):
 @pytest.mark.parametrize(("tile_px", "stride_px"), [(16, 16), (16, 12), (16, 8)])
 def test_jumps_at_the_edges_of_tiles_are_held_against_the_others(tmp_path, tile_px, stride_px):
     rng = np.random.default_rng(0)
-    levels = rng.integers(0, 30, (37, 45)) + 40 * (np.arange(45) // stride_px % 2)
-    levels, tissue = levels.astype(np.uint8), rng.random((37, 45)) < 0.7
-    found = measured(tmp_path, levels, tissue, tile_px, stride_px)
-    assert found == pytest.approx(naively(levels, tissue, tile_px, stride_px))
+    probability_u8 = rng.integers(0, 30, (37, 45)) + 40 * (np.arange(45) // stride_px % 2)
+    probability_u8, tissue = probability_u8.astype(np.uint8), rng.random((37, 45)) < 0.7
+    found = measured(tmp_path, probability_u8, tissue, tile_px, stride_px)
+    assert found == pytest.approx(naively(probability_u8, tissue, tile_px, stride_px))
     assert found > 1.2
 
 

@@ -5,9 +5,10 @@ import numpy as np
 import pytest
 import tifffile
 import torch
-from lesionmap.inference.sliding_window import PassSettings, TableOnDevice, gather, map_slide
+from lesionmap.inference.sliding_window import PassSettings, TableOnDevice, gather, sliding_window_map
 from lesionmap.network.forward import logits_of
-from lesionmap.network.model import LesionFPN, ModelSettings
+from lesionmap.network.model import LesionFPN
+from lesionmap.network.settings import ModelSettings
 from lesionmap.slides.slide import Slide
 from lesionmap.stain.table import StainMatch, apply_table, stain_table
 from lesionmap.tissue.mask import TissueMask
@@ -88,13 +89,13 @@ def slide(tmp_path):
 
 def passed(slide, settings, model, threads=2):
     info, tissue = slide
-    found = map_slide(info, tissue, STAIN, model, settings, Path(info.path).parent, threads=threads)
+    found = sliding_window_map(info, tissue, STAIN, model, settings, Path(info.path).parent, threads=threads)
     assert found.unreadable == []
     return found
 
 
 def mapped(slide, threads=2, model=None, **changes):
-    return passed(slide, replace(SETTINGS, **changes), model or Pointwise(), threads).levels
+    return passed(slide, replace(SETTINGS, **changes), model or Pointwise(), threads).probability_u8
 
 
 def test_the_stitched_map_is_that_of_the_whole_slide(slide):
@@ -183,13 +184,13 @@ def test_the_map_is_that_of_a_naive_computation(tmp_path, full_precision, size_p
     slide, settings = slide_of(tmp_path, size_px, factors), replace(SETTINGS, **changes)
     model = network()
     expected = naively(slide, model, settings)
-    found = passed(slide, settings, model).levels
+    found = passed(slide, settings, model).probability_u8
     assert found.shape == expected.shape
     assert np.ptp(found) > 20
     assert np.abs(found - 255 * expected).max() <= 0.5 + 255e-5  # 1e-5 before it is rounded
     info, tissue = slide
     shifted = (replace(info, bounds_xy_lv0=(31, 47)), tissue)
-    np.testing.assert_array_equal(passed(shifted, settings, model).levels, found)
+    np.testing.assert_array_equal(passed(shifted, settings, model).probability_u8, found)
 
 
 def test_overlap_hides_seams_that_are_measured_without_it(slide):

@@ -42,8 +42,9 @@ def test_comments_docstrings_format_and_import_lines_do_not_count(copy_of_script
 
 def test_logic_counts_for_the_rules_that_reach_it(copy_of_scripts):
     found = changed_rules(copy_of_scripts, "lesionmap/stain/profile.py", "I0 = 255.0", "I0 = 250.0")
-    assert found == {"extract_tiles", "train", "infer_slide", "render_report"} | {
-        *("fit_stain", "choose_reference", "match_stain")
+    assert found == {
+        *("fit_stain", "choose_reference", "match_stain", "draw_stain", "compare_stains"),
+        *("extract_tiles", "train", "map_slide", "render_report"),
     }
 
 
@@ -66,8 +67,27 @@ def test_how_jobs_end_reruns_nothing(copy_of_scripts):
 
 def test_geometry_counts_for_all_that_measure(copy_of_scripts):
     found = changed_rules(copy_of_scripts, "lesionmap/geometry/tiling.py", "/ side_lv0 - 1e-9", "/ side_lv0")
-    assert {"find_tissue", "extract_tiles", "infer_slide"} <= found
+    assert {"find_tissue", "extract_tiles", "map_slide"} <= found
     assert "conclude" not in found
+
+
+def test_a_new_look_reruns_what_draws_and_nothing_that_computes(copy_of_scripts):
+    found = changed_rules(copy_of_scripts, "lesionmap/viewer/overlay.py", "TINT = (255", "TINT = (250")
+    assert found == {"cut_view"}
+    found = changed_rules(copy_of_scripts, "lesionmap/plotting.py", "#0072B2", "#0072B3")
+    assert found == {"draw_stain", "plot_learning_curves", "plot_metrics", "render_report"}
+
+
+def test_how_training_goes_maps_no_slide_anew(copy_of_scripts):
+    for module, old, new in (
+        ("settings", "epochs: int = 50", "epochs: int = 51"),
+        ("loss", "CLAMP = 1e-6", "CLAMP = 1e-5"),
+        ("augmentation", "integers(4)", "integers(3)"),
+        ("best_epoch", "max((index", "min((index"),
+    ):
+        found = changed_rules(copy_of_scripts, f"lesionmap/training/{module}.py", old, new)
+        assert "train" in found
+        assert not found & {"map_slide", "find_lesions", "extract_tiles", "evaluate_slide"}
 
 
 def test_what_is_evaluated_retrains_nothing(copy_of_scripts):
@@ -77,7 +97,7 @@ def test_what_is_evaluated_retrains_nothing(copy_of_scripts):
 
 def test_how_a_cohort_is_summed_up_evaluates_no_slide(copy_of_scripts):
     found = changed_rules(copy_of_scripts, "lesionmap/metrics/cohort.py", "AGREEMENT_SD = 1.96", "AGREEMENT_SD = 2")
-    assert found == {"summarise", "plot_metrics", "compare_models"}
+    assert found == {"summarise", "plot_metrics", "compare_models", "render_report"}
 
 
 def test_an_adapter_and_a_template_count(copy_of_scripts):
@@ -133,7 +153,7 @@ def test_another_origin_of_the_same_name_counts(copy_of_scripts):
     path = "lesionmap/lesions/postprocessing.py"
     elsewhere = "from scipy.ndimage import uniform_filter as gaussian_filter"
     found = changed_rules(copy_of_scripts, path, "from scipy.ndimage import gaussian_filter", elsewhere)
-    assert found == {"infer_slide"}
+    assert found == {"find_lesions"}
 
 
 @pytest.mark.parametrize(

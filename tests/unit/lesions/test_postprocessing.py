@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
-from lesionmap.lesions import postprocessing as lesion_mask
-from lesionmap.lesions.postprocessing import Tidying, tidied
+from lesionmap.lesions import postprocessing
+from lesionmap.lesions.postprocessing import Postprocessing, postprocessed
 from lesionmap.maps import components
 from lesionmap.maps.components import drop_small
 from lesionmap.maps.on_disk import strips
@@ -13,7 +13,7 @@ MPP = 2.5
 @pytest.fixture(params=[512, 7, 1])
 def lesions(request, monkeypatch):
     """Blobs and specks that cross strips of some height."""
-    for module in (components, lesion_mask):
+    for module in (components, postprocessing):
         monkeypatch.setattr(module, "strips", lambda height: strips(height, request.param))
     noise = np.random.default_rng(0).random((61, 47))
     return gaussian_filter(noise, 1.5) > 0.51
@@ -30,21 +30,21 @@ def test_small_lesions_are_dropped_wherever_they_lie(lesions):
 
 def test_lesions_are_smoothed_as_a_whole(lesions, tmp_path):
     expected = gaussian_filter(lesions.astype(np.float32), 4 / MPP) >= 0.5
-    found, facts = tidied(lesions, Tidying(smoothing_um=4.0, min_lesion_area_um2=0), MPP, tmp_path)
+    found, changes = postprocessed(lesions, Postprocessing(smoothing_um=4.0, min_lesion_area_um2=0), MPP, tmp_path)
     np.testing.assert_array_equal(found, expected)
     assert (found != lesions).any()
     areas = {"as_found_mm2": lesions.sum(), "smoothed_mm2": found.sum(), "kept_mm2": found.sum()}
-    assert facts == {"dropped": 0} | {name: pytest.approx(n * MPP**2 / 1e6) for name, n in areas.items()}
+    assert changes == {"dropped": 0} | {name: pytest.approx(n * MPP**2 / 1e6) for name, n in areas.items()}
 
 
 def test_by_default_nothing_changes(lesions, tmp_path):
     before = lesions.copy()
-    found, facts = tidied(lesions, Tidying(0, 0), MPP, tmp_path)
+    found, changes = postprocessed(lesions, Postprocessing(0, 0), MPP, tmp_path)
     np.testing.assert_array_equal(found, before)
-    assert facts["as_found_mm2"] == facts["kept_mm2"]
+    assert changes["as_found_mm2"] == changes["kept_mm2"]
 
 
 def test_no_lesion_is_no_trouble(tmp_path):
-    found, facts = tidied(np.zeros((9, 9), dtype=bool), Tidying(5.0, 100.0), MPP, tmp_path)
+    found, changes = postprocessed(np.zeros((9, 9), dtype=bool), Postprocessing(5.0, 100.0), MPP, tmp_path)
     assert not found.any()
-    assert facts == {"as_found_mm2": 0, "smoothed_mm2": 0, "dropped": 0, "kept_mm2": 0}
+    assert changes == {"as_found_mm2": 0, "smoothed_mm2": 0, "dropped": 0, "kept_mm2": 0}

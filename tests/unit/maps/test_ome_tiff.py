@@ -32,8 +32,8 @@ def test_a_map_is_an_ome_tiff_with_its_resolution_and_facts(tmp_path, noise):
     assert (pixels["SizeX"], pixels["SizeY"], pixels["Type"]) == ("1003", "701", "uint8")
     assert (pixels["PhysicalSizeX"], pixels["PhysicalSizeY"]) == ("2.6", "2.6")
     assert root.find(f".//{{{OME}}}Channel").attrib["Name"] == "lesion probability"
-    facts = {m.attrib["K"]: json.loads(m.text) for m in root.iter(f"{{{OME}}}M")}
-    assert facts == NOTES.facts
+    metadata = {m.attrib["K"]: json.loads(m.text) for m in root.iter(f"{{{OME}}}M")}
+    assert metadata == NOTES.metadata
 
 
 def test_openslide_opens_all_levels(tmp_path, noise):
@@ -61,8 +61,8 @@ def test_maps_of_any_size_come_back(tmp_path, shape):
 def test_a_map_is_read_in_rows(tmp_path, noise):
     write_map(tmp_path / "p.ome.tif", noise, NOTES, block_mean)
     with MapFile(tmp_path / "p.ome.tif") as opened:
-        assert (opened.shape, opened.mpp, opened.facts) == ((701, 1003), 2.6, NOTES.facts)
-        np.testing.assert_array_equal(opened.rows(slice(250, 701)), noise[250:])
+        assert (opened.shape, opened.mpp, opened.metadata) == ((701, 1003), 2.6, NOTES.metadata)
+        np.testing.assert_array_equal(opened[slice(250, 701)], noise[250:])
 
 
 def test_large_maps_are_bigtiff(tmp_path, noise, monkeypatch):

@@ -1,8 +1,8 @@
-"""Figures of a cohort against figures of the pixels, lesions and slides themselves."""
+"""Metrics of a cohort against metrics of the pixels, lesions and slides themselves."""
 
 import numpy as np
 import pytest
-from evaluated import lesion, levels_at, random_slide, record_of
+from evaluated import lesion, random_slide, record_of, scores_at
 from lesionmap.metrics.bootstrap import Bootstrap
 from lesionmap.metrics.cohort import SWEEP, SlideTable, bland_altman, with_intervals
 from lesionmap.metrics.pixels import Histograms, binary_metrics
@@ -14,26 +14,35 @@ RECORDS = [record_of(f"s{n}", *slide) for n, slide in enumerate(SLIDES)]
 BOOTSTRAP = Bootstrap(draws=1000, seed=0)
 
 
+def keyed(metric):
+    """Its name; with the threshold, if it is of the sweep."""
+    return metric.name if metric.threshold is None else (metric.name, metric.threshold)
+
+
+def entries_of(records):
+    return {keyed(metric): entry for metric, entry in with_intervals(SlideTable.of(records, 200), BOOTSTRAP).items()}
+
+
 def one_weighting(records, weights=None, min_lesion_um=200):
     table = SlideTable.of(records, min_lesion_um)
-    figures = table.figures(np.ones((1, len(records))) if weights is None else np.array([weights], dtype=float))
-    return {name: value.item() for name, value in figures.items()}
+    metrics = table.metrics(np.ones((1, len(records))) if weights is None else np.array([weights], dtype=float))
+    return {keyed(metric): value.item() for metric, value in metrics.items()}
 
 
-def test_pixel_figures_are_of_all_pixels_together():
-    figures = one_weighting(RECORDS)
-    levels, mask = (np.concatenate(parts) for parts in zip(*SLIDES, strict=True))
-    expected = binary_metrics(Histograms.of(levels, mask), 0.5)
-    assert {name: figures[name] for name in expected} == pytest.approx(expected, abs=1e-9)
+def test_pixel_metrics_are_of_all_pixels_together():
+    metrics = one_weighting(RECORDS)
+    probability_u8, mask = (np.concatenate(parts) for parts in zip(*SLIDES, strict=True))
+    expected = binary_metrics(Histograms.of(probability_u8, mask), 0.5)
+    assert {name: metrics[name] for name in expected} == pytest.approx(expected, abs=1e-9)
 
 
 def test_slide_means_leave_out_slides_for_which_a_figure_is_undefined():
-    figures = one_weighting(RECORDS)
+    metrics = one_weighting(RECORDS)
     for name in ("dice", "precision", "auroc", "specificity", "ece"):
         values = [record["metrics"][name] for record in RECORDS]
         defined = [value for value in values if value is not None]
         assert len(defined) == (6 if name in ("specificity", "ece") else 4)
-        assert figures[f"slide_mean_{name}"] == pytest.approx(np.mean(defined), abs=1e-9)
+        assert metrics[f"slide_mean_{name}"] == pytest.approx(np.mean(defined), abs=1e-9)
 
 
 def test_a_weight_is_so_many_copies_of_a_slide():
@@ -42,60 +51,61 @@ def test_a_weight_is_so_many_copies_of_a_slide():
     assert weighted == pytest.approx(copies, abs=1e-9, nan_ok=True)
 
 
-def test_the_sweep_is_the_figures_at_each_threshold():
-    figures = one_weighting(RECORDS)
+def test_the_sweep_is_the_metrics_at_each_threshold():
+    metrics = one_weighting(RECORDS)
     counts = Histograms(np.sum([record["histograms"] for record in RECORDS], axis=0))
     for threshold in SWEEP:
         expected = binary_metrics(counts, threshold)
         for name in ("dice", "iou", "precision", "recall", "specificity"):
-            assert figures[f"{name}@{threshold}"] == pytest.approx(expected[name], abs=1e-9)
+            assert metrics[name, threshold] == pytest.approx(expected[name], abs=1e-9)
 
 
 def test_slides_with_lesion_are_told_from_those_without_by_probability_and_area():
-    figures = one_weighting(RECORDS)
-    highest = [levels[mask != 255].max() for levels, mask in SLIDES]
-    areas = [record["marked_mm2"] for record in RECORDS]
-    assert figures["slide_auroc_probability"] == pytest.approx(roc_auc_score(HAS_LESION, highest), abs=1e-9)
-    assert figures["slide_auroc_area"] == pytest.approx(roc_auc_score(HAS_LESION, areas), abs=1e-9)
+    metrics = one_weighting(RECORDS)
+    highest = [probability_u8[mask != 255].max() for probability_u8, mask in SLIDES]
+    areas = [record["predicted_mm2"] for record in RECORDS]
+    assert metrics["slide_auroc_probability"] == pytest.approx(roc_auc_score(HAS_LESION, highest), abs=1e-9)
+    assert metrics["slide_auroc_area"] == pytest.approx(roc_auc_score(HAS_LESION, areas), abs=1e-9)
 
 
 def test_ties_between_slides_count_one_half():
     areas = (0.0, 0.0, 0.5, 0.5, 1.0, 0.0)
-    records = [record | {"marked_mm2": area} for record, area in zip(RECORDS, areas, strict=True)]
+    records = [record | {"predicted_mm2": area} for record, area in zip(RECORDS, areas, strict=True)]
     assert one_weighting(records)["slide_auroc_area"] == pytest.approx(roc_auc_score(HAS_LESION, areas), abs=1e-9)
 
 
 def test_lesions_by_size():
     sizes = [(150, 0), (200, 3), (499, 0), (500, 1), (1999, 1), (2000, 1), (9000, 0)]
-    lesions = [lesion(extent, marked_pixels=marked) for extent, marked in sizes]
-    figures = one_weighting([RECORDS[0] | {"lesions": [*lesions, lesion(700, pixels=0, marked_pixels=0)]}])
-    found = {name.removeprefix("lesion_recall"): figures[name] for name in figures if name.startswith("lesion_recall")}
+    lesions = [lesion(extent, predicted_pixels=marked) for extent, marked in sizes]
+    metrics = one_weighting([RECORDS[0] | {"lesions": [*lesions, lesion(700, pixels=0, predicted_pixels=0)]}])
+    names = [name for name in metrics if str(name).startswith("lesion_recall")]
+    found = {name.removeprefix("lesion_recall"): metrics[name] for name in names}
     assert found == {"": 4 / 7, "_below_0.2mm": 0, "_0.2_to_0.5mm": 0.5, "_0.5_to_2mm": 1, "_from_2mm": 0.5}
 
 
 def test_small_lesions_and_what_could_not_be_read_do_not_count_for_the_froc_curve():
-    lesions = [lesion(150, hit_level=250), lesion(600, hit_level=200), lesion(600), lesion(600, pixels=0)]
-    records = [RECORDS[0] | {"lesions": lesions, "false_levels": levels_at(230, 150)}, RECORDS[2]]
-    figures = one_weighting(records)
-    assert figures["sensitivity_at_0.25"] == 0.0
-    assert figures["sensitivity_at_0.5"] == 0.5
-    assert figures["false_lesions_per_slide"] == 1.0
+    lesions = [lesion(150, detection_score=250), lesion(600, detection_score=200), lesion(600), lesion(600, pixels=0)]
+    records = [RECORDS[0] | {"lesions": lesions, "false_positive_scores": scores_at(230, 150)}, RECORDS[2]]
+    metrics = one_weighting(records)
+    assert metrics["sensitivity_at_0.25"] == 0.0
+    assert metrics["sensitivity_at_0.5"] == 0.5
+    assert metrics["false_lesions_per_slide"] == 1.0
     assert one_weighting(records, min_lesion_um=0)["sensitivity_at_0.25"] == pytest.approx(1 / 3)
 
 
 def test_areas_by_bland_and_altman():
     annotated, marked = np.array([1.0, 2.0, 0.0, 4.0]), np.array([1.5, 1.8, 0.1, 5.0])
-    figures = bland_altman(np.stack([annotated, marked], axis=1), np.ones((1, 4)))
+    metrics = bland_altman(np.stack([annotated, marked], axis=1), np.ones((1, 4)))
     difference, spread = (marked - annotated).mean(), 1.96 * np.std(marked - annotated, ddof=1)
-    assert figures["area_difference_mm2"] == pytest.approx([difference])
-    assert figures["area_lower_limit_mm2"] == pytest.approx([difference - spread])
-    assert figures["area_upper_limit_mm2"] == pytest.approx([difference + spread])
+    assert metrics["area_difference_mm2"] == pytest.approx([difference])
+    assert metrics["area_lower_limit_mm2"] == pytest.approx([difference - spread])
+    assert metrics["area_upper_limit_mm2"] == pytest.approx([difference + spread])
 
 
 def test_each_figure_says_its_interval_and_what_it_rests_on():
     records = [record_of(f"s{n}", *random_slide(n, has_lesion=n % 3 > 0)) for n in range(24)]
     records = [record | {"patient": f"p{n // 2}"} for n, record in enumerate(records)]
-    entries = with_intervals(SlideTable.of(records, 200), BOOTSTRAP)
+    entries = entries_of(records)
     for name, slides, patients in [("dice", 16, 12), ("brier", 24, 12), ("area_difference_mm2", 24, 12)]:
         entry = entries[name]
         assert (entry["slides"], entry["patients"], entry["note"]) == (slides, patients, "")
@@ -112,18 +122,18 @@ def test_a_slide_without_patient_is_one_of_its_own_even_if_a_patient_has_its_nam
     assert SlideTable.of(records, 200).patient.tolist() == [0, 1, 0, 2]
 
 
-def test_of_few_patients_there_are_figures_but_no_intervals():
-    entry = with_intervals(SlideTable.of(RECORDS, 200), BOOTSTRAP)["dice"]
+def test_of_few_patients_there_are_metrics_but_no_intervals():
+    entry = entries_of(RECORDS)["dice"]
     assert entry["value"] == one_weighting(RECORDS)["dice"]
     assert (entry["low"], entry["high"], entry["note"]) == (None, None, "no interval: fewer than 5 patients")
 
 
 @pytest.mark.parametrize("has_lesion", [True, False])
 def test_what_is_undefined_is_none_with_a_reason_and_never_nan(has_lesion):
-    levels, mask = random_slide(0, has_lesion=has_lesion)
+    probability_u8, mask = random_slide(0, has_lesion=has_lesion)
     mask[mask == 3] = 0
-    entries = with_intervals(SlideTable.of([record_of("s", levels, mask)], 200), BOOTSTRAP)
-    reasons = {name: entry["note"] for name, entry in entries.items() if entry["value"] is None and "@" not in name}
+    entries = entries_of([record_of("s", probability_u8, mask)])
+    reasons = {name: entry["note"] for name, entry in entries.items() if entry["value"] is None}
     assert reasons.pop("false_positive_rate_fat") == "no pixel of fat"
     assert reasons.pop("slide_auroc_area") == "needs slides with and slides without lesion"
     assert reasons.pop("area_upper_limit_mm2") == "needs two slides"

@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
-from lesionmap.metrics.froc import FALSE_PER_SLIDE, froc_curve, froc_figures
+from lesionmap.metrics.froc import FALSE_PER_SLIDE, froc_curve, froc_metrics
 
 
-def at(*levels):
-    return np.bincount(levels, minlength=256)
+def at(*probability_u8):
+    return np.bincount(probability_u8, minlength=256)
 
 
 def test_a_worked_example():
@@ -20,22 +20,22 @@ def test_a_worked_example():
     sensitivity    1/5   1/5  2/5  2/5  2/5  3/5  3/5  4/5  4/5  4/5
     """
     false, found = at(240, 220, 210, 190, 170, 160), at(250, 230, 200, 180)
-    figures = froc_figures(false[None], found[None], np.array([4]), np.array([5]))
-    assert figures["sensitivity_at_0.25"] == pytest.approx([0.4])
-    assert figures["sensitivity_at_0.5"] == pytest.approx([0.4])
-    assert figures["sensitivity_at_1"] == pytest.approx([0.8])
+    metrics = froc_metrics(false[None], found[None], np.array([4]), np.array([5]))
+    assert metrics["sensitivity_at_0.25"] == pytest.approx([0.4])
+    assert metrics["sensitivity_at_0.5"] == pytest.approx([0.4])
+    assert metrics["sensitivity_at_1"] == pytest.approx([0.8])
     for rate in ("2", "4", "8"):  # it has no more than 1.5 false ones per slide
-        assert figures[f"sensitivity_at_{rate}"] == pytest.approx([0.8])
-    assert figures["froc_score"] == pytest.approx([(0.4 + 0.4 + 0.8 * 4) / 6])
-    assert figures["false_lesions_per_slide"] == pytest.approx([1.5])
+        assert metrics[f"sensitivity_at_{rate}"] == pytest.approx([0.8])
+    assert metrics["froc_score"] == pytest.approx([(0.4 + 0.4 + 0.8 * 4) / 6])
+    assert metrics["false_lesions_per_slide"] == pytest.approx([1.5])
 
 
 def test_between_two_points_it_is_interpolated():
-    figures = froc_figures(at(200, 200, 200, 200)[None], at(250, 150)[None], np.array([1]), np.array([2]))
-    assert figures["sensitivity_at_2"] == pytest.approx([0.5])
-    figures = froc_figures(at(200, 200, 200, 200)[None], at(250, 200)[None], np.array([1]), np.array([2]))
-    assert figures["sensitivity_at_2"] == pytest.approx([0.75])
-    assert figures["sensitivity_at_4"] == pytest.approx([1.0])
+    metrics = froc_metrics(at(200, 200, 200, 200)[None], at(250, 150)[None], np.array([1]), np.array([2]))
+    assert metrics["sensitivity_at_2"] == pytest.approx([0.5])
+    metrics = froc_metrics(at(200, 200, 200, 200)[None], at(250, 200)[None], np.array([1]), np.array([2]))
+    assert metrics["sensitivity_at_2"] == pytest.approx([0.75])
+    assert metrics["sensitivity_at_4"] == pytest.approx([1.0])
 
 
 def challenge(false, found, n_slides, n_lesions):
@@ -51,20 +51,20 @@ def test_against_the_procedure_on_random_detections():
     cases = [(rng.integers(1, 256, rng.integers(0, 60)), rng.integers(1, 256, rng.integers(1, 30))) for _ in range(50)]
     n_slides, n_lesions = rng.integers(1, 12, 50), rng.integers(30, 40, 50)
     false, found = (np.stack([at(*case[side]) for case in cases]) for side in (0, 1))
-    figures = froc_figures(false, found, n_slides, n_lesions)
-    ours = np.stack([figures[f"sensitivity_at_{rate:g}"] for rate in FALSE_PER_SLIDE], axis=1)
+    metrics = froc_metrics(false, found, n_slides, n_lesions)
+    ours = np.stack([metrics[f"sensitivity_at_{rate:g}"] for rate in FALSE_PER_SLIDE], axis=1)
     expected = [challenge(*case, *n) for case, *n in zip(cases, n_slides, n_lesions, strict=True)]
     np.testing.assert_allclose(ours, expected, atol=1e-9)
 
 
 def test_without_lesions_there_is_no_sensitivity_but_false_detections():
-    figures = froc_figures(at(200)[None], at()[None], np.array([2]), np.array([0]))
-    assert np.isnan(figures["froc_score"]).all()
-    assert figures["false_lesions_per_slide"] == pytest.approx([0.5])
+    metrics = froc_metrics(at(200)[None], at()[None], np.array([2]), np.array([0]))
+    assert np.isnan(metrics["froc_score"]).all()
+    assert metrics["false_lesions_per_slide"] == pytest.approx([0.5])
 
 
 def test_without_any_detection_nothing_is_found():
     false, sensitivity = froc_curve(at(), at(), np.array(3), np.array(2))
     assert not false.any()
     assert not sensitivity.any()
-    assert froc_figures(at()[None], at()[None], np.array([3]), np.array([2]))["froc_score"] == 0
+    assert froc_metrics(at()[None], at()[None], np.array([3]), np.array([2]))["froc_score"] == 0

@@ -5,7 +5,8 @@ import torch
 import torchvision
 from lesionmap.errors import ModelError
 from lesionmap.network.backbone import fetch_backbone, load_backbone
-from lesionmap.network.model import LesionFPN, ModelSettings
+from lesionmap.network.model import LesionFPN
+from lesionmap.network.settings import ModelSettings
 from safetensors.torch import save_file
 
 SMALL = ModelSettings("resnet18", "batch")

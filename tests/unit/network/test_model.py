@@ -1,7 +1,8 @@
 import pytest
 import torch
 import torchvision
-from lesionmap.network.model import LesionFPN, ModelSettings, TopDownStep
+from lesionmap.network.model import LesionFPN, TopDownStep
+from lesionmap.network.settings import ModelSettings
 from torch.nn import functional
 
 

@@ -4,9 +4,10 @@ import pytest
 import torch
 import torchvision
 from lesionmap.errors import ModelError
-from lesionmap.files.model_metadata import load_facts
-from lesionmap.network.model import LesionFPN, ModelSettings
+from lesionmap.files.model_metadata import load_metadata
+from lesionmap.network.model import LesionFPN
 from lesionmap.network.model_file import load_model, save_model
+from lesionmap.network.settings import ModelSettings
 
 SMALL = ModelSettings("resnet18", "batch")
 
@@ -18,11 +19,11 @@ def resnet18(**more):
 def test_a_model_file_is_the_same_bytes_and_the_same_network(tmp_path):
     torch.manual_seed(0)
     model = LesionFPN(SMALL)
-    facts = {"b": 1, "a": {"z": 2, "y": [3]}, "provenance": {}}
+    metadata = {"b": 1, "a": {"z": 2, "y": [3]}, "provenance": {}}
     for name in ("one", "two"):
-        save_model(tmp_path / f"{name}.safetensors", model, SMALL, facts)
+        save_model(tmp_path / f"{name}.safetensors", model, SMALL, metadata)
     assert (tmp_path / "one.safetensors").read_bytes() == (tmp_path / "two.safetensors").read_bytes()
-    assert load_facts(tmp_path / "one.safetensors")["a"] == {"z": 2, "y": [3]}
+    assert load_metadata(tmp_path / "one.safetensors")["a"] == {"z": 2, "y": [3]}
     images = torch.randint(0, 256, (1, 3, 64, 64), dtype=torch.uint8)
     torch.testing.assert_close(load_model(tmp_path / "one.safetensors")(images), model.eval()(images))
 
@@ -31,4 +32,4 @@ def test_a_model_file_is_the_same_bytes_and_the_same_network(tmp_path):
 def test_a_file_that_is_no_model_is_refused(tmp_path, content):
     (tmp_path / "m.safetensors").write_bytes(content)
     with pytest.raises(ModelError, match=r"m\.safetensors is not a LesionMap model"):
-        load_facts(tmp_path / "m.safetensors")
+        load_metadata(tmp_path / "m.safetensors")

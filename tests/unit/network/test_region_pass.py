@@ -1,8 +1,9 @@
 import pytest
 import torch
-from lesionmap.network.model import LesionFPN, ModelSettings
+from lesionmap.network.model import LesionFPN
 from lesionmap.network.region_pass import RegionTensors, fused_map, own_statistics, tile_maps
-from lesionmap.network.thread_pool import Workers
+from lesionmap.network.settings import ModelSettings
+from lesionmap.network.thread_pool import ThreadPool
 from lesionmap.training.updates import fused_backward
 from textbook import FUSED
 from torch.nn import functional
@@ -10,16 +11,16 @@ from training_parts import network, passes, region, settings, tensors
 
 
 @pytest.fixture(params=[1, 3])
-def workers(request):
-    with Workers(request.param) as pool:
+def pool(request):
+    with ThreadPool(request.param) as pool:
         yield pool
 
 
 @pytest.mark.parametrize("fusion", ["mean", "max", "learned"])
-def test_the_fused_map_is_fused_where_there_are_tiles(fusion, workers):
+def test_the_fused_map_is_fused_where_there_are_tiles(fusion, pool):
     part, model = tensors(region()), network(ModelSettings("resnet18", "group", fusion)).eval()
     t2 = torch.rand(1, 1, 32, 32, dtype=torch.float64)
-    fused = fused_map(model, part, tile_maps(passes(model, workers, 2), part), t2)
+    fused = fused_map(model, part, tile_maps(passes(model, pool, 2), part), t2)
     with torch.no_grad():
         t1 = functional.avg_pool2d(torch.sigmoid(model(part.tiles)), 4)
     row, column = part.row_col[2]
@@ -41,7 +42,7 @@ def test_tiles_leave_the_running_statistics_to_the_low_view(full_precision):
     for threads in (1, 3):
         model = LesionFPN(ModelSettings("resnet18", "batch")).train()
         model.load_state_dict(low_only.state_dict())
-        with Workers(threads) as pool:
+        with ThreadPool(threads) as pool:
             fused_backward(passes(model, pool), wide, settings())
         gradients = {f"{name} gradient": weight.grad for name, weight in model.named_parameters()}
         states.append({**model.state_dict(), **gradients})

@@ -5,8 +5,8 @@ from math import nan
 from lesionmap.report.cohort import lowest_dice, most_false, stage_times
 
 
-def row(slide, dice, *, marked_mm2=1.0, false_lesions=0):
-    return {"slide": slide, "dice": dice, "marked_mm2": marked_mm2, "false_lesions": false_lesions}
+def row(slide, dice, *, predicted_mm2=1.0, false_lesions=0):
+    return {"slide": slide, "dice": dice, "predicted_mm2": predicted_mm2, "false_lesions": false_lesions}
 
 
 def names(rows):
@@ -20,17 +20,17 @@ def test_the_lowest_dice_comes_first_and_slides_without_lesion_are_left_out():
 
 def test_the_largest_false_area_comes_first_then_the_most_false_lesions():
     rows = [
-        row("lesion", 0.9, marked_mm2=9.0),
-        row("small", nan, marked_mm2=0.1, false_lesions=9),
-        row("few", nan, marked_mm2=0.5, false_lesions=1),
-        row("many", nan, marked_mm2=0.5, false_lesions=3),
-        row("clean", nan, marked_mm2=0.0),
+        row("lesion", 0.9, predicted_mm2=9.0),
+        row("small", nan, predicted_mm2=0.1, false_lesions=9),
+        row("few", nan, predicted_mm2=0.5, false_lesions=1),
+        row("many", nan, predicted_mm2=0.5, false_lesions=3),
+        row("clean", nan, predicted_mm2=0.0),
     ]
     assert names(most_false(rows)) == ["many", "few", "small"]
 
 
 def test_at_most_ten_are_shown():
-    rows = [row(f"s{n}", n / 100) for n in range(12)] + [row(f"f{n}", nan, marked_mm2=n) for n in range(12)]
+    rows = [row(f"s{n}", n / 100) for n in range(12)] + [row(f"f{n}", nan, predicted_mm2=n) for n in range(12)]
     assert names(lowest_dice(rows)) == [f"s{n}" for n in range(10)]
     assert names(most_false(rows)) == [f"f{n}" for n in range(11, 1, -1)]
 

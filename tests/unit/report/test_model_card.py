@@ -2,15 +2,17 @@
 
 import hashlib
 import json
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
 from lesionmap.errors import ModelError, SettingsError
 from lesionmap.report.model_card import describe_model, escaped
-from lesionmap.training.publication import training_facts
+from lesionmap.tiles.settings import TileSettings
+from lesionmap.training.publication import training_metadata
 from safetensors.numpy import save_file
 
-TILES = {"region_px": 4096, "tile_px": 512, "mpp": 0.25, "codec": "lossless"}
+TILES = TileSettings(4096, 512, 0.25, min_tissue_fraction=0.05)
 ORIGIN = {
     "software": "LesionMap 9",
     "code": "c0de",
@@ -32,10 +34,10 @@ OLD = {"architecture": {"backbone": "resnet50", "norm": "group"}, "provenance": 
 
 
 @pytest.fixture
-def facts(tmp_path):
+def metadata(tmp_path):
     weights = tmp_path / "resnet18.pth"
     weights.write_bytes(b"weights")
-    return training_facts(TILES, str(weights), ORIGIN) | {
+    return training_metadata(TILES, str(weights), ORIGIN) | {
         "architecture": {"backbone": "resnet18", "norm": "frozen"},
         "stain_reference": STAIN,
         "training_slides": {"train_1": "ab" * 32, "train_2": "cd" * 32},
@@ -44,9 +46,9 @@ def facts(tmp_path):
     }
 
 
-def card(folder, facts, name="CARD.md"):
+def card(folder, metadata, name="CARD.md"):
     tensors = {"head.weight": np.zeros((1, 64, 1, 1), dtype=np.float32), "head.bias": np.zeros(1, dtype=np.float32)}
-    save_file(tensors, folder / "m.safetensors", metadata={"lesionmap": json.dumps(facts, sort_keys=True)})
+    save_file(tensors, folder / "m.safetensors", metadata={"lesionmap": json.dumps(metadata, sort_keys=True)})
     describe_model(str(folder / "m.safetensors"), str(folder / name))
     return (folder / name).read_text(encoding="utf-8")
 
@@ -57,30 +59,30 @@ def rows(text):
     return {first: others for first, *others in cells}
 
 
-def test_what_training_records_before_its_first_epoch(facts):
-    assert facts["classes"] == {"background": 0, "lesion": 1, "vessel": 2, "fat": 3, "ignore": 255}
-    assert (facts["target"], facts["threshold"]) == ("lesion", 0.5)
-    assert facts["mpp"] == {"high": 0.25, "low": 2.0}
-    assert facts["tiles"] == TILES
-    assert facts["backbone_weights"] == {"file": "resnet18.pth", "sha256": hashlib.sha256(b"weights").hexdigest()}
-    assert facts["provenance"] == ORIGIN
-    assert "Not a diagnostic device" in facts["intended_use"]
-    assert "MIT" in facts["licence"]
-    assert json.loads(json.dumps(facts)) == facts
+def test_what_training_records_before_its_first_epoch(metadata):
+    assert metadata["classes"] == {"background": 0, "lesion": 1, "vessel": 2, "fat": 3, "ignore": 255}
+    assert (metadata["target"], metadata["threshold"]) == ("lesion", 0.5)
+    assert metadata["mpp"] == {"high": 0.25, "low": 2.0}
+    assert metadata["tiles"] == asdict(TILES)
+    assert metadata["backbone_weights"] == {"file": "resnet18.pth", "sha256": hashlib.sha256(b"weights").hexdigest()}
+    assert metadata["provenance"] == ORIGIN
+    assert "Not a diagnostic device" in metadata["intended_use"]
+    assert "MIT" in metadata["licence"]
+    assert json.loads(json.dumps(metadata)) == metadata
 
 
 def test_tiles_that_do_not_fit_are_refused():
     with pytest.raises(SettingsError, match="do not fit"):
-        training_facts(TILES | {"tile_px": 500}, None, ORIGIN)
+        training_metadata(replace(TILES, tile_px=500), None, ORIGIN)
 
 
-def test_the_card_says_all_that_the_file_does(tmp_path, facts):
-    text = card(tmp_path, facts)
+def test_the_card_says_all_that_the_file_does(tmp_path, metadata):
+    text = card(tmp_path, metadata)
     table = rows(text)
     assert "not recorded" not in text
     assert f"`{hashlib.sha256((tmp_path / 'm.safetensors').read_bytes()).hexdigest()}`" in text
-    assert facts["intended_use"] in text
-    assert facts["licence"] in text
+    assert metadata["intended_use"] in text
+    assert metadata["licence"] in text
     assert table["Backbone"] == ["resnet18, normalisation frozen"]
     assert table["Numbers in the file"] == ["65"]
     assert table["Backbone started from"] == [
@@ -99,25 +101,25 @@ def test_the_card_says_all_that_the_file_does(tmp_path, facts):
     assert "  path: lesionmap.safetensors" in text
 
 
-def test_figures_on_validation(tmp_path, facts):
-    text = card(tmp_path, facts)
+def test_metrics_on_validation(tmp_path, metadata):
+    text = card(tmp_path, metadata)
     assert "Of epoch 7," in text
     assert rows(text)["low"] == ["0.01235", "0.75", "0.9123"]
     assert rows(text)["fused"] == ["—", "0.8", "—"]
     assert "high" not in rows(text)
-    last = card(tmp_path, facts | {"epoch": {"epoch": 50}, "validation_slides": {}})
+    last = card(tmp_path, metadata | {"epoch": {"epoch": 50}, "validation_slides": {}})
     assert "None. The file holds the weights of the last epoch: 50." in last
     assert "Validation slides: 0." in last
 
 
-def test_random_weights_are_called_so(tmp_path, facts):
-    text = card(tmp_path, facts | {"backbone_weights": training_facts(TILES, None, ORIGIN)["backbone_weights"]})
+def test_random_weights_are_called_so(tmp_path, metadata):
+    text = card(tmp_path, metadata | {"backbone_weights": training_metadata(TILES, None, ORIGIN)["backbone_weights"]})
     assert rows(text)["Backbone started from"] == ["random weights"]
 
 
 @pytest.mark.parametrize("lacking", ["threshold", "classes", "backbone_weights", "mpp", "validation_slides", "licence"])
-def test_what_an_older_file_lacks_is_not_recorded(tmp_path, facts, lacking):
-    text = card(tmp_path, {key: value for key, value in facts.items() if key != lacking})
+def test_what_an_older_file_lacks_is_not_recorded(tmp_path, metadata, lacking):
+    text = card(tmp_path, {key: value for key, value in metadata.items() if key != lacking})
     assert 1 <= text.count("not recorded") <= 2
 
 
@@ -129,11 +131,11 @@ def test_the_oldest_file_has_a_card(tmp_path):
     assert "    software: LesionMap 0.0" in text
 
 
-def test_names_from_a_file_cannot_break_the_card(tmp_path, facts):
+def test_names_from_a_file_cannot_break_the_card(tmp_path, metadata):
     odd = "x|y`<b>*[l](u)\n\n# head"
     slides = {odd: "ab" * 32}
     origin = ORIGIN | {"code": "```\n# head\n</details>"}
-    text = card(tmp_path, facts | {"training_slides": slides, "provenance": origin})
+    text = card(tmp_path, metadata | {"training_slides": slides, "provenance": origin})
     assert r"| x\|y\`\<b\>\*\[l\](u) \# head | abababababab… |" in text
     headings = [line for line in text.splitlines() if line.startswith("#")]
     assert "# head" not in headings
@@ -141,15 +143,15 @@ def test_names_from_a_file_cannot_break_the_card(tmp_path, facts):
     assert [line for line in text.splitlines() if "</details>" in line and not line.startswith("    ")] == []
 
 
-def test_a_large_cohort_is_counted_and_its_first_slides_are_listed(tmp_path, facts):
-    text = card(tmp_path, facts | {"training_slides": {f"s{n:03}": "ab" * 32 for n in range(103)}})
+def test_a_large_cohort_is_counted_and_its_first_slides_are_listed(tmp_path, metadata):
+    text = card(tmp_path, metadata | {"training_slides": {f"s{n:03}": "ab" * 32 for n in range(103)}})
     assert "Training slides: 103." in text
     assert [name for name in rows(text) if name.startswith("s0")] == [f"s{n:03}" for n in range(100)]
     assert "And 3 more, which the model file names." in text
 
 
-def test_the_same_file_gives_the_same_card(tmp_path, facts):
-    assert card(tmp_path, facts) == card(tmp_path, facts, "again.md")
+def test_the_same_file_gives_the_same_card(tmp_path, metadata):
+    assert card(tmp_path, metadata) == card(tmp_path, metadata, "again.md")
 
 
 def test_a_file_that_is_no_model_has_no_card(tmp_path):

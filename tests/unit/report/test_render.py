@@ -1,4 +1,4 @@
-"""The report: its figures are exact, its links lead somewhere, nothing needs the network."""
+"""The report: its metrics are exact, its links lead somewhere, nothing needs the network."""
 
 import html
 import json
@@ -14,16 +14,15 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
-from evaluated import lesion, levels_at, record_of
+from evaluated import lesion, record_of, scores_at
 from lesion_maps import write_outlines
 from lesionmap.errors import SlideError
 from lesionmap.evaluation.model_comparison import compare_models
-from lesionmap.evaluation.plots import MetricFigures, plot_metrics
+from lesionmap.evaluation.plots import MetricPlots, plot_metrics
 from lesionmap.evaluation.summary import SummaryFiles, summarise
 from lesionmap.files.pictures import write_png
 from lesionmap.files.records import write_json, write_text
 from lesionmap.jobs.quarantine import in_folder, write_quarantined
-from lesionmap.lesions.export import write_overlay
 from lesionmap.metrics.bootstrap import Bootstrap
 from lesionmap.report.inputs import ReportInputs
 from lesionmap.report.model_card import describe_model
@@ -32,6 +31,7 @@ from lesionmap.run.quarantine_tables import RunFiles, list_quarantine
 from lesionmap.slides.slide import SlideInfo
 from lesionmap.stain.comparison import compare_stains
 from lesionmap.training.learning_curves import plot_learning_curves
+from lesionmap.viewer.overlay import write_overlay
 from PIL import Image, UnidentifiedImageError
 from safetensors.numpy import save_file
 
@@ -118,10 +118,10 @@ def make_slide(folder: Path, slide: str, split: str, lesions: np.ndarray[Any, An
     view = np.full((30, 40, 3), 200, dtype=np.uint8)
     Image.fromarray(np.full((46, 170, 4), 255, dtype=np.uint8)).save(folder / f"{slide}.stain.png")  # as matplotlib's
     write_png(folder / f"{slide}.stain_thumbnails.png", np.full((256, 512, 3), 200, dtype=np.uint8))
-    levels = lesions.astype(np.uint8) * 204
+    probability_u8 = lesions.astype(np.uint8) * 204
     origin = {"software": "LesionMap 9", "code": "c0de"}
-    facts = {"unreadable": [], "threshold": 0.5, "provenance": origin}
-    write_outlines(folder / f"{slide}.geojson", lesions, levels, 10, info, facts)
+    metadata = {"unreadable": [], "threshold": 0.5, "provenance": origin}
+    write_outlines(folder / f"{slide}.geojson", lesions, probability_u8, 10, info, metadata)
     no_lesion = np.zeros((30, 40), dtype=np.uint8)
     write_overlay(folder / f"{slide}.overlay.png", view, no_lesion, no_lesion > 0)
     write_text(folder.parent / f"report/views/{slide}/view.js", "window.lesionmapView = {};")
@@ -130,11 +130,11 @@ def make_slide(folder: Path, slide: str, split: str, lesions: np.ndarray[Any, An
 def stain_match(slide: str) -> dict[str, Any]:
     """As of a slide whose stains are those of the reference, train_1, but weaker."""
     basis = [[0.6, 0.8, 0.0], [0.0, 1.0, 0.0]]  # cosine of the angle between them: 0.8
-    facts = {"n_pixels": 9, "reconstruction_error": 0.0125, "method": "vahadane", "verdict": "ok"}
+    metadata = {"n_pixels": 9, "reconstruction_error": 0.0125, "method": "vahadane", "verdict": "ok"}
     before, after = MEAN_OD.get(slide, ([0.1, 0.3], [0.1, 0.3]))
     return {
-        "profile": {"basis": basis, "p99": [1.5, 1.0]} | facts,
-        "reference": {"basis": basis, "p99": [3.0, 1.25]} | facts,
+        "profile": {"basis": basis, "p99": [1.5, 1.0]} | metadata,
+        "reference": {"basis": basis, "p99": [3.0, 1.25]} | metadata,
         "ratio": [2.0, 1.25],
         "slide": slide,
         "reference_slide": "train_1",
@@ -167,17 +167,17 @@ def with_fallback(method: str, flags: list[str]) -> dict[str, Any]:
 
 
 def make_model(path: Path, **changes: Any) -> str:
-    facts = {"architecture": {"backbone": "resnet18", "norm": "group"}, "threshold": 0.5, "licence": "MIT"} | changes
-    save_file({"head.bias": np.zeros(1, dtype=np.float32)}, path, metadata={"lesionmap": json.dumps(facts)})
+    metadata = {"architecture": {"backbone": "resnet18", "norm": "group"}, "threshold": 0.5, "licence": "MIT"} | changes
+    save_file({"head.bias": np.zeros(1, dtype=np.float32)}, path, metadata={"lesionmap": json.dumps(metadata)})
     return str(path)
 
 
 def make_metrics(folder: Path, slide: str) -> str:
     """Nine lesion pixels found, one missed, one false alarm on the rest; no vessel, no fat."""
     mask = np.array([1] * 10 + [0] * 10, dtype=np.uint8)
-    levels = np.array([255] * 9 + [0] + [255] + [0] * 9, dtype=np.uint8)
-    lesions = [lesion(hit_level=255), lesion(marked_pixels=0)]
-    record = record_of(slide, levels, mask, lesions=lesions, false_levels=levels_at(255))
+    probability_u8 = np.array([255] * 9 + [0] + [255] + [0] * 9, dtype=np.uint8)
+    lesions = [lesion(detection_score=255), lesion(predicted_pixels=0)]
+    record = record_of(slide, probability_u8, mask, lesions=lesions, false_positive_scores=scores_at(255))
     write_json(folder / f"{slide}.metrics.json", record)
     return str(folder / f"{slide}.metrics.json")
 
@@ -195,7 +195,7 @@ def charts(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     plot_learning_curves(str(folder / "history.csv"), str(folder / "learning_curves.svg"))
     files = SummaryFiles(*(str(folder / name) for name in ("slides.tsv", "cohort.tsv", "summary.json", "headline.txt")))
     summarise([], files, DRAWS, min_lesion_um=200)
-    drawn = MetricFigures(*(str(folder / f"{name}.svg") for name in CHARTS))
+    drawn = MetricPlots(*(str(folder / f"{name}.svg") for name in CHARTS))
     plot_metrics(files.summary, files.slides, drawn)
     return [str(folder / "learning_curves.svg"), *astuple(drawn)]
 
@@ -219,9 +219,9 @@ def inputs(charts: list[str], tmp_path: Path) -> ReportInputs:
     kinds = ("json", "stain.json", "stain.png", "stain_thumbnails.png", "geojson", "overlay.png")
     per_slide = [[str(folder / f"{slide}.{kind}") for slide in SPLITS] for kind in kinds]
     compare_stains(per_slide[1], stain_table, stain_spread)
-    learning_curves, *metric_figures = charts
+    learning_curves, *metric_plots = charts
     training = (make_model(folder / "m.safetensors"), str(folder / "history.csv"), learning_curves)
-    cohort = (quarantine, summary, slide_table, metric_figures, None, stain_table, stain_spread)
+    cohort = (quarantine, summary, slide_table, metric_plots, None, stain_table, stain_spread)
     views = [str(tmp_path / f"report/views/{slide}") for slide in SPLITS]
     inputs = ReportInputs(*cohort, *training, *per_slide, views)
     summarise_into(inputs, [make_metrics(folder, "Präparat 7%")])
@@ -231,7 +231,7 @@ def inputs(charts: list[str], tmp_path: Path) -> ReportInputs:
 def render(inputs: ReportInputs, folder: Path, **changes: Any) -> Path:
     report = folder / "report"
     files = ReportFiles(*(str(report / name) for name in (*PAGES, "slides", "figures", "viewer")))
-    render_report(inputs, files, config=CONFIG | changes, benchmarks=str(folder / "benchmarks"))
+    render_report(inputs, files, config=CONFIG | changes, map_mpp=2.5, benchmarks=str(folder / "benchmarks"))
     return report
 
 
@@ -241,11 +241,11 @@ def cohort_of(folder: Path, *, without_lesion: int = 0) -> list[str]:
     for n in range(6 + without_lesion):
         has_lesion = n < 6
         mask = np.array([has_lesion] * 10 + [0] * 10, dtype=np.uint8)
-        levels = np.array([255] * (10 - n) + [0] * (10 + n), dtype=np.uint8)
-        found = [lesion(hit_level=255 if n < 3 else None, marked_pixels=n < 3)] if has_lesion else []
-        false = levels_at(*[255] * n) if not has_lesion else levels_at()
+        probability_u8 = np.array([255] * (10 - n) + [0] * (10 + n), dtype=np.uint8)
+        found = [lesion(detection_score=255 if n < 3 else None, predicted_pixels=n < 3)] if has_lesion else []
+        false = scores_at(*[255] * n) if not has_lesion else scores_at()
         paths.append(str(folder / f"s{n}.metrics.json"))
-        write_json(paths[-1], record_of(f"s{n}", levels, mask, lesions=found, false_levels=false))
+        write_json(paths[-1], record_of(f"s{n}", probability_u8, mask, lesions=found, false_positive_scores=false))
     return paths
 
 
@@ -329,16 +329,21 @@ def test_a_slides_page_shows_its_view(report: Path) -> None:
     assert f"../figures/{file}_overlay.png" in page.links  # for paper, and without JavaScript
 
 
-def test_a_slide_without_view_keeps_its_picture(inputs: ReportInputs, tmp_path: Path) -> None:
-    view = Path(inputs.views[0])
+def test_a_slide_that_could_not_be_shown_has_its_page_without_a_picture(inputs: ReportInputs, tmp_path: Path) -> None:
+    slide = "Präparat 7%"  # evaluated, so among the worst
+    view, overlay = next(pair for pair in zip(inputs.views, inputs.overlays, strict=True) if slide in pair[0])
     shutil.rmtree(view)
-    reason = SlideError(slide="train_1", stage="cut_view", finding="gone", remedy="bring it back")
-    write_quarantined([in_folder(str(view))], reason)
+    reason = SlideError(slide=slide, stage="cut_view", finding="gone", remedy="bring it back")
+    write_quarantined([in_folder(view), overlay], reason)
     report = render(inputs, tmp_path)
-    page = Page(report / "slides/train_1.html")
+    page = Page(report / f"slides/{slide}.html")
     assert page.scripts == 0
     assert "viewer" not in page.source
-    assert "../figures/train_1_overlay.png" in page.links
+    assert "There is no picture of this slide" in page.source
+    for path in (report / "index.html", report / f"slides/{slide}.html"):
+        sources = [unquote(link) for link in Page(path).links if "figures/" in link]
+        assert sources
+        assert all((path.parent / source).exists() for source in sources)
     assert Page(report / "slides/new_1.html").scripts == 3
 
 
@@ -370,7 +375,7 @@ def test_without_quarantine_there_is_no_such_section(inputs: ReportInputs, tmp_p
     assert 'id="quarantine"' not in Page(render(inputs, tmp_path) / "index.html").source
 
 
-def test_cohort_figures_and_gaps(report: Path) -> None:
+def test_cohort_metrics_and_gaps(report: Path) -> None:
     page = Page(report / "index.html")
     assert "test: 1 slide of 1 patient, 1 with lesion" in page.source
     assert page.row("Pixels, all slides together") == ["Pixels, all slides together", "test"]
@@ -379,7 +384,7 @@ def test_cohort_figures_and_gaps(report: Path) -> None:
     assert page.row("False-positive rate on the rest")[1] == "0.100"
     assert page.row("False-positive rate on vessel")[1] == "—"
     assert page.row("Sensitivity at ½ false lesion per slide")[1] == "0.250"  # half of the way to 1 of 2 at 1
-    assert page.row("Lesions marked, 0.5 to 2 mm")[1] == "0.500"
+    assert page.row("Lesions found, 0.5 to 2 mm")[1] == "0.500"
     assert page.row("Area, upper limit of agreement, mm²")[1] == "—"
 
 
@@ -395,10 +400,10 @@ def test_models_are_compared_if_there_are_several(inputs: ReportInputs, report: 
     assert compared == [["Dice", "test", "this run", "0.900", "—"], ["Dice", "test", "<b>low</b>", "0.900", "0.000"]]
 
 
-def test_a_slides_page_says_how_many_lesions_were_marked(report: Path) -> None:
+def test_a_slides_page_says_how_many_lesions_were_found(report: Path) -> None:
     page = " ".join((report / "slides" / "Präparat 7%.html").read_text().split())
-    assert "1 of 2 annotated lesions are marked at least in part; 1 marked lesion lies outside them." in page
-    assert "Area: 0.100 mm² marked, 0.100 mm² annotated." in page
+    assert "1 of 2 annotated lesions are found at least in part; 1 predicted lesion lies outside them." in page
+    assert "Area: 0.100 mm² predicted, 0.100 mm² annotated." in page
 
 
 def test_a_slide_that_a_later_stage_refused_says_so_on_its_page(inputs: ReportInputs, tmp_path: Path) -> None:
@@ -413,17 +418,17 @@ def test_a_slide_that_a_later_stage_refused_says_so_on_its_page(inputs: ReportIn
     assert 'id="oddities"' not in (report / "index.html").read_text()  # it stands in the quarantine
 
 
-def test_headline_figures_have_an_interval_or_say_why_not(inputs: ReportInputs, report: Path, tmp_path: Path) -> None:
+def test_headline_metrics_have_an_interval_or_say_why_not(inputs: ReportInputs, report: Path, tmp_path: Path) -> None:
     page = Page(report / "index.html")
     assert texts(page, "<li>\n<h3>") == [
-        *("Dice", "AUROC, pixels", "FROC score", "Lesions marked", "Area difference", "AUROC, slides"),
+        *("Dice", "AUROC, pixels", "FROC score", "Lesions found", "Area difference", "AUROC, slides"),
     ]
     assert texts(page, '<p class="value">') == ["0.900", "0.900", "0.396", "0.500", "0.000", "—"]
     assert texts(page, '<p class="range">')[-1] == "needs slides with and slides without lesion"
     assert texts(page, '<p class="range">')[0] == "no interval: fewer than 5 patients"
     summarise_into(inputs, cohort_of(tmp_path))
     page = Page(render(inputs, tmp_path / "six") / "index.html")
-    entry = json.loads(Path(inputs.summary).read_text())["splits"]["test"]["figures"]["dice"]
+    entry = json.loads(Path(inputs.summary).read_text())["splits"]["test"]["metrics"]["dice"]
     assert entry["value"] == pytest.approx(2 * 45 / (45 + 60))
     assert texts(page, '<p class="value">')[0] == "0.857"
     assert texts(page, '<p class="range">')[0] == f"{entry['low']:.3f} to {entry['high']:.3f}"
@@ -456,7 +461,7 @@ def test_the_worst_slides_come_first(inputs: ReportInputs, tmp_path: Path) -> No
     worst = page.source.split('<section id="worst"')[1].split("</section>")[0]
     assert re.findall(r'html">(s\d)</a>', worst) == ["s5", "s4", "s3", "s2", "s1", "s0", "s6", "s7"]
     assert "<p>Dice 0.667</p>" in worst
-    assert "0.050 mm² marked, 0.100 annotated; 0 of 1 lesions marked, 0 false" in worst
+    assert "0.050 mm² predicted, 0.100 annotated; 0 of 1 lesions found, 0 false" in worst
     assert "<p>0.040 mm² false</p>" in worst
     assert "6 false lesions" in worst
     assert all("loading" in image for image in page.images if "thumbnail" in str(image["src"]))
@@ -495,8 +500,8 @@ def test_names_from_files_are_text_and_no_markup(inputs: ReportInputs, tmp_path:
     summarise_into(named, [str(tmp_path / "hostile.json")])
     models = str(tmp_path / "models.tsv")
     compare_models([str(tmp_path / "hostile.json")], {HOSTILE: str(tmp_path / "other")}, models, DRAWS, 200)
-    facts = {"licence": HOSTILE, "training_slides": {HOSTILE: HOSTILE}, "provenance": {"software": HOSTILE}}
-    model = make_model(tmp_path / "hostile.safetensors", intended_use=HOSTILE, **facts)
+    metadata = {"licence": HOSTILE, "training_slides": {HOSTILE: HOSTILE}, "provenance": {"software": HOSTILE}}
+    model = make_model(tmp_path / "hostile.safetensors", intended_use=HOSTILE, **metadata)
     config = {"model": CONFIG["model"] | {"path": HOSTILE}}
     report = render(replace(named, models=models, model=model, history=None), tmp_path, **config)
     pages = {path.name: Page(path) for path in report.rglob("*.html")}
@@ -517,7 +522,7 @@ def cells_of(text: str) -> list[list[str]]:
 
 
 def test_the_page_of_the_model_says_what_its_card_says(inputs: ReportInputs, tmp_path: Path) -> None:
-    facts = {
+    metadata = {
         "architecture": {"backbone": "resnet50", "norm": "frozen"},
         "backbone_weights": {"file": "resnet50.pth", "sha256": "ab" * 32},
         "classes": {"background": 0, "lesion": 1},
@@ -531,7 +536,7 @@ def test_the_page_of_the_model_says_what_its_card_says(inputs: ReportInputs, tmp
         "provenance": {"software": "LesionMap 9", "code": "c0de", "model": {"weights": "imagenet"}},
         "intended_use": "Research.",
     }
-    model = make_model(tmp_path / "m.safetensors", **facts)
+    model = make_model(tmp_path / "m.safetensors", **metadata)
     page = Page(render(replace(inputs, model=model), tmp_path) / "model.html")
     describe_model(model, str(tmp_path / "CARD.md"))
     card = (tmp_path / "CARD.md").read_text(encoding="utf-8")
@@ -575,7 +580,7 @@ def test_a_slide_that_is_odd_is_listed_with_what_is_odd(inputs: ReportInputs, tm
 
 
 def test_a_slide_without_a_map_has_no_page(inputs: ReportInputs, tmp_path: Path) -> None:
-    reason = SlideError(slide="train_1", stage="infer_slide", finding="2 of 3 boxes", remedy="copy it again")
+    reason = SlideError(slide="train_1", stage="map_slide", finding="2 of 3 boxes", remedy="copy it again")
     lost = inputs.outlines[list(SPLITS).index("train_1")]
     write_quarantined([lost], reason)
     report = render(inputs, tmp_path)

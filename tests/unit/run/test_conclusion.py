@@ -52,7 +52,7 @@ def test_parts_that_were_left_out_are_listed_with_their_place(tmp_path, records,
     assert pd.read_csv(tables.unreadable, sep="\t", keep_default_na=False).to_numpy().tolist() == [
         ["NA", "extract_tiles", 64.0, 128.5, 64.0, 64.0],
         ["NA", "extract_tiles", 0.0, 64.0, 64.0, 64.0],
-        ["b", "infer_slide", 0.0, 10.0, 20.0, 30.0],
+        ["b", "map_slide", 0.0, 10.0, 20.0, 30.0],
     ]
     conclude(tables, str(tmp_path / "end.txt"), fail=False)
     assert "NA, extract_tiles: 2 parts cannot be read and are left out" in capsys.readouterr().err
@@ -60,7 +60,7 @@ def test_parts_that_were_left_out_are_listed_with_their_place(tmp_path, records,
 
 def test_a_slide_that_two_stages_refuse_counts_once_and_is_not_called_used(tmp_path, records, tables, capsys):
     paths = [str(tmp_path / name) for name in ("tiles.json", "b.geojson")]
-    for path, stage in zip(paths, ("extract_tiles", "infer_slide"), strict=True):
+    for path, stage in zip(paths, ("extract_tiles", "map_slide"), strict=True):
         write_quarantined([path], SlideError(slide="b", stage=stage, finding="damaged", remedy="copy it"))
     list_quarantine(RunFiles(records, paths[:1], paths[1:]), tables.quarantine, tables.unreadable)
     conclude(tables, str(tmp_path / "end.txt"), fail=False)

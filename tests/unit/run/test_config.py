@@ -4,8 +4,16 @@ import pytest
 import yaml
 from lesionmap.errors import SettingsError
 from lesionmap.geometry.tiling import TileSpec
-from lesionmap.inference.settings import InferenceSettings
-from lesionmap.run.config import check_config, inference_settings, inspection_settings, reference_file, train_settings
+from lesionmap.inference.settings import MapSettings
+from lesionmap.lesions.find_lesions import LesionSettings
+from lesionmap.run.config import (
+    check_config,
+    inspection_settings,
+    lesion_settings,
+    map_settings,
+    reference_file,
+    train_settings,
+)
 from lesionmap.slides.sheet import read_sheet
 from lesionmap.training.settings import TrainSettings
 from pyramids import row
@@ -65,13 +73,17 @@ def test_slides_need_the_finest_resolution_at_which_they_are_read(config, change
     assert needed == {"tiles": 0.25, "inference": inference, "first_pass": first_pass}
 
 
-def test_inference_settings_hold_what_decides_a_map_and_no_more(config):
-    before = inference_settings(config)
-    config["inference"]["batch_size"] = 3
-    assert inference_settings(config) == before
+def test_map_settings_hold_what_decides_a_map_and_no_more(config):
+    before = map_settings(config)
+    later = {"threshold": 0.4, "smoothing_um": 5, "min_lesion_area_um2": 100}
+    config["inference"] |= {"batch_size": 3, **later}
+    assert map_settings(config) == before
+    assert lesion_settings(config) == later
+    config["inference"]["refine"] = "lesion"
+    assert map_settings(config) == before | {"refine": "lesion", "threshold": 0.4}
     config["tiles"]["region_px"] = 2048
-    assert inference_settings(config) != before
-    assert InferenceSettings.of(before, 3, 0.1).tiles == TileSpec(4096, 512, 0.25)
+    assert map_settings(config)["tiles"] != before["tiles"]
+    assert MapSettings.of(before, 3, 0.1).tiles == TileSpec(4096, 512, 0.25)
 
 
 def test_every_mistake_is_named_at_once(root, config):
@@ -126,9 +138,10 @@ def test_training_in_python_has_the_configs_defaults(config):
 
 
 def test_inference_in_python_has_the_configs_defaults(config):
-    asked = inference_settings(config), config["inference"]["batch_size"]
-    settings = InferenceSettings.of(*asked, max_unreadable_fraction=0)
-    assert settings == InferenceSettings(TileSpec(4096, 512, 0.25))
+    asked = map_settings(config), config["inference"]["batch_size"]
+    settings = MapSettings.of(*asked, max_unreadable_fraction=0)
+    assert settings == MapSettings(TileSpec(4096, 512, 0.25))
+    assert LesionSettings(**lesion_settings(config)) == LesionSettings()
 
 
 def test_a_region_that_is_no_whole_number_of_tiles_is_refused_at_once(root, config):

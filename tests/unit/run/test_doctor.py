@@ -9,12 +9,13 @@ import torch
 import yaml
 from lesionmap.errors import LesionMapError, SlideError
 from lesionmap.files.records import write_json
-from lesionmap.network.model import LesionFPN, ModelSettings
+from lesionmap.network.model import LesionFPN
 from lesionmap.network.resources import FORWARD_FLOPS
+from lesionmap.network.settings import ModelSettings
 from lesionmap.run.costs import Work, costs_of, predict_work
 from lesionmap.run.doctor import examine_sheet
+from lesionmap.run.settings import RunSettings
 from lesionmap.slides.sheet import SlideRow
-from lesionmap.tissue.detection import TissueSettings
 from pyramids import damage, info_of, write_tiff
 from torch.utils.flop_counter import FlopCounterMode
 from web_server import serving
@@ -69,7 +70,7 @@ def examined(tmp_path, rows, config, capsys):
     """Whether it failed, what it printed, the table by slide, and the JSON."""
     paths = str(tmp_path / "doctor.tsv"), str(tmp_path / "doctor.json")
     try:
-        examine_sheet(rows, config, *paths, threads=2)
+        examine_sheet(rows, RunSettings.of(config), *paths, threads=2)
         failed = None
     except LesionMapError as error:
         failed = str(error)
@@ -172,7 +173,7 @@ def test_slides_on_servers_are_not_taken_for_missing(tmp_path, rows, config, cap
         gone = f"{server.address}/gone.tif"
         unseen = [replace(rows[0], path=f"{server.address}/a.tif"), replace(rows[3], path=gone)]
         with pytest.raises(LesionMapError, match="1 errors"):
-            examine_sheet(unseen, config, *files, threads=2)
+            examine_sheet(unseen, RunSettings.of(config), *files, threads=2)
         table = pd.read_csv(files[0], sep="\t").set_index("slide")
         assert table["verdict"].to_dict() == {"a": "unseen", "d": "error"}
         assert "1 slides are on servers and unseen" in capsys.readouterr().out
@@ -180,7 +181,7 @@ def test_slides_on_servers_are_not_taken_for_missing(tmp_path, rows, config, cap
         assert json.loads(Path(files[1]).read_text())["sheet_errors"] == []
         unseen[0] = replace(unseen[0], annotation="gone.geojson")
         with pytest.raises(LesionMapError, match="4 errors"):  # two more: no training slide, and no stain reference
-            examine_sheet(unseen, config, *files, threads=2)
+            examine_sheet(unseen, RunSettings.of(config), *files, threads=2)
     assert "its annotation gone.geojson does not exist" in capsys.readouterr().out
 
 
@@ -198,7 +199,7 @@ def test_inference_alone_asks_for_no_training_slides(tmp_path, rows, config, cap
 
 def test_work_is_counted_on_the_tissue_of_slides(tmp_path, tissue, config):
     info = info_of(write_tiff(tmp_path / "s.tif", tissue, factors=(1, 4)))
-    found = predict_work(info, TissueSettings(**config["tissue"]), config, trained=True)
+    found = predict_work(info, RunSettings.of(config), trained=True)
     # x 512–1023 is the second column of regions, y 256–767 the lower half of the first row and upper of the second
     assert found.regions == 2
     assert 64 <= found.tiles <= 100  # 8 × 8; smoothing widens the tissue by less than a tile on each side
@@ -208,17 +209,17 @@ def test_work_is_counted_on_the_tissue_of_slides(tmp_path, tissue, config):
 
 
 def test_options_of_inference_cost_their_passes(tmp_path, tissue, config):
-    info, settings = info_of(write_tiff(tmp_path / "s.tif", tissue, factors=(1, 4))), TissueSettings(**config["tissue"])
+    info = info_of(write_tiff(tmp_path / "s.tif", tissue, factors=(1, 4)))
     config["tiles"]["min_tissue_fraction"] = 0
-    usual = predict_work(info, settings, config, trained=True)
+    usual = predict_work(info, RunSettings.of(config), trained=True)
     config["inference"] |= {"overlap": 0.5, "refine": "unsure"}
-    found = predict_work(info, settings, config, trained=False)
+    found = predict_work(info, RunSettings.of(config), trained=False)
     # four times the tiles of the first pass, and the regions with their tiles
     assert found.inference_tiles == 4 * 4 + usual.regions + usual.tiles
-    assert "refine: unsure as if all" in costs_of([("test", found)], config).basis[0]
-    once = costs_of([("test", found)], config).cpu_hours["infer"]
+    assert "refine: unsure as if all" in costs_of([("test", found)], RunSettings.of(config)).basis[0]
+    once = costs_of([("test", found)], RunSettings.of(config)).cpu_hours["infer"]
     config["inference"]["flips"] = True
-    assert costs_of([("test", found)], config).cpu_hours["infer"] == pytest.approx(4 * once, abs=2e-3)
+    assert costs_of([("test", found)], RunSettings.of(config)).cpu_hours["infer"] == pytest.approx(4 * once, abs=2e-3)
 
 
 @pytest.mark.parametrize(
@@ -231,17 +232,16 @@ def test_disk_is_predicted_by_codec_and_by_what_is_stored(tmp_path, config, aske
     image[300:, 200:] = 200, 90, 160
     info = info_of(write_tiff(tmp_path / "s.tif", image, factors=(1, 16)))
     config["tiles"] |= {"region_px": 2048, "tile_px": 512, "store": store} | asked
-    found = predict_work(info, TissueSettings(**config["tissue"]), config, trained=True)
+    found = predict_work(info, RunSettings.of(config), trained=True)
     images = found.regions + (found.tiles if store == "keep" else 0)
     assert found.regions == 4
     assert found.store_gb == pytest.approx(images * 512**2 * bytes_per_px / 1e9, abs=6e-4)
 
 
 def test_blank_slides_are_not_counted(tmp_path, tissue, config):
-    settings = TissueSettings(**config["tissue"])
     blank = info_of(write_tiff(tmp_path / "blank.tif", np.full_like(tissue, 250)))
     with pytest.raises(SlideError, match="no tissue was found at 4 µm/px"):
-        predict_work(blank, settings, config, trained=True)
+        predict_work(blank, RunSettings.of(config), trained=True)
 
 
 def test_damage_that_an_overview_of_slides_shows_is_a_warning(tmp_path, rows, config, capsys):
@@ -275,20 +275,20 @@ def test_each_schedule_costs_its_passes(config, schedule, passes):
     config["tiles"]["tile_px"], config["train"]["epochs"], config["train"]["schedule"] = 512, 10, schedule
     work = [("train", Work(2, 100, 0, "", 0.0, 0, 0)), ("val", Work(1, 50, 0, "", 0.0, 0, 0))]
     hours = 10 * passes * FORWARD_FLOPS["resnet50"] / 80e9 / 3600
-    assert costs_of(work, config).cpu_hours["train"] == pytest.approx(hours, abs=1e-3)
+    assert costs_of(work, RunSettings.of(config)).cpu_hours["train"] == pytest.approx(hours, abs=1e-3)
 
 
 def test_an_automatic_tile_batch_costs_what_it_may_take_on_a_cpu(config):
     config["train"]["tile_batch"] = 4
-    expected = costs_of([], config).training_memory_gb
+    expected = costs_of([], RunSettings.of(config)).training_memory_gb
     config["train"]["tile_batch"] = "auto"
-    assert costs_of([], config).training_memory_gb == expected
+    assert costs_of([], RunSettings.of(config)).training_memory_gb == expected
 
 
 def test_costs_are_the_sums_that_arithmetic_gives(config):
     config["tiles"]["tile_px"], config["train"]["epochs"] = 512, 10
     work = [("train", Work(2, 100, 7, "", 0.0, 1.5, 0.5)), ("val", Work(1, 50, 3, "", 0.0, 0.5, 0.25))]
-    costs = costs_of(work, config)
+    costs = costs_of(work, RunSettings.of(config))
     assert (costs.slides, costs.regions, costs.tiles, costs.inference_tiles) == (2, 3, 150, 10)
     assert costs.disk_gb == 2.0
     passes = 10 * (3 * (2 * 2 + 100) + 51)  # three for forward and backward

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from lesionmap.errors import RemoteError, SettingsError, SlideError
 from lesionmap.files.records import read_json, write_json
-from lesionmap.slides.cache import CopySettings, Shelf, slide_at_hand
+from lesionmap.slides.cache import CacheSettings, SlideCache, cached_slide
 from lesionmap.slides.inspection import inspect_slide
 from lesionmap.slides.slide import Slide
 from pyramids import INSPECTION, damage, info_of, row, write_tiff
@@ -21,9 +21,9 @@ NAMES = ("0123456789abcdef-40", "1123456789abcdef-40", "2123456789abcdef-40")
 
 
 @pytest.fixture
-def copies(tmp_path, monkeypatch) -> CopySettings:
+def copies(tmp_path, monkeypatch) -> CacheSettings:
     monkeypatch.setenv("SCRATCH", str(tmp_path))
-    return CopySettings("remote", "$SCRATCH/copies", 0.01)
+    return CacheSettings("remote", "$SCRATCH/copies", 0.01)
 
 
 @pytest.fixture
@@ -50,7 +50,7 @@ def test_a_remote_slide_is_inspected_as_one_at_hand_and_comes_once(server, tmp_p
     local = inspected(str(tmp_path / "served/2026/a b.tif"), tmp_path / "served", copies)
     assert read_json(record)["info"] == read_json(local)["info"] | {"path": address}
     for _ in range(2):
-        with slide_at_hand(str(record), asdict(copies)) as info, Slide(info, "test") as slide:
+        with cached_slide(str(record), asdict(copies)) as info, Slide(info, "test") as slide:
             np.testing.assert_array_equal(slide.read((0, 0), (517, 333), 0.25), noise)
             assert Path(info.path).is_relative_to(tmp_path / "copies")
     assert downloads(server) == ["/2026/a%20b.tif"]
@@ -58,7 +58,7 @@ def test_a_remote_slide_is_inspected_as_one_at_hand_and_comes_once(server, tmp_p
 
 def test_a_local_slide_stays_where_it_is(tmp_path, noise, copies):
     record = inspected(str(write_tiff(tmp_path / "a.tif", noise)), tmp_path, copies)
-    with slide_at_hand(str(record), asdict(copies)) as info:
+    with cached_slide(str(record), asdict(copies)) as info:
         assert info.path == str(tmp_path / "a.tif")
     assert not (tmp_path / "copies").exists()
 
@@ -77,7 +77,7 @@ def test_all_files_of_a_local_slide_are_copied_if_asked_for(tmp_path, noise, cop
     assert read_json(record)["verdict"] == "ok"
     with Slide(info_of(path), "test") as slide:
         expected = slide.read((3, 5), (200, 150), 0.3)
-    with slide_at_hand(str(record), asdict(replace(copies, of="all"))) as info, Slide(info, "test") as slide:
+    with cached_slide(str(record), asdict(replace(copies, of="all"))) as info, Slide(info, "test") as slide:
         assert Path(info.path).is_relative_to(tmp_path / "copies")
         store.rename(tmp_path / "gone")
         np.testing.assert_array_equal(slide.read((3, 5), (200, 150), 0.3), expected)
@@ -87,7 +87,7 @@ def test_a_slide_that_changed_after_its_inspection_is_not_used(server, tmp_path,
     record = inspected(f"{server.address}/2026/a%20b.tif", tmp_path, copies)
     write_tiff(tmp_path / "served/2026/a b.tif", noise[::-1])
     told = pytest.raises(RemoteError, match=r"is not what was inspected.*Remedy: run again")
-    with told, slide_at_hand(str(record), asdict(copies)):
+    with told, cached_slide(str(record), asdict(copies)):
         pass
 
 
@@ -95,7 +95,7 @@ def test_a_slide_that_is_gone_after_its_inspection_costs_its_job_not_its_place(s
     record = inspected(f"{server.address}/2026/a%20b.tif", tmp_path, copies)
     (tmp_path / "served/2026/a b.tif").unlink()
     told = pytest.raises(RemoteError, match=r"a%20b.tif is not there \(404\)")
-    with told, slide_at_hand(str(record), asdict(copies)):
+    with told, cached_slide(str(record), asdict(copies)):
         pass
 
 
@@ -107,7 +107,7 @@ def test_errors_name_the_address_not_the_copy(server, tmp_path, copies):
     assert refused["finding"].startswith(f"{server.address}/2026/text.svs is text")
     record = inspected(address, tmp_path, copies, max_unreadable_fraction=1.0)
     told = pytest.raises(SlideError, match="level 0, box")
-    with told as raised, slide_at_hand(str(record), asdict(copies)) as info, Slide(info, "test") as slide:
+    with told as raised, cached_slide(str(record), asdict(copies)) as info, Slide(info, "test") as slide:
         slide.read((0, 0), (64, 64), 0.25)
     assert str(tmp_path / "copies") not in str(raised.value)
 
@@ -150,7 +150,7 @@ def entries(folder):
 
 
 def test_the_least_recently_used_entry_makes_room_and_nothing_else(tmp_path):
-    shelf = Shelf(tmp_path, 100)
+    shelf = SlideCache(tmp_path, 100)
     (tmp_path / "not ours-40").mkdir()
     for name in (*NAMES[:2], NAMES[0]):
         with shelf.entry(name, filled_with(40)):
@@ -160,7 +160,7 @@ def test_the_least_recently_used_entry_makes_room_and_nothing_else(tmp_path):
 
 
 def test_an_entry_in_use_stays_and_others_wait_for_room(tmp_path):
-    shelf, order = Shelf(tmp_path, 60), []
+    shelf, order = SlideCache(tmp_path, 60), []
 
     def use_another():
         with shelf.entry(NAMES[1], filled_with(40)):
@@ -178,7 +178,7 @@ def test_an_entry_in_use_stays_and_others_wait_for_room(tmp_path):
 
 
 def test_many_in_need_of_one_entry_fill_it_once(tmp_path):
-    shelf, filled = Shelf(tmp_path, 60), []
+    shelf, filled = SlideCache(tmp_path, 60), []
 
     def fill(place):
         filled.append(place)
@@ -199,7 +199,7 @@ def test_many_in_need_of_one_entry_fill_it_once(tmp_path):
 
 def test_a_job_that_waits_says_so_once(tmp_path, caplog):
     caplog.set_level("INFO")
-    shelf = Shelf(tmp_path, 60)
+    shelf = SlideCache(tmp_path, 60)
 
     def use_another():
         with shelf.entry(NAMES[1], filled_with(40)):
@@ -215,7 +215,7 @@ def test_a_job_that_waits_says_so_once(tmp_path, caplog):
 
 def test_many_that_fail_to_fill_one_entry_get_their_own_error_and_leave_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr("lesionmap.slides.cache.SECONDS_BETWEEN_LOOKS", 0.001)
-    shelf, errors = Shelf(tmp_path, 60), []
+    shelf, errors = SlideCache(tmp_path, 60), []
 
     def fail(place):
         for part in range(30):
@@ -242,19 +242,19 @@ def test_many_that_fail_to_fill_one_entry_get_their_own_error_and_leave_nothing(
 def test_what_a_killed_job_had_half_filled_is_filled_anew(tmp_path):
     script = f"""
 import os, pathlib, signal
-from lesionmap.slides.cache import Shelf
+from lesionmap.slides.cache import SlideCache
 
 def fill(place):
     (place / "content").write_bytes(b"half")
     os.kill(os.getpid(), signal.SIGKILL)
 
-with Shelf(pathlib.Path({str(tmp_path)!r}), 60).entry({NAMES[0]!r}, fill):
+with SlideCache(pathlib.Path({str(tmp_path)!r}), 60).entry({NAMES[0]!r}, fill):
     pass
 """
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[3] / "scripts")}
     assert subprocess.run([sys.executable, "-c", script], env=environment, check=False).returncode == -9
     assert (tmp_path / NAMES[0] / "content").read_bytes() == b"half"
-    with Shelf(tmp_path, 60).entry(NAMES[0], filled_with(40)) as place:
+    with SlideCache(tmp_path, 60).entry(NAMES[0], filled_with(40)) as place:
         assert (place / "content").read_bytes() == b"x" * 40
 
 
@@ -262,5 +262,5 @@ def test_the_state_of_a_quarantined_slide_is_its_inspections(tmp_path, copies):
     record = tmp_path / "r.json"
     facts = {"slide": "s1", "stage": "inspect_slide", "finding": "f", "remedy": "r"}
     write_json(record, {"verdict": "quarantined"} | facts)
-    with pytest.raises(SlideError, match="slide s1, inspect_slide: f"), slide_at_hand(str(record), asdict(copies)):
+    with pytest.raises(SlideError, match="slide s1, inspect_slide: f"), cached_slide(str(record), asdict(copies)):
         pass

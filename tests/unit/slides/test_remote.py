@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from lesionmap.errors import RemoteError
 from lesionmap.slides.remote import CHUNK_BYTES, download, state, states
-from lesionmap.slides.urls import file_name, is_remote, why_not_to_be_had, why_unfit
+from lesionmap.slides.urls import file_name, is_remote, why_unavailable, why_unfit
 from web_server import serving
 
 
@@ -66,15 +66,15 @@ def test_a_file_comes_whole_and_its_state_changes_with_it(server, tmp_path):
 def test_files_that_are_gone_or_refused_are_told_apart_from_servers_that_fail(server):
     good, gone, refused = (f"{server.address}/{name}" for name in ("a%20b.tif", "gone.tif", "refused/a.tif"))
     found = states([good, gone, refused])
-    assert why_not_to_be_had(found[good]) is None
-    assert why_not_to_be_had(found[gone]) == f"{gone} is not there (404)"
-    assert why_not_to_be_had(found[refused]) == f"access to {refused} is refused (403)"
+    assert why_unavailable(found[good]) is None
+    assert why_unavailable(found[gone]) == f"{gone} is not there (404)"
+    assert why_unavailable(found[refused]) == f"access to {refused} is refused (403)"
     with pytest.raises(RemoteError, match=r"refuses all that is asked of it, 1 slides such as .*keys"):
         states([refused])
 
 
 def test_a_busy_server_is_asked_again(server):
-    assert why_not_to_be_had(state(f"{server.address}/busy/a.tif")) is None
+    assert why_unavailable(state(f"{server.address}/busy/a.tif")) is None
     assert [method for method, path in server.asked if path == "/busy/a.tif"] == ["HEAD"] * 3
 
 

@@ -12,7 +12,7 @@ from lesionmap.evaluation.evaluate import EvaluatedFiles, Role, evaluate_slide
 from lesionmap.files.records import read_json, write_json
 from lesionmap.geometry.resampling import block_max, block_mean
 from lesionmap.geometry.tiling import TileSpec
-from lesionmap.inference.sliding_window import PassSettings, map_slide
+from lesionmap.inference.sliding_window import PassSettings, sliding_window_map
 from lesionmap.maps.ome_tiff import MapNotes, write_map
 from lesionmap.stain.fit import FitFiles, StainSettings, fit_slide
 from lesionmap.stain.table import StainMatch
@@ -78,8 +78,8 @@ def test_too_many_unreadable_regions_refuse_the_slide_and_leave_no_store(tmp_pat
 def mapped(tmp_path, info, most, batch_size):
     settings = PassSettings(0.5, 32, 0, False, batch_size, most)
     tissue = TissueMask(tmp_path / "tissue.tif", info)
-    mapped = map_slide(info, tissue, STAIN, Half(), settings, tmp_path, threads=2)
-    return mapped.levels, mapped.unreadable
+    mapped = sliding_window_map(info, tissue, STAIN, Half(), settings, tmp_path, threads=2)
+    return mapped.probability_u8, mapped.unreadable
 
 
 @pytest.mark.parametrize("batch_size", [1, 5, 128])
@@ -91,7 +91,7 @@ def test_unreadable_tiles_of_slides_have_no_probability_and_are_listed(tmp_path,
 
 
 def test_too_many_unreadable_tiles_refuse_the_slide(tmp_path, slide):
-    with pytest.raises(SlideError, match=r"slide s1, infer_slide: 1 of 48 boxes cannot be read, more than 2 %"):
+    with pytest.raises(SlideError, match=r"slide s1, map_slide: 1 of 48 boxes cannot be read, more than 2 %"):
         mapped(tmp_path, slide, 0.02, 16)
 
 

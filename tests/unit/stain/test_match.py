@@ -1,6 +1,7 @@
 import functools
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -8,7 +9,8 @@ from lesionmap.errors import StainError
 from lesionmap.files.pictures import read_png
 from lesionmap.files.records import read_json
 from lesionmap.stain.fit import angles, fit
-from lesionmap.stain.match import MatchFiles, MatchInputs, MatchSettings, match_slide, match_stain, mean_concentrations
+from lesionmap.stain.match import MatchSettings, match_slide, match_stain, mean_concentrations
+from lesionmap.stain.plots import DrawnFiles, draw_stain
 from lesionmap.stain.profile import StainProfile
 from lesionmap.stain.table import StainMatch, apply_table
 from stained import CAMELYON, DEGENERATE, HE, OTHER_HE, fitted, profile, stained_pixels, unit
@@ -175,11 +177,19 @@ def reference(tmp_path):
     return files.profile, files.tissue
 
 
+class Outputs(NamedTuple):
+    match: str
+    picture: str
+    thumbnails: str
+
+
 def matched_slide(tmp_path, reference, files, name="m", fallback="reference"):
-    inputs = MatchInputs(files.profile, files.sample, files.tissue, files.overview, *reference)
-    outputs = MatchFiles(*(str(tmp_path / f"{name}{end}") for end in (".json", ".png", "_thumbnails.png")))
-    match_slide("s1", inputs, outputs, MatchSettings(fallback, LIMITS), {"code": "abc"})
-    return outputs, read_json(outputs.match)
+    match, picture, thumbnails = (str(tmp_path / f"{name}{end}") for end in (".json", ".png", "_thumbnails.png"))
+    settings = MatchSettings(fallback, LIMITS)
+    paths = files.profile, files.sample, reference[0], match
+    match_slide("s1", *paths, settings=settings, provenance={"code": "abc"})
+    draw_stain(DrawnFiles(match, files.sample, files.tissue, files.overview, *reference[1:]), picture, thumbnails)
+    return Outputs(match, picture, thumbnails), read_json(match)
 
 
 def test_the_files_of_a_match_are_the_same_bytes_again(tmp_path, reference):
@@ -203,7 +213,7 @@ def test_the_files_of_a_match_are_the_same_bytes_again(tmp_path, reference):
     np.testing.assert_array_equal(read_png(outputs.thumbnails), expected)
     assert read_png(outputs.picture).shape[:2] == (460, 1700)
     again, _ = matched_slide(tmp_path, reference, files, "again")
-    for one, two in zip(vars(outputs).values(), vars(again).values(), strict=True):
+    for one, two in zip(outputs, again, strict=True):
         assert Path(one).read_bytes() == Path(two).read_bytes()
 
 

@@ -7,8 +7,9 @@ from lesionmap.errors import ModelError, SettingsError, SlideError
 from lesionmap.files.pictures import read_png, write_png
 from lesionmap.files.records import read_json, write_json
 from lesionmap.jobs.quarantine import write_quarantined
-from lesionmap.network.model import LesionFPN, ModelSettings
+from lesionmap.network.model import LesionFPN
 from lesionmap.network.model_file import save_model
+from lesionmap.network.settings import ModelSettings
 from lesionmap.stain.match import MatchSettings, match_stain
 from lesionmap.stain.profile import StainProfile, palette
 from lesionmap.stain.reference import choose_reference

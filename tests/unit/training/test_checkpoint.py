@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 from lesionmap.errors import InterruptedTrainingError, TrainingError
-from lesionmap.network.model import ModelSettings
+from lesionmap.network.settings import ModelSettings
 from lesionmap.training import loop as training
 from lesionmap.training.checkpoint import StopRequest, StopRequestedError
 from lesionmap.training.settings import TrainMachine

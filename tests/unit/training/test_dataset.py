@@ -30,8 +30,8 @@ LESION_OUTLINE = [[150, 20], [310, 40], [280, 200], [170, 150], [150, 20]]
 def store(path: Path, n_regions: int, quality: RegionQuality = UNJUDGED) -> str:
     rng = np.random.default_rng(int(path.stem))
     codec = TileCodec()
-    facts = {"slide": path.stem, "identity": "f" * 64, "stain": {"reference": {}}}
-    with new_store(path, SPEC, facts, codec) as writer:
+    metadata = {"slide": path.stem, "identity": "f" * 64, "stain": {"reference": {}}}
+    with new_store(path, SPEC, metadata, codec) as writer:
         for index in range(n_regions):
             images = rng.integers(0, 256, (2, 32, 32, 3), dtype=np.uint8)
             masks = rng.integers(0, 4, (2, 32, 32), dtype=np.uint8)
@@ -71,7 +71,7 @@ def test_threads_share_it_and_few_files_are_open_at_once(stores):
         read = list(pool.map(dataset.__getitem__, order))
     held = {str(link.readlink()) for link in Path("/proc/self/fd").iterdir() if link.is_symlink()}
     assert 0 < len(held & set(stores)) <= library.MOST_OPEN < len(stores)
-    alone = {number: TileStore(dataset.facts(number).path) for number in range(len(dataset))}
+    alone = {number: TileStore(dataset.metadata(number).path) for number in range(len(dataset))}
     for number, region in zip(order, read, strict=True):
         index = int(region.xy_lv0[0] / 128)
         assert_same(region, alone[number].region(index))
@@ -93,8 +93,8 @@ def test_poor_regions_are_left_out_if_asked(tmp_path):
     assert len(RegionDataset(paths)) == len(RegionDataset(paths, {"blur": 1, "pen": 1, "fold": 1})) == 6
     assert len(RegionDataset(paths, {"blur": 0.49})) == 3
     left = RegionDataset(paths, {"blur": 0.5, "pen": 0.1, "fold": 0.05})
-    assert [left.facts(number).slide for number in range(len(left))] == ["1"] * 3
-    assert [facts.lesion_px > 0 for facts in left.stores] == [True, False, False]
+    assert [left.metadata(number).slide for number in range(len(left))] == ["1"] * 3
+    assert [metadata.lesion_px > 0 for metadata in left.stores] == [True, False, False]
 
 
 @pytest.fixture

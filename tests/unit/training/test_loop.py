@@ -6,7 +6,7 @@ import logging
 import numpy as np
 import pytest
 from lesionmap.errors import SettingsError, TrainingError
-from lesionmap.files.model_metadata import load_facts
+from lesionmap.files.model_metadata import load_metadata
 from lesionmap.network.model_file import load_model
 from lesionmap.stain.profile import StainProfile
 from lesionmap.training import loop as training
@@ -38,14 +38,14 @@ def finished(stores, tmp_path_factory):
 def test_training_records_each_epoch_and_publishes_the_best(finished):
     folder, rows = finished
     assert [float(row["learning_rate"]) for row in rows] == pytest.approx([0.001, 0.001 / 1.5])
-    facts = load_facts(folder / "m.safetensors")
+    metadata = load_metadata(folder / "m.safetensors")
     best = min(rows, key=lambda row: float(row["val_low_loss"]))
-    assert facts["epoch"]["epoch"] == int(best["epoch"])
-    assert facts["training_slides"] == {"s1": "f" * 64}
-    assert StainProfile.of(facts["stain_reference"]) == PROFILE
+    assert metadata["epoch"]["epoch"] == int(best["epoch"])
+    assert metadata["training_slides"] == {"s1": "f" * 64}
+    assert StainProfile.of(metadata["stain_reference"]) == PROFILE
     assert {path.name for path in (folder / "checkpoints").iterdir()} == {"best.safetensors", "last.safetensors"}
-    assert load_facts(folder / "checkpoints/last.safetensors")["epoch"]["epoch"] == 2
-    assert json.dumps(facts)
+    assert load_metadata(folder / "checkpoints/last.safetensors")["epoch"]["epoch"] == 2
+    assert json.dumps(metadata)
     assert not (folder / "unfinished.pt").exists()
 
 
@@ -76,7 +76,7 @@ def test_regions_without_tiles_have_no_high_loss(tmp_path):
 
 def test_without_validation_the_last_epoch_is_published(tmp_path):
     folder, rows = run(tmp_path, [store(tmp_path / "t.h5", region())], schedule="low_only")
-    assert load_facts(folder / "m.safetensors")["epoch"]["epoch"] == len(rows) == 2
+    assert load_metadata(folder / "m.safetensors")["epoch"]["epoch"] == len(rows) == 2
     assert "val_low_loss" not in rows[0]
 
 
@@ -107,7 +107,7 @@ def test_training_stops_early_when_validation_gets_no_better(stores, tmp_path, m
     monkeypatch.setattr(training, "validate", lambda *_: {"val_low_loss": next(losses)})
     folder, rows = run(tmp_path, stores[:1], stores[1:], schedule="low_only", epochs=5, early_stop=2)
     assert [row["val_low_loss"] for row in rows] == ["3.0", "2.0", "2.0", "2.5"]
-    assert load_facts(folder / "m.safetensors")["epoch"]["epoch"] == 3  # of equal ones the last
+    assert load_metadata(folder / "m.safetensors")["epoch"]["epoch"] == 3  # of equal ones the last
 
 
 def test_a_region_whose_loss_is_not_finite_is_saved_and_named(stores, tmp_path, monkeypatch):

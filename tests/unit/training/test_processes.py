@@ -23,7 +23,7 @@ FORKING.set_forkserver_preload(["process_parts"])
 
 
 def in_processes(folder, count, function, *arguments):
-    """What a function gives in each of several processes, which it is given the `Ranks` of."""
+    """What a function gives in each of several processes, which it is given the `ProcessGroup` of."""
     meeting = folder / "meeting"
     with pytest.MonkeyPatch.context() as patched, ProcessPoolExecutor(count, FORKING) as pool:
         patched.setenv("PYTHONPATH", os.pathsep.join(sys.path))  # for what is imported once

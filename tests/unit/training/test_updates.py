@@ -5,19 +5,20 @@ import math
 import numpy as np
 import pytest
 import torch
-from lesionmap.network.model import LesionFPN, ModelSettings
-from lesionmap.network.thread_pool import Workers
+from lesionmap.network.model import LesionFPN
+from lesionmap.network.settings import ModelSettings
+from lesionmap.network.thread_pool import ThreadPool
 from lesionmap.training.checkpoint import Learner
 from lesionmap.training.loss import NonFiniteLossError
-from lesionmap.training.updates import RegionSteps, fused_backward, settle_statistics, tiles_backward
+from lesionmap.training.updates import RegionSteps, fused_backward, tiles_backward, update_bn
 from textbook import assert_same_gradients, naive_focal_loss, naive_fused_loss, naive_training
 from torch.nn import functional
 from training_parts import network, passes, region, settings, tensors
 
 
 @pytest.fixture(params=[1, 3])
-def workers(request):
-    with Workers(request.param) as pool:
+def pool(request):
+    with ThreadPool(request.param) as pool:
         yield pool
 
 
@@ -31,8 +32,8 @@ def test_micro_batches_give_the_textbook_gradient(norm, fusion, n_tiles):
     expected.backward()
     for tile_batch in (1, 3, 64):
         ours = network(kind)
-        with Workers(2) as workers:
-            loss = fused_backward(passes(ours, workers, tile_batch), part, options)
+        with ThreadPool(2) as pool:
+            loss = fused_backward(passes(ours, pool, tile_batch), part, options)
         assert loss == pytest.approx(expected.item(), rel=1e-12)
         assert_same_gradients(textbook, ours)
     if fusion == "learned" and n_tiles:
@@ -41,13 +42,13 @@ def test_micro_batches_give_the_textbook_gradient(norm, fusion, n_tiles):
 
 @pytest.mark.parametrize("tile_batch", [1, 3, 64])
 @pytest.mark.parametrize("n_tiles", [5, 16])
-def test_micro_batches_give_the_gradient_of_the_tiles_own_loss(tile_batch, n_tiles, workers):
+def test_micro_batches_give_the_gradient_of_the_tiles_own_loss(tile_batch, n_tiles, pool):
     part, options, t1s = tensors(region(n_tiles=n_tiles)), settings(), []
     textbook, ours = network(), network()
     probability = torch.sigmoid(textbook(part.tiles))
     expected = naive_focal_loss(probability, part.tile_masks, options)
     expected.backward()
-    loss = tiles_backward(passes(ours, workers, tile_batch), part, options, t1s.append)
+    loss = tiles_backward(passes(ours, pool, tile_batch), part, options, t1s.append)
     assert loss == pytest.approx(expected.item(), rel=1e-12)
     assert_same_gradients(textbook, ours)
     torch.testing.assert_close(torch.cat(t1s), functional.avg_pool2d(probability, 4), rtol=1e-12, atol=0)
@@ -61,8 +62,8 @@ def test_the_schedule_is_that_of_the_method(schedule):
     naive, ours = network(kind), network(kind)
     naive_training(naive, [[part] for part in parts], options, schedule, epochs=2)
     optimiser = torch.optim.Adam(ours.parameters(), lr=options.learning_rate)
-    with Workers(2) as workers:
-        steps = RegionSteps(passes(ours, workers), optimiser, options)
+    with ThreadPool(2) as pool:
+        steps = RegionSteps(passes(ours, pool), optimiser, options)
         for epoch in range(2):
             Learner(ours, optimiser).set_rate(options.rate(epoch))
             for part in parts:
@@ -83,11 +84,11 @@ def test_the_schedule_is_that_of_the_method(schedule):
         ("high_only", 0, []),
     ],
 )
-def test_each_schedule_makes_its_updates_and_no_other(schedule, n_tiles, updates, workers):
+def test_each_schedule_makes_its_updates_and_no_other(schedule, n_tiles, updates, pool):
     part, model = tensors(region(n_tiles=n_tiles)), network()
     optimiser, made = torch.optim.Adam(model.parameters()), []
     optimiser.register_step_post_hook(lambda *_: made.append(1))
-    steps = RegionSteps(passes(model, workers), optimiser, settings(schedule=schedule))
+    steps = RegionSteps(passes(model, pool), optimiser, settings(schedule=schedule))
     losses = steps.low(part) | steps.rest(part)
     assert list(losses) == updates
     assert len(made) == len(updates)
@@ -96,7 +97,7 @@ def test_each_schedule_makes_its_updates_and_no_other(schedule, n_tiles, updates
 def test_settled_statistics_are_the_mean_over_all_low_views(full_precision):
     views = np.random.default_rng(0).integers(0, 256, (3, 64, 64, 3), dtype=np.uint8)
     model = LesionFPN(ModelSettings("resnet18", "batch"))
-    settle_statistics(model, views)
+    update_bn(model, views)
     images = torch.from_numpy(views).permute(0, 3, 1, 2)
     first = model.stem[0]((images - model.mean) / model.std)
     torch.testing.assert_close(model.stem[1].running_mean, first.mean(dim=(0, 2, 3)), rtol=1e-4, atol=1e-5)
@@ -105,12 +106,12 @@ def test_settled_statistics_are_the_mean_over_all_low_views(full_precision):
 
 
 @pytest.mark.parametrize("schedule", ["joint", "high_only"])
-def test_a_loss_that_is_not_finite_stops_before_its_update(schedule, workers):
+def test_a_loss_that_is_not_finite_stops_before_its_update(schedule, pool):
     model = network(dtype=torch.float32)
     torch.nn.init.constant_(model.head.bias, math.nan)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     optimiser = torch.optim.Adam(model.parameters())
-    steps = RegionSteps(passes(model, workers), optimiser, settings(schedule=schedule))
+    steps = RegionSteps(passes(model, pool), optimiser, settings(schedule=schedule))
     with pytest.raises(NonFiniteLossError):
         steps.low(tensors(region())) | steps.rest(tensors(region()))
     for name, tensor in model.state_dict().items():

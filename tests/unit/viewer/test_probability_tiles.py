@@ -6,7 +6,7 @@ import pytest
 from lesionmap.geometry.resampling import block_mean
 from lesionmap.geometry.tiling import map_size
 from lesionmap.maps.ome_tiff import MapFile, MapNotes, write_map
-from lesionmap.viewer.probability_tiles import cut_probability, level_counts
+from lesionmap.viewer.probability_tiles import cut_probability, value_counts
 from lesionmap.viewer.pyramid import Tile, ZoomLadder
 from PIL import Image
 
@@ -98,7 +98,7 @@ def test_tiles_of_zeros_are_not_written(tmp_path: Path) -> None:
     write_map(tmp_path / "map.ome.tif", levels, MapNotes("s1", "lesion probability", 2.5, {}), block_mean)
     with MapFile(tmp_path / "map.ome.tif") as mapped:
         found = cut_probability(mapped, 0.25, ZoomLadder(SIZE, TILE_PX), tmp_path / "tiles")
-        counts = level_counts(mapped)
+        counts = value_counts(mapped)
     assert found == (2, [(2, 2, 1), (1, 1, 0), (0, 0, 0)])
     written = {str(path.relative_to(tmp_path / "tiles")) for path in (tmp_path / "tiles").rglob("*.png")}
     assert written == {"2/2_1.png", "1/1_0.png", "0/0_0.png"}

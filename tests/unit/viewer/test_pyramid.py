@@ -4,7 +4,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from lesionmap.geometry.resampling import area_mean, block_max
+from lesionmap.geometry.resampling import block_max, block_mean
 from lesionmap.viewer.pyramid import ZoomLadder, detail_tiles, nearest, runs, through_zooms, tiles_near, with_ancestors
 from shapely.geometry import Polygon, box
 
@@ -21,7 +21,7 @@ def test_each_zoom_is_made_of_the_one_before(tiles: tuple[int, int]) -> None:
         assert row == len(seen.setdefault(zoom, []))
         seen[zoom].append(pixels.copy())
 
-    through_zooms(iter(np.split(whole, rows)), 3, 8, area_mean, FILL, write)
+    through_zooms(iter(np.split(whole, rows)), 3, 8, block_mean, FILL, write)
     assert list(seen) == [3, 2, 1, 0]
     for zoom in range(3, -1, -1):
         np.testing.assert_array_equal(np.concatenate(seen[zoom]), whole)

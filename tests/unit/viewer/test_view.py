@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -40,22 +41,24 @@ def info(tmp_path_factory: pytest.TempPathFactory) -> SlideInfo:
 def lesion_map(info: SlideInfo) -> np.ndarray:
     """Three lesions of 204 / 255 on 51 / 255, of 4, 400 and 100 map pixels of 10 level-0 pixels."""
     width, height = map_size(info.size_lv0, 2.5 / info.mpp)
-    levels = np.zeros((height, width), dtype=np.uint8)
-    levels[20:170, 30:260] = 51
-    levels[30:32, 40:42] = levels[60:80, 100:120] = levels[150:160, 230:240] = 204
-    return levels
+    probability_u8 = np.zeros((height, width), dtype=np.uint8)
+    probability_u8[20:170, 30:260] = 51
+    probability_u8[30:32, 40:42] = probability_u8[60:80, 100:120] = probability_u8[150:160, 230:240] = 204
+    return probability_u8
 
 
 @pytest.fixture
 def files(info: SlideInfo, tmp_path: Path) -> ViewedFiles:
-    levels = lesion_map(info)
-    facts = {"unreadable": [], "threshold": 0.5, "provenance": {}}
-    write_outlines(tmp_path / "lesions.geojson", levels > 127, levels, 10, info, facts)
-    write_map(tmp_path / "p.ome.tif", levels, MapNotes("s1", "lesion probability", 2.5, facts), block_mean)
+    probability_u8 = lesion_map(info)
+    metadata = {"unreadable": [], "threshold": 0.5, "provenance": {}}
+    write_outlines(tmp_path / "lesions.geojson", probability_u8 > 127, probability_u8, 10, info, metadata)
+    write_map(tmp_path / "p.ome.tif", probability_u8, MapNotes("s1", "lesion probability", 2.5, metadata), block_mean)
     codes = np.zeros((63, 94), dtype=np.uint8)
     codes[7:53, 10:81] = 255
     write_mask(tmp_path / "tissue.tif", codes, mpp=8)
-    return ViewedFiles(*(str(tmp_path / name) for name in ("tissue.tif", "p.ome.tif", "lesions.geojson")), None)
+    return ViewedFiles(
+        *(str(tmp_path / name) for name in ("tissue.tif", "p.ome.tif", "lesions.tif", "lesions.geojson")), None
+    )
 
 
 def annotate(path: Path, *outlines: tuple[str, str, tuple[float, float, float, float]]) -> str:
@@ -69,7 +72,8 @@ def annotate(path: Path, *outlines: tuple[str, str, tuple[float, float, float, f
 
 
 def view_of(info: SlideInfo, files: ViewedFiles, folder: Path, detail: str = "lesions") -> dict[str, Any]:
-    cut_view(info, files, str(folder / "view"), detail, PROVENANCE, threads=1)
+    paths = str(folder / "view"), str(folder / "overlay.png")
+    cut_view(info, files, *paths, detail=detail, provenance=PROVENANCE, threads=1)
     return read_view(folder / "view")
 
 
@@ -135,7 +139,7 @@ def test_annotated_lesions_are_shown_in_detail_too(
     monkeypatch.setattr("lesionmap.viewer.view.MARGIN_UM", 0)
     outlines = ("lesion", "Tumor", (2100, 600, 2200, 700)), ("fat", "Fat", (700, 1600, 800, 1650))
     annotation = annotate(tmp_path / "a.geojson", *outlines)
-    view = view_of(info, ViewedFiles(files.tissue, files.probability, files.outlines, annotation), tmp_path)
+    view = view_of(info, replace(files, annotation=annotation), tmp_path)
     native = {
         (x, row) for zoom, row, first, last in view["picture"]["tiles"] for x in range(first, last + 1) if zoom == 3
     }
@@ -146,7 +150,7 @@ def test_annotated_lesions_are_shown_in_detail_too(
 def test_the_map_is_described(info: SlideInfo, files: ViewedFiles, tmp_path: Path) -> None:
     view = view_of(info, files, tmp_path)
     probability = view["probability"]
-    assert (probability["threshold"], probability["first_level"]) == (0.5, 128)
+    assert (probability["threshold"], probability["first_positive"]) == (0.5, 128)
     counts = np.bincount(lesion_map(info).ravel(), minlength=256)
     assert probability["counts"] == counts.tolist()
     assert sum(probability["counts"][128:]) * probability["pixel_mm2"] == pytest.approx(504 * 6.25e-6)
@@ -160,9 +164,9 @@ def test_outlines_are_in_pixels_of_the_file_the_largest_first(
     info: SlideInfo, tmp_path: Path, files: ViewedFiles
 ) -> None:
     shifted = SlideInfo.of(json.loads(json.dumps(vars(info))) | {"bounds_xy_lv0": [100, 60]})
-    levels = lesion_map(info)
-    facts = {"unreadable": [], "threshold": 0.5, "provenance": {}}
-    write_outlines(Path(files.outlines), levels > 127, levels, 10, shifted, facts)
+    probability_u8 = lesion_map(info)
+    metadata = {"unreadable": [], "threshold": 0.5, "provenance": {}}
+    write_outlines(Path(files.outlines), probability_u8 > 127, probability_u8, 10, shifted, metadata)
     predicted = view_of(shifted, files, tmp_path)["predicted"]
     assert predicted["n"] == 3
     assert [outline["name"] for outline in predicted["outlines"]] == ["Lesion 2", "Lesion 3", "Lesion 1"]
@@ -174,7 +178,7 @@ def test_holes_are_rings_of_their_own(info: SlideInfo, files: ViewedFiles, tmp_p
     around = mapping(box(100, 100, 400, 400).difference(box(200, 200.4, 300, 300.6)))
     feature = {"properties": {"class": "vessel", "name": "V", "area_mm2": 1.0}, "geometry": around}
     write_json(tmp_path / "a.geojson", {"features": [feature]})
-    annotated = ViewedFiles(files.tissue, files.probability, files.outlines, str(tmp_path / "a.geojson"))
+    annotated = replace(files, annotation=str(tmp_path / "a.geojson"))
     ((edge, hole),) = (outline["rings"] for outline in view_of(info, annotated, tmp_path)["annotated"][0]["outlines"])
     assert set(zip(edge[::2], edge[1::2], strict=True)) == {(100, 100), (400, 100), (400, 400), (100, 400)}
     assert set(zip(hole[::2], hole[1::2], strict=True)) == {(200, 200), (300, 200), (300, 301), (200, 301)}
@@ -186,7 +190,7 @@ def test_the_largest_outlines_of_a_class_are_drawn(
 ) -> None:
     monkeypatch.setattr("lesionmap.viewer.view.MOST_OUTLINES", 2)
     boxes = [("fat", f"Fat {n}", (0, 0, 100 + 10 * n, 100)) for n in range(4)]
-    annotated = ViewedFiles(files.tissue, files.probability, files.outlines, annotate(tmp_path / "a.geojson", *boxes))
+    annotated = replace(files, annotation=annotate(tmp_path / "a.geojson", *boxes))
     view = view_of(info, annotated, tmp_path)
     (fat,) = view["annotated"]
     assert (fat["class"], fat["n"], fat["names"]) == ("fat", 4, ["Fat 0", "Fat 1", "Fat 2", "Fat 3"])
@@ -205,7 +209,7 @@ def test_outlines_are_drawn_up_to_so_many_points(
 
 def test_texts_of_files_stay_texts(info: SlideInfo, files: ViewedFiles, tmp_path: Path) -> None:
     annotation = annotate(tmp_path / "a.geojson", ("lesion", HOSTILE, (0, 0, 9, 9)))
-    view = view_of(info, ViewedFiles(files.tissue, files.probability, files.outlines, annotation), tmp_path)
+    view = view_of(info, replace(files, annotation=annotation), tmp_path)
     assert view["annotated"][0]["names"] == [HOSTILE]
     text = (tmp_path / "view/view.js").read_text(encoding="ascii")
     assert not set("<>&") & set(text)
@@ -221,7 +225,8 @@ def test_scripts_hold_no_text_that_ends_them() -> None:
 def test_two_runs_give_equal_bytes(info: SlideInfo, files: ViewedFiles, tmp_path: Path) -> None:
     found = []
     for threads in (1, 2):
-        cut_view(info, files, str(tmp_path / "view"), "all", PROVENANCE, threads=threads)
+        paths = str(tmp_path / "view"), str(tmp_path / "overlay.png")
+        cut_view(info, files, *paths, detail="all", provenance=PROVENANCE, threads=threads)
         found.append({name: (tmp_path / "view" / name).read_bytes() for name in written(tmp_path / "view")})
     assert found[0] == found[1]
 
@@ -229,7 +234,7 @@ def test_two_runs_give_equal_bytes(info: SlideInfo, files: ViewedFiles, tmp_path
 def test_an_annotation_in_quarantine_is_left_out(info: SlideInfo, files: ViewedFiles, tmp_path: Path) -> None:
     path = str(tmp_path / "a.geojson")
     write_quarantined([path], AnnotationError(slide="s1", stage="import_annotation", finding="odd", remedy="look"))
-    view = view_of(info, ViewedFiles(files.tissue, files.probability, files.outlines, path), tmp_path)
+    view = view_of(info, replace(files, annotation=path), tmp_path)
     assert view["annotated"] == []
 
 
@@ -255,7 +260,8 @@ def test_a_slide_that_cannot_be_opened_leaves_the_former_view(
 
 def test_a_slide_of_glass_has_no_tiles(files: ViewedFiles, tmp_path: Path) -> None:
     info = info_of(write_tiff(tmp_path / "glass.tif", np.full((700, 1000, 3), GLASS, dtype=np.uint8)))
-    write_map(tmp_path / "p.ome.tif", np.zeros((70, 100), dtype=np.uint8), MapNotes("s1", "p", 2.5, {}), block_mean)
+    for name in ("p.ome.tif", "lesions.tif"):
+        write_map(tmp_path / name, np.zeros((70, 100), dtype=np.uint8), MapNotes("s1", "p", 2.5, {}), block_mean)
     write_json(tmp_path / "lesions.geojson", {"features": [], "threshold": 0.5})
     view = view_of(info, files, tmp_path)
     assert written(tmp_path / "view") == {"view.js"}

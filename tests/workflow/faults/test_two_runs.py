@@ -6,9 +6,9 @@ from faults import differing
 
 
 def test_a_second_run_is_refused_and_leaves_the_first_unharmed(project, unbroken):
-    first = project.start("--forcerun", "infer_slide")
+    first = project.start("--forcerun", "map_slide")
     deadline = time.monotonic() + 120
-    while "rule infer_slide:" not in project.printed():
+    while "rule map_slide:" not in project.printed():
         assert first.poll() is None, project.printed()
         assert time.monotonic() < deadline
         time.sleep(0.1)

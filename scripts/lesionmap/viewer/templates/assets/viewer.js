@@ -129,18 +129,18 @@
     const level = Number(threshold.value);
     const table = Array.from({ length: LEVELS + 1 }, (_, n) => Number(n >= level));
     element("probability-mask").setAttribute("tableValues", table.join(" "));
-    const from = level === probability.first_level ? probability.threshold : (level / LEVELS).toFixed(3);
+    const from = level === probability.first_positive ? probability.threshold : (level / LEVELS).toFixed(3);
     element("threshold-text").textContent = `${from}: ${mm2From[level].toFixed(3)} mm²`;
     threshold.style.setProperty("--from", `${(100 * level) / LEVELS}%`);
-    reset.disabled = level === probability.first_level;
+    reset.disabled = level === probability.first_positive;
     element("opacity-text").textContent = `${opacity.value} %`;
     pane.style.opacity = opacity.value / 100;
   };
-  threshold.value = probability.first_level;
+  threshold.value = probability.first_positive;
   for (const slider of [threshold, opacity]) slider.addEventListener("input", showProbability);
   for (const slider of [threshold, opacity]) slider.addEventListener("change", () => writeLink());
   reset.addEventListener("click", () => {
-    threshold.value = probability.first_level;
+    threshold.value = probability.first_positive;
     showProbability();
     writeLink();
     threshold.focus();

@@ -69,13 +69,20 @@ def chosen_slide(choice, written_ns):
     return read_json(choice)["slide"]
 
 
-def reference_files(wildcards):
-    """What holds the stain that slides are brought to. The choice is no input: while it stays, none is made anew."""
+def of_reference(path):
+    """A file of the slide that is the stain reference. The choice is no input: while it stays, nothing is made anew."""
     choice = Path("results/stain/reference/profile.json")
-    if REFERENCE_FILE or not choice.exists():
-        return [REFERENCE_FILE] if REFERENCE_FILE else []
-    slide = chosen_slide(choice, choice.stat().st_mtime_ns)
-    return [f"results/stain/fits/{slide}.json", f"results/stain/tissue/{slide}.png"]
+    return [path.format(slide=chosen_slide(choice, choice.stat().st_mtime_ns))] if choice.exists() else []
+
+
+def reference_profile(wildcards):
+    """What holds the stain that slides are brought to."""
+    return [REFERENCE_FILE] if REFERENCE_FILE else of_reference("results/stain/fits/{slide}.json")
+
+
+def reference_tissue(wildcards):
+    """A picture of the reference's tissue; nothing if a file holds the reference."""
+    return [] if REFERENCE_FILE else of_reference("results/stain/tissue/{slide}.png")
 
 
 def after_manifest(path):

@@ -1,20 +1,23 @@
-# Reads   the slide, its record and tissue, its lesion map and, where it has one, its annotation
+# Reads   the slide, its record and tissue, its lesion maps and, where it has one, its annotation
 # Writes  results/report/views/{slide}/   its deep-zoom view, which its page of the report shows
 #         …/slide/                        tiles of the slide: <zoom>/<column>_<row>.jpg
 #         …/probability/                  tiles of the lesion probability × 255: <zoom>/<column>_<row>.png
 #         …/view.js                       sizes, outlines, and which tiles there are
+#         results/lesions/{slide}/overlay.png   the whole slide under its lesion map, one picture
 
 
 rule cut_view:
-    """Cut one slide and its lesion map into the tiles of a deep-zoom view."""
+    """Show one slide and its lesion map: as the tiles of a deep-zoom view, and as one picture."""
     input:
         info="results/slides/{slide}.json",
         tissue="results/tissue/{slide}.tif",
         probability="results/lesions/{slide}/probability.ome.tif",
+        lesions="results/lesions/{slide}/lesions.tif",
         outlines="results/lesions/{slide}/lesions.geojson",
         annotation=shown_annotation,
     output:
-        directory("results/report/views/{slide}"),
+        view=directory("results/report/views/{slide}"),
+        overlay="results/lesions/{slide}/overlay.png",
     log:
         "logs/cut_view/{slide}.log",
     benchmark:

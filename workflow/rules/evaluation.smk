@@ -1,7 +1,7 @@
 # Reads   lesion maps and annotations of the val and test slides
 # Writes  results/metrics/{slide}.json        one slide's agreement with the pathologist
 #         results/metrics/slides.tsv          all slides
-#         results/metrics/cohort.tsv          every figure of each split, with its confidence interval
+#         results/metrics/cohort.tsv          every metric of each split, with its confidence interval
 #         results/metrics/summary.json        the same for programs, with curves, sweep and calibration
 #         results/metrics/headline.txt        the same in a few lines
 #         results/metrics/models.tsv          this model and those of evaluation.compare on the same slides
@@ -46,13 +46,13 @@ rule summarise:
             "results/metrics/slides.tsv",
             caption="../report/slides_table.rst",
             category="Tables",
-            labels={"table": "figures by slide"},
+            labels={"table": "metrics by slide"},
         ),
         cohort=report(
             "results/metrics/cohort.tsv",
             caption="../report/cohort_table.rst",
             category="Tables",
-            labels={"table": "figures by split"},
+            labels={"table": "metrics by split"},
         ),
         summary="results/metrics/summary.json",
         headline="results/metrics/headline.txt",
@@ -75,7 +75,7 @@ rule summarise:
 
 
 rule plot_metrics:
-    """Draw the figures of all slides together."""
+    """Draw the plots of all slides together."""
     input:
         summary=after_manifest("results/metrics/summary.json"),
         slides=after_manifest("results/metrics/slides.tsv"),
@@ -84,43 +84,43 @@ rule plot_metrics:
             "results/metrics/roc.svg",
             caption="../report/roc.rst",
             category="Agreement",
-            labels={"figure": "ROC curve of pixels"},
+            labels={"plot": "ROC curve of pixels"},
         ),
         precision_recall=report(
             "results/metrics/precision_recall.svg",
             caption="../report/precision_recall.rst",
             category="Agreement",
-            labels={"figure": "precision–recall curve of pixels"},
+            labels={"plot": "precision–recall curve of pixels"},
         ),
         froc=report(
             "results/metrics/froc.svg",
             caption="../report/froc.rst",
             category="Agreement",
-            labels={"figure": "lesions found against false lesions (FROC)"},
+            labels={"plot": "lesions found against false lesions (FROC)"},
         ),
         calibration=report(
             "results/metrics/calibration.svg",
             caption="../report/calibration.rst",
             category="Agreement",
-            labels={"figure": "calibration"},
+            labels={"plot": "calibration"},
         ),
         thresholds=report(
             "results/metrics/thresholds.svg",
             caption="../report/thresholds.rst",
             category="Agreement",
-            labels={"figure": "choice of the threshold"},
+            labels={"plot": "choice of the threshold"},
         ),
         areas=report(
             "results/metrics/areas.svg",
             caption="../report/areas.rst",
             category="Agreement",
-            labels={"figure": "marked and annotated area (Bland–Altman)"},
+            labels={"plot": "predicted and annotated area (Bland–Altman)"},
         ),
         lesion_sizes=report(
             "results/metrics/lesion_sizes.svg",
             caption="../report/lesion_sizes.rst",
             category="Agreement",
-            labels={"figure": "lesions marked, by size"},
+            labels={"plot": "lesions found, by size"},
         ),
     log:
         "logs/plot_metrics.log",
@@ -139,7 +139,7 @@ rule plot_metrics:
 
 
 rule compare_models:
-    """Put the figures of several models on the same slides side by side."""
+    """Put the metrics of several models on the same slides side by side."""
     input:
         own=collect("results/metrics/{slide}.json", slide=evaluated_slides),
         others=list(config["evaluation"]["compare"].values()),

@@ -5,7 +5,7 @@
 #         results/model/learning_curves.svg     loss, Dice and AUROC over the epochs
 #         results/model/MODEL_CARD.md           what the model is, from the model file alone
 #         results/model/unfinished.pt           while training is unfinished: where it goes on
-#         logs/tensorboard/                     losses and validation figures, for TensorBoard
+#         logs/tensorboard/                     losses and validation metrics, for TensorBoard
 
 
 localrules:
@@ -59,7 +59,7 @@ rule train:
         model={key: config["model"][key] for key in ("backbone", "norm", "fusion")},
         weights=config["model"]["weights"],
         train=train_settings(config),
-        events="logs/tensorboard",
+        tensorboard="logs/tensorboard",
         tiles=tile_settings(config),
         code=code_digest("train"),
     script:

@@ -1,0 +1,12 @@
+"""Adapter of rule find_lesions."""
+
+from lesionmap.jobs.provenance import provenance
+from lesionmap.jobs.quarantine import slide_job
+from lesionmap.lesions.find_lesions import LesionFiles, LesionSettings, find_lesions
+from lesionmap.slides.slide import load_info
+
+with slide_job(snakemake.wildcards.slide, snakemake.log[0], snakemake.input, snakemake.output):
+    info, params = load_info(snakemake.input.info), snakemake.params
+    origin = provenance(params.code, identity=info.identity, lesions=params.lesions)
+    settings, files = LesionSettings(**params.lesions), LesionFiles(*snakemake.output)
+    find_lesions(info, snakemake.input.probability, files, settings, origin)

@@ -1,0 +1,62 @@
+"""All that a config says, as the library's own settings: for what looks at the whole run before it starts."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from lesionmap.annotations.canonical import AnnotationSettings
+from lesionmap.inference.settings import MapSettings
+from lesionmap.network.settings import ModelSettings
+from lesionmap.run.config import inspection_settings, map_settings, tile_settings, train_settings
+from lesionmap.slides.inspection import InspectionSettings
+from lesionmap.tiles.settings import TileSettings
+from lesionmap.tissue.detection import TissueSettings
+from lesionmap.training.settings import TrainSettings
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """The settings of a run, by stage.
+
+    Parameters
+    ----------
+    model_path : str or None
+        An existing model, which is then not trained.
+    weights : str
+        ``imagenet``, ``none``, or the file that the backbone starts from.
+    stain_reference : str
+        A slide, ``auto``, or a file.
+    """
+
+    inspection: InspectionSettings
+    annotations: AnnotationSettings
+    tissue: TissueSettings
+    tiles: TileSettings
+    map: MapSettings
+    model: ModelSettings
+    train: TrainSettings
+    model_path: str | None
+    weights: str
+    stain_reference: str
+
+    @classmethod
+    def of(cls, config: Mapping[str, Any]) -> "RunSettings":
+        """From a config that :func:`lesionmap.run.config.check_config` has found valid."""
+        model, most = config["model"], config["slides"]["max_unreadable_fraction"]
+        return cls(
+            inspection=InspectionSettings(**inspection_settings(config)),
+            annotations=AnnotationSettings(**config["annotations"]),
+            tissue=TissueSettings(**config["tissue"]),
+            tiles=TileSettings(**tile_settings(config)),
+            map=MapSettings.of(map_settings(config), config["inference"]["batch_size"], most),
+            model=ModelSettings(model["backbone"], model["norm"], model["fusion"]),
+            train=TrainSettings(**train_settings(config)),
+            model_path=model["path"],
+            weights=model["weights"],
+            stain_reference=config["stain"]["reference"],
+        )
+
+    @property
+    def trains(self) -> bool:
+        """Whether a model is trained."""
+        return self.model_path is None

@@ -1,0 +1,181 @@
+"""Lesions of a map, found again in every file at their place."""
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import openslide
+import pytest
+import tifffile
+from lesionmap.errors import ModelError
+from lesionmap.files.records import read_json, read_table
+from lesionmap.geometry.resampling import block_mean
+from lesionmap.lesions.find_lesions import LesionFiles, LesionSettings, find_lesions
+from lesionmap.maps.ome_tiff import MapFile, MapNotes, map_frame, write_map
+from lesionmap.slides.slide import Slide, SlideInfo
+from lesionmap.viewer.overlay import draw_overlay
+from PIL import Image
+from pyramids import info_of, write_tiff
+from scipy import ndimage
+from shapely.geometry import shape
+
+SIZE_LV0 = (7013, 2003)
+MPP, MAP_MPP = 0.26, 1.0  # a map pixel is 3.846 level-0 pixels
+BOUNDS = (390, 51)
+METADATA = {
+    "frame": map_frame(MAP_MPP, MPP),
+    "view": "low",
+    "validated_threshold": 0.7,
+    "unreadable": [[0, 0, 9, 9]],
+    "provenance": {"code": "abc", "identity": "f", "model_training": {"code": "c"}},
+}
+DISC_XY, DISC_RADIUS = (1650.3, 211.8), 23  # map pixels: in odd columns of the coarser levels, near the bottom
+
+
+class Found(NamedTuple):
+    info: SlideInfo
+    probability: str
+    files: LesionFiles
+    overlay: str
+    probability_u8: np.ndarray
+    lesions: np.ndarray
+
+
+def found_in(folder: Path, info: SlideInfo, probability: str, **changes: Any) -> LesionFiles:
+    files = LesionFiles(*(str(folder / name) for name in ("l.tif", "l.geojson", "l.tsv", "l.json")))
+    find_lesions(info, probability, files, LesionSettings(**changes), {"code": "d"})
+    return files
+
+
+@pytest.fixture(scope="module")
+def everything(tmp_path_factory) -> Found:
+    """All files of an asymmetric map with a probable disc, a hole in it, a speck, and one at the edge."""
+    folder = tmp_path_factory.mktemp("lesions")
+    image = np.full((SIZE_LV0[1], SIZE_LV0[0], 3), 250, dtype=np.uint8)
+    info = replace(info_of(write_tiff(folder / "s.tif", image, mpp=MPP)), bounds_xy_lv0=BOUNDS)
+    height, width = (math.ceil(length * MPP / MAP_MPP) for length in reversed(SIZE_LV0))
+    y, x = np.mgrid[:height, :width] + 0.5
+    probability_u8 = (30 + 20 * np.sin(x / 90)).astype(np.uint8)
+    probability_u8[np.hypot(x - DISC_XY[0], y - DISC_XY[1]) < DISC_RADIUS] = 230
+    probability_u8[np.hypot(x - DISC_XY[0], y - DISC_XY[1]) < 4] = 12
+    probability_u8[101, 333] = 128
+    probability_u8[-3:, :50] = 190
+    probability, overlay = str(folder / "p.ome.tif"), str(folder / "o.png")
+    write_map(probability, probability_u8, MapNotes("s1", "p", MAP_MPP, METADATA), block_mean)
+    files = found_in(folder, info, probability)
+    with Slide(info, "cut_view") as slide, MapFile(probability) as mapped, MapFile(files.lesions) as lesions:
+        draw_overlay(overlay, slide, mapped, lesions, MAP_MPP)
+    return Found(info, probability, files, overlay, probability_u8, probability_u8 >= 128)
+
+
+def centroid_of(weights: np.ndarray) -> np.ndarray:
+    """(x, y) of the strongest part."""
+    labels, n = ndimage.label(weights)
+    largest = 1 + np.argmax(ndimage.sum(weights, labels, range(1, n + 1)))
+    return np.array(ndimage.center_of_mass(labels == largest))[::-1] + 0.5
+
+
+def test_the_lesion_lies_in_its_place_in_the_maps(everything):
+    maps = (everything.probability, everything.probability_u8), (everything.files.lesions, everything.lesions * 255)
+    for path, values in maps:
+        with tifffile.TiffFile(path) as tiff:
+            assert tiff.is_ome
+            seen_by_tifffile = [level.asarray() for level in tiff.series[0].levels]
+        with openslide.OpenSlide(path) as slide:
+            assert slide.properties["openslide.vendor"] == "generic-tiff"
+            assert float(slide.properties["openslide.mpp-x"]) == float(slide.properties["openslide.mpp-y"]) == MAP_MPP
+            assert slide.level_dimensions == ((1824, 521), (912, 261), (456, 131), (228, 66))
+            seen_by_openslide = [
+                np.asarray(slide.read_region((0, 0), level, size))[..., 0]
+                for level, size in enumerate(slide.level_dimensions)
+            ]
+        np.testing.assert_array_equal(seen_by_tifffile[0], values)
+        for level, (one, other) in enumerate(zip(seen_by_tifffile, seen_by_openslide, strict=True)):
+            np.testing.assert_array_equal(one, other)
+            assert centroid_of(one >= 128) * 2**level == pytest.approx(DISC_XY, abs=1 if level < 2 else 2**level)
+
+
+def test_the_lesion_lies_in_its_place_in_outlines_and_table(everything):
+    info, files = everything.info, everything.files
+    features = json.loads(Path(files.outlines).read_text())["features"]
+    outlines = [shape(feature["geometry"]) for feature in features]
+    disc = max(outlines, key=lambda outline: outline.area)
+    row = max(read_table(files.table), key=lambda row: float(row["area_mm2"]))
+    for x, y in (disc.centroid.coords[0], (float(row["centroid_x"]), float(row["centroid_y"]))):
+        in_map = (np.array([x, y]) + BOUNDS) * MPP / MAP_MPP
+        assert in_map == pytest.approx(DISC_XY, abs=1)
+    assert len(disc.interiors) == 1
+    assert float(row["area_mm2"]) == pytest.approx(np.pi * (DISC_RADIUS**2 - 4**2) / 1e6, rel=0.02)
+    assert max(outline.bounds[3] for outline in outlines) == SIZE_LV0[1] - info.bounds_xy_lv0[1]
+
+
+def test_the_lesions_lie_in_their_place_in_the_overlay(everything):
+    picture = np.asarray(Image.open(everything.overlay))
+    assert picture.shape == (261, 912, 3)
+    black = ndimage.binary_fill_holes(ndimage.binary_dilation((picture == 0).all(axis=2)))
+    assert centroid_of(black) * 2 == pytest.approx(DISC_XY, abs=2)
+    assert (picture[50, 166] == 0).all()  # one map pixel of a block of four
+
+
+def test_small_lesions_stay_in_every_level_of_the_binary_map(everything):
+    lesions = everything.lesions
+    with tifffile.TiffFile(everything.files.lesions) as tiff:
+        for level, image in enumerate(tiff.series[0].levels):
+            found = image.asarray()
+            assert set(np.unique(found)) == {0, 255}
+            assert found[101 // 2**level, 333 // 2**level] == 255
+            y, x = np.nonzero(lesions)
+            assert (found[y // 2**level, x // 2**level] == 255).all()
+
+
+def test_the_same_map_gives_the_same_bytes(everything, tmp_path):
+    again = found_in(tmp_path, everything.info, everything.probability)
+    for one, other in zip(vars(everything.files).values(), vars(again).values(), strict=True):
+        assert Path(one).read_bytes() == Path(other).read_bytes()
+    assert len(list(tmp_path.iterdir())) == 4
+
+
+def test_what_is_interrupted_leaves_nothing(everything, tmp_path, monkeypatch):
+    monkeypatch.setattr("lesionmap.lesions.export._feature", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        found_in(tmp_path, everything.info, everything.probability)
+    (tmp_path / "l.tif").unlink()  # which is whole; Snakemake removes it with the job's other outputs
+    monkeypatch.setattr("lesionmap.maps.ome_tiff._chain_levels", lambda _: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        found_in(tmp_path, everything.info, everything.probability)
+    assert [path.name for path in tmp_path.iterdir()] == []
+
+
+def test_what_is_written_says_where_it_comes_from(everything):
+    origin = {"code": "d", "map": {"code": "abc", "identity": "f"}, "model_training": {"code": "c"}}
+    record, outlines = read_json(everything.files.record), read_json(everything.files.outlines)
+    with MapFile(everything.files.lesions) as lesions:
+        for content in (record, outlines, lesions.metadata):
+            assert (content["threshold"], content["provenance"]) == (0.5, origin)
+        assert lesions.metadata["frame"] == METADATA["frame"]
+    assert outlines["unreadable"] == METADATA["unreadable"]
+    assert (record["slide"], record["n"]) == ("s1", len(outlines["features"]))
+
+
+def test_lesions_are_postprocessed_and_what_that_changes_is_recorded(everything, tmp_path):
+    changes = {"threshold": 0.1005, "smoothing_um": 3.0, "min_lesion_area_um2": 50.0}
+    files = found_in(tmp_path, everything.info, everything.probability, **changes)
+    record, outlines = read_json(files.record), read_json(files.outlines)
+    assert record["threshold"] == outlines["threshold"] == 0.1005
+    assert record["as_found_mm2"] != record["smoothed_mm2"]
+    assert record["n"] == len(outlines["features"]) > 0
+    areas = [feature["properties"]["measurements"]["Area mm^2"] for feature in outlines["features"]]
+    assert min(areas) >= 50e-6
+    assert sum(areas) == pytest.approx(record["kept_mm2"], rel=0.01)  # outlines end at the slide's edge
+
+
+def test_the_threshold_may_be_that_of_the_validation_slides(everything, tmp_path):
+    files = found_in(tmp_path, everything.info, everything.probability, threshold="validation")
+    assert read_json(files.record)["threshold"] == 0.7
+    silent, notes = tmp_path / "p.ome.tif", MapNotes("s1", "p", MAP_MPP, METADATA | {"validated_threshold": None})
+    write_map(silent, everything.probability_u8, notes, block_mean)
+    with pytest.raises(ModelError, match=r"^find_lesions: .*has no threshold for maps.*set inference\.threshold"):
+        found_in(tmp_path, everything.info, str(silent), threshold="validation")

@@ -1,0 +1,43 @@
+# What happens around the rules: before the first job, when a run stops, and in a job on a cluster. Included last.
+
+from lesionmap.errors import StorageError
+from lesionmap.run import start_checks
+from lesionmap.run.quarantine_tables import RunFiles, show_quarantine
+
+
+def check_start():
+    """Refuse to start where jobs would fail after their work: results that are read-only, dates in the future."""
+    try:
+        start_checks.check_writable("results")
+        start_checks.check_annotations(row.annotation for row in SLIDES.values() if row.annotation)
+        if not workflow.touch:  # which dates results anew
+            start_checks.check_results("results", leave_out=("benchmarks", "views"))
+    except StorageError as error:
+        raise WorkflowError(f"LesionMap: {error}")
+
+
+def existing(*patterns):
+    """Those files of all slides that are there."""
+    return [path for path in expand(patterns, slide=SLIDES) if Path(path).exists()]
+
+
+def show_quarantine_so_far():
+    """Say what is in quarantine when a run cannot reach its end; the tables would be those of an earlier run, or none."""
+    others = (f"results/{kind}" for kind in ("tissue/{slide}.tif", "annotations/{slide}.geojson", "stain/{slide}.json"))
+    files = RunFiles(
+        records=existing("results/slides/{slide}.json"),
+        tiles=existing("results/tiles/{slide}.json"),
+        outlines=existing("results/lesions/{slide}/lesions.geojson"),
+        others=existing(*others),
+    )
+    if show_quarantine(files, "results/quarantine.tsv", "results/unreadable.tsv"):
+        # To Snakemake they would be up to date once the slide of a failed job has the content it had before.
+        workflow.persistence.started(rules.list_quarantine)
+
+
+# A job on a cluster reads config, sheet and rules anew. Where there are checkpoints Snakemake plans all that its inputs
+# are made from, down to the sheet. The job was sent because its inputs are there, so it need not know of any rule but its
+# own: that took a minute and 1 GB of each job.
+if not workflow.is_main_process:
+    for rule_ in workflow.rules:
+        rule_.is_checkpoint = False

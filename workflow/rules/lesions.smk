@@ -1,0 +1,60 @@
+# Reads   the slide's probability map
+# Writes  results/lesions/{slide}/lesions.tif       255 lesion, pyramid
+#         results/lesions/{slide}/lesions.geojson   outlines for QuPath
+#         results/lesions/{slide}/lesions.tsv       a row per lesion
+#         results/lesions/{slide}/lesions.json      threshold, number and areas of the lesions
+#         results/lesions/{slide}/lesions.dcm       DICOM Segmentation, of the slides that exports.dicom says
+
+
+rule find_lesions:
+    """Find the lesions of one slide in its probability map."""
+    input:
+        info="results/slides/{slide}.json",
+        probability="results/lesions/{slide}/probability.ome.tif",
+    output:
+        lesions="results/lesions/{slide}/lesions.tif",
+        outlines="results/lesions/{slide}/lesions.geojson",
+        table="results/lesions/{slide}/lesions.tsv",
+        record="results/lesions/{slide}/lesions.json",
+    log:
+        "logs/find_lesions/{slide}.log",
+    benchmark:
+        "results/benchmarks/find_lesions/{slide}.tsv"
+    group:
+        shard("results", 10)
+    conda:
+        "../../envs/lesionmap.yaml"
+    threads: 1
+    resources:
+        mem_mb=grows(3000),
+        runtime=grows(10),
+    params:
+        lesions=lesion_settings(config),
+        code=code_digest("find_lesions"),
+    script:
+        "../../scripts/find_lesions.py"
+
+
+rule write_dicom:
+    """Write the lesions of one slide as a DICOM Segmentation."""
+    input:
+        info="results/slides/{slide}.json",
+        lesions="results/lesions/{slide}/lesions.tif",
+    output:
+        "results/lesions/{slide}/lesions.dcm",
+    log:
+        "logs/write_dicom/{slide}.log",
+    benchmark:
+        "results/benchmarks/write_dicom/{slide}.tsv"
+    group:
+        shard("results", 10)
+    conda:
+        "../../envs/lesionmap.yaml"
+    threads: 1
+    resources:
+        mem_mb=grows(3000),
+        runtime=grows(10),
+    params:
+        code=code_digest("write_dicom"),
+    script:
+        "../../scripts/write_dicom.py"
