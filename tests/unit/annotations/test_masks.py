@@ -5,7 +5,7 @@ import pytest
 import rasterio.features
 from lesionmap.annotations.masks import Annotation
 from lesionmap.files.records import write_json
-from shapely.geometry import Polygon, mapping
+from shapely.geometry import Polygon, box, mapping
 
 SIZE = (700, 500)
 
@@ -42,3 +42,21 @@ def test_boxes_put_together_are_the_mask_of_the_whole(annotation, outline, side)
 def test_boxes_beside_an_outline_or_in_its_hole_are_empty(annotation):
     for corner in ((0, 0), (320, 230), (900, 900)):
         assert not annotation.mask(corner, (20, 20), 1.0).any()
+
+
+@pytest.mark.parametrize("order", [("lesion", "vessel", "fat"), ("fat", "vessel", "lesion")], ids=" ".join)
+def test_where_outlines_overlap_the_first_is_seen(tmp_path, order):
+    codes = {"lesion": 1, "vessel": 2, "fat": 3}
+    features = [
+        {
+            "type": "Feature",
+            "properties": {"class": name},
+            "geometry": mapping(box(10 * index, 0, 20 + 10 * index, 10 + index)),
+        }
+        for index, name in enumerate(order)
+    ]
+    write_json(tmp_path / "a.geojson", {"type": "FeatureCollection", "features": features})
+    mask = Annotation(tmp_path / "a.geojson").mask((0, 0), (50, 12), 1.0)
+    first, second, third = (codes[name] for name in order)
+    assert mask[5].tolist() == [first] * 20 + [second] * 10 + [third] * 10 + [0] * 10
+    assert mask[10].tolist() == [0] * 10 + [second] * 20 + [third] * 10 + [0] * 10

@@ -22,8 +22,8 @@ def test_grid_covers_the_slide_row_by_row():
 
 
 def test_a_fraction_of_a_rounding_error_makes_no_extra_box():
-    assert len(grid_xy((3000, 10), 1000 * (1 + 1e-13))) == 3
-    assert map_size((3000, 2001), 10) == (300, 201)
+    assert len(grid_xy((3000, 10), 1000 * (1 - 1e-13))) == 3
+    assert map_size((3000, 2001), 10 * (1 - 1e-13)) == (300, 201)
 
 
 def test_inside_goes_by_pixel_centres():

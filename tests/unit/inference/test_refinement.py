@@ -130,6 +130,29 @@ def test_only_regions_with_asked_for_probability_are_refined(slide, tmp_path):
     assert (none.regions, none.tiles, none.unreadable) == (0, 0, [])
 
 
+def test_what_lies_beside_the_tissue_asks_for_no_second_look(slide, tmp_path):
+    mapped = first_pass(slide, network(), tmp_path)
+    on_tissue = slide[1].at((0, 0), mapped.probability_u8.shape[::-1], PX)
+    only_beside = replace(ALL, looked_at=(255, 255))
+    mapped.probability_u8[:] = np.where(on_tissue, 254, 255)
+    assert refine_map(mapped, *slide, STAIN, network(), only_beside, threads=1).regions == 0
+    mapped.probability_u8[2, 6] = 255
+    assert on_tissue[2, 6]
+    assert refine_map(mapped, *slide, STAIN, network(), only_beside, threads=1).regions == 1
+
+
+def test_a_region_whose_tissue_no_pixel_of_the_low_view_shows_has_no_tiles_to_look_at(slide, tmp_path):
+    info, _ = slide
+    tissue = np.zeros((-(-HEIGHT // 2), -(-WIDTH // 2)), dtype=np.uint8)  # finer than the low view
+    tissue[:, 6] = 255  # level-0 columns 12 and 13, between the centres of its pixels but on one of the map's
+    tifffile.imwrite(tmp_path / "fine.tif", tissue)
+    fine = TissueMask(tmp_path / "fine.tif", info)
+    assert fine.at((0, 0), (WIDTH // PX, 1), PX).any()
+    assert not fine.at((0, 0), (WIDTH // LOW_PX, 1), LOW_PX).any()
+    mapped = first_pass(slide, network(), tmp_path)
+    assert refine_map(mapped, info, fine, STAIN, network(), ALL, threads=1).regions == 0
+
+
 def test_threads_do_not_change_a_byte(slide, tmp_path):
     found = [refined(slide, network(), tmp_path, threads)[0] for threads in (1, 3)]
     np.testing.assert_array_equal(*found)

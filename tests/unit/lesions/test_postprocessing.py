@@ -28,6 +28,14 @@ def test_small_lesions_are_dropped_wherever_they_lie(lesions):
     assert expected.any()
 
 
+@pytest.mark.parametrize(("least_px", "dropped"), [(5, 1), (5.5, 2), (6, 2), (6.5, 3)])
+def test_a_lesion_of_exactly_the_least_area_is_kept(least_px, dropped):
+    lesions = np.zeros((9, 20), dtype=bool)
+    lesions[1, 1:7] = lesions[3, 1:6] = lesions[5, 1:5] = True
+    assert drop_small(lesions, least_px) == dropped
+    assert lesions.sum(axis=1)[[1, 3, 5]].tolist() == [*[6, 5, 4][: 3 - dropped], *[0] * dropped]
+
+
 def test_lesions_are_smoothed_as_a_whole(lesions, tmp_path):
     expected = gaussian_filter(lesions.astype(np.float32), 4 / MPP) >= 0.5
     found, changes = postprocessed(lesions, Postprocessing(smoothing_um=4.0, min_lesion_area_um2=0), MPP, tmp_path)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from lesionmap.metrics.bootstrap import Bootstrap, interval, resampled
 from lesionmap.metrics.pixels import ratio
-from scipy.stats import bootstrap
+from scipy.stats import bootstrap, norm
 
 COHORTS = 500
 SETTINGS = Bootstrap(draws=2000, seed=0)
@@ -82,6 +82,14 @@ def test_fewer_patients_give_wider_intervals():
     widths = [(found := interval(draws, n)).high - found.low for n in (5, 10, 100, 10_000)]
     assert widths == sorted(widths, reverse=True)
     assert widths[-1] == pytest.approx(np.diff(np.quantile(draws, [0.025, 0.975])).item(), rel=1e-3)
+
+
+@pytest.mark.parametrize(("n", "t", "tail"), [(5, 2.776, 0.00095), (10, 2.262, 0.00856), (20, 2.093, 0.01588)])
+def test_tails_are_those_of_t_widened_for_few_patients(n, t, tail):
+    """Of draws spread evenly over 0–1 an interval's ends are its tails; 97.5 % points of t from a printed table."""
+    assert norm.cdf(-t * np.sqrt(n / (n - 1))) == pytest.approx(tail, abs=1e-5)
+    found = interval(np.linspace(0, 1, 100_001), n)
+    assert (found.low, 1 - found.high) == pytest.approx((tail, tail), abs=2e-5)
 
 
 def test_with_four_patients_there_is_none():

@@ -30,6 +30,13 @@ def test_a_worked_example():
     assert metrics["false_lesions_per_slide"] == pytest.approx([1.5])
 
 
+def test_detections_of_every_confidence_count_even_those_of_none():
+    metrics = froc_metrics(at(200, 0, 0)[None], at(250, 0)[None], np.array([1]), np.array([2]))
+    assert metrics["false_lesions_per_slide"] == [3]
+    assert metrics["sensitivity_at_1"] == [0.5]
+    assert metrics["sensitivity_at_4"] == [1.0]
+
+
 def test_between_two_points_it_is_interpolated():
     metrics = froc_metrics(at(200, 200, 200, 200)[None], at(250, 150)[None], np.array([1]), np.array([2]))
     assert metrics["sensitivity_at_2"] == pytest.approx([0.5])

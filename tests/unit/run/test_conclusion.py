@@ -81,3 +81,10 @@ def test_the_end_follows_the_policy(tmp_path, tables, fail, capsys):
     assert "Dice 0.9" in printed
     assert "c (inspect_slide): it is empty. Remedy: copy it again." in printed
     assert 'b: it is pale; it is "small"' in printed
+
+
+@pytest.mark.parametrize("fail", [False, True])
+def test_a_run_without_quarantine_succeeds_under_both_policies(tmp_path, records, tables, fail):
+    list_quarantine(RunFiles(records[:2]), tables.quarantine, tables.unreadable)
+    conclude(tables, str(tmp_path / "end.txt"), fail=fail)
+    assert "0 of the sheet's slides in quarantine" in (tmp_path / "end.txt").read_text()

@@ -68,3 +68,13 @@ def test_a_run_that_stops_shows_what_is_in_quarantine_so_far(tmp_path, records, 
     assert capsys.readouterr().err == ""  # nothing new
     assert show_quarantine(RunFiles(records[:2]), tables.quarantine, tables.unreadable)
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("kind", ["tiles", "outlines", "others"])
+def test_slides_that_any_stage_refused_are_listed(tmp_path, records, tables, kind):
+    path = str(tmp_path / "refused.json")
+    write_quarantined([path], SlideError(slide="b", stage="some_stage", finding="damaged", remedy="copy it"))
+    list_quarantine(RunFiles(records, **{kind: [path]}), tables.quarantine, tables.unreadable)
+    table = pd.read_csv(tables.quarantine, sep="\t")
+    assert table[["slide", "stage"]].to_numpy().tolist() == [["c", "inspect_slide"], ["b", "some_stage"]]
+    assert pd.read_csv(tables.unreadable, sep="\t").empty

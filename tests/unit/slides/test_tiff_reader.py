@@ -106,6 +106,20 @@ def test_a_reader_that_differs_is_not_used(tmp_path, image, monkeypatch, caplog)
     assert "s1: read by OpenSlide, as readers differ" in caplog.text
 
 
+@pytest.mark.parametrize(("levels", "reader"), [(2, "tiff"), (3, "openslide")])
+def test_readers_may_differ_by_two_grey_levels_of_luma_and_no_more(tmp_path, image, monkeypatch, levels, reader):
+    class Lighter(TiffReader):
+        def read(self, level, xy_level, size_px):
+            box = super().read(level, xy_level, size_px)
+            box[5, 7] += np.uint8(levels)  # of one pixel
+            return box
+
+    monkeypatch.setattr(reader_selection, "TiffReader", Lighter)
+    info = info_of(write_tiff(tmp_path / "s.tif", np.full((301, 427, 3), 100, np.uint8)))
+    choice = choose_reader(info, "auto", "test")
+    assert (choice.reader, "luma by up to 3," in choice.reason) == (reader, levels > 2)
+
+
 def test_readers_are_compared_where_there_is_tissue(tmp_path, image, monkeypatch):
     class ShiftedTissue(TiffReader):
         def read(self, level, xy_level, size_px):

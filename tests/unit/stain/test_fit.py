@@ -68,6 +68,20 @@ def test_pens_glass_and_black_are_not_sampled(tmp_path):
     assert len(pixels) == 6400
 
 
+def test_pale_pixels_are_dropped_and_what_is_pale_depends_on_the_slide(tmp_path):
+    """Shades of one hue, of known shares of the darkest one's optical density."""
+    shares = np.array([0.05, 0.10, 0.135, 0.165, 0.25, 1.0])
+    for strength in (1.0, 1.5):
+        shades = np.rint(255 * np.exp(-strength * np.array([0.8, 1.2, 1.0]) * shares[:, None])).astype(np.uint8)
+        density = optical_density(shades).mean(axis=1)
+        assert ((density >= 0.15 * density[-1]) == (shares > 0.15)).all()  # rounding has moved none past it
+        image = np.tile(shades.repeat(80, axis=0)[:480], (512, 1, 1))
+        expected = shades[(shares > 0.15) & stained(shades[None])[0]]
+        assert len(expected) == 3
+        found = np.unique(sampled(tmp_path, image), axis=0)
+        assert found.tolist() == np.unique(expected, axis=0).tolist()
+
+
 @pytest.mark.parametrize(
     ("colour", "kept"),
     [

@@ -68,3 +68,16 @@ def test_beyond_the_slide_is_white_and_ignored(tmp_path):
     assert (image[13:] == 255).all()
     assert (last.low_mask[11:] == IGNORE).all()  # level-0 rows 300 (one of four inside) and below
     assert (last.low_mask[:11, :19] == 0).all()
+
+
+@pytest.mark.parametrize(("least", "expected"), [(1 / 64, 2), (1 / 64 + 1e-6, 1), (0, 2)])
+def test_a_region_with_exactly_the_least_share_of_tissue_is_kept(tmp_path, least, expected):
+    info = info_of(write_tiff(tmp_path / "s.tif", np.full((128, 256, 3), 150, dtype=np.uint8)))
+    tissue = np.zeros((16, 32), dtype=np.uint8)
+    tissue[3, 2:6] = 255  # 4 of the first region's 256 pixels
+    tissue[:, 16:] = 255
+    tifffile.imwrite(tmp_path / "tissue.tif", tissue)
+    settings = Extraction(SPEC, least, 0.0, StainMatch(PROFILE, PROFILE, (1.0, 1.0)), TileCodec())
+    extract_tiles(info, str(tmp_path / "tissue.tif"), None, str(tmp_path / "store.h5"), settings, {})
+    with TileStore(str(tmp_path / "store.h5")) as opened:
+        assert len(opened) == expected

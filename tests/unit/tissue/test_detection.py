@@ -91,6 +91,35 @@ def test_ink_is_no_tissue_and_leaves_pale_tissue_found(colour):
     assert not (codes[:, 113:] > 0).any()
 
 
+def test_the_margin_of_ink_is_two_pixels_wide():
+    image = picture()
+    image[10:80, 10:110] = (235, 220, 232)
+    image[30:50, 40:80] = INKS["blue"]
+    codes = tissue_map(image, SETTINGS)
+    assert codes[35:45, 34:40].tolist() == [[TISSUE] * 4 + [INK] * 2] * 10
+    assert codes[50:56, 50:60].T.tolist() == [[INK] * 2 + [TISSUE] * 4] * 10
+
+
+def test_on_a_slide_without_glass_all_that_is_coloured_is_tissue():
+    image = np.empty((90, 120, 3), dtype=np.uint8)
+    image[:, :70] = (190, 130, 180)  # a colour spread of 60, as even as glass
+    image[:, 70:] = (170, 50, 150)
+    assert tissue_mask(image).all()
+    image[:, :70] = (190, 155, 180)  # of 35: may be tinted glass
+    assert not tissue_mask(image)[:, :66].any()
+
+
+def test_dense_tissue_is_no_fold_unless_its_colour_is_deep():
+    """Twice the density of the slide's usual; the first is as grey as a clot, the second is folded."""
+    image = picture(200, 200)
+    image[20:180, 20:180] = np.random.default_rng(0).normal(PINK, 4, (160, 160, 3))
+    image[40:90, 40:160] = (120, 80, 110)
+    image[110:160, 40:160] = (150, 50, 120)
+    codes = tissue_map(image, SETTINGS)
+    assert (codes[42:88, 42:158] == TISSUE).all()
+    assert (codes[112:158, 42:158] == FOLD).all()
+
+
 def test_a_fold_is_tissue_of_twice_the_density():
     image = picture(200, 200)
     image[20:180, 20:180] = np.random.default_rng(0).normal(PINK, 4, (160, 160, 3))

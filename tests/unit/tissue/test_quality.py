@@ -34,6 +34,18 @@ def test_tissue_out_of_focus_is_told_from_tissue_in_focus(mpp, strength):
     assert is_blurred(out_of_focus(image, 1.5, mpp), mpp)
 
 
+@pytest.mark.parametrize(("period", "blurred"), [(22, True), (24, True), (20, False), (18, False)])
+def test_focus_is_judged_by_the_change_over_half_a_micrometre_against_two(period, blurred):
+    """Stripes as soft as a triangle wave: the more slowly they rise, the smaller the ratio."""
+    wave = np.abs((np.arange(SIDE) + 0.5) % period - period / 2)
+    image = np.zeros((SIDE, SIDE, 3), np.uint8)
+    image[..., 1] = 100 + 8 * wave[None]
+    fine, coarse = (np.abs(image[:, step:, 1].astype(int) - image[:, :-step, 1]).mean() for step in (2, 8))
+    assert (fine / coarse < 0.36) == blurred
+    assert 0.33 < fine / coarse < 0.40
+    assert is_blurred(image, 0.25) == blurred
+
+
 def test_nothing_is_called_blurred_where_focus_cannot_be_seen():
     assert not is_blurred(out_of_focus(tissue(2.0), 8, 2.0), 2.0)
 
