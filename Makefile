@@ -38,6 +38,10 @@ demo: $(VENV)/installed $(DEMO_DIR)/slides.tsv ## run the whole workflow on the 
 test: $(VENV)/installed ## run the unit and workflow tests
 	$(BIN)/pytest
 
+.PHONY: mutants
+mutants: $(VENV)/installed ## mutate the pure modules and list what no test notices, in about 10 minutes; N=50 SEED=0
+	$(BIN)/python tests/mutants.py --count $(or $(N),50) --seed $(or $(SEED),0)
+
 # What Debian has and pip has not: is installed where root runs make, else asked for.
 define needs
 command -v $(1) >/dev/null || { [ "$$(id -u)" = 0 ] && apt-get update -qq && apt-get install -qq --no-install-recommends $(2) >/dev/null; } \

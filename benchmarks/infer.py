@@ -152,7 +152,7 @@ def ours(case: Case) -> Run:
 
 
 def overlay(info: SlideInfo, probability: str, lesions: str, output: str) -> None:
-    """Draw one slide's overlay."""
+    """Augmentation one slide's overlay."""
     with Slide(info, "cut_view") as slide, MapFile(probability) as mapped, MapFile(lesions) as found:
         draw_overlay(output, slide, mapped, found, mapped.mpp)
 

@@ -12,7 +12,7 @@ from lesionmap.network.region_pass import RegionTensors, TilePasses
 from lesionmap.network.settings import ModelSettings
 from lesionmap.tiles.codec import TileCodec
 from lesionmap.tiles.store import Region, new_store, packed
-from lesionmap.training.augmentation import Draw
+from lesionmap.training.augmentation import Augmentation
 from lesionmap.training.processes import train_in_processes
 from lesionmap.training.settings import TrainFiles, TrainJob, TrainMachine, TrainSettings
 from stained import PROFILE
@@ -20,7 +20,7 @@ from stained import PROFILE
 NETWORK = ModelSettings("resnet18", "group")
 USUAL = TrainSettings(epochs=2, decay_rate=0.5, tile_batch=3)
 STAIN = vars(PROFILE)
-UNCHANGED = Draw()
+UNCHANGED = Augmentation()
 ALWAYS = TrainMachine("cpu", 0, 2)
 WHOLE = {"schedule": "sequential", "stain_jitter": 0.1, "epochs": 4, "tile_batch": 1}
 

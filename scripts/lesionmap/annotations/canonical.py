@@ -15,7 +15,7 @@ from shapely.geometry import Polygon, box, mapping
 from shapely.geometry.base import BaseGeometry
 
 from lesionmap.annotations.classes import CLASS_NAMES
-from lesionmap.annotations.formats import AnnotationFile, Outline, read_annotation, refusal
+from lesionmap.annotations.formats import AnnotatedOutline, AnnotationFile, read_annotation, refusal
 from lesionmap.files.records import write_json
 from lesionmap.slides.slide import SlideInfo
 
@@ -123,7 +123,7 @@ def _feature(part: Part, mm2: float) -> dict[str, Any]:
     return {"type": "Feature", "properties": properties, "geometry": mapping(part.polygon)}
 
 
-def _valid(content: AnnotationFile, slide: str, policy: str) -> tuple[list[Outline], Counter[str]]:
+def _valid(content: AnnotationFile, slide: str, policy: str) -> tuple[list[AnnotatedOutline], Counter[str]]:
     """Outlines untangled, and the counts of all that was mended; refused if the policy says so."""
     repaired = content.repaired.copy()
     outlines = []
@@ -132,7 +132,7 @@ def _valid(content: AnnotationFile, slide: str, policy: str) -> tuple[list[Outli
         if not geometry.is_valid:
             geometry = shapely.make_valid(geometry, method="structure", keep_collapsed=False)
             repaired["self-crossing" if geometry.area else "without area, dropped"] += 1
-        outlines.append(Outline(outline.name, geometry, outline.cuts))
+        outlines.append(AnnotatedOutline(outline.name, geometry, outline.cuts))
     if repaired and policy == "refuse":
         listed = ", ".join(f"{count} {kind}" for kind, count in sorted(repaired.items()))
         remedy = "correct the outlines in the program that made them, or set annotations.invalid to repair"
@@ -140,7 +140,7 @@ def _valid(content: AnnotationFile, slide: str, policy: str) -> tuple[list[Outli
     return outlines, repaired
 
 
-def _labels(outlines: Sequence[Outline], names: Mapping[str, str], slide: str) -> dict[str, str]:
+def _labels(outlines: Sequence[AnnotatedOutline], names: Mapping[str, str], slide: str) -> dict[str, str]:
     """What each class name of the file means."""
     counts = Counter(outline.name for outline in outlines)
     labels = {name: meaning(name, names) for name in counts}
@@ -170,7 +170,7 @@ def meaning(name: str, names: Mapping[str, str]) -> str | None:
     return meaning(base, names) if colon else None
 
 
-def _cut_holes(outlines: Sequence[Outline], labels: Mapping[str, str]) -> list[Part]:
+def _cut_holes(outlines: Sequence[AnnotatedOutline], labels: Mapping[str, str]) -> list[Part]:
     """Polygons of lesion, vessel and fat without the holes: a layer's own in that layer, a class of holes in all."""
     everywhere = [outline.geometry for outline in outlines if labels[outline.name] == HOLE]
     parts = []

@@ -39,11 +39,11 @@ MASK_REMEDY = (
 MASK_SUFFIXES = (".tif", ".tiff", ".png")
 UNTOUCHED_ATTRIBUTE = "Description"  # ImageScope gives every new layer one of this name
 OBJECTS_BEFORE_0_4 = {"PathDetectionObject": "detection", "PathCellObject": "cell", "PathTileObject": "tile"}
-Points = Sequence[tuple[float, float]]
+Ring = Sequence[tuple[float, float]]
 
 
 @dataclass(frozen=True)
-class Outline:
+class AnnotatedOutline:
     """One outline as its file has it.
 
     Parameters
@@ -68,7 +68,7 @@ class AnnotationFile:
     Parameters
     ----------
     format : str
-    outlines : list of Outline
+    outlines : list of AnnotatedOutline
     ignored : Counter
         What the file has beside areas (dots, rulers …), by kind.
     repaired : Counter
@@ -78,17 +78,17 @@ class AnnotationFile:
     """
 
     format: str
-    outlines: list[Outline] = field(default_factory=list)
+    outlines: list[AnnotatedOutline] = field(default_factory=list)
     ignored: Counter[str] = field(default_factory=Counter)
     repaired: Counter[str] = field(default_factory=Counter)
     mask_scale: tuple[float, float] | None = None
 
-    def add(self, name: str, ring: Points, *, cuts: bool = False) -> None:
+    def add(self, name: str, ring: Ring, *, cuts: bool = False) -> None:
         """Add the outline that runs through some points and back to the first."""
         if len(set(ring)) < FEWEST_POINTS:
             self.repaired["fewer than 3 points, dropped"] += 1
         else:
-            self.outlines.append(Outline(name, Polygon(ring), cuts))
+            self.outlines.append(AnnotatedOutline(name, Polygon(ring), cuts))
 
 
 def read_annotation(source: str, info: SlideInfo, mask_mpp: float | None = None) -> AnnotationFile:
@@ -149,7 +149,7 @@ def _read_xml(source: str) -> AnnotationFile:
     raise ValueError(f"its root element is <{root.tag}>, not ASAP's <ASAP_Annotations> or ImageScope's <Annotations>")
 
 
-def _points(elements: Sequence[Element]) -> Points:
+def _points(elements: Sequence[Element]) -> Ring:
     return [(_coordinate(element.attrib["X"]), _coordinate(element.attrib["Y"])) for element in elements]
 
 
@@ -170,7 +170,7 @@ def _read_asap(root: Element) -> AnnotationFile:
     return content
 
 
-def _rectangle(corners: Points) -> Points:
+def _rectangle(corners: Ring) -> Ring:
     """The four corners of a rectangle of which two opposite ones may be given."""
     if len(corners) != 2:
         return corners
@@ -178,7 +178,7 @@ def _rectangle(corners: Points) -> Points:
     return [(left, top), (right, top), (right, bottom), (left, bottom)]
 
 
-def _ellipse(corners: Points) -> Points:
+def _ellipse(corners: Ring) -> Ring:
     """Points of the ellipse whose box the corners span."""
     left, top, right, bottom = shapely.MultiPoint(corners).bounds
     circle = Point(0, 0).buffer(1, quad_segs=32).exterior.coords[:-1]
@@ -228,7 +228,7 @@ def _read_qupath(source: str, bounds_xy_lv0: tuple[int, int]) -> AnnotationFile:
             mended = _mended(content, polygons)
             if mended:
                 outline = shapely.transform(mended, lambda xy: xy + bounds_xy_lv0)
-                content.outlines.append(Outline(_classification(properties), outline))
+                content.outlines.append(AnnotatedOutline(_classification(properties), outline))
         elif geometry["type"] in ("Point", "MultiPoint", "LineString", "MultiLineString"):
             content.ignored[geometry["type"]] += 1
         else:
@@ -265,7 +265,7 @@ def _mended(content: AnnotationFile, polygons: Sequence[Sequence[Sequence[Sequen
     return MultiPolygon(kept) if kept else None
 
 
-def _closed(content: AnnotationFile, rings: Sequence[Sequence[Sequence[float]]]) -> Iterator[Points]:
+def _closed(content: AnnotationFile, rings: Sequence[Sequence[Sequence[float]]]) -> Iterator[Ring]:
     for ring in rings:
         points = [(_coordinate(x), _coordinate(y)) for x, y, *_ in ring]
         if len(set(points)) < FEWEST_POINTS:
@@ -287,7 +287,7 @@ def _read_mask(source: str, info: SlideInfo, mask_mpp: float | None) -> Annotati
     transform = Affine.scale(scale[0] * reduced[0], scale[1] * reduced[1])
     content = AnnotationFile("class mask", mask_scale=(transform.a, transform.e))
     for geometry, value in rasterio.features.shapes(mask, mask=mask > 0, transform=transform):
-        content.outlines.append(Outline(str(int(value)), shape(geometry)))
+        content.outlines.append(AnnotatedOutline(str(int(value)), shape(geometry)))
     return content
 
 

@@ -33,7 +33,7 @@ class Outlines:
         self._polygons, self._values = polygons, values
         self._tree = shapely.STRtree(polygons)
 
-    def drawn(
+    def rasterised(
         self, xy_lv0: tuple[float, float], size_px: tuple[int, int], scale: float, dtype: str = "uint8"
     ) -> NDArray[Any]:
         """Draw one box, 0 where there is no polygon; a pixel belongs to the outline that its centre lies in.
@@ -60,13 +60,13 @@ class Outlines:
         shapes = [(part, value) for part, value in parts if not part.is_empty]
         if not shapes:
             return np.zeros((size_px[1], size_px[0]), dtype=dtype)
-        drawn: NDArray[Any] = rasterio.features.rasterize(
+        raster: NDArray[Any] = rasterio.features.rasterize(
             shapes,
             out_shape=(size_px[1], size_px[0]),
             transform=Affine.translation(*xy_lv0) @ Affine.scale(scale),
             dtype=dtype,
         )
-        return drawn
+        return raster
 
 
 class Annotation:
@@ -90,5 +90,5 @@ class Annotation:
         return [polygon for polygon, label in zip(self._polygons, self._classes, strict=True) if label == LESION]
 
     def mask(self, xy_lv0: tuple[float, float], size_px: tuple[int, int], scale: float) -> NDArray[np.uint8]:
-        """Classes of one box, (height, width) uint8 as :meth:`Outlines.drawn` has it: 1 lesion, 2 vessel, 3 fat."""
-        return self._outlines.drawn(xy_lv0, size_px, scale)
+        """Classes of one box, (height, width) uint8, see :meth:`Outlines.rasterised`: 1 lesion, 2 vessel, 3 fat."""
+        return self._outlines.rasterised(xy_lv0, size_px, scale)

@@ -146,4 +146,4 @@ def _rasterised(
             left, top, across, down = (round(length / scale) for length in box)
             rows = slice(max(0, top - part.start), max(0, top + down - part.start))
             mask[rows, left : left + across] = IGNORE
-        yield part, mask, lesions.reaches.drawn(*place, "int32")
+        yield part, mask, lesions.reaches.rasterised(*place, "int32")

@@ -52,15 +52,15 @@ def code_digest(script: str) -> str:
 
 
 def _digest(path: Path, known: dict[Path, str]) -> str:
-    """Digest of a file's logic, of its templates, and of the library modules whose names it uses."""
+    """Digest of a file's logic, of the texts that it fills in, and of the library modules whose names it uses."""
     if path not in known:
         known[path] = ""  # of a module that does not count
         place = path.relative_to(SCRIPTS)
         if place.as_posix() not in NO_RESULTS:
             logic = _logic(path.read_text(encoding="utf-8"), ".".join(place.parent.parts))
             used = (f"{name}@{_digest(_file(found), known)}" for found, name in map(_located, logic.used))
-            templates = sorted(_sha256(part.read_text(encoding="utf-8")) for part in _templates(path))
-            known[path] = _sha256("\n".join([logic.text, *used, *templates]))
+            texts = sorted(_sha256(part.read_text(encoding="utf-8")) for part in _texts_of(path))
+            known[path] = _sha256("\n".join([logic.text, *used, *texts]))
     return known[path]
 
 
@@ -68,9 +68,10 @@ def _sha256(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _templates(path: Path) -> Iterator[Path]:
-    """Those of a module lie in a folder of its name."""
-    return path.parent.glob(f"templates/{path.stem}/*")
+def _texts_of(path: Path) -> Iterator[Path]:
+    """What a module reads of the library's own files: templates in a folder of its name, and files of its name."""
+    yield from path.parent.glob(f"templates/{path.stem}/*")
+    yield from (file for file in path.parent.glob(f"{path.stem}.*") if file.suffix != ".py")
 
 
 def _file(module: str) -> Path:
@@ -176,17 +177,17 @@ def _is_docstring(node: Any) -> bool:
     return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
 
 
-def provenance(code: str, **facts: Any) -> dict[str, Any]:
+def provenance(code: str, **basis: Any) -> dict[str, Any]:
     """The record that every artefact carries.
 
     Parameters
     ----------
     code : str
         The rule's :func:`code_digest`.
-    **facts
+    **basis
         The slide's identity, the settings and whatever else decided the result; must be JSON-able.
     """
-    return {"software": f"LesionMap {VERSION}", "code": code, **facts, "versions": library_versions()}
+    return {"software": f"LesionMap {VERSION}", "code": code, **basis, "versions": library_versions()}
 
 
 def library_versions() -> dict[str, str]:

@@ -2,6 +2,6 @@
 
 - ``find_lesions``: all that is written of a slide's lesions
 - ``postprocessing``: smoother outlines, no specks
-- ``export``: outlines, table and overlay
+- ``export``: outlines and table
 - ``dicom``: a DICOM Segmentation
 """

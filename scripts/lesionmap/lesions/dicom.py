@@ -31,7 +31,7 @@ from lesionmap.slides.slide import SlideInfo
 from lesionmap.version import VERSION
 
 NAMESPACE = uuid.uuid5(uuid.NAMESPACE_DNS, "lesionmap")
-TILE_PX = 512
+DICOM_TILE_PX = 512
 DICOM = "dicom"  # as OpenSlide names the vendor
 MAY_BE_EMPTY = (  # type 2: often removed with the patient's name
     *("PatientID", "PatientName", "PatientBirthDate", "PatientSex"),
@@ -92,7 +92,7 @@ def _segmentation(
         content_description="Lesions found by LesionMap; for research, not for diagnosis",
         pixel_measures=PixelMeasuresSequence((mpp / 1000, mpp / 1000), _slice_thickness(source)),
         tile_pixel_array=True,
-        tile_size=(TILE_PX, TILE_PX),
+        tile_size=(DICOM_TILE_PX, DICOM_TILE_PX),
         dimension_organization_type=DimensionOrganizationTypeValues.TILED_SPARSE,
     )
     segmentation.PatientOrientation = None  # type 2C, which highdicom leaves out
@@ -188,7 +188,7 @@ def _stand_in(info: SlideInfo) -> Dataset:
     source.IssuerOfTheContainerIdentifierSequence = source.ContainerTypeCodeSequence = []
     source.SpecimenDescriptionSequence = [SpecimenDescription(info.slide, _uid("specimen", info.identity))]
     source.TotalPixelMatrixColumns, source.TotalPixelMatrixRows = info.size_lv0
-    source.Columns, source.Rows = TILE_PX, TILE_PX
+    source.Columns, source.Rows = DICOM_TILE_PX, DICOM_TILE_PX
     source.NumberOfFrames = 1
     measures, groups = Dataset(), Dataset()
     measures.PixelSpacing = [info.mpp / 1000] * 2

@@ -1,6 +1,7 @@
 """The network and how it is run; neither training nor inference (METHOD.md §2).
 
 - ``model``: ResNet feature-pyramid network
+- ``settings``: which network, without torch
 - ``backbone``: pretrained weights
 - ``model_file``: save and load a model
 - ``forward``: device, precision, logits

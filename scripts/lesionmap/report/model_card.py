@@ -78,7 +78,7 @@ def _file_metadata(path: str) -> dict[str, Any]:
 
 
 def _figures(view: str, epoch: Mapping[str, Any]) -> dict[str, Any]:
-    """Figures of one view on the validation slides; empty if there are none."""
+    """Metrics of one view on the validation slides; empty if there are none."""
     found = {figure: epoch[key] for figure in FIGURES if (key := f"val_{view}_{figure}") in epoch}
     return {"view": view} | found if found else {}
 

@@ -1,175 +1,73 @@
 """What a methods section that describes a run has to cite."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
+
+FILE = Path(__file__).with_suffix(".bib")
+STAIN_METHODS = {
+    "vahadane": "vahadane2016",
+    "staintools": "vahadane2016",
+    "macenko": "macenko2009",
+    "none": "ruifrok2001",
+}
+MOST_NAMED = 4  # authors; of more, the first stands for all
 
 
 @dataclass(frozen=True)
 class Reference:
-    """A source.
+    """A source, as an entry of ``references.bib`` and as a list of references has it.
 
     Parameters
     ----------
-    key, kind : str
-        Its name and type in BibTeX.
-    authors : str
-        As BibTeX wants them; `named` as a list of references has them.
-    venue : str
-        Journal, proceedings, or what else it appeared in or as.
-    year : int or None
-        None where it has none.
-    volume, pages, doi : str
-        ``35(8)``, ``1962–1971``; empty where there is none.
+    bibtex : str
+        The entry.
     """
 
-    key: str
-    kind: str
-    authors: str
-    named: str
-    title: str
-    venue: str
-    year: int | None
-    volume: str = ""
-    pages: str = ""
-    doi: str = ""
+    bibtex: str
+
+    def field(self, *names: str) -> str:
+        """The first of some fields that the entry has, without braces; else empty."""
+        fields = dict(re.findall(r"^  (\w+) = \{(.*)\},?$", self.bibtex, re.MULTILINE))
+        return next((fields[name].strip("{}") for name in names if name in fields), "")
+
+    @property
+    def authors(self) -> str:
+        """Family names and initials, as in ``He K, Zhang X``; ``et al`` where there are more than four."""
+        known = [author for author in self.field("author").split(" and ") if author != "others"]
+        few = len(known) <= MOST_NAMED and " and others" not in self.bibtex
+        return ", ".join(map(_with_initials, known)) if few else f"{_with_initials(known[0])}, et al"
+
+    @property
+    def title(self) -> str:
+        """Of the paper, patent or program."""
+        return self.field("title")
+
+    @property
+    def venue(self) -> str:
+        """Journal, proceedings, or what else it appeared in or as."""
+        return self.field("journal", "booktitle", "howpublished")
 
     @property
     def place(self) -> str:
         """What follows the venue: volume, pages and year."""
-        volume, pages = f" {self.volume}" if self.volume else "", f":{self.pages}" if self.pages else ""
-        return volume + pages + (f", {self.year}" if self.year else "")
+        volume, number, pages, year = map(self.field, ("volume", "number", "pages", "year"))
+        issue = f" {volume}({number})" if volume else ""
+        return issue + (f":{pages}".replace("--", "–") if pages else "") + (f", {year}" if year else "")
 
     @property
-    def bibtex(self) -> str:
-        """The entry for a BibTeX file."""
-        volume, _, number = self.volume.rstrip(")").partition("(")
-        venue = {"article": "journal", "inproceedings": "booktitle"}.get(self.kind, "howpublished")
-        fields = {
-            "author": self.authors,
-            "title": f"{{{self.title}}}",
-            venue: self.venue,
-            "year": str(self.year or ""),
-            "volume": volume,
-            "number": number,
-            "pages": self.pages.replace("–", "--"),
-            "doi": self.doi,
-        }
-        lines = [f"  {name} = {{{value}}}" for name, value in fields.items() if value]
-        return f"@{self.kind}{{{self.key},\n" + ",\n".join(lines) + "\n}"
+    def doi(self) -> str:
+        """Empty where there is none."""
+        return self.field("doi")
 
 
-PATENT = Reference(
-    "lesionmap_patent",
-    "misc",
-    "{Tianjin University}",
-    "Tianjin University",
-    "Pathology image lesion region detection based on multi-scale deep learning",
-    "Patent application CN 111784671 A",
-    2020,
-)
-VAHADANE = Reference(
-    "vahadane2016",
-    "article",
-    "Vahadane, Abhishek and Peng, Tingying and Sethi, Amit and Albarqouni, Shadi and Wang, Lichao and others",
-    "Vahadane A, et al",
-    "Structure-preserving color normalization and sparse stain separation for histological images",
-    "IEEE Transactions on Medical Imaging",
-    2016,
-    "35(8)",
-    "1962–1971",
-    "10.1109/TMI.2016.2529665",
-)
-MACENKO = Reference(
-    "macenko2009",
-    "inproceedings",
-    "Macenko, Marc and Niethammer, Marc and Marron, J. S. and Borland, David and Woosley, John T. and others",
-    "Macenko M, et al",
-    "A method for normalizing histology slides for quantitative analysis",
-    "IEEE International Symposium on Biomedical Imaging (ISBI)",
-    2009,
-    pages="1107–1110",
-    doi="10.1109/ISBI.2009.5193250",
-)
-RUIFROK = Reference(
-    "ruifrok2001",
-    "article",
-    "Ruifrok, Arnout C. and Johnston, Dennis A.",
-    "Ruifrok AC, Johnston DA",
-    "Quantification of histochemical staining by color deconvolution",
-    "Analytical and Quantitative Cytology and Histology",
-    2001,
-    "23(4)",
-    "291–299",
-)
-STAINTOOLS = Reference(
-    "byfield",
-    "misc",
-    "Byfield, Peter",
-    "Byfield P",
-    "StainTools: tools for tissue image stain normalization and augmentation in Python",
-    "github.com/Peter554/StainTools",
-    None,
-)
-FPN = Reference(
-    "lin2017fpn",
-    "inproceedings",
-    "Lin, Tsung-Yi and Doll{\\'a}r, Piotr and Girshick, Ross and He, Kaiming and Hariharan, Bharath and others",
-    "Lin T-Y, et al",
-    "Feature pyramid networks for object detection",
-    "IEEE Conference on Computer Vision and Pattern Recognition (CVPR)",
-    2017,
-    pages="936–944",
-    doi="10.1109/CVPR.2017.106",
-)
-RESNET = Reference(
-    "he2016",
-    "inproceedings",
-    "He, Kaiming and Zhang, Xiangyu and Ren, Shaoqing and Sun, Jian",
-    "He K, Zhang X, Ren S, Sun J",
-    "Deep residual learning for image recognition",
-    "IEEE Conference on Computer Vision and Pattern Recognition (CVPR)",
-    2016,
-    pages="770–778",
-    doi="10.1109/CVPR.2016.90",
-)
-FOCAL = Reference(
-    "lin2017focal",
-    "inproceedings",
-    "Lin, Tsung-Yi and Goyal, Priya and Girshick, Ross and He, Kaiming and Doll{\\'a}r, Piotr",
-    "Lin T-Y, et al",
-    "Focal loss for dense object detection",
-    "IEEE International Conference on Computer Vision (ICCV)",
-    2017,
-    pages="2999–3007",
-    doi="10.1109/ICCV.2017.324",
-)
-CAMELYON = Reference(
-    "bejnordi2017",
-    "article",
-    "Ehteshami Bejnordi, Babak and Veta, Mitko and van Diest, Paul Johannes and van Ginneken, Bram and others",
-    "Ehteshami Bejnordi B, et al",
-    "Diagnostic assessment of deep learning algorithms for detection of lymph node metastases in women with breast "
-    "cancer",
-    "JAMA",
-    2017,
-    "318(22)",
-    "2199–2210",
-    "10.1001/jama.2017.14585",
-)
-BOOTSTRAP = Reference(
-    "hesterberg2015",
-    "article",
-    "Hesterberg, Tim C.",
-    "Hesterberg TC",
-    "What teachers should know about the bootstrap: resampling in the undergraduate statistics curriculum",
-    "The American Statistician",
-    2015,
-    "69(4)",
-    "371–386",
-    "10.1080/00031305.2015.1089789",
-)
-STAIN_METHODS = {"vahadane": VAHADANE, "staintools": VAHADANE, "macenko": MACENKO, "none": RUIFROK}
+def _with_initials(author: str) -> str:
+    """``Marron JS`` of ``Marron, J. S.``; a name without comma is an institution's."""
+    family, _, given = author.partition(", ")
+    initials = ("-".join(part[0] for part in name.split("-")) for name in given.split())
+    return f"{family} {''.join(initials)}".strip()
 
 
 def cited_sources(stain: Mapping[str, Any], *, evaluated: bool) -> dict[str, Reference]:
@@ -182,10 +80,20 @@ def cited_sources(stain: Mapping[str, Any], *, evaluated: bool) -> dict[str, Ref
     evaluated : bool
         Whether any map was held against an annotation.
     """
-    sources = {"patent": PATENT, "stain": STAIN_METHODS[stain["method"]]}
+    keys = {"patent": "lesionmap_patent", "stain": STAIN_METHODS[stain["method"]]}
     if stain["method"] == "staintools":
-        sources["staintools"] = STAINTOOLS
+        keys["staintools"] = "byfield"
     if stain["fallback"] == "macenko" and stain["method"] != "macenko":
-        sources["macenko"] = MACENKO
-    sources |= {"fpn": FPN, "resnet": RESNET, "focal": FOCAL}
-    return sources | ({"camelyon": CAMELYON, "bootstrap": BOOTSTRAP} if evaluated else {})
+        keys["macenko"] = "macenko2009"
+    keys |= {"fpn": "lin2017fpn", "resnet": "he2016", "focal": "lin2017focal"}
+    if evaluated:
+        keys |= {"camelyon": "bejnordi2017", "bootstrap": "hesterberg2015"}
+    return {role: REFERENCES[key] for role, key in keys.items()}
+
+
+def _read() -> dict[str, Reference]:
+    entries = FILE.read_text(encoding="utf-8").strip().split("\n\n")
+    return {entry[entry.index("{") + 1 : entry.index(",")]: Reference(entry) for entry in entries}
+
+
+REFERENCES = _read()

@@ -26,9 +26,9 @@ def build_manifest(records: Sequence[str], manifest: str) -> None:
 def _manifest_row(slide: dict[str, Any]) -> dict[str, Any]:
     info = slide["info"]
     width, height = info["size_lv0"]
-    facts = {key: info[key] for key in ("vendor", "mpp", "identity")}
+    metadata = {key: info[key] for key in ("vendor", "mpp", "identity")}
     oddities = {"mpp_source": slide["resolution"]["source"], "flags": "; ".join(slide["flags"])}
-    return {"slide": slide["slide"], "split": slide["split"], "width": width, "height": height} | facts | oddities
+    return {"slide": slide["slide"], "split": slide["split"], "width": width, "height": height} | metadata | oddities
 
 
 def good_slides(manifest: str, splits: Sequence[str]) -> list[str]:

@@ -107,12 +107,12 @@ def inspect_slide(
 
 
 def _inspected(row: SlideRow, settings: InspectionSettings) -> dict[str, Any]:
-    facts = examine(row, settings)
-    info = replace(facts["info"], identity=digest_of(row, content_digest))
-    facts["flags"] += _check_readable(info, settings)
+    findings = examine(row, settings)
+    info = replace(findings["info"], identity=digest_of(row, content_digest))
+    findings["flags"] += _check_readable(info, settings)
     choice = choose_reader(info, settings.reader, STAGE)
     info = replace(info, reader=choice.reader)
-    return facts | {"resolution": vars(facts["resolution"]), "reader": vars(choice), "info": vars(info)}
+    return findings | {"resolution": vars(findings["resolution"]), "reader": vars(choice), "info": vars(info)}
 
 
 def _check_present(row: SlideRow, present: bool | str) -> None:
@@ -137,7 +137,7 @@ def digest_of(row: SlideRow, digest: Callable[[str], str]) -> str:
 
 
 def examine(row: SlideRow, settings: InspectionSettings) -> dict[str, Any]:
-    """All of the inspection that reads no pixels: facts of the file, checked against what its role needs.
+    """All of the inspection that reads no pixels: what the file says, checked against what its role needs.
 
     Returns
     -------

@@ -73,7 +73,7 @@ def _refuses(server: str, addresses: Sequence[str]) -> bool:
 
 def state(address: str) -> str:
     """Like :func:`states`, of one file."""
-    with _told(address):
+    with _naming_server_errors(address):
         try:
             return _remote_file(address).state()
         except ClientError as error:
@@ -99,7 +99,7 @@ def download(address: str, target: Path, size: int) -> None:
     RemoteError
         If it breaks off, or is not of `size` bytes.
     """
-    with _told(address):
+    with _naming_server_errors(address):
         _remote_file(address).download(target)
     if target.stat().st_size != size:
         raise RemoteError(
@@ -110,7 +110,7 @@ def download(address: str, target: Path, size: int) -> None:
 
 
 @contextmanager
-def _told(address: str) -> Iterator[None]:
+def _naming_server_errors(address: str) -> Iterator[None]:
     """Turn what libraries raise when a server cannot be reached into our error."""
     try:
         yield

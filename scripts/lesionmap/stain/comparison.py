@@ -37,7 +37,7 @@ def compare_stains(matches: Sequence[str], table: str, spread: str) -> None:
     Parameters
     ----------
     matches : sequence of str
-        Files of :func:`lesionmap.stain.match.match_slide`.
+        Files of :func:`lesionmap.stain.match.match_stain`.
     table : str
         TSV, a row per slide; `angle` is between the slide's two fitted stains, `outlier` names the columns in which
         it is unlike the others.
@@ -56,7 +56,7 @@ def compare_stains(matches: Sequence[str], table: str, spread: str) -> None:
 
 def _row(match: dict[str, Any]) -> dict[str, Any]:
     profile = match["profile"]
-    facts = {key: profile[key] for key in ("verdict", "method", "n_pixels", "reconstruction_error")}
+    fitted = {key: profile[key] for key in ("verdict", "method", "n_pixels", "reconstruction_error")}
     pairs = {
         "p99": profile["p99"],
         "ratio": match["ratio"],
@@ -66,8 +66,8 @@ def _row(match: dict[str, Any]) -> dict[str, Any]:
     by_stain = {
         f"{name}_{stain}": value for name, values in pairs.items() for stain, value in zip(STAINS, values, strict=True)
     }
-    told = {"angle": match["fitted"]["angle"], "flags": "; ".join(match["flags"])}
-    return {"slide": match["slide"]} | facts | told | by_stain
+    match_metadata = {"angle": match["fitted"]["angle"], "flags": "; ".join(match["flags"])}
+    return {"slide": match["slide"]} | fitted | match_metadata | by_stain
 
 
 def outliers(frame: pd.DataFrame) -> list[str]:

@@ -175,17 +175,17 @@ def sample_tissue(slide: Slide, tissue: TissueMask, settings: StainSettings) -> 
     generator = np.random.default_rng(settings.seed)
     boxes = _spread(_tissue_boxes(tissue), generator)
     quotas = np.diff(np.linspace(0, settings.n_pixels, len(boxes) + 1).astype(int))
-    drawn = []
+    samples = []
     for xy, quota in zip(boxes, quotas, strict=True):
         box, _ = slide.read_where_possible(tuple(xy), (SAMPLED_BOX_PX, SAMPLED_BOX_PX), slide.info.mpp)
-        pixels = box[tissue.at(tuple(xy), (SAMPLED_BOX_PX, SAMPLED_BOX_PX), 1.0) & stained(box)]
-        drawn.append(pixels[generator.permutation(len(pixels))[:quota]])
-    sample = np.concatenate([np.empty((0, 3), np.uint8), *drawn])
+        pixels = box[tissue.at(tuple(xy), (SAMPLED_BOX_PX, SAMPLED_BOX_PX), 1.0) & shows_stain(box)]
+        samples.append(pixels[generator.permutation(len(pixels))[:quota]])
+    sample = np.concatenate([np.empty((0, 3), np.uint8), *samples])
     density = optical_density(sample).mean(axis=1)
     return sample[density >= PALE * np.percentile(density, 99)] if len(sample) else sample
 
 
-def stained(image: NDArray[np.uint8]) -> NDArray[np.bool_]:
+def shows_stain(image: NDArray[np.uint8]) -> NDArray[np.bool_]:
     """Pixels that can show stain: neither glass nor black, nor ink; (H, W) bool."""
     grey = image.mean(axis=-1)
     kept: NDArray[np.bool_] = (grey > DARKEST) & (grey < BRIGHTEST) & ~ink(image)

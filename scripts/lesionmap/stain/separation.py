@@ -154,7 +154,7 @@ def _gram(basis):  # type: ignore[no-untyped-def]  # numba types it
 
 
 @numba.njit(cache=True, nogil=True, inline="always")
-def stains_present(along0, along1, gram):  # type: ignore[no-untyped-def]  # numba types it
+def _stains_present(along0, along1, gram):  # type: ignore[no-untyped-def]  # numba types it
     """Which stains a pixel has, given W · OD − λ and W·Wᵀ: 0 both, 1 the first, 2 the second, −1 none."""
     if along0 * gram[1, 1] >= along1 * gram[0, 1] and along1 * gram[0, 0] >= along0 * gram[0, 1]:
         return 0
@@ -167,7 +167,7 @@ def stains_present(along0, along1, gram):  # type: ignore[no-untyped-def]  # num
 def _solve(r, g, b, basis, gram, sparsity):  # type: ignore[no-untyped-def]  # numba types it
     along0 = r * basis[0, 0] + g * basis[0, 1] + b * basis[0, 2] - sparsity
     along1 = r * basis[1, 0] + g * basis[1, 1] + b * basis[1, 2] - sparsity
-    case = stains_present(along0, along1, gram)
+    case = _stains_present(along0, along1, gram)
     determinant = gram[0, 0] * gram[1, 1] - gram[0, 1] * gram[0, 1]
     if case == 0 and determinant > SINGULAR:
         h0 = (along0 * gram[1, 1] - along1 * gram[0, 1]) / determinant
@@ -175,3 +175,27 @@ def _solve(r, g, b, basis, gram, sparsity):  # type: ignore[no-untyped-def]  # n
     if case <= 1:  # the stains may be the same
         return max(along0, 0.0) / max(gram[0, 0], SINGULAR), 0.0
     return 0.0, along1 / max(gram[1, 1], SINGULAR)
+
+
+@numba.njit(cache=True, nogil=True)
+def tabulate(table, reds, factors, absorbed, gram, sparsity):  # type: ignore[no-untyped-def]  # numba types it
+    """Fill in the colours of some values of red in the table of :func:`lesionmap.stain.table.stain_table`.
+
+    It stands beside the solver that it shares, as numba's cache of a function follows changes of its own file alone.
+    `absorbed`, (2, 3, 256), is what each value of a channel adds to W · OD.
+    """
+    part = np.empty((3, 3))
+    for r in reds:
+        for g in range(256):
+            first = absorbed[0, 0, r] + absorbed[0, 1, g] - sparsity
+            second = absorbed[1, 0, r] + absorbed[1, 1, g] - sparsity
+            for case in range(3):
+                for c in range(3):
+                    part[case, c] = factors[case, c, 0, r] * factors[case, c, 1, g]
+            for b in range(256):
+                along0, along1 = first + absorbed[0, 2, b], second + absorbed[1, 2, b]
+                index = (r << 16) | (g << 8) | b
+                case = _stains_present(along0, along1, gram)
+                for c in range(3):
+                    value = 255.0 if case < 0 else part[case, c] * factors[case, c, 2, b]
+                    table[index, c] = np.uint8(value + 0.5)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from lesionmap.jobs.parallel import map_in_order
 from lesionmap.stain.profile import I0, StainProfile, optical_density
-from lesionmap.stain.separation import stains_present
+from lesionmap.stain.separation import tabulate
 
 CONCENTRATION_SPARSITY = 0.01  # λ of the concentrations, as in StainTools
 SMALLEST_PART = 2**18  # pixels: less is done before another thread has started
@@ -104,31 +104,11 @@ def stain_table(
     table = np.empty((1 << 24, 3), dtype=np.uint8)
     absorbed = source[:, :, None] * od
     reds = np.array_split(np.arange(256), threads)
-    for _ in map_in_order(lambda part: _tabulate(table, part, factors, absorbed, gram, sparsity), reds, threads):
+    for _ in map_in_order(lambda part: tabulate(table, part, factors, absorbed, gram, sparsity), reds, threads):
         pass
     glass = table.reshape(256, 256, 256, 3)[GLASS_FROM:, GLASS_FROM:, GLASS_FROM:]
     np.maximum(glass, GLASS_FROM, out=glass)
     return table
-
-
-@numba.njit(cache=True, nogil=True)
-def _tabulate(table, reds, factors, absorbed, gram, sparsity):  # type: ignore[no-untyped-def]  # numba types it
-    """Fill in the colours of some values of red; `absorbed` (2, 3, 256): what each value adds to W · OD."""
-    part = np.empty((3, 3))
-    for r in reds:
-        for g in range(256):
-            first = absorbed[0, 0, r] + absorbed[0, 1, g] - sparsity
-            second = absorbed[1, 0, r] + absorbed[1, 1, g] - sparsity
-            for case in range(3):
-                for c in range(3):
-                    part[case, c] = factors[case, c, 0, r] * factors[case, c, 1, g]
-            for b in range(256):
-                along0, along1 = first + absorbed[0, 2, b], second + absorbed[1, 2, b]
-                index = (r << 16) | (g << 8) | b
-                case = stains_present(along0, along1, gram)
-                for c in range(3):
-                    value = 255.0 if case < 0 else part[case, c] * factors[case, c, 2, b]
-                    table[index, c] = np.uint8(value + 0.5)
 
 
 def apply_table(

@@ -19,7 +19,7 @@ def summarise_tiles(records: Sequence[str], benchmarks: str, output: str) -> Non
     Parameters
     ----------
     records : sequence of str
-        Files of :func:`write_record`.
+        Files of :func:`lesionmap.tiles.extraction.write_record`.
     benchmarks : str
         Folder with a Snakemake benchmark (TSV) of the extraction of each slide; it may lack some.
     output : str

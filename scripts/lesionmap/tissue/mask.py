@@ -18,7 +18,7 @@ class TissueMask:
     Parameters
     ----------
     path : str or Path
-        TIFF written by :func:`find_tissue`.
+        TIFF written by :func:`lesionmap.tissue.detection.find_tissue`.
     info : SlideInfo
     """
 

@@ -13,7 +13,7 @@ from lesionmap.training.settings import TrainSettings
 
 
 @dataclass(frozen=True)
-class Draw:
+class Augmentation:
     """What chance does to a region: turns by 90°, a flip, and by what each stain is strengthened (None: not at all)."""
 
     quarters: int = 0
@@ -31,27 +31,27 @@ def epoch_order(settings: TrainSettings, epoch: int, n_regions: int) -> list[int
     return order
 
 
-def drawn(settings: TrainSettings, epoch: int, position: int) -> Draw:
+def random_augmentation(settings: TrainSettings, epoch: int, position: int) -> Augmentation:
     """What happens to the region at a position of an epoch's order."""
     generator = np.random.default_rng([settings.seed, epoch, position + 1])
     quarters, flip = int(generator.integers(4)), bool(generator.integers(2))
     strengths = np.exp(settings.stain_jitter * generator.uniform(-1, 1, 2))
-    return Draw(
+    return Augmentation(
         quarters=quarters if settings.augment else 0,
         flip=flip and settings.augment,
         stain_ratio=(float(strengths[0]), float(strengths[1])) if settings.stain_jitter else None,
     )
 
 
-def augmented(region: Region, tiles_per_side: int, stain_reference: dict[str, Any], draw: Draw) -> Region:
-    """The region as drawn; `stain_reference` is the profile of the stain that its pixels were brought to."""
-    if draw.stain_ratio:
+def augmented(region: Region, tiles_per_side: int, stain_reference: dict[str, Any], change: Augmentation) -> Region:
+    """A changed region; `stain_reference` is the profile of the stain that its pixels were brought to."""
+    if change.stain_ratio:
         profile = StainProfile.of(stain_reference)
-        region = stained(region, StainMatch(profile, profile, draw.stain_ratio))
-    return turned(region, tiles_per_side, draw.quarters, draw.flip)
+        region = restained(region, StainMatch(profile, profile, change.stain_ratio))
+    return turned(region, tiles_per_side, change.quarters, change.flip)
 
 
-def stained(region: Region, match: StainMatch) -> Region:
+def restained(region: Region, match: StainMatch) -> Region:
     """The region with its stains strengthened, in both resolutions alike."""
     table = match.table()
     low_image, images = apply_table(table, region.low_image), apply_table(table, region.images)

@@ -16,7 +16,7 @@ from lesionmap.files.atomic import written_whole
 from lesionmap.network.model import LesionFPN
 from lesionmap.training.loss import Losses
 
-Row = dict[str, float | None]
+HistoryRow = dict[str, float | None]
 
 
 class StopRequestedError(Exception):
@@ -91,7 +91,7 @@ class RunState:
     position: int = 0
     low_done: bool = False
     losses: list[Losses] = field(default_factory=list)
-    rows: list[Row] = field(default_factory=list)
+    rows: list[HistoryRow] = field(default_factory=list)
     best: dict[str, Tensor] = field(default_factory=dict)
 
 

@@ -17,7 +17,7 @@ from lesionmap.jobs.parallel import map_in_order
 from lesionmap.network.forward import as_images
 from lesionmap.network.region_pass import RegionTensors
 from lesionmap.tiles.store import Region, TileStore
-from lesionmap.training.augmentation import Draw, augmented
+from lesionmap.training.augmentation import Augmentation, augmented
 
 MOST_OPEN = 16  # stores in each process: systems allow 1024 open files, and a store may hold its slide open too
 
@@ -56,7 +56,7 @@ class RegionDataset(Dataset[Region]):
     """
 
     def __init__(self, paths: Sequence[str], leave_out_above: Mapping[str, float] | None = None) -> None:
-        self.stores = [_facts(path, leave_out_above or {}) for path in paths]
+        self.stores = [_metadata(path, leave_out_above or {}) for path in paths]
         self._places = [(metadata, int(index)) for metadata in self.stores for index in metadata.used]
 
     def __len__(self) -> int:
@@ -77,7 +77,7 @@ class RegionDataset(Dataset[Region]):
         return self._places[number][0]
 
 
-def _facts(path: str, leave_out_above: Mapping[str, float]) -> StoreMetadata:
+def _metadata(path: str, leave_out_above: Mapping[str, float]) -> StoreMetadata:
     with TileStore(path) as store:
         good = np.ones(len(store), dtype=bool)
         for name, most in leave_out_above.items():
@@ -121,10 +121,10 @@ class RegionLoader:
     device: torch.device
     with_tile_masks: bool
 
-    def tensors(self, tasks: Iterable[tuple[int, Draw]]) -> Iterator[RegionTensors]:
-        """Regions by number, each changed as drawn for it."""
+    def tensors(self, tasks: Iterable[tuple[int, Augmentation]]) -> Iterator[RegionTensors]:
+        """Regions by number, each changed in its own way."""
 
-        def read(task: tuple[int, Draw]) -> tuple[StoreMetadata, Region]:
+        def read(task: tuple[int, Augmentation]) -> tuple[StoreMetadata, Region]:
             number, draw = task
             metadata = self.regions.metadata(number)
             return metadata, augmented(self.regions[number], metadata.tiles_per_side, metadata.stain_reference, draw)

@@ -24,9 +24,9 @@ from lesionmap.network.forward import pick_device
 from lesionmap.network.model import LesionFPN
 from lesionmap.network.region_pass import RegionTensors, TilePasses
 from lesionmap.network.thread_pool import ThreadPool
-from lesionmap.training.augmentation import drawn, epoch_order
+from lesionmap.training.augmentation import epoch_order, random_augmentation
 from lesionmap.training.best_epoch import choosing_losses, published
-from lesionmap.training.checkpoint import Checkpoint, Learner, Row, RunState, StopRequest, StopRequestedError
+from lesionmap.training.checkpoint import Checkpoint, HistoryRow, Learner, RunState, StopRequest, StopRequestedError
 from lesionmap.training.dataset import RegionDataset, RegionLoader
 from lesionmap.training.loss import Losses, NonFiniteLossError
 from lesionmap.training.process_group import ALONE, ProcessGroup
@@ -98,21 +98,23 @@ def train(job: TrainJob, files: TrainFiles, machine: TrainMachine, group: Proces
     with (
         StopRequest() as stop,
         ThreadPool(machine.threads, device) as pool,
-        TensorBoard(files.events, first_step, written=group.is_main) as events,
+        TensorBoard(files.tensorboard, first_step, written=group.is_main) as tensorboard,
         progress(job.settings.epochs * len(regions), "train", "region", first_step, shown=group.is_main) as bar,
     ):
         # The leading process alone stops: none finishes an update without it, so what it saves is the state of all.
-        passes = TilePasses(learner.model, state.tile_batch, pool, stop.pause_point if group.is_main else _go_on)
+        passes = TilePasses(learner.model, state.tile_batch, pool, stop.pause_point if group.is_main else _no_pause)
         loader = RegionLoader(regions, device, job.settings.trains_on_tile_masks)
         val_loader = RegionLoader(val_regions, device, with_tile_masks=False)
-        _Run(job.settings, files, learner, state, checkpoint, passes, loader, val_loader, events, bar, group).finish()
+        _Run(
+            job.settings, files, learner, state, checkpoint, passes, loader, val_loader, tensorboard, bar, group
+        ).finish()
     if group.is_main:
         publish(job, files, learner.model, state, regions, val_regions)
         checkpoint.path.unlink(missing_ok=True)
 
 
-def _go_on() -> None:
-    """The pause point of a process that others stop."""
+def _no_pause() -> None:
+    """Stop nowhere: the pause point of every process but the main one, which stops for all."""
 
 
 def _learner(job: TrainJob, device: torch.device) -> Learner:
@@ -161,7 +163,7 @@ class _Run:
     passes: TilePasses
     loader: RegionLoader
     val_loader: RegionLoader
-    events: TensorBoard
+    tensorboard: TensorBoard
     bar: "tqdm[Any]"
     group: ProcessGroup
 
@@ -195,7 +197,9 @@ class _Run:
         self.learner.set_rate(self.settings.rate(epoch))
         order = epoch_order(self.settings, epoch, len(self.loader.regions))
         mine = range(first + self.group.rank, len(order), self.group.count)
-        regions = self.loader.tensors((order[position], drawn(self.settings, epoch, position)) for position in mine)
+        regions = self.loader.tensors(
+            (order[position], random_augmentation(self.settings, epoch, position)) for position in mine
+        )
         for position in range(first, len(order), self.group.count):
             region = next(regions, None)
             self.passes.pause_point()
@@ -222,7 +226,7 @@ class _Run:
         return [{name: loss for name, loss in zip(names, row, strict=True) if not math.isnan(loss)} for row in rows]
 
     def _show(self, losses: Losses) -> None:
-        self.events.add({f"region/{name}_loss": loss for name, loss in losses.items()}, self._step())
+        self.tensorboard.add({f"region/{name}_loss": loss for name, loss in losses.items()}, self._step())
         shown = {name: f"{loss:.4f}" for name, loss in losses.items()}
         self.bar.set_postfix({"epoch": f"{self.state.epoch + 1}", **shown}, refresh=False)
         self.bar.update()
@@ -234,7 +238,7 @@ class _Run:
         model, state = self.learner.model, self.state
         update_bn(model, self._low_images())
         model.eval()
-        row: Row = {"epoch": state.epoch + 1, "learning_rate": self.settings.rate(state.epoch)}
+        row: HistoryRow = {"epoch": state.epoch + 1, "learning_rate": self.settings.rate(state.epoch)}
         row |= _mean_losses(state.losses, self.settings)
         row |= validate(self.val_loader, self.passes, self.settings, self.group) if len(self.val_loader.regions) else {}
         self._tell(row)
@@ -244,11 +248,11 @@ class _Run:
         state.epoch, state.position, state.losses = state.epoch + 1, 0, []
         self._save_if_due()
 
-    def _tell(self, row: Row) -> None:
+    def _tell(self, row: HistoryRow) -> None:
         logging.info("%s", row)
         if self.group.is_main:
             self.bar.write("  ".join(f"{key} {value:.4g}" for key, value in row.items() if value is not None))
-        self.events.add({f"epoch/{name}": figure for name, figure in row.items() if name != "epoch"}, self._step())
+        self.tensorboard.add({f"epoch/{name}": figure for name, figure in row.items() if name != "epoch"}, self._step())
 
     def _low_images(self) -> Iterator[NDArray[np.uint8]]:
         for number in range(len(self.loader.regions)):
@@ -260,16 +264,16 @@ class _Run:
             self.checkpoint.save(self.learner, self.state)
 
 
-def _mean_losses(losses: Sequence[Mapping[str, float]], settings: TrainSettings) -> Row:
+def _mean_losses(losses: Sequence[Mapping[str, float]], settings: TrainSettings) -> HistoryRow:
     """Mean of each loss over the regions that have it; None where no region has."""
-    row: Row = {}
+    row: HistoryRow = {}
     for name in settings.losses:
         found = [part[name] for part in losses if name in part]
         row[f"train_{name}_loss"] = float(np.mean(found)) if found else None
     return row
 
 
-def _is_stale(rows: Sequence[Row], settings: TrainSettings) -> bool:
+def _is_stale(rows: Sequence[HistoryRow], settings: TrainSettings) -> bool:
     """Whether the last `early_stop` epochs have not been better than one before."""
     if settings.early_stop is None or len(rows) <= settings.early_stop:
         return False

@@ -32,6 +32,6 @@ def map_loss(probability: Tensor, mask: Tensor, settings: TrainSettings) -> Tens
     return focal_sum(torch.logit(probability, eps=CLAMP), mask, settings)
 
 
-def counted(mask: Tensor) -> int:
+def labelled_pixels(mask: Tensor) -> int:
     """Pixels that are not 255, at least 1."""
     return max(1, int((mask != IGNORE).sum()))

@@ -122,9 +122,9 @@ def _first_failure(processes: Sequence[Process], stop: StopRequest) -> int | Non
 
 def _error_of(rank: int, processes: Sequence[Process], folder: Path, log: str, stop: StopRequest) -> Exception:
     """Why a process has failed: what it says, or what its end says."""
-    told, code = _told(folder, rank), processes[rank].returncode
-    if told.exists():
-        kind, metadata = read_json(told)
+    error_file, code = _error_file(folder, rank), processes[rank].returncode
+    if error_file.exists():
+        kind, metadata = read_json(error_file)
         return {error.__name__: error for error in LesionMapError.__subclasses__()}[kind](**metadata)
     if stop.asked:
         return InterruptedTrainingError(
@@ -143,7 +143,7 @@ def _error_of(rank: int, processes: Sequence[Process], folder: Path, log: str, s
     return RuntimeError(f"{which} failed; its error is above, and in {log}")
 
 
-def _told(folder: Path, rank: int) -> Path:
+def _error_file(folder: Path, rank: int) -> Path:
     """Where a process says why it has failed."""
     return folder / f"error_{rank}.json"
 
@@ -161,7 +161,7 @@ def main(folder: Path, rank: int) -> None:
             train(job, files, machine, group)
     except Exception as error:
         if known := known_error(error, files.log):
-            write_json(_told(folder, rank), [type(known).__name__, vars(known)])
+            write_json(_error_file(folder, rank), [type(known).__name__, vars(known)])
         else:
             logging.exception("unexpected error")
             traceback.print_exc()

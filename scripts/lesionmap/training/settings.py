@@ -129,7 +129,7 @@ class TrainFiles:
         CSV, one row per epoch.
     checkpoints : str
         Folder for ``last.safetensors`` and ``best.safetensors``.
-    events : str
+    tensorboard : str
         Folder for TensorBoard.
     log : str
         The job's log, to which its processes add if there are several.
@@ -138,7 +138,7 @@ class TrainFiles:
     model: str
     history: str
     checkpoints: str
-    events: str
+    tensorboard: str
     log: str
 
     @property

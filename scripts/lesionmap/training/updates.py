@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from lesionmap.network.forward import as_images, logits_of
 from lesionmap.network.model import LesionFPN
 from lesionmap.network.region_pass import MicroBatch, Places, RegionTensors, TilePasses, downsampled, fused_map
-from lesionmap.training.loss import Losses, NonFiniteLossError, counted, focal_sum, map_loss
+from lesionmap.training.loss import Losses, NonFiniteLossError, focal_sum, labelled_pixels, map_loss
 from lesionmap.training.process_group import ALONE, ProcessGroup
 from lesionmap.training.settings import TrainSettings
 
@@ -66,7 +66,7 @@ class RegionSteps:
 
 def low_backward(model: LesionFPN, region: RegionTensors, settings: TrainSettings) -> float:
     """Add the gradient of the low view's focal loss to the weights; return the loss."""
-    loss = focal_sum(logits_of(model, region.low), region.low_mask, settings) / counted(region.low_mask)
+    loss = focal_sum(logits_of(model, region.low), region.low_mask, settings) / labelled_pixels(region.low_mask)
     loss.backward()  # type: ignore[no-untyped-call]  # torch does not type it
     return loss.item()
 
@@ -81,7 +81,7 @@ def fused_backward(passes: TilePasses, region: RegionTensors, settings: TrainSet
     model, weights, n = passes.model, passes.weights(), region.tiles_per_side
     t2 = torch.sigmoid(logits_of(model, region.low))  # (1, 1, s, s)
     leaf = t2.detach().requires_grad_()
-    n_pixels = counted(region.low_mask)
+    n_pixels = labelled_pixels(region.low_mask)
 
     def part(batch: MicroBatch) -> tuple[float, Gradients]:
         fused = blocks(leaf, batch.places, n)  # (k, 1, s/n, s/n)
@@ -103,7 +103,7 @@ def tiles_backward(
 
     `take_t1` is given T1, (k, 1, s/n, s/n), of one micro-batch after the other.
     """
-    n_pixels, weights = counted(region.tile_masks), passes.weights()
+    n_pixels, weights = labelled_pixels(region.tile_masks), passes.weights()
 
     def part(batch: MicroBatch) -> tuple[float, Gradients, Tensor]:
         logits = logits_of(passes.model, batch.tiles)
@@ -122,7 +122,7 @@ def tiles_backward(
 def constant_t1_backward(model: LesionFPN, region: RegionTensors, t1: Tensor, settings: TrainSettings) -> float:
     """Add the gradient of the fused loss, through T2 alone, to the weights; return the loss."""
     t2 = torch.sigmoid(logits_of(model, region.low))
-    loss = map_loss(fused_map(model, region, t1, t2), region.low_mask, settings) / counted(region.low_mask)
+    loss = map_loss(fused_map(model, region, t1, t2), region.low_mask, settings) / labelled_pixels(region.low_mask)
     loss.backward()  # type: ignore[no-untyped-call]  # torch does not type it
     return loss.item()
 

@@ -11,21 +11,23 @@ from lesionmap.maps.probability import N_VALUES, as_u8
 from lesionmap.metrics.pixels import Histograms, best_threshold, binary_metrics
 from lesionmap.network.forward import logits_of
 from lesionmap.network.region_pass import RegionTensors, TilePasses, fused_map, stitched, tile_maps
-from lesionmap.training.augmentation import Draw
-from lesionmap.training.checkpoint import Row
+from lesionmap.training.augmentation import Augmentation
+from lesionmap.training.checkpoint import HistoryRow
 from lesionmap.training.dataset import RegionLoader
-from lesionmap.training.loss import NonFiniteLossError, counted, focal_sum, map_loss
+from lesionmap.training.loss import NonFiniteLossError, focal_sum, labelled_pixels, map_loss
 from lesionmap.training.process_group import ALONE, ProcessGroup
 from lesionmap.training.settings import TrainSettings
 
-UNTURNED = Draw()
+UNTURNED = Augmentation()
 
 
 @torch.no_grad()
-def validate(loader: RegionLoader, passes: TilePasses, settings: TrainSettings, group: ProcessGroup = ALONE) -> Row:
+def validate(
+    loader: RegionLoader, passes: TilePasses, settings: TrainSettings, group: ProcessGroup = ALONE
+) -> HistoryRow:
     """Loss, Dice, AUROC and best threshold of each of the schedule's views, against the mask of the low view.
 
-    The model must be in evaluation mode. Several processes share the regions out; each gets the figures of all.
+    The model must be in evaluation mode. Several processes share the regions out; each gets the metrics of all.
 
     Raises
     ------
@@ -36,20 +38,20 @@ def validate(loader: RegionLoader, passes: TilePasses, settings: TrainSettings, 
     losses, n_pixels = dict.fromkeys(settings.views, 0.0), 0
     for region in loader.tensors((number, UNTURNED) for number in range(group.rank, len(loader.regions), group.count)):
         passes.pause_point()
-        n_pixels += counted(region.low_mask)
+        n_pixels += labelled_pixels(region.low_mask)
         for view, loss, probability in _views(passes, region, settings):
             if not math.isfinite(loss):
                 raise NonFiniteLossError(region)
             losses[view] += loss
-            levels = as_u8(probability[0, 0].cpu().numpy())
-            seen[view] += Histograms.of(levels, region.low_mask[0, 0].cpu().numpy())
-    row: Row = {}
+            probability_u8 = as_u8(probability[0, 0].cpu().numpy())
+            seen[view] += Histograms.of(probability_u8, region.low_mask[0, 0].cpu().numpy())
+    row: HistoryRow = {}
     for view, histograms in seen.items():
         n_all, loss, *counts = group.summed([n_pixels, losses[view], *histograms.counts.ravel().tolist()])
         histograms = Histograms(np.array(counts, dtype=np.int64).reshape(-1, N_VALUES))
-        figures = binary_metrics(histograms, threshold=0.5)
+        metrics = binary_metrics(histograms, threshold=0.5)
         row |= {f"val_{view}_loss": loss / max(1, n_all)}
-        row |= {f"val_{view}_dice": figures["dice"], f"val_{view}_auroc": figures["auroc"]}
+        row |= {f"val_{view}_dice": metrics["dice"], f"val_{view}_auroc": metrics["auroc"]}
         row |= {f"val_{view}_threshold": best_threshold(histograms)}
     return row
 

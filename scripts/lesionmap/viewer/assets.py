@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 TEMPLATES = Path(__file__).parent / "templates/assets"
 LEAFLET = ("leaflet.js", "leaflet.css")
-BOTH_WAYS = 0.25  # of a level: some browsers round the values of a table to levels, some cut them off
+BOTH_WAYS = 0.25  # of a grey level: some browsers round the values of a table, some cut them off
 COLOURS = "viridis"  # told apart by colour-blind readers, and seen on pink and purple
 
 
@@ -22,7 +22,7 @@ def write_viewer(folder: Path) -> None:
 
 
 def colour_tables() -> dict[str, str]:
-    """The colour of each of the 256 levels of probability: red, green and blue, 0–1, as tables of an SVG filter."""
+    """The colour of each probability × 255: red, green and blue, 0–1, as tables of an SVG filter."""
     columns = (_colours(256) + BOTH_WAYS).clip(0, 255).T / 255
     return {channel: " ".join(f"{part:.5g}" for part in column) for channel, column in zip("RGB", columns, strict=True)}
 

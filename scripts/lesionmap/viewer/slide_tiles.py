@@ -20,7 +20,7 @@ from lesionmap.viewer.pyramid import Tile, ZoomLadder, through_zooms
 JPEG_QUALITY = 85
 OVERVIEW_PX = 1024
 GLASS_BLOCK_PX = 4  # over which noise is averaged before a colour is held against the glass's
-GLASS_TOLERANCE = 12  # levels; real glass varies by as much from place to place
+GLASS_TOLERANCE = 12  # grey levels; real glass varies by as much from place to place
 Colour = NDArray[np.uint8]
 
 

@@ -87,7 +87,7 @@ def test_pixels_areas_lesions_and_detections(evaluated, probability_u8):
         "pixels": 120 * 120,
         "predicted_pixels": 120 * 110,
         "peak_score": 230,
-        "detection_scores": 230,
+        "detection_score": 230,
     }
     assert (far["pixels"], far["predicted_pixels"], far["peak_score"], far["detection_score"]) == (9000, 0, 120, None)
     assert np.flatnonzero(record["false_positive_scores"]).tolist() == [200]

@@ -52,8 +52,8 @@ def test_the_summary_holds_every_figure_and_what_curves_are_drawn_from(tmp_path,
     assert test["sweep"][9]["dice"] == test["metrics"]["dice"]
     assert test["froc"]["sensitivity"][-1] == 0.5
     assert test["froc"]["false_per_slide"][-1] == pytest.approx(4 / 7)
-    assert test["lesions"]["0.5_to_2mm"] == {"annotated": 4, "marked": 2}
-    assert test["lesions"]["from_2mm"] == {"annotated": 0, "marked": 0}
+    assert test["lesions"]["0.5_to_2mm"] == {"annotated": 4, "found": 2}
+    assert test["lesions"]["from_2mm"] == {"annotated": 0, "found": 0}
     assert sum(row["pixels"] for row in test["calibration"]) == pooled.counts.sum()
     error = sum(row["pixels"] * abs(row["mean_probability"] - row["share_of_lesion"]) for row in test["calibration"])
     assert error / pooled.counts.sum() == pytest.approx(test["metrics"]["ece"]["value"])

@@ -99,12 +99,12 @@ def test_a_spared_island_and_what_lies_in_it_belong_to_the_lesion():
     ring = Polygon(square(0, 0, 1000).exterior, [square(100, 100, 800).exterior])
     found = AnnotatedLesions.of([square(450, 450), ring], MPP)
     assert found.area_mm2 == pytest.approx([1 - 0.64 + 0.01])
-    assert set(np.unique(found.reaches.drawn((0, 0), (200, 200), 10.0, "int32"))) == {1}
+    assert set(np.unique(found.reaches.rasterised((0, 0), (200, 200), 10.0, "int32"))) == {1}
 
 
 def test_lesions_reach_37_5_um_beyond_their_outlines():
     found = AnnotatedLesions.of([square(200, 200), square(800, 200)], MPP)
-    drawn = found.reaches.drawn((0, 0), (1000, 500), UM, "int32")  # 1 µm/px
+    drawn = found.reaches.rasterised((0, 0), (1000, 500), UM, "int32")  # 1 µm/px
     assert drawn[250, 163:337].all()
     assert not drawn[250, [161, 338]].any()
     assert drawn[250, 250] != drawn[250, 850]
@@ -118,9 +118,9 @@ def test_against_the_challenges_own_way_on_a_mask(seed):
     outlines = [ring.difference(ring.buffer(-0.3 * np.sqrt(ring.area))) for ring in rings]
     found = AnnotatedLesions.of(outlines, MPP)
     place = (0, 0), (1000, 1000), UM  # 1 µm/px
-    mask = Outlines(outlines, [1] * len(outlines)).drawn(*place)
+    mask = Outlines(outlines, [1] * len(outlines)).rasterised(*place)
     theirs = label(binary_fill_holes(distance_transform_edt(1 - mask) < 37.5), connectivity=2)
-    ours = found.reaches.drawn(*place, "int32")
+    ours = found.reaches.rasterised(*place, "int32")
     assert theirs.max() == len(found.area_mm2) > 1
     assert ((ours > 0) != (theirs > 0)).sum() < 0.02 * (theirs > 0).sum()
     both = (ours > 0) & (theirs > 0)
@@ -135,4 +135,4 @@ def test_overlapping_outlines_count_once():
 def test_without_outlines_there_is_no_lesion():
     found = AnnotatedLesions.of([], MPP)
     assert found.area_mm2.size == found.extent_um.size == 0
-    assert not found.reaches.drawn((0, 0), (5, 4), 1.0).any()
+    assert not found.reaches.rasterised((0, 0), (5, 4), 1.0).any()

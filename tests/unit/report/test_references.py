@@ -1,38 +1,40 @@
 """What is cited, as text and as BibTeX."""
 
-from lesionmap.report.references import BOOTSTRAP, MACENKO, PATENT, STAINTOOLS, cited_sources
+from pathlib import Path
+
+import pytest
+from lesionmap.report.references import FILE, REFERENCES, cited_sources
+
+BOOTSTRAP, MACENKO, PATENT, STAINTOOLS = (
+    REFERENCES[key] for key in ("hesterberg2015", "macenko2009", "lesionmap_patent", "byfield")
+)
 
 
-def test_bibtex_of_an_article():
-    assert (
-        BOOTSTRAP.bibtex
-        == """@article{hesterberg2015,
-  author = {Hesterberg, Tim C.},
-  title = {{What teachers should know about the bootstrap: resampling in the undergraduate statistics curriculum}},
-  journal = {The American Statistician},
-  year = {2015},
-  volume = {69},
-  number = {4},
-  pages = {371--386},
-  doi = {10.1080/00031305.2015.1089789}
-}"""
-    )
+def test_the_file_is_bibtex_that_others_can_use():
+    """Braces in pairs, one entry after the other, and every field that its kind must have."""
+    text = Path(FILE).read_text(encoding="utf-8")
+    assert "\n\n".join(entry.bibtex for entry in REFERENCES.values()) + "\n" == text
+    for entry in REFERENCES.values():
+        assert entry.bibtex.count("{") == entry.bibtex.count("}")
+        assert entry.authors
+        assert entry.title
+        assert entry.venue
+        assert entry.field("year") or entry.bibtex.startswith("@misc")
 
 
-def test_bibtex_of_other_kinds_has_what_there_is():
-    assert "  booktitle = {IEEE International Symposium on Biomedical Imaging (ISBI)},\n" in MACENKO.bibtex
-    assert "  pages = {1107--1110},\n" in MACENKO.bibtex
-    assert "volume" not in MACENKO.bibtex
-    assert "  author = {{Tianjin University}},\n" in PATENT.bibtex
-    assert PATENT.bibtex.endswith("  howpublished = {Patent application CN 111784671 A},\n  year = {2020}\n}")
-    assert "year" not in STAINTOOLS.bibtex
-
-
-def test_braces_are_in_pairs_and_names_differ():
-    sources = cited_sources({"method": "staintools", "fallback": "macenko"}, evaluated=True).values()
-    assert len({source.key for source in sources}) == len(sources) == 9
-    for source in sources:
-        assert source.bibtex.count("{") == source.bibtex.count("}")
+@pytest.mark.parametrize(
+    ("key", "authors"),
+    [
+        ("hesterberg2015", "Hesterberg TC"),
+        ("ruifrok2001", "Ruifrok AC, Johnston DA"),
+        ("he2016", "He K, Zhang X, Ren S, Sun J"),
+        ("lin2017focal", "Lin T-Y, et al"),  # of five
+        ("bejnordi2017", "Ehteshami Bejnordi B, et al"),
+        ("lesionmap_patent", "Tianjin University"),
+    ],
+)
+def test_authors_have_initials_and_the_first_of_many_stands_for_all(key, authors):
+    assert REFERENCES[key].authors == authors
 
 
 def test_the_place_in_a_list_of_references():
@@ -40,8 +42,11 @@ def test_the_place_in_a_list_of_references():
     assert MACENKO.place == ":1107–1110, 2009"
     assert PATENT.place == ", 2020"
     assert STAINTOOLS.place == ""
+    assert (MACENKO.venue, PATENT.doi) == ("IEEE International Symposium on Biomedical Imaging (ISBI)", "")
 
 
 def test_what_a_run_did_not_use_is_not_cited():
     roles = list(cited_sources({"method": "macenko", "fallback": "macenko"}, evaluated=False))
     assert roles == ["patent", "stain", "fpn", "resnet", "focal"]
+    used = cited_sources({"method": "staintools", "fallback": "macenko"}, evaluated=True).values()
+    assert len({entry.bibtex for entry in used}) == len(used) == 9

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from lesionmap.files.pictures import read_png
-from lesionmap.stain.fit import angles, fit, profile_of, read_sample, sample_tissue, stained, verdict
+from lesionmap.stain.fit import angles, fit, profile_of, read_sample, sample_tissue, shows_stain, verdict
 from lesionmap.stain.profile import StainProfile, optical_density
 from lesionmap.stain.separation import concentrations
 from pyramids import damage
@@ -76,7 +76,7 @@ def test_pale_pixels_are_dropped_and_what_is_pale_depends_on_the_slide(tmp_path)
         density = optical_density(shades).mean(axis=1)
         assert ((density >= 0.15 * density[-1]) == (shares > 0.15)).all()  # rounding has moved none past it
         image = np.tile(shades.repeat(80, axis=0)[:480], (512, 1, 1))
-        expected = shades[(shares > 0.15) & stained(shades[None])[0]]
+        expected = shades[(shares > 0.15) & shows_stain(shades[None])[0]]
         assert len(expected) == 3
         found = np.unique(sampled(tmp_path, image), axis=0)
         assert found.tolist() == np.unique(expected, axis=0).tolist()
@@ -103,7 +103,7 @@ def test_pale_pixels_are_dropped_and_what_is_pale_depends_on_the_slide(tmp_path)
     ],
 )
 def test_what_can_show_stain(colour, kept):
-    assert stained(np.array([[colour]], np.uint8)).tolist() == [[kept]]
+    assert shows_stain(np.array([[colour]], np.uint8)).tolist() == [[kept]]
 
 
 def places(tmp_path, monkeypatch, tissue):

@@ -172,7 +172,7 @@ def test_a_table_of_another_type_or_shape_is_refused(image, wrong):
         apply_table(wrong, image)
 
 
-@pytest.mark.parametrize("kernel", ["_gather", "_tabulate"])
+@pytest.mark.parametrize("kernel", ["_gather", "tabulate"])
 def test_other_python_threads_go_on_meanwhile(kernel):
     assert getattr(library, kernel).targetoptions["nogil"]
 

@@ -6,7 +6,7 @@ from lesionmap.stain.profile import optical_density
 from lesionmap.stain.separation import concentrations
 from lesionmap.stain.table import StainMatch
 from lesionmap.tiles.store import Region
-from lesionmap.training.augmentation import augmented, drawn, epoch_order, turned
+from lesionmap.training.augmentation import augmented, epoch_order, random_augmentation, turned
 from stained import HE, PROFILE
 from training_parts import STAIN, region, settings
 
@@ -32,16 +32,18 @@ def test_both_views_are_turned_alike(quarters, flip):
 
 def test_chance_follows_from_seed_epoch_and_position_alone():
     options = settings(stain_jitter=0.1)
-    assert drawn(options, 3, 7) == drawn(options, 3, 7)
+    assert random_augmentation(options, 3, 7) == random_augmentation(options, 3, 7)
     assert epoch_order(options, 3, 50) == epoch_order(options, 3, 50) != epoch_order(options, 4, 50)
     assert sorted(epoch_order(options, 3, 50)) == list(range(50))
     places = list(np.ndindex(2, 2, 2))
-    draws = [drawn(settings(stain_jitter=0.1, seed=seed), epoch, position) for seed, epoch, position in places]
+    draws = [
+        random_augmentation(settings(stain_jitter=0.1, seed=seed), epoch, position) for seed, epoch, position in places
+    ]
     assert len({draw.stain_ratio for draw in draws}) == 8
 
 
 def test_draws_cover_their_range_and_no_more():
-    draws = [drawn(settings(stain_jitter=0.2), 0, position) for position in range(400)]
+    draws = [random_augmentation(settings(stain_jitter=0.2), 0, position) for position in range(400)]
     assert {(draw.quarters, draw.flip) for draw in draws} == {(q, f) for q in range(4) for f in (False, True)}
     logs = np.log([draw.stain_ratio for draw in draws])
     assert -0.2 <= logs.min() < -0.19
@@ -50,7 +52,7 @@ def test_draws_cover_their_range_and_no_more():
 
 
 def test_nothing_is_drawn_that_is_switched_off():
-    draw = drawn(settings(augment=False), 0, 0)
+    draw = random_augmentation(settings(augment=False), 0, 0)
     assert (draw.quarters, draw.flip, draw.stain_ratio) == (0, False, None)
     part = region()
     np.testing.assert_array_equal(augmented(part, 4, {}, draw).images, part.images)
@@ -58,7 +60,7 @@ def test_nothing_is_drawn_that_is_switched_off():
 
 def test_stains_are_strengthened_alike_in_both_views():
     options = settings(stain_jitter=0.5, augment=False)
-    draw = drawn(options, 0, 0)
+    draw = random_augmentation(options, 0, 0)
     rng = np.random.default_rng(0)
     colours = np.exp(-rng.uniform(0.2, 0.8, (32, 32, 2)) @ np.array(HE)) * 255
     image = np.rint(colours).astype(np.uint8)

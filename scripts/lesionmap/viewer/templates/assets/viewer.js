@@ -14,7 +14,7 @@
   const { probability, picture, detail } = view;
   const folder = viewer.dataset.view;
   const NOTHING = "data:image/gif;base64,R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7";
-  const LEVELS = 255;
+  const MAX_U8 = 255;
   const STYLES = { // told apart by colour, and without it by dash
     predicted: { color: "#000000" },
     lesion: { color: "#0072b2", dashArray: "9 5" },
@@ -120,19 +120,19 @@
   const threshold = element("threshold");
   const opacity = element("opacity");
   const reset = element("threshold-reset");
-  const mm2From = new Array(LEVELS + 2).fill(0); // of the map, from each level on
-  for (let level = LEVELS; level >= 0; level--) {
-    mm2From[level] = mm2From[level + 1] + probability.counts[level] * probability.pixel_mm2;
+  const mm2From = new Array(MAX_U8 + 2).fill(0); // of the map, from each probability on
+  for (let u8 = MAX_U8; u8 >= 0; u8--) {
+    mm2From[u8] = mm2From[u8 + 1] + probability.counts[u8] * probability.pixel_mm2;
   }
 
   const showProbability = () => {
-    const level = Number(threshold.value);
-    const table = Array.from({ length: LEVELS + 1 }, (_, n) => Number(n >= level));
+    const u8 = Number(threshold.value);
+    const table = Array.from({ length: MAX_U8 + 1 }, (_, n) => Number(n >= u8));
     element("probability-mask").setAttribute("tableValues", table.join(" "));
-    const from = level === probability.first_positive ? probability.threshold : (level / LEVELS).toFixed(3);
-    element("threshold-text").textContent = `${from}: ${mm2From[level].toFixed(3)} mm²`;
-    threshold.style.setProperty("--from", `${(100 * level) / LEVELS}%`);
-    reset.disabled = level === probability.first_positive;
+    const from = u8 === probability.first_positive ? probability.threshold : (u8 / MAX_U8).toFixed(3);
+    element("threshold-text").textContent = `${from}: ${mm2From[u8].toFixed(3)} mm²`;
+    threshold.style.setProperty("--from", `${(100 * u8) / MAX_U8}%`);
+    reset.disabled = u8 === probability.first_positive;
     element("opacity-text").textContent = `${opacity.value} %`;
     pane.style.opacity = opacity.value / 100;
   };
@@ -229,7 +229,7 @@
     const { x, y } = centre();
     const told = {
       x: x.toFixed(1), y: y.toFixed(1), zoom: map.getZoom(),
-      threshold: (threshold.value / LEVELS).toFixed(3), opacity: opacity.value / 100,
+      threshold: (threshold.value / MAX_U8).toFixed(3), opacity: opacity.value / 100,
     };
     history.replaceState(null, "", `#${new URLSearchParams(told)}`);
   };
@@ -242,7 +242,7 @@
     const number = key => (asked.get(key) ? Number(asked.get(key)) : NaN);
     const within = (value, least, most) => Math.min(most, Math.max(least, value));
     const [x, y, zoom, from, seen] = ["x", "y", "zoom", "threshold", "opacity"].map(number);
-    if (from >= 0) threshold.value = within(Math.round(from * LEVELS), 1, LEVELS);
+    if (from >= 0) threshold.value = within(Math.round(from * MAX_U8), 1, MAX_U8);
     if (seen >= 0) opacity.value = within(Math.round(seen * 100), 0, 100);
     showProbability();
     if ([x, y, zoom].every(Number.isFinite)) map.setView(at(x, y), within(zoom, 0, finest), { animate: false });
