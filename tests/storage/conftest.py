@@ -3,8 +3,6 @@
 import logging
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from typing import Any
 
 import boto3
 import pandas as pd
@@ -12,45 +10,12 @@ import pytest
 from lesionmap.demo.cohort import write_cohort
 from moto.server import ThreadedMotoServer
 from project import COHORT, Project
-from web_server import Server, serving
+from servers import BUCKET, Listener, Store
+from web_server import serving
 
-BUCKET = "pathology"
 ON_S3, ON_THE_WEB = ("train_1", "test_1", "unreadable"), ("train_2",)
 SECRETS = ("key-not-to-be-told", "secret-not-to-be-told")
 KEYS = {"AWS_ACCESS_KEY_ID": SECRETS[0], "AWS_SECRET_ACCESS_KEY": SECRETS[1], "AWS_DEFAULT_REGION": "us-east-1"}
-
-
-@dataclass
-class Store:
-    """Both servers, and what they have been asked for: (method, last part of the path)."""
-
-    s3: Any
-    web: Server
-    asked_of_s3: list[tuple[str, str]] = field(default_factory=list)
-
-    @property
-    def asked(self) -> list[tuple[str, str]]:
-        asked = [*self.asked_of_s3, *self.web.asked]
-        return [(method, path.partition("?")[0].rpartition("/")[2]) for method, path in asked]
-
-    def downloads(self) -> set[str]:
-        return {name.removesuffix(".tif") for method, name in self.asked if method == "GET"}
-
-    def forget(self) -> None:
-        self.asked_of_s3.clear()
-        self.web.asked.clear()
-
-
-class Listener(logging.Handler):
-    """Reads the lines in which the S3 server tells of requests."""
-
-    def __init__(self, asked: list[tuple[str, str]]) -> None:
-        super().__init__()
-        self.asked = asked
-
-    def emit(self, record: logging.LogRecord) -> None:
-        method, _, path = record.getMessage().partition('"')[2].partition(" ")
-        self.asked.append((method.removeprefix("\x1b[1m").rpartition("m")[2], path.split()[0]))
 
 
 @pytest.fixture(scope="session")

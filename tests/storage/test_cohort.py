@@ -6,8 +6,8 @@ import time
 
 import pandas as pd
 import pytest
-from conftest import BUCKET
 from project import jobs
+from servers import BUCKET
 
 
 class Watch:

@@ -50,7 +50,7 @@ def on_disk(shape: tuple[int, ...], dtype: DTypeLike, folder: str | Path) -> NDA
 
 
 def shrunk(image: Rows, factor: int, reduction: BlockReduction, folder: str | Path) -> NDArray[Any]:
-    """An array that is a `factor`-th as wide and high, made by :func:`lesionmap.geometry.resampling.block_mean` or ``block_max``.
+    """An array that is a `factor`-th as wide and high, by a function such as ``block_mean`` of ``geometry.resampling``.
 
     Parameters
     ----------
