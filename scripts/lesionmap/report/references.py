@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -88,12 +89,11 @@ def cited_sources(stain: Mapping[str, Any], *, evaluated: bool) -> dict[str, Ref
     keys |= {"fpn": "lin2017fpn", "resnet": "he2016", "focal": "lin2017focal"}
     if evaluated:
         keys |= {"camelyon": "bejnordi2017", "bootstrap": "hesterberg2015"}
-    return {role: REFERENCES[key] for role, key in keys.items()}
+    return {role: references()[key] for role, key in keys.items()}
 
 
-def _read() -> dict[str, Reference]:
+@cache
+def references() -> dict[str, Reference]:
+    """All that may be cited, by key, in the file's order."""
     entries = FILE.read_text(encoding="utf-8").strip().split("\n\n")
     return {entry[entry.index("{") + 1 : entry.index(",")]: Reference(entry) for entry in entries}
-
-
-REFERENCES = _read()
