@@ -31,6 +31,34 @@ def write_tiff(path: Path, image: np.ndarray, mpp: float | None = 0.25, factors:
     return path
 
 
+def write_jpeg(path: Path, image: np.ndarray, subsampling=(2, 2), factors=(1, 2)) -> Path:
+    """Write a pyramid of JPEG tiles, 96 × 64 px, whose levels are every second pixel, and so on."""
+    with tifffile.TiffWriter(path) as tiff:
+        for factor in factors:
+            tiff.write(
+                image[::factor, ::factor],
+                tile=(64, 96),
+                photometric="rgb",
+                compression="jpeg",
+                compressionargs={"level": 90},
+                subsampling=subsampling,
+                subfiletype=int(factor > 1),
+                resolution=(40000 / factor,) * 2,
+                resolutionunit="CENTIMETER",
+                metadata=None,
+            )
+    return path
+
+
+def smooth_image(height: int = 301, width: int = 427) -> np.ndarray:
+    """Smooth colours that differ along x and y, with a hard edge; no tile divides its size."""
+    y, x = np.mgrid[:height, :width]
+    channels = [120 + 80 * np.sin(x / 9), 100 + 90 * np.cos(y / 7), 60 + x / 4 + y / 5]
+    picture = np.stack(channels, axis=2)
+    picture[40:200, 100:103] = (20, 30, 200)
+    return picture.clip(0, 255).astype(np.uint8)
+
+
 def damage(path: Path, *spots: tuple[int, int]) -> Path:
     """Make the level-0 tiles of :func:`write_tiff` that hold some pixels (x, y) unreadable."""
     with tifffile.TiffFile(path) as tiff:

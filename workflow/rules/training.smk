@@ -75,7 +75,7 @@ rule plot_learning_curves:
             "results/model/learning_curves.svg",
             caption="../report/learning_curves.rst",
             category="Model",
-            labels={"figure": "learning curves"},
+            labels={"result": "learning curves"},
         ),
     log:
         "logs/plot_learning_curves.log",
@@ -102,7 +102,7 @@ rule describe_model:
             "results/model/MODEL_CARD.md",
             caption="../report/model_card.rst",
             category="Model",
-            labels={"figure": "model card (Markdown)"},
+            labels={"result": "model card (Markdown)"},
         ),
     log:
         "logs/describe_model.log",

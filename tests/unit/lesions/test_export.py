@@ -8,8 +8,6 @@ import pytest
 import shapely
 from lesion_maps import write_outlines
 from lesionmap.annotations.canonical import AnnotationSettings, import_annotation
-from lesionmap.maps.components import find_components
-from lesionmap.maps.on_disk import strips
 from lesionmap.slides.slide import SlideInfo
 from pyramids import info_of, write_tiff
 from scipy import ndimage
@@ -94,20 +92,6 @@ def test_lesions_that_touch_at_corners_are_valid_outlines(tmp_path, info):
         assert len(outlines) == ndimage.label(mask)[1]
         assert sum(outline.area for outline in outlines) == 100 * mask.sum()
         assert shapely.union_all(outlines).area == 100 * mask.sum()
-
-
-@pytest.mark.parametrize("rows", [1, 3, 7, 64])
-def test_lesions_are_measured_alike_in_strips_of_any_height(rows):
-    rng = np.random.default_rng(2)
-    lesions, probability_u8 = rng.random((41, 53)) < 0.55, rng.integers(0, 256, (41, 53), dtype=np.uint8)
-    found = find_components((lesions[part], probability_u8[part]) for part in strips(41, rows))
-    labels, n = ndimage.label(lesions)
-    at = labels.ravel()[found.first]
-    assert sorted(at) == list(range(1, n + 1))
-    assert found.first.tolist() == sorted(np.flatnonzero(labels.ravel() == k)[0] for k in range(1, n + 1))
-    assert found.pixels.tolist() == np.bincount(labels.ravel())[at].tolist()
-    assert found.total.tolist() == ndimage.sum(probability_u8.astype(int), labels, at).tolist()
-    assert found.peak.tolist() == ndimage.maximum(probability_u8, labels, at).tolist()
 
 
 def test_outlines_end_at_the_slides_edge(tmp_path, info):

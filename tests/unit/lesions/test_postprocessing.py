@@ -3,9 +3,8 @@ import pytest
 from lesionmap.lesions import postprocessing
 from lesionmap.lesions.postprocessing import Postprocessing, postprocessed
 from lesionmap.maps import components
-from lesionmap.maps.components import drop_small
 from lesionmap.maps.on_disk import strips
-from scipy.ndimage import gaussian_filter, label
+from scipy.ndimage import gaussian_filter
 
 MPP = 2.5
 
@@ -17,23 +16,6 @@ def lesions(request, monkeypatch):
         monkeypatch.setattr(module, "strips", lambda height: strips(height, request.param))
     noise = np.random.default_rng(0).random((61, 47))
     return gaussian_filter(noise, 1.5) > 0.51
-
-
-def test_small_lesions_are_dropped_wherever_they_lie(lesions):
-    labels, _ = label(lesions)
-    sizes = np.bincount(labels.ravel())
-    expected = lesions & (sizes[labels] >= 25)
-    assert drop_small(lesions, 25) == (sizes[1:] < 25).sum() > 3
-    np.testing.assert_array_equal(lesions, expected)
-    assert expected.any()
-
-
-@pytest.mark.parametrize(("least_px", "dropped"), [(5, 1), (5.5, 2), (6, 2), (6.5, 3)])
-def test_a_lesion_of_exactly_the_least_area_is_kept(least_px, dropped):
-    lesions = np.zeros((9, 20), dtype=bool)
-    lesions[1, 1:7] = lesions[3, 1:6] = lesions[5, 1:5] = True
-    assert drop_small(lesions, least_px) == dropped
-    assert lesions.sum(axis=1)[[1, 3, 5]].tolist() == [*[6, 5, 4][: 3 - dropped], *[0] * dropped]
 
 
 def test_lesions_are_smoothed_as_a_whole(lesions, tmp_path):

@@ -1,0 +1,159 @@
+"""The table of slides and a slide's page."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+from urllib.parse import unquote
+
+from lesionmap.errors import SlideError
+from lesionmap.jobs.quarantine import in_folder, write_quarantined
+from lesionmap.report.inputs import ReportInputs
+from lesionmap.run.quarantine_tables import RunFiles, list_quarantine
+from PIL import Image
+from report_parts import (
+    SPLITS,
+    Page,
+    change_stain,
+    render,
+    slide_rows,
+    stain_match,
+    with_fallback,
+)
+
+
+def test_a_slides_page_shows_its_view(report: Path) -> None:
+    page = Page(report / "slides/Präparat 7%.html")
+    file = "Pr%C3%A4parat%207%25"
+    scripts = ["../viewer/leaflet.js", f"../views/{file}/view.js", "../viewer/viewer.js"]
+    assert [link for link in page.links if link.endswith(".js")] == scripts
+    assert f'data-view="../views/{file}"' in page.source
+    lesions = re.findall(r'<tr data-lesion="([^"]+)" data-x="([^"]+)" data-y="([^"]+)">', page.source)
+    assert lesions == [("Lesion 2", "600.0", "1240.0"), ("Lesion 1", "300.0", "180.0")]  # in pixels of the file
+    assert f"../figures/{file}_overlay.png" in page.links  # for paper, and without JavaScript
+
+
+def test_a_slide_that_could_not_be_shown_has_its_page_without_a_picture(inputs: ReportInputs, tmp_path: Path) -> None:
+    slide = "Präparat 7%"  # evaluated, so among the worst
+    view, overlay = next(pair for pair in zip(inputs.views, inputs.overlays, strict=True) if slide in pair[0])
+    shutil.rmtree(view)
+    reason = SlideError(slide=slide, stage="cut_view", finding="gone", remedy="bring it back")
+    write_quarantined([in_folder(view), overlay], reason)
+    report = render(inputs, tmp_path)
+    page = Page(report / f"slides/{slide}.html")
+    assert page.scripts == 0
+    assert "viewer" not in page.source
+    assert "There is no picture of this slide" in page.source
+    for path in (report / "index.html", report / f"slides/{slide}.html"):
+        sources = [unquote(link) for link in Page(path).links if "figures/" in link]
+        assert sources
+        assert all((path.parent / source).exists() for source in sources)
+    assert Page(report / "slides/new_1.html").scripts == 3
+
+
+def test_a_slides_page_says_how_many_lesions_were_found(report: Path) -> None:
+    page = " ".join((report / "slides" / "Präparat 7%.html").read_text().split())
+    assert "1 of 2 annotated lesions are found at least in part; 1 predicted lesion lies outside them." in page
+    assert "Area: 0.100 mm² predicted, 0.100 mm² annotated." in page
+
+
+def test_a_slide_that_a_later_stage_refused_says_so_on_its_page(inputs: ReportInputs, tmp_path: Path) -> None:
+    reason = SlideError(slide="train_1", stage="extract_tiles", finding="2 of 3 boxes", remedy="copy it again")
+    write_quarantined([str(tmp_path / "train_1.json")], reason)
+    unreadable = str(tmp_path / "unreadable.tsv")
+    list_quarantine(RunFiles(inputs.records, tiles=[str(tmp_path / "train_1.json")]), inputs.quarantine, unreadable)
+    report = render(inputs, tmp_path)
+    page = (report / "slides" / "train_1.html").read_text()
+    assert "in quarantine since extract_tiles: 2 of 3 boxes" in page
+    assert "0.05 µm/px (file) is &lt;implausible&gt;" in page
+    assert 'id="oddities"' not in (report / "index.html").read_text()  # it stands in the quarantine
+
+
+def test_a_slide_that_is_odd_is_listed_with_what_is_odd(inputs: ReportInputs, tmp_path: Path) -> None:
+    page = (render(inputs, tmp_path) / "index.html").read_text()
+    assert 'id="oddities"' in page
+    assert "train_1</a>: 0.05 µm/px (file) is &lt;implausible&gt;" in page
+
+
+def test_a_slide_without_a_map_has_no_page(inputs: ReportInputs, tmp_path: Path) -> None:
+    reason = SlideError(slide="train_1", stage="map_slide", finding="2 of 3 boxes", remedy="copy it again")
+    lost = inputs.outlines[list(SPLITS).index("train_1")]
+    write_quarantined([lost], reason)
+    report = render(inputs, tmp_path)
+    assert not (report / "slides" / "train_1.html").exists()
+    assert "2 slides mapped" in (report / "index.html").read_text()
+
+
+def test_slide_table_is_in_the_order_of_the_sheet(report: Path) -> None:
+    rows = slide_rows(report)
+    assert [row[1] for row in rows] == list(SPLITS)
+    # 4000 × 3000 px of 0.25 µm; AUROC 0.9 · 0.9 + (0.9 · 0.1 + 0.1 · 0.9) / 2
+    assert rows[1][2:] == ["test", "ok", "0.2500", "1.0 × 0.8", "2", "0.008", "0.900", "0.900", "36.9"]
+    assert rows[2][2:] == ["inference", "ok", "0.2500", "1.0 × 0.8", "0", "0.000", "—", "—", "36.9"]
+
+
+def test_a_segmentation_is_linked_where_there_is_one(report: Path, inputs: ReportInputs, tmp_path: Path) -> None:
+    assert "../../lesions/new_1/lesions.dcm" not in Page(report / "slides/new_1.html").links
+    asked = render(inputs, tmp_path / "asked", exports={"dicom": "always"})
+    assert "../../lesions/new_1/lesions.dcm" in Page(asked / "slides/new_1.html").links
+
+
+def test_lesions_are_listed_largest_first_in_the_frame_of_the_file(report: Path) -> None:
+    page = Page(report / "slides" / "Präparat 7%.html")
+    assert page.row("Lesion 2") == ["Lesion 2", "0.00600", "0.80", "0.80", "600", "1240"]
+    assert page.row("Lesion 1") == ["Lesion 1", "0.00200", "0.80", "0.80", "300", "180"]
+    assert page.rows.index(page.row("Lesion 2")) < page.rows.index(page.row("Lesion 1"))
+
+
+def test_a_hundred_lesions_are_listed_and_the_rest_counted(inputs: ReportInputs, tmp_path: Path) -> None:
+    outlines = json.loads(Path(inputs.outlines[1]).read_text())
+    outlines["features"] = outlines["features"][:1] * 107
+    Path(inputs.outlines[1]).write_text(json.dumps(outlines))
+    page = Page(render(inputs, tmp_path) / "slides" / "Präparat 7%.html")
+    assert sum(row[0] == "Lesion 1" for row in page.rows) == 100
+    assert "the 100 largest of 107, the other 7 are in lesions.geojson" in page.source
+
+
+def test_slide_pages_name_their_neighbours(report: Path) -> None:
+    links = {slide: Page(report / "slides" / f"{slide}.html").links[:3] for slide in SPLITS}
+    assert links["train_1"][:2] == ["../index.html", "Pr%C3%A4parat%207%25.html"]
+    assert links["Präparat 7%"] == ["../index.html", "train_1.html", "new_1.html"]
+    assert links["new_1"][:2] == ["../index.html", "Pr%C3%A4parat%207%25.html"]
+
+
+def test_stain_of_a_slide(report: Path) -> None:
+    page = Page(report / "slides" / "new_1.html")
+    assert page.row("Haematoxylin") == ["Haematoxylin", "", "0.600", "0.800", "0.000", "1.500", "0.5", "2.00"]
+    assert page.row("Eosin") == ["Eosin", "", "0.000", "1.000", "0.000", "1.000", "1.5", "1.25"]
+    assert "rgb(104, 77, 255)" in page.source  # 255 · exp(−1.5 · 0.6), 255 · exp(−1.5 · 0.8)
+    assert "Verdict of the fit: ok; its two stains are 36.9° apart." in page.source
+    assert "by its own vectors, fitted by the method vahadane." in page.source
+    assert "the stain of the reference, slide train_1." in page.source
+    assert "This fit is not used" not in page.source
+    assert "This slide is the reference." in (report / "slides" / "train_1.html").read_text()
+    assert "LesionMap 9" in page.source
+
+
+def test_the_stain_picture_keeps_its_size(report: Path) -> None:
+    with Image.open(report / "figures" / "new_1_stain.jpg") as picture:
+        assert picture.size == (170, 46)
+
+
+def test_a_slide_whose_fit_is_not_used_says_so(inputs: ReportInputs, tmp_path: Path) -> None:
+    flags = ["stain: not H&E; the reference's basis used", "eosin: <too little>"]
+    change_stain(inputs, "new_1", "angle, ratio_eosin", **with_fallback("the reference's basis", flags))
+    report = render(inputs, tmp_path)
+    page = (report / "slides" / "new_1.html").read_text()
+    assert "Verdict of the fit: not H&amp;E; its two stains are 53.1° apart." in page
+    assert "This fit is not used: the slide's colours are taken apart by the reference&#39;s basis instead." in page
+    assert page.count('<p class="notice">eosin: &lt;too little&gt;</p>') == 2  # at the top and under Stain
+    assert page.count('<p class="notice">unlike the other slides: angle, ratio eosin</p>') == 1
+    index = (report / "index.html").read_text()
+    assert "new_1</a>: stain: not H&amp;E; the reference&#39;s basis used; eosin: &lt;too little&gt;</li>" in index
+
+
+def test_vectors_that_were_not_fitted_are_not_called_so(inputs: ReportInputs, tmp_path: Path) -> None:
+    change_stain(inputs, "new_1", profile=stain_match("new_1")["profile"] | {"method": "none"})
+    page = (render(inputs, tmp_path) / "slides" / "new_1.html").read_text()
+    assert "by the published average vectors; nothing was fitted" in page
+    assert "by its own vectors" not in page
