@@ -1,7 +1,7 @@
-"""Pathologists' outlines and the class masks drawn from them.
+"""Pathologists' outlines, and the class masks made from them.
 
-- ``canonical``: any format to the one canonical GeoJSON
-- ``formats``: read each program's export
-- ``masks``: draw masks of any box
+- ``canonical``: convert any format to the canonical GeoJSON
+- ``formats``: read the file formats of annotation programs
+- ``masks``: rasterise the masks of any box
 - ``classes``: class codes
 """

@@ -1,4 +1,4 @@
-"""Pathologists' outlines: from what their programs export to one canonical GeoJSON.
+"""Convert pathologists' outlines from any supported format to one canonical GeoJSON.
 
 Coordinates are continuous level-0 pixels: pixel i covers [i, i + 1), so its centre is i + 0.5.
 """
@@ -26,7 +26,7 @@ FRAME = "level-0 pixels of the slide file, x to the right and y down from its to
 
 @dataclass(frozen=True)
 class AnnotationSettings:
-    """How outlines are understood.
+    """How outlines are mapped to classes, and what to do with invalid ones.
 
     Parameters
     ----------
@@ -34,7 +34,7 @@ class AnnotationSettings:
         Class name in the file, or a pattern with ``*``, ``?``, ``[…]`` → ``lesion``, ``vessel``, ``fat``, ``hole`` (cut
         out of all others) or ``ignore``.
     mask_values : mapping
-        Pixel value of a mask, as text → the same.
+        Pixel value of a mask, as text → the same classes.
     invalid : str
         ``repair`` or ``refuse`` outlines that are unclosed, cross themselves or have too few points.
     """
@@ -46,7 +46,7 @@ class AnnotationSettings:
 
 @dataclass(frozen=True)
 class Part:
-    """A polygon of one class in level-0 pixels; `name` is the class as its file has it."""
+    """A polygon of one class in level-0 pixels; `name` is the class name in the annotation file."""
 
     label: str
     name: str
@@ -62,17 +62,15 @@ def import_annotation(
     ----------
     source : str
         A file that :func:`lesionmap.annotations.formats.read_annotation` reads.
-    info : SlideInfo
     output : str
-        GeoJSON as :func:`canonical` gives it.
-    settings : AnnotationSettings
+        GeoJSON as returned by :func:`canonical`.
     mask_mpp : float, optional
         µm/px of a mask that does not cover the whole slide.
 
     Raises
     ------
     AnnotationError
-        If the file cannot be understood, has a class that is not mapped, or lies beside the slide.
+        If the file cannot be read, or for the reasons of :func:`canonical`.
     """
     content = canonical(read_annotation(source, info, mask_mpp), info, settings)
     logging.info("%s: %s", info.slide, {key: content[key] for key in ("classes", "repaired", "ignored", "outside")})
@@ -80,19 +78,21 @@ def import_annotation(
 
 
 def canonical(content: AnnotationFile, info: SlideInfo, settings: AnnotationSettings) -> dict[str, Any]:
-    """Outlines of any program in the one canonical form.
+    """Convert the outlines of one file to the canonical GeoJSON.
 
     Returns
     -------
     dict
         A FeatureCollection in level-0 pixels. Each feature's ``properties`` have ``class`` (lesion, vessel or fat),
-        ``name`` (the class as its file has it) and ``area_mm2``. No two classes overlap. Beside the features:
+        ``name`` (the class name in the file) and ``area_mm2``. No two classes overlap. Besides the features:
         ``frame``, ``source``, ``classes`` (polygons and mm² of each), ``repaired`` and ``ignored`` (counts by kind),
-        and ``outside`` (polygons that reached beyond the slide, and the mm² that were cut off them).
+        and ``outside`` (polygons that reached beyond the slide, and the mm² that were cut off).
 
     Raises
     ------
     AnnotationError
+        If a class is not mapped, all outlines lie outside the slide, or outlines are invalid and
+        `settings.invalid` is ``refuse``.
     """
     mm2 = (info.mpp / 1000) ** 2
     outlines, repaired = _valid(content, info.slide, settings.invalid)
@@ -124,7 +124,7 @@ def _feature(part: Part, mm2: float) -> dict[str, Any]:
 
 
 def _valid(content: AnnotationFile, slide: str, policy: str) -> tuple[list[AnnotatedOutline], Counter[str]]:
-    """Outlines untangled, and the counts of all that was mended; refused if the policy says so."""
+    """Make all outlines valid and count the repairs; if `policy` is ``refuse``, any repair is an error."""
     repaired = content.repaired.copy()
     outlines = []
     for outline in content.outlines:
@@ -141,7 +141,7 @@ def _valid(content: AnnotationFile, slide: str, policy: str) -> tuple[list[Annot
 
 
 def _labels(outlines: Sequence[AnnotatedOutline], names: Mapping[str, str], slide: str) -> dict[str, str]:
-    """What each class name of the file means."""
+    """Map each class name in the file to its class."""
     counts = Counter(outline.name for outline in outlines)
     labels = {name: meaning(name, names) for name in counts}
     unknown = sorted(name for name, label in labels.items() if label is None)
@@ -157,9 +157,9 @@ def _labels(outlines: Sequence[AnnotatedOutline], names: Mapping[str, str], slid
 
 
 def meaning(name: str, names: Mapping[str, str]) -> str | None:
-    """What a class name is mapped to: by itself, by the first pattern that fits, else by what it is derived from.
+    """Class that a name is mapped to: by its own entry, else by the first pattern that fits, else by its parent class.
 
-    QuPath writes a class derived from another as ``Tumor: invasive``.
+    QuPath writes derived classes as ``Tumor: invasive``; here ``Tumor`` is the parent. None if nothing fits.
     """
     if name in names:
         return names[name]
@@ -171,7 +171,10 @@ def meaning(name: str, names: Mapping[str, str]) -> str | None:
 
 
 def _cut_holes(outlines: Sequence[AnnotatedOutline], labels: Mapping[str, str]) -> list[Part]:
-    """Polygons of lesion, vessel and fat without the holes: a layer's own in that layer, a class of holes in all."""
+    """Polygons of lesion, vessel and fat with the holes cut out.
+
+    Outlines with `cuts` are cut out of the outlines of their own name, those mapped to ``hole`` out of all.
+    """
     everywhere = [outline.geometry for outline in outlines if labels[outline.name] == HOLE]
     parts = []
     for name, label in labels.items():
@@ -184,7 +187,7 @@ def _cut_holes(outlines: Sequence[AnnotatedOutline], labels: Mapping[str, str]) 
 
 
 def _without(areas: Sequence[BaseGeometry], holes: Sequence[BaseGeometry]) -> list[BaseGeometry]:
-    """Each area less the holes that it meets."""
+    """Each area minus the holes that intersect it."""
     tree = shapely.STRtree(holes)
     over = [[holes[index] for index in tree.query(area, predicate="intersects")] for area in areas]
     return [area.difference(shapely.union_all(cut)) if cut else area for area, cut in zip(areas, over, strict=True)]
@@ -195,12 +198,12 @@ def _polygons(geometry: BaseGeometry) -> list[Polygon]:
 
 
 def _within_slide(parts: list[Part], info: SlideInfo) -> tuple[list[Part], list[float]]:
-    """Parts clipped to the slide, and the area in level-0 pixels that was cut off each that reached beyond it.
+    """Clip parts to the slide; also return the areas cut off (level-0 pixels), one per part that reached beyond it.
 
     Raises
     ------
     AnnotationError
-        If nothing is left: the file belongs to another slide or is in other coordinates.
+        If nothing is left: the file belongs to another slide or uses other coordinates.
     """
     slide = box(0, 0, *info.size_lv0)
     clipped, outside = [], []
@@ -225,7 +228,7 @@ def _within_slide(parts: list[Part], info: SlideInfo) -> tuple[list[Part], list[
 
 
 def _by_priority(parts: Sequence[Part]) -> list[Part]:
-    """Parts of which those of a lower class have lost what a higher one covers, highest class first."""
+    """Cut from each part what a class of higher priority covers; highest priority first."""
     resolved: list[Part] = []
     for label in PRIORITY:
         members = [part for part in parts if part.label == label]

@@ -1,4 +1,4 @@
-"""What pathologists' programs export: read each format into outlines in level-0 pixels.
+"""Read the files that annotation programs export, and class masks, as outlines in level-0 pixels.
 
 Coordinates are continuous: pixel i covers [i, i + 1), so its centre is i + 0.5.
 """
@@ -28,32 +28,32 @@ from lesionmap.errors import AnnotationError
 from lesionmap.slides.slide import SlideInfo
 
 STAGE = "import_annotation"
-LARGEST_MASK_PX = 2**28  # of a larger pyramid a coarser level is taken
+LARGEST_MASK_PX = 2**28  # of a larger mask, a coarser pyramid level is read
 FEWEST_POINTS = 3
-LARGEST_COORDINATE = 1e9  # no slide is nearly as large; areas of larger outlines overflow
+LARGEST_COORDINATE = 1e9  # far more than any slide has; areas of larger outlines overflow
 REMEDY = "export it again, and see that it was copied to its end"
 MASK_REMEDY = (
     "give an undamaged mask of one channel with class values 0 to 255 that covers the whole slide, or state its µm/px "
     "as mask_mpp in the sheet"
 )
 MASK_SUFFIXES = (".tif", ".tiff", ".png")
-UNTOUCHED_ATTRIBUTE = "Description"  # ImageScope gives every new layer one of this name
+UNTOUCHED_ATTRIBUTE = "Description"  # ImageScope gives every new layer an attribute of this name
 OBJECTS_BEFORE_0_4 = {"PathDetectionObject": "detection", "PathCellObject": "cell", "PathTileObject": "tile"}
 Ring = Sequence[tuple[float, float]]
 
 
 @dataclass(frozen=True)
 class AnnotatedOutline:
-    """One outline as its file has it.
+    """One outline as read from its file.
 
     Parameters
     ----------
     name : str
-        The name that its class has there; empty if it has none.
+        Class name in the file; empty if there is none.
     geometry : BaseGeometry
-        Level-0 pixels; may cross itself.
+        In level-0 pixels; may cross itself.
     cuts : bool
-        Whether it is a hole in the others of its class.
+        Whether it is a hole in the other outlines of its class.
     """
 
     name: str
@@ -63,16 +63,16 @@ class AnnotatedOutline:
 
 @dataclass
 class AnnotationFile:
-    """All outlines of one file, and what was left out or mended while reading.
+    """All outlines of one file, and counts of what was left out or repaired while reading.
 
     Parameters
     ----------
     format : str
-    outlines : list of AnnotatedOutline
+        Name of the file format, such as "ASAP XML".
     ignored : Counter
-        What the file has beside areas (dots, rulers …), by kind.
+        Number of objects left out (dots, rulers, detections …), by kind.
     repaired : Counter
-        Defects that were mended, by kind.
+        Number of defects repaired, by kind.
     mask_scale : (float, float) or None
         Level-0 pixels per mask pixel along x and y, for masks.
     """
@@ -84,7 +84,7 @@ class AnnotationFile:
     mask_scale: tuple[float, float] | None = None
 
     def add(self, name: str, ring: Ring, *, cuts: bool = False) -> None:
-        """Add the outline that runs through some points and back to the first."""
+        """Add the closed outline through the points of `ring`; if there are too few, count it as dropped."""
         if len(set(ring)) < FEWEST_POINTS:
             self.repaired["fewer than 3 points, dropped"] += 1
         else:
@@ -92,20 +92,19 @@ class AnnotationFile:
 
 
 def read_annotation(source: str, info: SlideInfo, mask_mpp: float | None = None) -> AnnotationFile:
-    """Read the annotation of one slide, whatever program made it.
+    """Read the annotation of one slide in any supported format.
 
     Parameters
     ----------
     source : str
         ASAP or Aperio ImageScope XML, HALO ``.annotations``, QuPath GeoJSON, or a class mask as TIFF or PNG.
-    info : SlideInfo
     mask_mpp : float, optional
         µm/px of a mask that does not cover the whole slide.
 
     Raises
     ------
     AnnotationError
-        If the file cannot be understood.
+        If the file cannot be read.
     """
     readers: dict[str, Callable[[], AnnotationFile]] = {
         **dict.fromkeys((".xml", ".annotations"), lambda: _read_xml(source)),
@@ -129,13 +128,13 @@ def read_annotation(source: str, info: SlideInfo, mask_mpp: float | None = None)
 
 
 def refusal(slide: str, finding: str, remedy: str) -> AnnotationError:
-    """An error about one slide's annotation."""
+    """Make an error about one slide's annotation."""
     return AnnotationError(slide=slide, stage=STAGE, finding=finding, remedy=remedy)
 
 
 def _coordinate(value: str | float) -> float:
     number = float(value)
-    if not abs(number) <= LARGEST_COORDINATE:  # nor is NaN
+    if not abs(number) <= LARGEST_COORDINATE:  # also refuses NaN
         raise ValueError(f"the coordinate {number:g} is no number between ±{LARGEST_COORDINATE:g}")
     return number
 
@@ -154,7 +153,7 @@ def _points(elements: Sequence[Element]) -> Ring:
 
 
 def _read_asap(root: Element) -> AnnotationFile:
-    """ASAP: the group of an outline is its class. A spline runs straight through its points, as in ASAP's own masks."""
+    """ASAP: the group of an outline is its class. A spline becomes a polygon of its points, as in ASAP's own masks."""
     content = AnnotationFile("ASAP XML")
     for element in root.iter("Annotation"):
         kind = element.attrib["Type"]
@@ -171,7 +170,7 @@ def _read_asap(root: Element) -> AnnotationFile:
 
 
 def _rectangle(corners: Ring) -> Ring:
-    """The four corners of a rectangle of which two opposite ones may be given."""
+    """The four corners of a rectangle; the file may give all four or two opposite ones."""
     if len(corners) != 2:
         return corners
     (left, top), (right, bottom) = corners
@@ -179,14 +178,14 @@ def _rectangle(corners: Ring) -> Ring:
 
 
 def _ellipse(corners: Ring) -> Ring:
-    """Points of the ellipse whose box the corners span."""
+    """Points of the ellipse that fills the bounding box of `corners`."""
     left, top, right, bottom = shapely.MultiPoint(corners).bounds
     circle = Point(0, 0).buffer(1, quad_segs=32).exterior.coords[:-1]
     return [(left + (right - left) * (x + 1) / 2, top + (bottom - top) * (y + 1) / 2) for x, y in circle]
 
 
 def _read_layers(root: Element) -> AnnotationFile:
-    """Aperio ImageScope and HALO: layers are classes, regions with NegativeROA are holes in their layer."""
+    """Aperio ImageScope and HALO: layers are classes; regions with NegativeROA are holes in their layer."""
     halo = root.find(".//V") is not None
     content = AnnotationFile("HALO annotations" if halo else "Aperio ImageScope XML")
     for layer in root.iter("Annotation"):
@@ -204,7 +203,7 @@ def _read_layers(root: Element) -> AnnotationFile:
 
 
 def _layer_name(layer: Element) -> str:
-    """A layer's name; ImageScope users often give it as the layer's first attribute instead."""
+    """Name of a layer; ImageScope users often write it in the layer's first attribute instead."""
     attribute = layer.find("Attributes/Attribute")
     noted = attribute.attrib if attribute is not None else {}
     own = noted.get("Name", "")
@@ -213,7 +212,7 @@ def _layer_name(layer: Element) -> str:
 
 
 def _read_qupath(source: str, bounds_xy_lv0: tuple[int, int]) -> AnnotationFile:
-    """QuPath: its origin is the corner of the scanned bounds, to which it crops."""
+    """QuPath: its origin is the top-left corner of the scanned bounds, because it crops the slide to them."""
     content = AnnotationFile("GeoJSON")
     for feature in _features(json.loads(Path(source).read_text(encoding="utf-8-sig"))):
         properties = feature.get("properties") or {}
@@ -247,16 +246,16 @@ def _features(content: Any) -> list[dict[str, Any]]:
 
 
 def _classification(properties: dict[str, Any]) -> str:
-    """QuPath's class as one name, "Tumor: invasive" for derived classes, whichever way its version writes it."""
+    """QuPath's class as one name, whatever version wrote it; derived classes become "Tumor: invasive"."""
     classification = properties.get("classification") or {}
     names = classification.get("names") or [classification.get("name") or ""]
     name = ": ".join(map(str, names))
-    name.encode()  # raises on halves of characters, which JSON can hold but no text file
+    name.encode()  # raises on lone surrogates, which JSON can hold but a text file cannot
     return name
 
 
 def _mended(content: AnnotationFile, polygons: Sequence[Sequence[Sequence[Sequence[float]]]]) -> MultiPolygon | None:
-    """Polygons whose rings are closed, without those of too few points; None if none is left."""
+    """Check the polygons' rings and drop those with too few points; None if no polygon is left."""
     kept = []
     for rings in polygons:
         closed = list(_closed(content, rings or [[]]))
@@ -278,7 +277,7 @@ def _closed(content: AnnotationFile, rings: Sequence[Sequence[Sequence[float]]])
 
 
 def _read_mask(source: str, info: SlideInfo, mask_mpp: float | None) -> AnnotationFile:
-    """A class mask: the outlines follow the edges of its pixels."""
+    """Class mask: the outlines follow the edges of its pixels."""
     mask, full_size = _mask_pixels(source)
     if mask.ndim != 2:
         raise ValueError(f"the mask has shape {mask.shape}; it needs one channel of class values")
@@ -292,7 +291,7 @@ def _read_mask(source: str, info: SlideInfo, mask_mpp: float | None) -> Annotati
 
 
 def _mask_pixels(source: str) -> tuple[NDArray[np.uint8], tuple[int, int]]:
-    """The mask, or of a huge pyramid a coarser level of it; and the size of the mask itself."""
+    """Pixels of the mask (of a coarser level if it is huge), and the full size of the mask (width, height)."""
     if source.lower().endswith(".png"):
         with Image.open(source) as picture:
             if picture.mode not in ("1", "L", "P"):
@@ -318,13 +317,13 @@ def _mask_pixels(source: str) -> tuple[NDArray[np.uint8], tuple[int, int]]:
 def mask_scale(size_px: tuple[int, int], info: SlideInfo, mask_mpp: float | None) -> tuple[float, float]:
     """Level-0 pixels per mask pixel along x and y.
 
-    By `mask_mpp` if given. Else the mask covers the slide: a whole factor where rounding explains its size (a width of
-    1001 px halves to 500 or 501, and the factor is 2, not 2.002), else the ratio of the sizes.
+    Follows from `mask_mpp` if given. Otherwise the mask covers the slide: the scale is a whole factor if rounding
+    explains the mask's size (1001 px halve to 500 or 501, and the factor is 2, not 2.002), else the ratio of the sizes.
 
     Raises
     ------
     ValueError
-        If it has other proportions than the slide, or is larger at the stated µm/px.
+        If the mask's proportions differ from the slide's, or it is larger than the slide at `mask_mpp`.
     """
     ratios = [full / part for full, part in zip(info.size_lv0, size_px, strict=True)]
     if mask_mpp:

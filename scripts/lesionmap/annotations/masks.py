@@ -1,4 +1,4 @@
-"""Class masks of any box of a slide, drawn from its canonical annotation.
+"""Rasterise the canonical annotation of a slide: class masks of any box.
 
 Coordinates are continuous level-0 pixels: pixel i covers [i, i + 1), so its centre is i + 0.5.
 """
@@ -21,12 +21,14 @@ from lesionmap.files.records import read_json
 
 
 class Outlines:
-    """Polygons in level-0 pixels, each with a value to draw it with; where they overlap, the first is seen.
+    """Polygons to rasterise, each with its pixel value; where they overlap, the first wins.
 
     Parameters
     ----------
     polygons : sequence of Polygon or MultiPolygon
+        In level-0 pixels.
     values : sequence of int
+        Pixel value of each polygon.
     """
 
     def __init__(self, polygons: Sequence[BaseGeometry], values: Sequence[int]) -> None:
@@ -36,7 +38,7 @@ class Outlines:
     def rasterised(
         self, xy_lv0: tuple[float, float], size_px: tuple[int, int], scale: float, dtype: str = "uint8"
     ) -> NDArray[Any]:
-        """Draw one box, 0 where there is no polygon; a pixel belongs to the outline that its centre lies in.
+        """Rasterise one box, 0 where there is no polygon; a pixel belongs to the polygon that its centre lies in.
 
         Parameters
         ----------
@@ -47,6 +49,7 @@ class Outlines:
         scale : float
             Level-0 pixels per pixel of the result.
         dtype : str
+            Type of the result; it must hold all values.
 
         Returns
         -------
@@ -55,7 +58,7 @@ class Outlines:
         area = box(*xy_lv0, xy_lv0[0] + size_px[0] * scale, xy_lv0[1] + size_px[1] * scale)
         hits = sorted(self._tree.query(area, predicate="intersects"), reverse=True)  # the first is drawn last
         left, top, right, bottom = area.buffer(scale).bounds
-        # Clipped, as every row of pixels costs a look at every vertex.
+        # Clip first: rasterising visits every vertex for every row of pixels.
         parts = [(clip_by_rect(self._polygons[hit], left, top, right, bottom), self._values[hit]) for hit in hits]
         shapes = [(part, value) for part, value in parts if not part.is_empty]
         if not shapes:
@@ -70,12 +73,12 @@ class Outlines:
 
 
 class Annotation:
-    """A slide's canonical annotation, ready to be drawn into masks.
+    """The canonical annotation of a slide, ready to rasterise.
 
     Parameters
     ----------
     path : str or Path or None
-        GeoJSON of :func:`lesionmap.annotations.canonical.import_annotation`; None is a slide without annotation.
+        GeoJSON of :func:`lesionmap.annotations.canonical.import_annotation`; None if the slide has no annotation.
     """
 
     def __init__(self, path: str | Path | None) -> None:
@@ -86,9 +89,9 @@ class Annotation:
 
     @property
     def lesions(self) -> list[BaseGeometry]:
-        """Outlines of the class lesion."""
+        """Polygons of the class lesion, in level-0 pixels."""
         return [polygon for polygon, label in zip(self._polygons, self._classes, strict=True) if label == LESION]
 
     def mask(self, xy_lv0: tuple[float, float], size_px: tuple[int, int], scale: float) -> NDArray[np.uint8]:
-        """Classes of one box, (height, width) uint8, see :meth:`Outlines.rasterised`: 1 lesion, 2 vessel, 3 fat."""
+        """Class mask of one box, as :meth:`Outlines.rasterised`; (height, width) uint8: 1 lesion, 2 vessel, 3 fat."""
         return self._outlines.rasterised(xy_lv0, size_px, scale)

@@ -1,6 +1,6 @@
 """The embedded demo cohort: ``python -m lesionmap.demo.cohort FOLDER``.
 
-- ``cohort``: slides, annotations and sheet
-- ``painting``: the pixels of a slide
-- ``outlines``: where things are on it
+- ``cohort``: write slides, annotations and the slide sheet
+- ``painting``: paint the pixels of a slide
+- ``outlines``: draw the outlines of its structures
 """

@@ -1,8 +1,8 @@
-"""The embedded demo cohort: synthetic H&E slides whose every outline is known.
+"""Make the embedded demo cohort: synthetic H&E slides whose outlines are all known.
 
-``python -m lesionmap.demo.cohort FOLDER`` writes slides, annotations and the slide sheet. Outlines are drawn first,
-as polygons in level-0 pixels; two maps of stain concentration are then painted inside them, and the colours
-follow from Beer and Lambert's law. The same seeds give the same bytes.
+``python -m lesionmap.demo.cohort FOLDER`` writes slides, annotations and the slide sheet. First, outlines are drawn
+as polygons in level-0 pixels. Then two maps of stain concentration are painted inside them. The Beer-Lambert law gives
+the colours. The same seeds give the same bytes.
 """
 
 import argparse
@@ -46,9 +46,9 @@ def write_pyramid(
     mpp : float
         µm/px of level 0.
     jpeg_quality : int or None
-        None stores the pixels without loss (deflate).
+        None stores the pixels losslessly (deflate).
     downsamples : sequence of int
-        Level-0 pixels per pixel of each level, beginning with 1.
+        Level-0 pixels per pixel of each level, starting with 1.
     """
     lossy = {"compression": "jpeg", "compressionargs": {"level": jpeg_quality}, "subsampling": (2, 1)}
     coding = {"compression": "adobe_deflate"} if jpeg_quality is None else lossy
@@ -102,7 +102,7 @@ def write_asap(path: str | Path, classes: Mapping[str, Sequence[Polygon]]) -> No
 
 
 def rings(classes: Mapping[str, Sequence[Polygon]]) -> Iterator[tuple[str, shapely.LinearRing]]:
-    """Every ring with its ASAP group."""
+    """Yield every ring with its ASAP group."""
     for name, shapes in classes.items():
         for shape in shapes:
             yield name, shape.exterior
@@ -110,7 +110,7 @@ def rings(classes: Mapping[str, Sequence[Polygon]]) -> Iterator[tuple[str, shape
 
 
 def write_slide(folder: Path, jpeg_quality: int | None, slide: DemoSlide) -> str:
-    """Write a slide and its annotation; give its row of the sheet."""
+    """Write a slide and its annotation; return its row of the slide sheet."""
     rgb, classes = paint(slide)
     path, annotation = f"slides/{slide.name}.tif", ""
     write_pyramid(folder / path, rgb, MPP, jpeg_quality)
@@ -126,7 +126,7 @@ def write_slide(folder: Path, jpeg_quality: int | None, slide: DemoSlide) -> str
 
 
 def keep_first_part(path: Path) -> None:
-    """Cut a file to its first third, as a broken transfer would."""
+    """Truncate a file to its first third, like a broken transfer."""
     content = path.read_bytes()
     with written_whole(path) as draft:
         draft.write_bytes(content[: len(content) // 3])
@@ -142,7 +142,7 @@ def write_cohort(folder: str | Path, slides: Sequence[DemoSlide], jpeg_quality: 
 
 
 def demo_slides() -> tuple[DemoSlide, ...]:
-    """The demo cohort: six annotated slides, one to infer, one that cannot be read."""
+    """The demo cohort: six annotated slides, one for inference, one that cannot be read."""
     return (
         DemoSlide("train_1", 2700, 2250, 101, "train", "qupath"),
         DemoSlide("train_2", 2310, 2600, 102, "train", "asap"),

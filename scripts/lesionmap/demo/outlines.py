@@ -1,4 +1,4 @@
-"""Where things are on a demo slide: polygons in level-0 pixels, drawn before anything is painted."""
+"""Draw the outlines of a demo slide: polygons in level-0 pixels, made before anything is painted."""
 
 from typing import NamedTuple
 
@@ -13,7 +13,7 @@ MPP = 0.25  # µm per level-0 pixel
 
 
 class Anatomy(NamedTuple):
-    """Where things are on a slide: disjoint polygons in level-0 pixels."""
+    """The structures on a slide: disjoint polygons in level-0 pixels."""
 
     tissue: list[Polygon]
     lymphoid: list[Polygon]
@@ -48,7 +48,7 @@ def largest(shape: BaseGeometry) -> Polygon:
 
 
 def place(rng: Rng, room: BaseGeometry, radius_px: float, roughness: float) -> Polygon:
-    """Random outline within `room`: of 60 tries the one of which most lies inside, cut to what does."""
+    """Random outline within `room`: the try (of up to 60) with the largest share inside, clipped to `room`."""
     west, south, east, north = room.bounds
     best, best_share = Polygon(), 0.0
     for _ in range(60):
@@ -66,7 +66,7 @@ def place(rng: Rng, room: BaseGeometry, radius_px: float, roughness: float) -> P
 def place_all(
     rng: Rng, room: BaseGeometry, radii_px: NDArray[np.float64], roughness: float, gap_px: float
 ) -> tuple[list[Polygon], BaseGeometry]:
-    """Place one outline per radius, `gap_px` apart; also give the room that is left."""
+    """Place one outline per radius, `gap_px` apart; also return the room that is left."""
     placed = []
     for radius_px in radii_px:
         if room.is_empty:
@@ -79,9 +79,9 @@ def place_all(
 
 
 def lay_out(rng: Rng, width_px: int, height_px: int) -> Anatomy:
-    """Draw all outlines of a slide; small slides get fewer and smaller things, and always one lesion.
+    """Draw all outlines of a slide; small slides get fewer and smaller structures, but always a lesion.
 
-    Coordinates are multiples of a quarter of a pixel, so that they survive any text format.
+    Coordinates are multiples of a quarter of a pixel, so that any text format keeps them exactly.
     """
     scale = min(1.0, float(np.sqrt(width_px * height_px / 9e6))) / MPP
     tissue = tissue_outline(rng, width_px, height_px, scale)
@@ -96,7 +96,7 @@ def lay_out(rng: Rng, width_px: int, height_px: int) -> Anatomy:
 
 
 def tissue_outline(rng: Rng, width_px: int, height_px: int, scale: float) -> BaseGeometry:
-    """One large piece, torn in two on every other slide, and a few fragments."""
+    """One large piece of tissue, torn in two on half of the slides, and a few fragments."""
     slide = shapely.box(8, 8, width_px - 8, height_px - 8)
     radii = (width_px * rng.uniform(0.42, 0.455), height_px * rng.uniform(0.42, 0.455))
     tissue = outline(rng, (width_px / 2, height_px / 2), radii, 0.09, power=3.2).intersection(slide)
@@ -111,14 +111,14 @@ def tissue_outline(rng: Rng, width_px: int, height_px: int, scale: float) -> Bas
 
 
 def lesion_radii(rng: Rng, tissue_area_px: float, scale: float) -> NDArray[np.float64]:
-    """Radii in pixels, largest first, of lesions that together take a fifth to a quarter of the tissue."""
+    """Radii of the lesions in pixels, largest first; together they cover a fifth to a quarter of the tissue."""
     count = int(rng.integers(2, 6)) if scale * MPP > 0.6 else 1
     share = rng.dirichlet(np.full(count, 5.0)) * rng.uniform(0.2, 0.27)
     return np.sort(np.sqrt(share * tissue_area_px / np.pi))[::-1]
 
 
 def with_hole(rng: Rng, lesion: Polygon) -> Polygon:
-    """The lesion with an island of spared tissue in it, a tenth of its area."""
+    """The lesion with a hole (an island of spared tissue) of a tenth of its area."""
     radius = float(np.sqrt(lesion.area / np.pi))
     centre = lesion.representative_point()
     hole = outline(rng, (centre.x, centre.y), (0.33 * radius, 0.33 * radius), 0.2)

@@ -1,4 +1,4 @@
-"""Paints a demo slide inside its outlines: maps of stain concentration, then colours by Beer and Lambert's law."""
+"""Paint a demo slide inside its outlines: maps of stain concentration, then colours by the Beer-Lambert law."""
 
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, TypeVar
@@ -37,7 +37,7 @@ class DemoSlide:
 
 @dataclass(frozen=True)
 class NucleusKind:
-    """Look of a kind of nucleus: axes, stain concentration, spread of the axes and weight of its details."""
+    """Appearance of one kind of nucleus: axes, stain concentration, spread of the axes and weights of its details."""
 
     length_um: float
     width_um: float
@@ -59,7 +59,7 @@ class Nucleus(NamedTuple):
 
 
 class Cells(NamedTuple):
-    """Voronoi cells of seeds (N, 2): each texel's nearest seed and its distance to the nearest three."""
+    """Voronoi cells of seeds (N, 2): for each texel, the nearest seed and the distances to the nearest three."""
 
     seeds_px: Floats
     nearest: NDArray[np.int32]
@@ -73,7 +73,7 @@ class Cells(NamedTuple):
 
 @dataclass
 class Canvas:
-    """Stain concentrations and compartment of each texel, each (H, W), and the nuclei still to be stamped."""
+    """Stain concentrations and compartment of each texel, each (H, W), and the nuclei to stamp later."""
 
     rng: Rng
     label: NDArray[np.uint8]
@@ -82,18 +82,18 @@ class Canvas:
     nuclei: list[Nucleus]
 
     def blend(self, inside: Mask, haematoxylin: Floats | float, eosin: Floats | float) -> None:
-        """Replace both concentrations inside a mask, with an edge half a micrometre soft."""
+        """Replace both concentrations inside a mask, with a soft edge of half a micrometre."""
         weight = ndimage.gaussian_filter(inside.astype(np.float32), 1.0)
         self.haematoxylin += weight * (haematoxylin - self.haematoxylin)
         self.eosin += weight * (eosin - self.eosin)
 
     def noise(self, scale_um: float) -> Floats:
-        """Smooth noise (H, W) of about unit variance whose bumps are `scale_um` wide."""
+        """Smooth noise (H, W) with about unit variance and bumps `scale_um` wide."""
         height, width = self.label.shape
         return smooth_noise(self.rng, (height, width), scale_um)
 
     def streaks(self, along_um: Floats, across_um: Floats, length_um: float, width_um: float) -> Floats:
-        """Noise (H, W) drawn out along one of two coordinate fields: fibres, wherever these bend."""
+        """Noise (H, W) stretched along one of two coordinate fields: fibres that follow their bends."""
         sheet = ndimage.gaussian_filter(self.rng.standard_normal((512, 512), np.float32), 1.0, mode="wrap")
         at = np.stack([across_um * (2 / width_um), along_um * (2 / length_um)])
         return np.asarray(ndimage.map_coordinates(sheet / sheet.std(), at, order=1, mode="grid-wrap"))
@@ -109,7 +109,7 @@ class Canvas:
         return inside
 
     def cells(self, inside: Mask, seeds_px: Floats, warp_um: float = 0) -> Cells:
-        """Voronoi cells of seeds (N, 2) inside a mask, their borders bent by a noise of `warp_um`."""
+        """Voronoi cells of seeds (N, 2) inside a mask, with borders bent by noise of `warp_um`."""
         at_px = np.argwhere(inside)[:, ::-1] * STEP_PX
         if warp_um:
             at_px = at_px + np.stack([self.noise(5 * warp_um)[inside] for _ in "xy"], axis=1) * warp_um / MPP
@@ -125,24 +125,24 @@ class Canvas:
         return np.asarray(field[row, column])
 
     def along(self, field: Floats, xy_px: Floats) -> Floats:
-        """Angle at which a field's contour lines pass through level-0 points (N, 2)."""
+        """Angle of a field's contour lines at level-0 points (N, 2)."""
         slope_y, slope_x = (np.asarray(slope) for slope in np.gradient(field))
         return np.asarray(np.arctan2(self.at(slope_x, xy_px), -self.at(slope_y, xy_px)))
 
     def outward(self, cells: Cells, xy_px: Floats) -> Floats:
-        """Angle of the line from the centre of its cell to each level-0 point (N, 2)."""
+        """Angle of the line to each level-0 point (N, 2) from the seed of its cell."""
         x, y = (xy_px - cells.seeds_px[self.at(cells.nearest, xy_px)]).T
         return np.asarray(np.arctan2(y, x))
 
     def sow(self, xy_px: Floats, chance: Floats, angle: Floats | None, kind: NucleusKind) -> None:
-        """Queue nuclei of one kind at level-0 points (N, 2), each with its chance; no angle means any."""
+        """Queue nuclei of one kind at level-0 points (N, 2), each with its own probability; angle None means random."""
         keep = self.rng.random(len(xy_px)) < chance
         turn = self.rng.uniform(0, np.pi, len(xy_px)) if angle is None else angle
         self.nuclei += [Nucleus(x, y, a, kind) for (x, y), a in zip(xy_px[keep], turn[keep], strict=True)]
 
 
 def smooth_noise(rng: Rng, shape: tuple[int, int], scale_um: float) -> Floats:
-    """Smooth noise on a texel grid (H, W) of about unit variance whose bumps are `scale_um` wide."""
+    """Smooth noise on a texel grid (H, W) with about unit variance and bumps `scale_um` wide."""
     height, width = (n * TEXEL_UM / scale_um for n in shape)
     grid = 1.3 * rng.standard_normal((int(height) + 4, int(width) + 4), np.float32)
     box = (1.0, 1.0, 1.0 + width, 1.0 + height)
@@ -158,7 +158,7 @@ def ramp(value: Floats, start: float, end: float) -> Floats:
 
 
 def new_canvas(rng: Rng, anatomy: Anatomy, width_px: int, height_px: int) -> Canvas:
-    """Glass, with the compartment of each texel; the tissue edge is frayed by a few micrometres."""
+    """Unpainted canvas (glass) with the compartment of each texel; the tissue edge is frayed by a few micrometres."""
     shape = (-(-height_px // STEP_PX), -(-width_px // STEP_PX))
     layers = zip(anatomy, (STROMA, LYMPHOID, FAT, VESSEL, LESION), strict=True)
     shapes = [(polygon, value) for group, value in layers for polygon in group]
@@ -172,7 +172,7 @@ def new_canvas(rng: Rng, anatomy: Anatomy, width_px: int, height_px: int) -> Can
 
 
 def paint_stroma(canvas: Canvas) -> None:
-    """Wavy collagen at three scales with clefts between the bundles and sparse spindle nuclei along it."""
+    """Wavy collagen at three scales, clefts between the bundles, and sparse spindle nuclei along the fibres."""
     y, x = np.indices(canvas.label.shape, dtype=np.float32) * np.float32(TEXEL_UM)
     turn = canvas.rng.uniform(0, np.pi)
     along = x * np.cos(turn) + y * np.sin(turn) + 60 * canvas.noise(150)
@@ -189,7 +189,7 @@ def paint_stroma(canvas: Canvas) -> None:
 
 
 def paint_parenchyma(canvas: Canvas) -> None:
-    """Plates of granular cells with one small round nucleus each, and pale sinusoids between the plates."""
+    """Plates of granular cells, each with one small round nucleus; pale sinusoids between the plates."""
     inside = canvas.label == PARENCHYMA
     xy = canvas.scatter(15)
     cells = canvas.cells(inside, xy, warp_um=2)
@@ -203,7 +203,7 @@ def paint_parenchyma(canvas: Canvas) -> None:
 
 
 def paint_lymphoid(canvas: Canvas) -> None:
-    """Small round uniform dark nuclei, shoulder to shoulder: dark like a lesion, but not one."""
+    """Densely packed small, round, uniform, dark nuclei: as dark as a lesion, but not one."""
     near = ndimage.gaussian_filter((canvas.label == LYMPHOID).astype(np.float32), 12)
     speckle = 0.1 * canvas.noise(3)
     canvas.blend((near > 0.2) & (near + speckle > 0.5), 0.30 + speckle, 0.17)
@@ -226,7 +226,7 @@ def paint_fat(canvas: Canvas) -> None:
 
 
 def paint_vessels(canvas: Canvas) -> None:
-    """Walls of concentric muscle with tangential nuclei; lumina empty or full of red cells."""
+    """Walls of concentric muscle with tangential nuclei; lumens are empty or full of red blood cells."""
     inside = canvas.label == VESSEL
     depth = ndimage.distance_transform_edt(inside).astype(np.float32) * np.float32(TEXEL_UM)
     vessel, count = ndimage.label(inside)
@@ -271,7 +271,7 @@ def paint_lesions(canvas: Canvas) -> None:
 
 
 def stamp_all(canvas: Canvas, haematoxylin: Floats, eosin: Floats) -> None:
-    """Stamp the queued nuclei, except those that would stick out of the tissue."""
+    """Stamp the queued nuclei, except those that would extend beyond the tissue."""
     tissue = ndimage.gaussian_filter((canvas.label > 0).astype(np.float32), 6)
     chromatin = ndimage.gaussian_filter(canvas.rng.standard_normal((320, 320), np.float32), 2.0)
     chromatin /= chromatin.std()
@@ -333,21 +333,21 @@ def paint(slide: DemoSlide) -> tuple[NDArray[np.uint8], dict[str, list[Polygon]]
 
 
 def enlarge(field: Floats, width_px: int, height_px: int) -> Floats:
-    """Bring a texel field to level 0."""
+    """Enlarge a texel field to level-0 pixels."""
     size = (field.shape[1] * STEP_PX, field.shape[0] * STEP_PX)
     whole = np.asarray(Image.fromarray(field).resize(size, Image.Resampling.BICUBIC))
     return whole[:height_px, :width_px].copy()
 
 
 def render(rng: Rng, haematoxylin: Floats, eosin: Floats) -> NDArray[np.uint8]:
-    """Colours (H, W, 3) of two stain maps by Beer and Lambert's law, in a stain basis drawn for the slide."""
+    """Colours (H, W, 3) of two stain maps by the Beer-Lambert law, with a random stain basis for each slide."""
     basis = np.array([[0.62, 0.70, 0.35], [0.20, 0.92, 0.34]]) + rng.normal(0, 0.045, (2, 3))
     basis = np.maximum(basis, 0.02)
     basis *= rng.uniform(0.8, 1.25, (2, 1)) / np.linalg.norm(basis, axis=1, keepdims=True)
     light = rng.uniform(242, 250, 3).astype(np.float32)
     stains = [ndimage.gaussian_filter(field, 0.7) for field in (haematoxylin, eosin)]
     rgb = np.empty((*haematoxylin.shape, 3), np.uint8)
-    for rows in (slice(top, top + 128) for top in range(0, len(rgb), 128)):  # bands that fit the cache
+    for rows in (slice(top, top + 128) for top in range(0, len(rgb), 128)):  # bands that fit the processor's cache
         density = np.stack([stain[rows] for stain in stains], axis=-1) @ basis.astype(np.float32)
         colour = light * np.exp(-density) + 1.3 * rng.standard_normal(density.shape, dtype=np.float32)
         rgb[rows] = np.clip(np.rint(colour), 0, 255)

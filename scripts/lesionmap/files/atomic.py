@@ -1,4 +1,4 @@
-"""Whole files and folders or none: each is written beside its target and renamed."""
+"""Write files and folders whole or not at all: each is written beside its target, then renamed."""
 
 import os
 import shutil
@@ -15,13 +15,13 @@ from lesionmap.files.disk_errors import naming_disk_errors
 def written_whole(target: str | Path) -> Iterator[Path]:
     """Give a path beside `target` to write to; rename it to `target` if the block succeeds.
 
-    A killed or failing writer leaves no file that a later stage could take for whole. Its draft is removed by the
-    next writer of the same target on the same host.
+    A killed or failing writer leaves no partial file that a later stage could mistake for a whole one. The next
+    writer of the same target on the same host removes the draft of a killed writer.
 
     Raises
     ------
     StorageError
-        If the disk is full or cannot be written to; it says how much room there was, the draft counted as used.
+        If the disk is full or cannot be written to. The free space it names was measured before the draft was removed.
     """
     target = Path(target)
     prefix = f".{target.stem}.{socket.gethostname()}-"
@@ -35,7 +35,7 @@ def written_whole(target: str | Path) -> Iterator[Path]:
             yield draft
             os.replace(draft, target)
     finally:
-        with suppress(OSError):  # it may never have been there
+        with suppress(OSError):  # the draft may not exist
             draft.unlink()
 
 
@@ -45,20 +45,20 @@ def _is_running(process_id: str) -> bool:
     except (ProcessLookupError, ValueError):
         return False
     except PermissionError:
-        pass  # another user's
+        pass  # it runs as another user
     return True
 
 
 @contextmanager
 def folder_written_whole(target: str | Path) -> Iterator[Path]:
-    """Give an empty folder beside `target` to fill; put it in the place of `target` if the block succeeds.
+    """Give an empty folder beside `target` to fill; replace `target` by it if the block succeeds.
 
-    What a killed writer has left the next one of the same target removes; Snakemake lets one at a time.
+    The next writer of the same target removes what a killed writer left. Snakemake runs only one writer at a time.
 
     Raises
     ------
     StorageError
-        If the disk is full or cannot be written to; it says how much room there was, the draft counted as used.
+        If the disk is full or cannot be written to. The free space it names was measured before the draft was removed.
     """
     target = Path(target)
     draft = target.with_name(f".{target.name}.draft")

@@ -1,4 +1,4 @@
-"""Disks that are full and places that cannot be written to: told from other errors, and said in one way."""
+"""Recognise errors of full and read-only disks, and report them all as StorageError with a remedy."""
 
 import errno
 import os
@@ -18,13 +18,13 @@ REMEDIES = {
     errno.EACCES: "have the permissions of that file or folder changed, or use another (snakemake --directory)",
     errno.EPERM: "have the permissions of that file or folder changed, or use another (snakemake --directory)",
 }
-# HDF5, safetensors and torch give the number in the text alone.
+# HDF5, safetensors and torch give the error number only in the message text.
 NUMBER_IN_TEXT = re.compile(r"(?:errno = |os error |Errno )(\d+)")
 
 
 @contextmanager
 def naming_disk_errors(path: str | Path) -> Iterator[None]:
-    """Raise what the disk does to the writer of `path` as a StorageError; :mod:`lesionmap.jobs.log` names the job."""
+    """Raise disk errors met while writing `path` as StorageError; :mod:`lesionmap.jobs.log` adds the job's name."""
     try:
         yield
     except Exception as error:
@@ -36,14 +36,15 @@ def naming_disk_errors(path: str | Path) -> Iterator[None]:
 def storage_error(
     error: BaseException, path: str | Path | None = None, *, stage: str, slide: str | None = None
 ) -> StorageError | None:
-    """An error as one of the disk; None if it is something else.
+    """The StorageError for an error that the disk caused; None if it has another cause.
 
     Parameters
     ----------
     error : BaseException
-        Or what it came of, as libraries put errors of their own in the place of the system's.
+        Its causes are checked too, because libraries wrap the system's errors in their own.
     path : str or Path, optional
-        What was written, by way of drafts beside it; where the error names a file that lies elsewhere, it is that.
+        The file being written, through a draft beside it. If the error names a file in another folder, the
+        StorageError names that one instead.
     stage, slide : str
         As in :class:`lesionmap.errors.LesionMapError`.
     """
@@ -58,7 +59,7 @@ def storage_error(
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
-    """The error, and those while which it arose; what the library itself has understood is nobody else's."""
+    """The error and its causes, up to a LesionMapError: that one already has its own explanation."""
     cause: BaseException | None = error
     while cause and not isinstance(cause, LesionMapError):
         yield cause
@@ -79,12 +80,12 @@ def _place(cause: BaseException, path: str | Path | None) -> Path | None:
 
 
 def _room(place: Path) -> str:
-    """How much is free on the disk of a path that is perhaps not there yet."""
+    """Free space on the disk of a path that may not exist yet."""
     folder = existing_folder(place)
     disk = shutil.disk_usage(folder)
     return f"; {disk.free / 1e6:,.3f} of {disk.total / 1e6:,.1f} MB are free on the disk of {folder}"
 
 
 def existing_folder(path: Path) -> Path:
-    """The folder itself, or the first above it that is there."""
+    """The folder itself, or the nearest folder above it that exists."""
     return next(folder for folder in (path.absolute(), *path.absolute().parents) if folder.is_dir())

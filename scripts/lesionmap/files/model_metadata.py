@@ -1,4 +1,4 @@
-"""What a model file says of itself; read without torch."""
+"""Read the metadata of a model file without torch."""
 
 import json
 from pathlib import Path
@@ -10,12 +10,12 @@ from lesionmap.errors import ModelError
 
 
 def load_metadata(path: str | Path) -> dict[str, Any]:
-    """The metadata that :func:`lesionmap.network.model_file.save_model` wrote, with ``architecture``.
+    """The metadata that :func:`lesionmap.network.model_file.save_model` wrote, including ``architecture``.
 
     Raises
     ------
     ModelError
-        If the file is no LesionMap model.
+        If the file is not a LesionMap model.
     """
     try:
         with safe_open(path, framework="numpy") as file:

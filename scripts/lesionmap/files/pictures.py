@@ -1,4 +1,4 @@
-"""Image files that the workflow writes: small maps with their resolution, and pictures."""
+"""Write small maps as TIFF with their resolution, and pictures as PNG."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ TIFF_TILE_PX = 256
 
 
 def write_tiff(path: str | Path, image: NDArray[np.uint8], *, mpp: float) -> None:
-    """Write (H, W) uint8 as a tiled TIFF of one level, compressed without loss, with its µm/px as the resolution."""
+    """Write (H, W) uint8 as a tiled, losslessly compressed TIFF of one level, with `mpp` (µm/px) as resolution."""
     with written_whole(path) as draft:
         tifffile.imwrite(
             draft,

@@ -1,4 +1,4 @@
-"""Records on disk, written whole or not at all: text, JSON and tables; and the digest of a file."""
+"""Read and write text, JSON and tables, each written whole or not at all; compute a file's digest."""
 
 import csv
 import hashlib
@@ -22,20 +22,20 @@ def write_json(target: str | Path, content: object) -> None:
 
 
 def write_table(target: str | Path, rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> None:
-    """Write some columns of rows as TSV, or as CSV if `target` ends so."""
+    """Write the given columns of rows as TSV, or as CSV if `target` ends in ``.csv``."""
     with written_whole(target) as draft, open(draft, "w", encoding="utf-8", newline="") as stream:
         table_writer(stream, columns, "," if Path(target).suffix == ".csv" else "\t").writerows(rows)
 
 
 def table_writer(stream: TextIO, columns: Sequence[str], delimiter: str = "\t") -> "csv.DictWriter[str]":
-    """Begin a table in an open stream, for rows that come one by one."""
+    """Start a table in an open stream, for rows that are written one by one."""
     writer = csv.DictWriter(stream, columns, delimiter=delimiter, lineterminator="\n", extrasaction="ignore")
     writer.writeheader()
     return writer
 
 
 def read_table(path: str | Path) -> list[dict[str, str]]:
-    """Rows of a TSV by column; fields are text as it stands, so that a slide may be called NA."""
+    """Rows of a TSV, as column → text; no field is converted, so a slide may be called NA."""
     with open(path, encoding="utf-8", newline="") as stream:
         return list(csv.DictReader(stream, delimiter="\t"))
 

@@ -1,4 +1,4 @@
-"""Check content against a JSON schema, and say in words what is wrong."""
+"""Check content against a JSON schema, and describe what is wrong."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -15,7 +15,7 @@ def read_schema(path: str | Path) -> dict[str, Any]:
 
 
 def problems_of(content: Any, schema: dict[str, Any]) -> Iterator[str]:
-    """Each place where content breaks a schema, what is wrong there, and what the schema says of it."""
+    """Each place where content violates a schema, what is wrong there, and the schema's description of it."""
     validator = jsonschema.Draft202012Validator(schema)
     for error in sorted(validator.iter_errors(content), key=lambda error: list(map(str, error.absolute_path))):
         place = ".".join(map(str, error.absolute_path))
@@ -24,6 +24,6 @@ def problems_of(content: Any, schema: dict[str, Any]) -> Iterator[str]:
 
 
 def listed(problems: Sequence[str], most: int = 20) -> str:
-    """Problems as the lines of a list, the first `most` of them."""
+    """Format problems as a bullet list of at most `most` entries."""
     shown = "".join(f"\n  - {problem}" for problem in problems[:most])
     return shown + (f"\n  … and {len(problems) - most} more" if len(problems) > most else "") + "\n"

@@ -1,5 +1,5 @@
 """Pure arithmetic of boxes and pixels.
 
-- ``tiling``: regions and tiles
-- ``resampling``: area-true resampling
+- ``tiling``: lay out regions and tiles
+- ``resampling``: resample by area
 """

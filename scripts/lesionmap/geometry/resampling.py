@@ -1,4 +1,4 @@
-"""Area-true resampling at sub-pixel offsets. Pure arithmetic on arrays."""
+"""Area-weighted resampling at sub-pixel offsets. Pure arithmetic on arrays."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -21,7 +21,7 @@ def area_weights(start: float, step: float, n_out: int, n_in: int) -> tuple[NDAr
     first : (n_out,) int64
         The first input pixel that may have a share.
     shares : (n_out, k) float32
-        Overlap length over `step` of that pixel and those behind it; 0 beyond the input. A row sums to less than one
+        Shares of that pixel and the k − 1 after it: overlap / `step`, 0 beyond the input. A row sums to less than one
         where the output reaches beyond the input.
     """
     edges = start + step * np.arange(n_out + 1)
@@ -49,19 +49,20 @@ def area_resample(
     size_px: tuple[int, int],
     fill: int = 255,
 ) -> NDArray[np.uint8]:
-    """Mean colour of each output pixel's own area of the input.
+    """Resample an image: each output pixel is the mean colour of the input area that it covers.
 
     Parameters
     ----------
     image : (H, W, 3) uint8
+        The input.
     start : (float, float)
         (x, y) of the output's top-left corner in input pixels; may be negative or fractional.
     step : float
-        Input pixels per output pixel, both axes.
+        Input pixels per output pixel on both axes.
     size_px : (int, int)
         Width and height of the output.
     fill : int
-        Value of everything beyond the input; an output pixel on the edge gets its exact share of it.
+        Value of everything beyond the input; output pixels on the edge contain their exact share of it.
 
     Returns
     -------
@@ -70,7 +71,7 @@ def area_resample(
     Raises
     ------
     ValueError
-        If the image has another number of channels.
+        If the image does not have three channels.
     """
     if image.shape[2:] != (3,):
         raise ValueError(f"an image of three channels is needed, not one of shape {image.shape}")
@@ -85,7 +86,7 @@ def _area_resample(image, first_rows, down, first_columns, across, fill):  # typ
     height, width, _ = image.shape
     result = np.empty((down.shape[0], across.shape[0], 3), dtype=np.uint8)
     rows = image.reshape(height, width * 3)
-    mean_row = np.empty(width * 3, dtype=np.float32)  # less `fill`
+    mean_row = np.empty(width * 3, dtype=np.float32)  # minus `fill`
     darkest, brightest = np.float32(0), np.float32(255)
     for y in range(result.shape[0]):
         mean_row[:] = 0
@@ -140,7 +141,7 @@ def _block_mean(image, factor):  # type: ignore[no-untyped-def]  # numba types i
 
 def block_max(image: NDArray[Any], factor: int) -> NDArray[Any]:
     """Maximum of each factor × factor block of (H, W); blocks on the far edges may be smaller."""
-    for axis in (0, 1):  # every factor-th line at a time is ten times faster than `np.maximum.reduceat`
+    for axis in (0, 1):  # slices of every factor-th line are ten times faster than `np.maximum.reduceat`
         lines = np.moveaxis(image, axis, 0)
         highest = lines[::factor].copy()
         for offset in range(1, factor):
@@ -151,7 +152,7 @@ def block_max(image: NDArray[Any], factor: int) -> NDArray[Any]:
 
 
 def area_majority(mask: NDArray[np.uint8], factor: int, order: Sequence[int]) -> NDArray[np.uint8]:
-    """Downsample (H, W): the value with the largest area of each block wins; of equal areas the first in `order`."""
+    """Downsample (H, W): the value with the largest area in each block wins; in a tie, the first in `order` wins."""
     if (mask == mask[0, 0]).all():
         return np.full([length // factor for length in mask.shape], mask[0, 0], dtype=np.uint8)
     ranked = np.array(order, dtype=np.uint8)

@@ -1,4 +1,4 @@
-"""Pure geometry of regions and tiles. No pixels are read here.
+"""Lay out regions and tiles. Pure geometry: no pixels are read here.
 
 Coordinates are (x, y) in level-0 pixels of the slide file; arrays are (H, W) or (H, W, C).
 """
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from lesionmap.errors import SettingsError
 
-FINEST_STRIDE = 4  # pixels of an image to one of the finest map that the network predicts
+FINEST_STRIDE = 4  # image pixels per pixel of the finest map that the network predicts
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ def grid_xy(size_lv0: tuple[int, int], side_lv0: float) -> NDArray[np.float64]:
 
 
 def corners_px(size_px: tuple[int, int], tile_px: int, stride_px: int) -> NDArray[np.int64]:
-    """Top-left corners of the square tiles that cover a map, each `stride_px` from the one before, row by row.
+    """Top-left corners of the square tiles that cover a map in steps of `stride_px`, row by row.
 
     Returns
     -------
@@ -94,16 +94,18 @@ def map_size(size_lv0: tuple[int, int], scale: float) -> tuple[int, int]:
 
 
 def inside(xy_lv0: tuple[float, float], side_px: int, scale: float, size_lv0: tuple[int, int]) -> tuple[int, int]:
-    """How many columns and rows of a box have their centres on the slide.
+    """Number of columns and rows of a box whose pixel centres lie on the slide.
 
     Parameters
     ----------
     xy_lv0 : (float, float)
         Top-left corner of the box, on the slide.
     side_px : int
+        Side of the box in its own pixels.
     scale : float
         Level-0 pixels per pixel of the box.
     size_lv0 : (int, int)
+        Width and height of the slide.
     """
     centres = (np.arange(side_px) + 0.5) * scale
     columns, rows = (int((at + centres < end).sum()) for at, end in zip(xy_lv0, size_lv0, strict=True))
@@ -111,11 +113,11 @@ def inside(xy_lv0: tuple[float, float], side_px: int, scale: float, size_lv0: tu
 
 
 def tiles_with(mask: NDArray[Any], n: int) -> NDArray[np.bool_]:
-    """Which of the (n, n) tiles of a region hold a pixel that is set in its mask, (S, S)."""
+    """Which of the (n, n) tiles of a region contain a non-zero pixel of its mask (S, S)."""
     return np.asarray(cut(mask, len(mask) // n).any(axis=(2, 3)))
 
 
 def cut(image: NDArray[Any], tile_px: int) -> NDArray[Any]:
-    """Cut a (rows·tile_px, columns·tile_px, …) array into its (rows, columns, tile_px, tile_px, …) tiles, a view."""
+    """Cut a (rows·tile_px, columns·tile_px, …) array into (rows, columns, tile_px, tile_px, …) tiles; no copy."""
     rows, columns = (length // tile_px for length in image.shape[:2])
     return image.reshape(rows, tile_px, columns, tile_px, *image.shape[2:]).swapaxes(1, 2)

@@ -1,7 +1,7 @@
 """How a job starts and ends.
 
-- ``log``: its log, its progress, its error in one line
-- ``quarantine``: a slide that a stage cannot use
-- ``provenance``: the code and versions that made a result
-- ``parallel``: threads, in order and few at a time
+- ``log``: log file, progress, errors in one line
+- ``quarantine``: slides that a stage cannot use
+- ``provenance``: the code and the versions that made a result
+- ``parallel``: results of several threads, in order
 """

@@ -1,4 +1,4 @@
-"""What a job says: to its log file, how far it is, and in one line to the terminal when it fails."""
+"""A job's log file, its progress, and the one line that the terminal shows when the job fails."""
 
 import logging
 import sys
@@ -22,21 +22,21 @@ PROGRESS_LINE = "{desc}: {n_fmt} of {total_fmt} {unit}s, {rate_fmt}, {elapsed} p
 def job_log(path: str, slide: str | None = None) -> Iterator[None]:
     """Send log records to `path`; turn a :class:`LesionMapError` into one clear line and exit status 1.
 
-    So it does with a disk that is full or cannot be written to, of which the log may be the first to notice. Any other
-    exception keeps its traceback, in the log and on the terminal: it is our fault, not the user's.
+    A full or unwritable disk is handled in the same way; writing the log may be the first step to fail. Any other
+    exception is a bug and keeps its traceback, in the log and on the terminal.
 
     Parameters
     ----------
     path : str
         ``logs/<rule>.log`` or ``logs/<rule>/<slide>.log``.
     slide : str, optional
-        The slide that the job is about, if it is about one.
+        The job's slide, if the job handles a single slide.
     """
-    logging.raiseExceptions = False  # a line for which there is no room must not become a traceback
+    logging.raiseExceptions = False  # a log line that does not fit on the disk must not cause a traceback
     try:
         logging.basicConfig(filename=path, filemode="w", level=logging.INFO, format=LINE)
         logging.captureWarnings(True)
-        # rasterio's, of maps: slides have none
+        # rasterio expects a geotransform, but maps of slides have none
         warnings.filterwarnings("ignore", message="Dataset has no geotransform")
         yield
     except Exception as error:
@@ -44,19 +44,25 @@ def job_log(path: str, slide: str | None = None) -> Iterator[None]:
         if not known:
             logging.exception("unexpected error")
             raise
-        if logging.root.hasHandlers():  # the terminal is told anyway
+        if logging.root.hasHandlers():  # the terminal shows the error in any case
             logging.error("%s", known)
         sys.exit(f"LesionMap: {known}")
 
 
 def log_beside(path: str, name: str, level: int) -> None:
-    """Add this process's log records, from `level` on, to the log of the job that started it, under a name."""
+    """Append this process's log records to the log of its job, `path`; each line starts with `name`.
+
+    Records below `level`, a logging level, are dropped.
+    """
     logging.basicConfig(filename=path, level=level, format=LINE.replace("%(message)s", f"{name}: %(message)s"))
     logging.captureWarnings(True)
 
 
 def known_error(error: Exception, log: str, slide: str | None = None) -> LesionMapError | None:
-    """The error, if it is the data's, the settings' or the disk's fault and not the program's; `log` names the job."""
+    """The error to report if data, settings or disk caused it; None for a bug.
+
+    `log` is the path of the job's log: it contains the name of the rule.
+    """
     if isinstance(error, StorageError):
         return StorageError(stage=_rule(log), slide=slide, finding=error.finding, remedy=error.remedy)
     if isinstance(error, LesionMapError):
@@ -65,33 +71,33 @@ def known_error(error: Exception, log: str, slide: str | None = None) -> LesionM
 
 
 def _rule(log: str) -> str:
-    """``extract_tiles`` of logs/extract_tiles/slide_1.log."""
+    """Rule name from a log path: ``extract_tiles`` from logs/extract_tiles/slide_1.log."""
     parts = Path(log).with_suffix("").parts
     return parts[parts.index("logs") + 1] if "logs" in parts else parts[-1]
 
 
 class _LogLines:
-    """A file for tqdm that makes each of its lines a log record."""
+    """A file object for tqdm; turns each of its lines into a log record."""
 
     def write(self, text: str) -> None:
         if line := text.strip():
             logging.info("%s", line)
 
     def flush(self) -> None:
-        """Nothing is held back."""
+        """Do nothing: lines are logged at once."""
 
 
 def progress(total: int, desc: str, unit: str, initial: int = 0, *, shown: bool = True) -> "tqdm[Any]":
-    """How far a job is: a bar on a terminal; elsewhere a line in the log, at most once a minute.
+    """Show the progress of a job: a bar on a terminal, otherwise a line in the log, at most once a minute.
 
     Parameters
     ----------
     total, initial : int
-        What there is to do, and what of it is done already.
+        Number of units in all, and of units that are done already.
     desc, unit : str
-        What is done, and with what.
+        The activity (``train``) and what is counted (``region``).
     shown : bool
-        False: nothing is said, as another process does.
+        False if another process shows the progress.
     """
     if not shown:
         return tqdm(disable=True)
@@ -105,6 +111,6 @@ def progress(total: int, desc: str, unit: str, initial: int = 0, *, shown: bool 
         file=_LogLines(),
         mininterval=SECONDS_BETWEEN_LINES,
         maxinterval=SECONDS_BETWEEN_LINES,
-        miniters=1,  # tqdm would otherwise guess after how many updates to look at the clock
+        miniters=1,  # check the clock at every update: tqdm would otherwise guess an interval
         bar_format=PROGRESS_LINE,
     )

@@ -1,4 +1,4 @@
-"""Results of several threads, in order and few at a time."""
+"""Run a function in several threads; give its results in order and bound the memory."""
 
 import ctypes
 from collections import deque
@@ -7,14 +7,14 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from typing import TypeVar
 
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
-LARGE_BLOCK_BYTES = 2**23  # a row of tiles of 512 px is below it: such blocks come and go quickly
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # from glibc's malloc.h
+LARGE_BLOCK_BYTES = 2**23  # above a row of 512 px tiles: blocks of that size are allocated and freed often
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
 def map_in_order(function: Callable[[Item], Result], items: Iterable[Item], threads: int) -> Iterator[Result]:
-    """Results in the order of `items`; at most `threads` + 1 are in work or waiting to be taken."""
+    """Results in the order of `items`; at most `threads` + 1 of them are being computed or waiting to be used."""
     with ThreadPoolExecutor(threads) as pool:
         yield from in_order(pool, function, items, threads + 1)
 
@@ -22,7 +22,7 @@ def map_in_order(function: Callable[[Item], Result], items: Iterable[Item], thre
 def in_order(
     pool: ThreadPoolExecutor, function: Callable[[Item], Result], items: Iterable[Item], most: int
 ) -> Iterator[Result]:
-    """Results in the order of `items`, of which no more than `most` are in work or waiting to be taken."""
+    """Results in the order of `items`; at most `most` of them are being computed or waiting to be used."""
     waiting: deque[Future[Result]] = deque()
     try:
         for item in items:
@@ -37,10 +37,10 @@ def in_order(
 
 
 def return_large_blocks() -> None:
-    """Have this process give every large block of memory back to the system as soon as it is freed.
+    """Make this process return large blocks of memory to the system as soon as they are freed.
 
-    glibc by itself keeps blocks of up to 32 MiB, a heap per thread: the memory of a job that cuts regions of several
-    sizes then grows with the slide, to twice what it needs. Other C libraries are left as they are.
+    By default, glibc keeps freed blocks of up to 32 MiB in a heap per thread. The memory of a job that cuts regions of
+    several sizes then grows with the slide, to twice what it needs. Other C libraries are not changed.
     """
     with suppress(AttributeError, OSError):
         for option in (M_MMAP_THRESHOLD, M_TRIM_THRESHOLD):
@@ -48,10 +48,10 @@ def return_large_blocks() -> None:
 
 
 def return_freed_memory() -> None:
-    """Give back to the system what glibc keeps of freed memory; takes a few milliseconds.
+    """Return the freed memory that glibc keeps to the system; takes a few milliseconds.
 
-    What a thread frees in small and middling blocks stays in its heap, between blocks in use: the memory of a region's
-    training step then grows with the number of its micro-batches. Other C libraries are left as they are.
+    Small and medium blocks that a thread frees stay in its heap, between blocks in use. The memory of a region's
+    training step then grows with its number of micro-batches. Other C libraries are not changed.
     """
     with suppress(AttributeError, OSError):
         ctypes.CDLL(None).malloc_trim(0)

@@ -1,4 +1,4 @@
-"""Where a result comes from: the code that made it, by digest, and the versions it ran with."""
+"""Provenance of a result: a digest of the code that made it, and the library versions."""
 
 import ast
 import hashlib
@@ -15,7 +15,7 @@ from lesionmap.version import VERSION
 
 PACKAGE = Path(__file__).parents[1]
 SCRIPTS = PACKAGE.parent
-NO_RESULTS = (  # how a slide comes to a job, which is checked by its identity; how a job ends and what it says
+NO_RESULTS = (  # slide access, whose outcome the slide's identity checks; logs and error messages
     *("lesionmap/slides/urls.py", "lesionmap/slides/cache.py", "lesionmap/slides/remote.py"),
     *("lesionmap/jobs/log.py", "lesionmap/jobs/quarantine.py", "lesionmap/files/disk_errors.py"),
     *("lesionmap/errors.py", "lesionmap/version.py"),
@@ -24,19 +24,19 @@ RECORDED_LIBRARIES = (
     *("openslide-python", "openslide-bin", "tifffile", "imagecodecs", "simplejpeg"),  # pixels
     *("numpy", "torch", "torchvision", "h5py", "hdf5plugin"),
 )
-UNSAID = ("ctx", "kind", "type_comment")  # fields of a syntax tree that add nothing to its meaning
+UNSAID = ("ctx", "kind", "type_comment")  # fields of a syntax tree that do not change its meaning
 
 
 def code_digest(script: str) -> str:
     """Digest of the logic that one rule runs: its adapter and every library module that its results depend on.
 
-    Comments, docstrings, formatting, import lines and file names do not count, so that editing or moving code reruns
-    nothing. All versions of Python from 3.11 on give the same digest.
+    Comments, docstrings, formatting, import lines and file names do not count: editing them or moving code reruns
+    nothing. Every Python version from 3.11 on gives the same digest.
 
     Parameters
     ----------
     script : str
-        Name of the rule, whose adapter is ``scripts/<script>.py``.
+        Name of the rule; its adapter is ``scripts/<script>.py``.
 
     Returns
     -------
@@ -46,15 +46,15 @@ def code_digest(script: str) -> str:
     Raises
     ------
     ModuleNotFoundError
-        If an import of the library leads to no file.
+        If the code imports a library module that does not exist.
     """
     return _digest(SCRIPTS / f"{script}.py", {})[:16]
 
 
 def _digest(path: Path, known: dict[Path, str]) -> str:
-    """Digest of a file's logic, of the texts that it fills in, and of the library modules whose names it uses."""
+    """Digest of a file's logic, of its templates, and of the library modules whose names it uses."""
     if path not in known:
-        known[path] = ""  # of a module that does not count
+        known[path] = ""  # modules in NO_RESULTS keep this; it also ends import cycles
         place = path.relative_to(SCRIPTS)
         if place.as_posix() not in NO_RESULTS:
             logic = _logic(path.read_text(encoding="utf-8"), ".".join(place.parent.parts))
@@ -69,36 +69,36 @@ def _sha256(text: str) -> str:
 
 
 def _texts_of(path: Path) -> Iterator[Path]:
-    """What a module reads of the library's own files: templates in a folder of its name, and files of its name."""
+    """Files of the library that a module reads: those in ``templates/<module>/`` and ``<module>.*`` beside it."""
     yield from path.parent.glob(f"templates/{path.stem}/*")
     yield from (file for file in path.parent.glob(f"{path.stem}.*") if file.suffix != ".py")
 
 
 def _file(module: str) -> Path:
-    """The file of a module of the library, or of one of its folders."""
+    """The source file of a library module; ``__init__.py`` for a folder."""
     place = SCRIPTS.joinpath(*module.split("."))
     return place / "__init__.py" if place.is_dir() else place.with_suffix(".py")
 
 
 def _located(name: str) -> tuple[str, str]:
-    """The module that a dotted name lies in, and its name there; empty for a module itself."""
+    """Split a dotted name into its module and the name inside that module, which is empty for a module itself."""
     module, _, inside = name.rpartition(".")
     for found, rest in ((name, ""), (module, inside)):
-        if _file(found).is_file() and not (rest and _file(found).name == "__init__.py"):  # a folder's sign has no code
+        if _file(found).is_file() and not (rest and _file(found).name == "__init__.py"):  # __init__.py has no code
             return found, rest
     raise ModuleNotFoundError(f"{name} is imported, but there is no such module in {PACKAGE}", name=name)
 
 
 @dataclass
 class _Logic:
-    """What a source does.
+    """The logic of a source file.
 
     Parameters
     ----------
     text : str
-        Its syntax tree, in which an imported name is written as what it stands for, not as what it is called here.
+        The syntax tree as text. Imported names are replaced by what they refer to, so that an alias changes nothing.
     used : list of str
-        Dotted names from the library, in the order in which the code first uses them.
+        Dotted names from the library, in order of first use.
     """
 
     text: str = ""
@@ -107,7 +107,7 @@ class _Logic:
 
 @cache
 def _logic(source: str, package: str) -> _Logic:
-    """The logic of a source in a package; most sources are of many rules."""
+    """The logic of a source text in `package`; cached, because many rules share most sources."""
     tree, logic = ast.parse(source), _Logic()
     origins = dict(_imported(tree, package))
     logic.used += [name for local, name in sorted(origins.items()) if not local.isidentifier()]
@@ -116,9 +116,9 @@ def _logic(source: str, package: str) -> _Logic:
 
 
 def _imported(tree: ast.AST, package: str) -> Iterator[tuple[str, str]]:
-    """Each name that is imported anywhere in a tree, and the dotted name it stands for.
+    """Each imported name in a tree, with the dotted name that it refers to.
 
-    The library's own modules that are imported whole, by their dotted name or by ``*``, stand for themselves.
+    A library module that is imported whole, by its dotted name or with ``*``, refers to itself.
     """
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -140,7 +140,7 @@ def _is_ours(name: str) -> bool:
 
 
 def _written(node: Any, origins: Mapping[str, str], used: list[str]) -> str:
-    """A part of a syntax tree as text; what is empty or absent is left out, as Python versions differ in it."""
+    """A part of a syntax tree as text. Empty and absent fields are left out, because Python versions differ in them."""
     if isinstance(node, list):
         return ",".join(_written(item, origins, used) or "-" for item in _said(node))
     if isinstance(node, ast.Name) and (origin := origins.get(node.id)):
@@ -156,7 +156,7 @@ def _written(node: Any, origins: Mapping[str, str], used: list[str]) -> str:
 
 
 def _said(nodes: list[Any]) -> Iterator[Any]:
-    """The nodes of a list without imports and docstring, and texts of an f-string joined as far as they can be."""
+    """The nodes of a list without imports and docstring; adjacent texts of an f-string are joined."""
     text = ""
     for number, node in enumerate(nodes):
         is_text = isinstance(node, ast.Constant) and isinstance(node.value, str)
@@ -178,14 +178,14 @@ def _is_docstring(node: Any) -> bool:
 
 
 def provenance(code: str, **basis: Any) -> dict[str, Any]:
-    """The record that every artefact carries.
+    """The provenance record that is stored with every result.
 
     Parameters
     ----------
     code : str
         The rule's :func:`code_digest`.
     **basis
-        The slide's identity, the settings and whatever else decided the result; must be JSON-able.
+        The slide's identity, the settings and all else that determines the result; must be JSON-serialisable.
     """
     return {"software": f"LesionMap {VERSION}", "code": code, **basis, "versions": library_versions()}
 
@@ -196,12 +196,12 @@ def library_versions() -> dict[str, str]:
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python and of the libraries that a result may depend on, by name, for people."""
+    """Versions of Python and of the libraries that a result may depend on, by name, for the report."""
     return {"Python": platform.python_version()} | library_versions()
 
 
 def commit(folder: Path = PACKAGE) -> str | None:
-    """Commit of the git checkout that `folder` lies in, ``-dirty`` if files were changed; None where there is none."""
+    """Commit of the git checkout that contains `folder`, with ``-dirty`` if files were changed; None without git."""
     command = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
     try:
         return run(command, capture_output=True, text=True, check=True, timeout=60).stdout.strip()  # noqa: S603  # a fixed command

@@ -1,4 +1,4 @@
-"""Slides that some stage cannot use: the record of why, which takes the place of that stage's results."""
+"""Quarantine: slides that a stage cannot use. A record of the reason takes the place of the stage's results."""
 
 import logging
 import sys
@@ -20,18 +20,18 @@ def as_record(error: LesionMapError) -> dict[str, Any]:
 
 
 def write_quarantined(outputs: Sequence[str], error: LesionMapError) -> None:
-    """Put the reason in place of every result: no program can take it for a slide without lesion."""
+    """Write the reason in place of every result, so that no program mistakes it for a slide without lesions."""
     for path in outputs:
         write_json(path, {"quarantined": {"slide": error.slide} | as_record(error)})
 
 
 def in_folder(folder: str) -> str:
-    """Where the reason lies in place of what a result that is a folder would hold."""
+    """Path of the record in a result that is a folder."""
     return f"{folder}/quarantined.json"
 
 
 def quarantined(path: str) -> SlideError | None:
-    """The reason that `path` holds in place of a result; None if it is a result."""
+    """The error recorded at `path` in place of a result; None if `path` is a result or absent."""
     if Path(path).is_dir():
         path = in_folder(path)
     if not Path(path).is_file():
@@ -43,16 +43,16 @@ def quarantined(path: str) -> SlideError | None:
 
 
 def usable(paths: Sequence[str]) -> list[str]:
-    """Those of `paths` that are results."""
+    """The `paths` that are not in quarantine."""
     return [path for path in paths if not quarantined(path)]
 
 
 @contextmanager
 def slide_job(slide: str, log: str, inputs: Sequence[str], outputs: Sequence[str]) -> Iterator[None]:
-    """Run the job of one slide so that its failure spares the cohort.
+    """Run the job of one slide; if the slide is unusable, the other slides go on.
 
-    A :class:`LesionMapError` about the slide, or one that an earlier stage left in `inputs`, becomes its `outputs`,
-    and the job ends well. Every other error ends it as in :func:`lesionmap.jobs.log.job_log`.
+    The reason is a :class:`LesionMapError` about this slide, or a record that an earlier stage left in `inputs`. It is
+    written to all `outputs`, and the job succeeds. Other errors end it as in :func:`lesionmap.jobs.log.job_log`.
     """
     with job_log(log, slide):
         for reason in filter(None, map(quarantined, inputs)):

@@ -1,12 +1,12 @@
-"""The network and how it is run; neither training nor inference (METHOD.md §2).
+"""The network and its forward pass, used by training and inference (METHOD.md §2).
 
 - ``model``: ResNet feature-pyramid network
-- ``settings``: which network, without torch
+- ``settings``: the config section ``model``; needs no torch
 - ``backbone``: pretrained weights
 - ``model_file``: save and load a model
 - ``forward``: device, precision, logits
-- ``region_pass``: a region's tiles and low view, fused
-- ``batch_size``: tiles that fit the memory
-- ``resources``: arithmetic and memory of a pass, without torch
-- ``thread_pool``: a pass a thread, the same bytes for any number of them
+- ``region_pass``: maps of a region's tiles and low view, and their fusion
+- ``batch_size``: number of tiles that fit the memory
+- ``resources``: operations and memory of a pass; needs no torch
+- ``thread_pool``: one pass per thread, with identical results for any number of threads
 """

@@ -1,4 +1,4 @@
-"""Pretrained weights of a torchvision ResNet, from a file; nothing in it is run."""
+"""Load pretrained weights of a torchvision ResNet from a file, without running code from it."""
 
 from pathlib import Path
 from pickle import UnpicklingError
@@ -13,7 +13,7 @@ from lesionmap.errors import ModelError
 from lesionmap.files.atomic import written_whole
 from lesionmap.network.model import LesionFPN
 
-# torchvision's names of the layers, and those of lesionmap.network.model.LesionFPN
+# torchvision's layer names → those of lesionmap.network.model.LesionFPN
 LAYERS = {"conv1": "stem.0", "bn1": "stem.1", **{f"layer{i + 1}": f"stages.{i}" for i in range(4)}}
 KEYS_SHOWN = 3
 EXPECTED = "give a .pth, .pt or .safetensors file of a torchvision ResNet's model.state_dict()"
@@ -21,19 +21,19 @@ COUNTER = "num_batches_tracked"  # of batch norm; files of old torchvision versi
 
 
 def read_backbone(path: str | Path) -> dict[str, Tensor]:
-    """Tensors of a state dict, by the names that :class:`lesionmap.network.model.LesionFPN` gives them.
+    """Tensors of a state dict, with the names that :class:`lesionmap.network.model.LesionFPN` uses.
 
-    The dict may lie under the key ``state_dict``. The classifier (``fc``) and what else the file has are left out.
+    The dict may be stored under the key ``state_dict``. The classifier (``fc``) and any other entries are left out.
 
     Parameters
     ----------
     path : str or Path
-        ``.safetensors``, or a file that :func:`torch.save` wrote.
+        ``.safetensors`` file, or a file from :func:`torch.save`.
 
     Raises
     ------
     ModelError
-        If the file is absent, empty, cut short or no state dict, or has none of the backbone's layers.
+        If the file is missing, empty, truncated or not a state dict, or has none of the backbone's layers.
     """
     content = _load(path)
     if not isinstance(content, dict):
@@ -49,7 +49,7 @@ def read_backbone(path: str | Path) -> dict[str, Tensor]:
 
 
 def refused(finding: str, remedy: str = EXPECTED) -> ModelError:
-    """The error that says why these weights cannot be used."""
+    """An error for weights that cannot be used."""
     return ModelError(stage="train", finding=finding, remedy=remedy)
 
 
@@ -84,7 +84,7 @@ def fetch_backbone(backbone: str, output: str | Path) -> None:
     Raises
     ------
     ModelError
-        If they cannot be downloaded; the message says how to place the file by hand.
+        If the download fails; the message tells how to place the file by hand.
     """
     weights = torchvision.models.get_model_weights(backbone)["IMAGENET1K_V1"]
     checksum = weights.url.rsplit("-", 1)[1].removesuffix(".pth")
@@ -105,8 +105,8 @@ def load_backbone(model: LesionFPN, path: str | Path) -> None:
     Raises
     ------
     ModelError
-        If the file cannot be used (:func:`read_backbone`), or a tensor is missing or has another shape; the message
-        names the first one.
+        If the file cannot be used (:func:`read_backbone`), or if a tensor is missing or has the wrong shape; the
+        message names the first such tensor.
     """
     found, own = read_backbone(path), model.state_dict()
     for key in (key for key in own if key.startswith(("stem.", "stages.")) and not key.endswith(COUNTER)):

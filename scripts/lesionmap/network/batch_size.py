@@ -1,4 +1,4 @@
-"""How many tiles the network takes at once: in training (``train.tile_batch: auto``), and at most in inference."""
+"""Batch sizes that fit the memory: for training (``train.tile_batch: auto``) and as the limit for inference."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -15,21 +15,21 @@ from lesionmap.network.region_pass import own_statistics
 from lesionmap.network.resources import MOST_TILES_ON_CPU, training_gb
 
 MOST_TILES_ON_GPU = 64
-USED_SHARE = 0.8  # of the free memory; the rest is for what else grows meanwhile
+USED_SHARE = 0.8  # of the free memory; the rest is a reserve for other allocations
 CGROUPS = Path("/sys/fs/cgroup")
 
 
 def fitting_tile_batch(model: LesionFPN, backbone: str, tile_px: int, threads: int) -> int:
-    """Tiles at once that fit the free memory of the model's device, each thread of a CPU holding so many."""
+    """Training tiles per batch that fit the free memory of the model's device; on a CPU, each thread has a batch."""
     if model.mean.device.type == "cuda":
         return on_gpu(_free_bytes(model.mean.device), _bytes_per_tile(model, tile_px, partial(_train_step, model)))
     return on_cpu(available_bytes(), training_gb(backbone, tile_px) * 1e9, threads)
 
 
 def fitting_inference_batch(model: LesionFPN, tile_px: int, asked: int) -> int:
-    """Tiles at once in a pass without gradient: `asked`, or as many as fit a GPU's free memory; one on a CPU.
+    """Tiles per batch in a pass without gradient: at most `asked`, and at most what fits a GPU's free memory.
 
-    A CPU is no faster with more. Each thread of it takes one tile after another.
+    On a CPU it is 1, because larger batches are no faster: each thread takes one tile after another.
     """
     device = model.mean.device
     if device.type == "cpu":
@@ -40,23 +40,23 @@ def fitting_inference_batch(model: LesionFPN, tile_px: int, asked: int) -> int:
 
 
 def on_gpu(free_bytes: int, bytes_per_tile: int) -> int:
-    """The largest power of two up to 64 that fits beside the low view, at least 1."""
+    """Tiles per batch on a GPU: the largest power of two, from 1 to 64, that leaves room for the low view."""
     fitting = USED_SHARE * free_bytes / bytes_per_tile - 1
     return min(MOST_TILES_ON_GPU, 1 << math.floor(math.log2(max(1, fitting))))
 
 
 def on_cpu(available: int, bytes_per_tile: float, threads: int) -> int:
-    """As many as fit a thread's share, at least 1 and at most 4."""
+    """Tiles per batch that fit one CPU thread's share of the memory, from 1 to 4."""
     return max(1, min(MOST_TILES_ON_CPU, int(USED_SHARE * available / threads / bytes_per_tile)))
 
 
 def available_bytes() -> int:
-    """Memory that this process may still take: of the machine, and of every control group that it lies in."""
+    """Bytes that this process may still use: the least that the machine and its control groups leave."""
     return min([int(psutil.virtual_memory().available), *_left_in_cgroups()])
 
 
 def _left_in_cgroups() -> Iterator[int]:
-    """What limits (cgroup v2: containers, SLURM) leave of memory."""
+    """Bytes left below the memory limit of each control group (cgroup v2: containers, SLURM)."""
     own = Path("/proc/self/cgroup")
     lines = own.read_text(encoding="utf-8").splitlines() if own.exists() else []
     for name in (line.removeprefix("0::/") for line in lines if line.startswith("0::/")):
@@ -67,12 +67,12 @@ def _left_in_cgroups() -> Iterator[int]:
 
 
 def _free_bytes(device: torch.device) -> int:
-    kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # by torch, for what comes next
+    kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # torch keeps it for reuse
     return torch.cuda.mem_get_info(device)[0] + kept
 
 
 def _bytes_per_tile(model: LesionFPN, tile_px: int, use: Callable[[Tensor], object]) -> int:
-    """What a second tile adds to the peak of a use of the network."""
+    """How much a second tile adds to the peak memory of `use`, which runs the network on a batch."""
     peaks = []
     for count in (1, 2):
         torch.cuda.reset_peak_memory_stats(model.mean.device)

@@ -1,4 +1,4 @@
-"""One forward pass: on which device, in which precision, of which images."""
+"""One forward pass of the network: device, precision and image layout."""
 
 import numpy as np
 import torch
@@ -10,12 +10,12 @@ from lesionmap.network.model import LesionFPN
 
 
 def pick_device(name: str = "auto") -> torch.device:
-    """``cpu``, ``cuda`` or ``cuda:N``; ``auto`` is the first CUDA GPU if there is one, else the CPU.
+    """The device for ``cpu``, ``cuda`` or ``cuda:N``; ``auto`` is the first CUDA GPU if there is one, else the CPU.
 
     Raises
     ------
     SettingsError
-        If there is no such GPU.
+        If the GPU does not exist.
     """
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if name == "auto":
@@ -31,18 +31,18 @@ def pick_device(name: str = "auto") -> torch.device:
 
 
 def mixed_precision(device: torch.device) -> torch.autocast:
-    """bf16 where the device has matrix units for it (a GPU's, or a CPU's AMX), else fp32, which is then faster."""
+    """Autocast to bf16 if the device has matrix units for it (GPU, CPU with AMX); else fp32, which is then faster."""
     enabled = torch.cuda.is_bf16_supported() if device.type == "cuda" else torch.cpu._is_amx_tile_supported()
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=enabled)
 
 
 def logits_of(model: LesionFPN, images: Tensor) -> Tensor:
-    """Logits of (N, 3, H, W) uint8 images in the precision that suits the device; (N, 1, H, W), at least fp32."""
+    """Logits of (N, 3, H, W) uint8 images, computed in :func:`mixed_precision`; (N, 1, H, W), fp32 or fp64."""
     with mixed_precision(images.device):
         logits: Tensor = model(images)
     return logits if logits.dtype == torch.float64 else logits.float()
 
 
 def as_images(stack: NDArray[np.uint8]) -> Tensor:
-    """(N, H, W, 3) → (N, 3, H, W)."""
+    """Convert uint8 images to the network's layout: (N, H, W, 3) → (N, 3, H, W)."""
     return torch.from_numpy(stack).permute(0, 3, 1, 2)

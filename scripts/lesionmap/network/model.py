@@ -22,9 +22,9 @@ RARE_LESION_PRIOR = 0.1
 
 
 class TopDownStep(nn.Module):
-    """P_i = C_i + conv3×3(conv1×1(up(P_{i+1}))) (claim 4).
+    """One step of the top-down pathway: P_i = C_i + conv3×3(conv1×1(up(P_{i+1}))) (claim 4).
 
-    The 1×1 convolution comes before the upsampling: the two commute exactly, and it costs a quarter.
+    The 1×1 convolution runs before the upsampling: the result is the same, at a quarter of the cost.
 
     Parameters
     ----------
@@ -45,11 +45,7 @@ class TopDownStep(nn.Module):
 
 
 class LesionFPN(nn.Module):
-    """Feature-pyramid network that gives one lesion logit per pixel.
-
-    Parameters
-    ----------
-    settings : ModelSettings
+    """Feature pyramid network that gives one lesion logit per pixel.
 
     Examples
     --------
@@ -70,12 +66,12 @@ class LesionFPN(nn.Module):
         self.head = nn.Conv2d(c2, 1, kernel_size=1)
         nn.init.normal_(self.head.weight, std=0.01)
         self.fusion = FUSIONS[settings.fusion]()
-        # focal loss starts stably from the prior of a rare class (Lin et al., ICCV 2017, §4.1)
+        # the prior of a rare class makes early training with focal loss stable (Lin et al., ICCV 2017, §4.1)
         self.head.bias = nn.Parameter(torch.tensor([RARE_LESION_PRIOR]).logit())
         self.set_scale()
 
     def set_scale(self) -> None:
-        """Make the mean and standard deviation of images, which model files do not hold."""
+        """Create the buffers for image mean and standard deviation, which model files do not contain."""
         for name, values in (("mean", IMAGENET_MEAN), ("std", IMAGENET_STD)):
             self.register_buffer(name, 255 * torch.tensor(values).view(1, 3, 1, 1), persistent=False)
 
@@ -85,7 +81,7 @@ class LesionFPN(nn.Module):
         Parameters
         ----------
         images : (N, 3, H, W) uint8
-            H and W multiples of 32.
+            RGB, 0 to 255; H and W are multiples of 32.
 
         Returns
         -------
@@ -114,7 +110,7 @@ def _norm_layer(norm: str) -> Callable[[int], nn.Module]:
 
 
 class MeanFusion(nn.Module):
-    """The mean of both."""
+    """Fuse T1 and T2 by their mean."""
 
     def forward(self, t1: Tensor, t2: Tensor) -> Tensor:
         """Maps of one shape, probabilities → the same."""
@@ -122,7 +118,7 @@ class MeanFusion(nn.Module):
 
 
 class MaxFusion(nn.Module):
-    """The larger of both."""
+    """Fuse T1 and T2 by the larger value."""
 
     def forward(self, t1: Tensor, t2: Tensor) -> Tensor:
         """Maps of one shape, probabilities → the same."""
@@ -130,7 +126,7 @@ class MaxFusion(nn.Module):
 
 
 class LearnedFusion(nn.Module):
-    """A convex combination whose weight, sigmoid(a), is trained with the network; it starts at the mean."""
+    """Fuse T1 and T2 by a weighted mean; its weight, sigmoid(a), is trained with the network and starts at 0.5."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -15,14 +15,14 @@ from lesionmap.network.settings import ModelSettings
 
 
 def save_model(path: str | Path, model: LesionFPN, settings: ModelSettings, metadata: dict[str, Any]) -> None:
-    """Write weights and all that another facility needs to use them.
+    """Write the weights with all the metadata that another facility needs to use them.
 
     Parameters
     ----------
     metadata : dict
-        JSON-able: stain reference, TileSpec, provenance, …
+        JSON-serialisable: stain reference, tile settings, provenance, …
     """
-    # one metadata key only: the order of several is random in the file
+    # a single metadata key: safetensors writes several keys in random order
     metadata = {"lesionmap": json.dumps({"architecture": asdict(settings), **metadata}, sort_keys=True)}
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     with written_whole(path) as draft:
@@ -30,8 +30,8 @@ def save_model(path: str | Path, model: LesionFPN, settings: ModelSettings, meta
 
 
 def load_model(path: str | Path) -> LesionFPN:
-    """Rebuild the network of a model file, in evaluation mode."""
-    with torch.device("meta"):  # no random weights that the file's would replace
+    """Load the network from a model file, in evaluation mode."""
+    with torch.device("meta"):  # skip the random initialisation: the file's weights would replace it
         model = LesionFPN(ModelSettings(**load_metadata(path)["architecture"]))
     model.load_state_dict(load_file(path), assign=True)
     model.set_scale()

@@ -1,4 +1,7 @@
-"""A region's tiles and low view through the network, and their maps fused (METHOD.md §4)."""
+"""Run a region's tiles and low view through the network and fuse their maps (METHOD.md §4).
+
+In shapes, s is the side of a tile in pixels, n the number of tiles per side of a region, and k the number of tiles.
+"""
 
 import copy
 from collections.abc import Callable, Iterator, Sequence
@@ -25,14 +28,17 @@ class RegionTensors:
     Parameters
     ----------
     name : str
-        Slide and place, for people.
+        Slide and position, for messages.
     tiles_per_side : int
+        n: the region is a grid of n × n places, some without a tile.
     low, low_mask : (1, 3, s, s), (1, 1, s, s) uint8
-    tiles : (n, 3, s, s) uint8
+        RGB image and class codes of the low view, which covers the whole region.
+    tiles : (k, 3, s, s) uint8
+        RGB images of the high view.
     row_col : list of (int, int)
-        Row and column of each tile.
-    tile_masks : (n, 1, s, s) uint8
-        None of them, (0, 1, s, s), where tiles have no loss of their own.
+        Row and column of each tile in the grid.
+    tile_masks : (k, 1, s, s) uint8
+        Class codes of the tiles; empty, (0, 1, s, s), if training has no loss on tiles.
     """
 
     name: str
@@ -46,7 +52,7 @@ class RegionTensors:
 
 @dataclass(frozen=True)
 class MicroBatch:
-    """Some tiles of a region, their places and masks; with no tiles, the places that have none."""
+    """Some tiles of a region with their places and masks; or places that have no tile, with empty tensors."""
 
     places: Places
     tiles: Tensor
@@ -55,16 +61,14 @@ class MicroBatch:
 
 @dataclass(frozen=True)
 class TilePasses:
-    """Passes of a region's tiles through the network, few at a time.
+    """Runs a region's tiles through the network, in micro-batches.
 
     Parameters
     ----------
-    model : LesionFPN
     tile_batch : int
-        Tiles in the network at once, on each thread.
-    pool : ThreadPool
+        Tiles per micro-batch; each thread of `pool` runs one micro-batch at a time.
     pause_point : callable
-        Called between micro-batches; what it raises ends the pass and leaves weights and statistics as they were.
+        Called between micro-batches. It may raise to end the pass; weights and running statistics stay unchanged.
     """
 
     model: LesionFPN
@@ -78,7 +82,7 @@ class TilePasses:
             for result in self.pool.map(function, batches):
                 self.pause_point()
                 yield result
-                del result  # its gradients would live on beside those of the next ones
+                del result  # otherwise its gradients stay in memory beside the next ones
                 return_freed_memory()
 
     def batches(self, region: RegionTensors) -> list[MicroBatch]:
@@ -87,16 +91,16 @@ class TilePasses:
         return [MicroBatch(region.row_col[cut], region.tiles[cut], region.tile_masks[cut]) for cut in cuts]
 
     def weights(self) -> list[nn.Parameter]:
-        """What is trained."""
+        """The trainable weights."""
         return [weight for weight in self.model.parameters() if weight.requires_grad]
 
 
 @torch.no_grad()
 def tile_maps(passes: TilePasses, region: RegionTensors) -> Tensor:
-    """T1 of all tiles; (n, 1, s/n, s/n)."""
+    """T1, the downsampled probability maps of all tiles; (k, 1, s/n, s/n)."""
 
     def part(batch: MicroBatch) -> Tensor:
-        with torch.no_grad():  # each thread has its own switch
+        with torch.no_grad():  # gradients are switched off per thread
             return downsampled(torch.sigmoid(logits_of(passes.model, batch.tiles)), region.tiles_per_side)
 
     t1s = list(passes.map(part, passes.batches(region)))
@@ -104,7 +108,7 @@ def tile_maps(passes: TilePasses, region: RegionTensors) -> Tensor:
 
 
 def fused_map(model: LesionFPN, region: RegionTensors, t1: Tensor, t2: Tensor) -> Tensor:
-    """T1, (n, 1, s/n, s/n), and T2, (1, 1, s, s), fused where a tile exists, T2 elsewhere; (1, 1, s, s)."""
+    """Fuse T1, (k, 1, s/n, s/n), with T2, (1, 1, s, s), where a tile exists; elsewhere T2. (1, 1, s, s)."""
     if not len(t1):
         return t2
     has_tile = stitched(torch.ones_like(t1), region, t2) > 0
@@ -112,7 +116,7 @@ def fused_map(model: LesionFPN, region: RegionTensors, t1: Tensor, t2: Tensor) -
 
 
 def stitched(t1: Tensor, region: RegionTensors, like: Tensor) -> Tensor:
-    """The tiles' blocks at their places in a map of the shape and type of `like`, (1, 1, s, s), 0 elsewhere."""
+    """Place the tiles' blocks into a map with the shape and dtype of `like`, (1, 1, s, s); 0 where there is no tile."""
     whole, side = torch.zeros_like(like), like.shape[-1] // region.tiles_per_side
     for block, (row, column) in zip(t1, region.row_col, strict=True):
         whole[0, :, row * side : (row + 1) * side, column * side : (column + 1) * side] = block
@@ -120,16 +124,16 @@ def stitched(t1: Tensor, region: RegionTensors, like: Tensor) -> Tensor:
 
 
 def downsampled(probability: Tensor, factor: int) -> Tensor:
-    """The area mean: (k, 1, s, s) → (k, 1, s/factor, s/factor)."""
+    """Downsample by area mean: (k, 1, s, s) → (k, 1, s/factor, s/factor)."""
     return nn.functional.avg_pool2d(probability, factor)
 
 
 @contextmanager
 def own_statistics(model: LesionFPN) -> Iterator[None]:
-    """Let trainable batch norm normalise tiles by their own statistics, and keep its running ones as they are.
+    """Let trainable batch norm normalise tiles by their own statistics, and keep its running statistics unchanged.
 
-    Statistics of mixed scales fit neither (METHOD.md §4): the running ones are those of the low view, which the pass
-    over whole slides reads. Frozen and group norm have none, and are not touched.
+    Statistics over both scales would fit neither (METHOD.md §4). The running statistics are those of the low view;
+    inference on whole slides uses them. Frozen and group norm have no running statistics and are not changed.
     """
     norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
     before = [(norm.momentum, norm.training, copy.deepcopy(norm.num_batches_tracked)) for norm in norms]

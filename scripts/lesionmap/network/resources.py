@@ -1,8 +1,8 @@
-"""What the network takes in arithmetic and memory, by its backbone and the size of an image."""
+"""Operations and memory that a pass needs, by backbone and image size."""
 
 FORWARD_FLOPS = {"resnet18": 22.8e9, "resnet34": 42.1e9, "resnet50": 103.9e9, "resnet101": 142.7e9}  # per 512² image
-TRAINING_GB_PER_TILE = 0.5  # of a 512² image in resnet50 with `norm: batch` in fp32 (measured); `frozen` takes half
-MOST_TILES_ON_CPU = 4  # of `tile_batch: auto`: more make a CPU no faster
+TRAINING_GB_PER_TILE = 0.5  # 512² image, resnet50, `norm: batch`, fp32 (measured); `frozen` needs half
+MOST_TILES_ON_CPU = 4  # for `tile_batch: auto`; larger batches are no faster on a CPU
 AUTO = "auto"
 
 
@@ -12,5 +12,5 @@ def forward_flops(backbone: str, tile_px: int) -> float:
 
 
 def training_gb(backbone: str, tile_px: int) -> float:
-    """Memory that one image takes in the network until its backward pass is done, GB."""
+    """Memory in GB that one image needs in the network for its forward and backward pass."""
     return TRAINING_GB_PER_TILE * forward_flops(backbone, tile_px) / FORWARD_FLOPS["resnet50"]

@@ -1,13 +1,13 @@
-"""Which network: the config section ``model``. Readable without torch."""
+"""Settings of the network: the config section ``model``. Can be imported without torch."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class ModelSettings:
-    """Which network: a torchvision `backbone`, its `norm` (``frozen``, ``batch``, ``group``), and the `fusion` of maps.
+    """A torchvision `backbone`, its `norm` (``frozen``, ``batch``, ``group``) and the `fusion` of maps.
 
-    Files of models from before there was a choice of fusion do not name it.
+    `fusion` has a default because older model files do not name it.
     """
 
     backbone: str

@@ -1,4 +1,4 @@
-"""Use several CPU cores without letting their number touch the result."""
+"""Run the network on several CPU cores, with results that do not depend on their number."""
 
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,15 +14,16 @@ CPU = torch.device("cpu")
 class ThreadPool(AbstractContextManager["ThreadPool"]):
     """Threads that each run whole network passes on one core; a context manager.
 
-    oneDNN's convolutions add up in an order that varies from run to run once several threads share one of them, so
-    each pass gets one thread, and results are taken in the order of their items: the same bytes for any number of
-    threads. The threads live on between calls, as their compiled kernels do.
+    When several threads share one convolution, oneDNN sums in an order that varies from run to run. So each pass runs
+    in one thread, and results are used in the order of their items: the result is the same to the bit for any number
+    of threads. The threads stay alive between calls, and so do their compiled kernels.
 
     Parameters
     ----------
     threads : int
+        Passes at a time on a CPU.
     device : torch.device
-        A GPU takes one pass after another, whatever `threads` says.
+        On a GPU, passes run one after another, whatever `threads` is.
     """
 
     def __init__(self, threads: int, device: torch.device = CPU) -> None:
@@ -34,5 +35,5 @@ class ThreadPool(AbstractContextManager["ThreadPool"]):
         self._pool.shutdown()
 
     def map(self, function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
-        """Results in the order of `items`, of which no more than `threads` are in work or waiting at a time."""
+        """Results in the order of `items`; at most `threads` of them are being computed or waiting to be used."""
         return in_order(self._pool, function, items, self._threads)

@@ -1,10 +1,10 @@
-"""Slides: the sheet, their inspection, and reading them at any µm/px.
+"""Slides: the slide sheet, inspection, and reading at any µm/px.
 
 - ``sheet``: the slide sheet
 - ``inspection``: what a slide is, and whether it can be used
 - ``slide``: open a slide and read any box
-- ``cache``: copies of slides on a near disk
-- ``file_checks``: the files behind a slide, and whether they are whole
+- ``cache``: copies of slides on a nearby disk
+- ``file_checks``: the files of a slide, and whether they are complete
 - ``new_slides``: add a folder's new slides to a sheet
 - ``remote``: slides on servers
 - ``urls``: their addresses

@@ -1,4 +1,4 @@
-"""Copies of slides on a near disk, for as long as there is room: of remote ones, and of any others if asked for."""
+"""Keep copies of slides on a nearby disk, up to a size limit: of remote slides, or of all if the config says so."""
 
 import fcntl
 import hashlib
@@ -21,8 +21,8 @@ from lesionmap.slides.urls import file_name, is_remote, n_bytes, why_unavailable
 
 STAGE = "fetch"
 REMOTE = "remote"
-ENTRY = re.compile(r"[0-9a-f]{16}-\d+")  # key and size in bytes; nothing else in the folder is ever removed
-DIGEST, LOCK = "digest.txt", "lock"  # an entry without digest is not whole
+ENTRY = re.compile(r"[0-9a-f]{16}-\d+")  # key and size in bytes; other names in the folder are never removed
+DIGEST, LOCK = "digest.txt", "lock"  # an entry without a digest is incomplete
 SECONDS_BETWEEN_LOOKS = 1
 
 
@@ -33,11 +33,11 @@ class CacheSettings:
     Parameters
     ----------
     of : str
-        ``remote``: those that lie on a server; ``all``: every slide.
+        ``remote``: slides on a server; ``all``: every slide.
     folder : str
-        Environment variables in it are filled in by the machine that reads the slide.
+        Folder of the copies. Environment variables in it are expanded on the machine that reads the slide.
     most_gb : float
-        What all copies in it may take; the ones that nobody has used for longest make room.
+        Size limit for all copies together, GB (1e9 bytes). The least recently used copies are removed to make room.
     """
 
     of: str
@@ -50,23 +50,23 @@ IN_PLACE = CacheSettings(REMOTE, "slide_copies", 0)
 
 @contextmanager
 def cached_slide(record: str, copies: Mapping[str, Any]) -> Iterator[SlideInfo]:
-    """A slide as it can be read in the block: where it is, or in its copy.
+    """Give a slide to read in the block: the original, or its copy.
 
     Parameters
     ----------
     record : str
-        What its inspection wrote.
+        Path of the JSON record that the inspection wrote.
     copies : mapping
         The config's ``slides.copies``.
 
     Raises
     ------
     SlideError
-        The inspection's own, if it refused the slide.
+        The inspection's own error, if it refused the slide.
     RemoteError
-        If it cannot be fetched, or is no longer what was inspected.
+        If the slide cannot be fetched, or has changed since its inspection.
     SettingsError
-        If there is no room for it.
+        If the slide is larger than the cache, or the folder cannot be used.
     """
     info, settings = load_info(record), CacheSettings(**copies)
     if not _is_copied(info.path, settings):
@@ -85,7 +85,7 @@ def cached_slide(record: str, copies: Mapping[str, Any]) -> Iterator[SlideInfo]:
 
 @contextmanager
 def cached_file(path: str, settings: CacheSettings) -> Iterator[str]:
-    """The same, of the file of a slide that has not been inspected; only what is remote is copied for that."""
+    """Like :func:`cached_slide`, for a slide file before its inspection; only remote files are copied."""
     if not is_remote(path):
         yield path
         return
@@ -98,9 +98,9 @@ def _is_copied(path: str, settings: CacheSettings) -> bool:
 
 
 def _present_state(path: str) -> str:
-    """Size in bytes, and what tells this version of the file from others."""
+    """Size in bytes, and what identifies this version of the file (an ETag or modification times)."""
     if is_remote(path):
-        from lesionmap.slides import remote  # where no slide is, its libraries need not be loaded
+        from lesionmap.slides import remote  # its libraries are loaded only if a slide is remote
 
         found = remote.state(path)
         if why := why_unavailable(found):
@@ -112,7 +112,7 @@ def _present_state(path: str) -> str:
 
 @contextmanager
 def _named(copy: str, path: str) -> Iterator[None]:
-    """Have errors name the slide's own place, not its copy's."""
+    """Make errors name the slide's own path, not its copy's."""
     try:
         yield
     except LesionMapError as error:
@@ -122,7 +122,7 @@ def _named(copy: str, path: str) -> Iterator[None]:
 
 @contextmanager
 def _copy(path: str, found: str, settings: CacheSettings) -> Iterator[tuple[str, str]]:
-    """A copy and the digest of its content, kept from being removed in the block."""
+    """Give a copy's path and content digest; the copy is not removed during the block."""
     cache = SlideCache(_folder(settings), int(settings.most_gb * 1e9))
     key, size = hashlib.sha256(f"{path} {found}".encode()).hexdigest()[:16], n_bytes(found)
     if size > cache.most_bytes:
@@ -149,7 +149,7 @@ def _folder(settings: CacheSettings) -> Path:
 def _fill(place: Path, path: str, size: int) -> None:
     """Copy all files of a slide, and note their digest."""
     start, inside = time.monotonic(), place / "slide"
-    shutil.rmtree(inside, ignore_errors=True)  # of a job that was killed
+    shutil.rmtree(inside, ignore_errors=True)  # left by a killed job
     inside.mkdir()
     if is_remote(path):
         from lesionmap.slides import remote
@@ -166,16 +166,18 @@ def _fill(place: Path, path: str, size: int) -> None:
 
 @dataclass(frozen=True)
 class SlideCache:
-    """A folder of copies that jobs share, also jobs of several machines.
+    """A folder of copies that jobs share, also across machines.
 
-    A job in need of a copy holds a lock on it (flock), which ends with the job however that ends. What is not locked
-    may be removed. Entries are looked at, made and removed under the lock of the whole folder, never held for long.
+    A job that needs a copy holds a lock on it (flock). The lock ends with the job, however the job ends. Copies that
+    are not locked may be removed. Entries are checked, created and removed under a lock on the whole folder, which
+    is never held for long.
 
     Parameters
     ----------
     folder : Path
+        Created on first use.
     most_bytes : int
-        What its entries may have together; each has its size in its name.
+        Size limit for all entries together. Each entry has its size in its name.
     """
 
     folder: Path
@@ -183,7 +185,7 @@ class SlideCache:
 
     @contextmanager
     def entry(self, name: str, fill: Callable[[Path], None]) -> Iterator[Path]:
-        """An entry that `fill` has filled, now or for a job before; waits for a job that is at it, and for room."""
+        """Give an entry filled by `fill`, now or by an earlier job; wait for a job that is filling it, and for room."""
         place, waited = self.folder / name, False
         while True:
             lock = self._claim(place)
@@ -209,26 +211,26 @@ class SlideCache:
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
-        """No other looks at, makes or removes entries in the block."""
+        """No other job checks, creates or removes entries during the block."""
         with open(self.folder / LOCK, "w", encoding="utf-8") as whole:
             _lock(whole, fcntl.LOCK_EX)
             yield
 
     def _claim(self, place: Path) -> IO[str] | None:
-        """A lock on an entry: with others if it is whole, else alone, to fill it. None if it is not to be had now."""
+        """Lock an entry: shared if it is complete, else exclusive, to fill it. None if that is not possible now."""
         self.folder.mkdir(parents=True, exist_ok=True)
         with self._alone():
             if not place.exists() and not self._make_room(_size(place)):
                 return None
             place.mkdir(exist_ok=True)
-            lock = open(place / LOCK, "w", encoding="utf-8")  # noqa: SIM115 # held by the caller; its time tells the last use
+            lock = open(place / LOCK, "w", encoding="utf-8")  # noqa: SIM115 # the caller closes it; mtime: last use
             if _lock(lock, fcntl.LOCK_NB | (fcntl.LOCK_SH if (place / DIGEST).exists() else fcntl.LOCK_EX)):
                 return lock
             lock.close()
             return None
 
     def _make_room(self, n_bytes: int) -> bool:
-        """Remove what nobody uses, the least recently used first, until so much fits; whether it does."""
+        """Remove unlocked entries, least recently used first, until `n_bytes` more fit; return whether they do."""
         places = [place for place in self.folder.iterdir() if ENTRY.fullmatch(place.name)]
         taken = sum(map(_size, places))
         for place in sorted(places, key=_last_use):
@@ -250,12 +252,12 @@ def _last_use(place: Path) -> float:
 
 
 def _lock(stream: IO[str], how: int) -> bool:
-    """Whether the file is locked now; False if another has it.
+    """Lock a file; False if another job holds the lock.
 
     Raises
     ------
     SettingsError
-        If its file system knows no locks.
+        If the file system does not support locks.
     """
     try:
         fcntl.flock(stream, how)

@@ -1,4 +1,4 @@
-"""The file behind a slide: all its parts, its digest, whether it is whole, and what it is if it is no slide."""
+"""Check the files of a slide: list them, compute digests, find damage, and name files that are not slides."""
 
 import hashlib
 import math
@@ -28,7 +28,7 @@ COPY_AGAIN = "copy it again from the scanner or archive, to its end"
 
 
 def slide_parts(path: Path) -> list[Path]:
-    """All files of a slide: the one that is opened, and those of its format beside it."""
+    """All files of a slide: the file that is opened, and the other files that its format needs."""
     if path.suffix.lower() == ".dcm":
         return _same_series(path)
     companion = path.with_suffix("")
@@ -37,7 +37,7 @@ def slide_parts(path: Path) -> list[Path]:
 
 
 def _same_series(path: Path) -> list[Path]:
-    """The DICOM files of a slide's series, which may share its folder with other slides."""
+    """The DICOM files of a slide's series; the folder may also hold other slides."""
     with openslide.OpenSlide(path) as handle:
         series = handle.properties["dicom.SeriesInstanceUID"].encode()
     whole_value = re.compile(rb"(?<![\d.])" + re.escape(series) + rb"(?![\d.])")
@@ -51,7 +51,7 @@ def _head(path: Path, n_bytes: int) -> bytes:
 
 
 def content_digest(path: str | Path) -> str:
-    """SHA-256 of a slide's bytes; of all its files, by name, where the format spreads over several."""
+    """SHA-256 over the SHA-256 digests of all files of a slide."""
     digest = hashlib.sha256()
     for part in slide_parts(Path(path)):
         with open(part, "rb") as stream:
@@ -60,7 +60,7 @@ def content_digest(path: str | Path) -> str:
 
 
 def quick_digest(path: str | Path) -> str:
-    """SHA-256 of the sizes, first and last MiB of a slide's files: equal for equal slides, cheap for large ones."""
+    """SHA-256 of the size, first MiB and last MiB of each file of a slide; fast, and equal for equal slides."""
     digest = hashlib.sha256()
     for part in slide_parts(Path(path)):
         size = part.stat().st_size
@@ -73,7 +73,7 @@ def quick_digest(path: str | Path) -> str:
 
 
 def why_unopened(path: str) -> tuple[str, str] | None:
-    """Finding and remedy for a file that is not there, not to be read, no slide, or not whole; None if unknown."""
+    """Finding and remedy for a file that is missing, unreadable, not a slide, or damaged; None if unknown."""
     try:
         if not Path(path).exists():
             return f"the file {path} does not exist", "correct its path in the slide sheet"
@@ -87,13 +87,13 @@ def why_unopened(path: str) -> tuple[str, str] | None:
 
 
 def cannot_be_read(path: str, error: OSError) -> tuple[str, str]:
-    """Finding and remedy for a file that the system does not let us read."""
+    """Finding and remedy for a file that the operating system does not let us read."""
     finding = f"the file {path} cannot be read ({error.strerror or error})"
     return finding, "check its permissions, and that its disk is there, and run again"
 
 
 def what_it_is(path: str) -> tuple[str, str]:
-    """Finding and remedy for a file that no reader takes for a slide."""
+    """Finding and remedy for a file that OpenSlide does not recognize as a slide."""
     if Path(path).is_dir():
         return f"{path} is a folder", "give the file that the scanner's viewer opens, e.g. the .mrxs or one .dcm"
     with open(path, "rb") as stream:
@@ -130,21 +130,22 @@ def _what_text_it_is(path: str, head: bytes) -> tuple[str, str]:
 
 
 def tiff_damage(path: str) -> tuple[str, str] | None:
-    """Finding and remedy for a TIFF-based slide (also SVS, NDPI, SCN, BIF, QPTIFF) that lacks a part; else None.
+    """Finding and remedy for a TIFF-based slide (also SVS, NDPI, SCN, BIF, QPTIFF) that is damaged; else None.
 
-    OpenSlide opens such files as long as their directories are there, and fails in the middle, or shows white there.
+    OpenSlide opens a truncated file if its directories are there. Later, reading the missing part fails or gives
+    white pixels.
     """
     size = Path(path).stat().st_size
     try:
         with tifffile.TiffFile(path) as tiff:
             finding = _directory_damage(tiff, size)
-    except Exception:  # a damaged or exotic file can raise anything; what cannot be parsed is not known to be short
+    except Exception:  # a damaged or exotic file can raise anything; failing to parse does not prove damage
         return None
     return (f"{path} {finding}", COPY_AGAIN) if finding else None
 
 
 def _directory_damage(tiff: tifffile.TiffFile, size: int) -> str | None:
-    # Not every NDPI holds the upper halves of its offsets; below 4 GiB they are zero.
+    # Some NDPI files lack the upper halves of their offsets; in files below 4 GiB these are zero.
     mask = 2**32 - 1 if tiff.is_ndpi and size < 2**32 else -1
     seen: set[int] = set()
     for number, page in enumerate(tiff.pages):
@@ -165,7 +166,7 @@ def _directory_damage(tiff: tifffile.TiffFile, size: int) -> str | None:
 
 
 def _next_directory(tiff: tifffile.TiffFile) -> int:
-    """Offset that the last directory found names as the next one; 0 ends the chain, beyond the file it is broken."""
+    """Offset of the directory after the last one found; 0 ends the chain, an offset beyond the file breaks it."""
     layout, stream = tiff.tiff, tiff.filehandle
     stream.seek(tiff.pages[-1].offset)
     tags = struct.unpack(layout.tagnoformat, stream.read(layout.tagnosize))[0]

@@ -1,4 +1,4 @@
-"""Before anything else: what each slide is, and whether it can be used."""
+"""Inspect each slide before all other stages: what it is, and whether it can be used."""
 
 import math
 from collections.abc import Callable, Iterator, Mapping
@@ -26,35 +26,36 @@ INSPECTED_BOX_PX = 512
 FEWEST_INSPECTED_BOXES = 64
 NEEDED_BY = {"train": "tiles", "val": "tiles", "test": "inference", "inference": "inference"}
 PLAUSIBLE_MPP = (0.1, 2.0)  # µm/px of level 0: finer than any objective resolves, coarser than any slide scanner
-LARGEST_ASPECT, LARGEST_USABLE_ASPECT = 1.05, 1.5  # µm/px along x over y: flagged beyond the first, refused the second
-LARGEST_SIDE_PX = 2**20  # of a level: twice that of the largest slides
-LARGEST_TILE_PX = 2**28  # of the file: OpenSlide decodes whole tiles, here to 1 GiB
-LARGEST_DISTORTION = 0.1  # of a level's proportions against those of level 0, beyond rounding
-LARGEST_CONTRADICTION = 1.2  # between µm/px and objective power
+# Ratio of µm/px along x and y: flagged above the first, not used above the second.
+LARGEST_ASPECT, LARGEST_USABLE_ASPECT = 1.05, 1.5
+LARGEST_SIDE_PX = 2**20  # of a level: twice the side of the largest slides
+LARGEST_TILE_PX = 2**28  # OpenSlide decodes whole tiles, here to 1 GiB
+LARGEST_DISTORTION = 0.1  # a level's aspect ratio relative to level 0's, beyond rounding
+LARGEST_CONTRADICTION = 1.2  # factor by which µm/px and objective power may disagree
 MPP_TIMES_POWER = 10.0  # µm/px · objective power of slide scanners: 0.25 at 40×, 0.5 at 20×
 
 
 @dataclass(frozen=True)
 class InspectionSettings:
-    """What is asked of a slide.
+    """How slides are checked, and what they must meet.
 
     Parameters
     ----------
     read_share : float
-        Share of each level's area that is read to find damage, 0 to 1; at least 64 boxes of 512 px a level.
+        Share of each level's area that is read to find damage, 0 to 1; at least 64 boxes of 512 px per level.
     max_unreadable_fraction : float
-        Share of those boxes that may be unreadable.
+        Share of a level's boxes that may be unreadable, 0 to 1.
     mpp_tolerance : float
-        By how much a slide may be coarser than its role needs, e.g. 0.1 for 10 %.
+        By how much a slide may be coarser than its split needs; 0.1 is 10 %.
     mpp_from_objective : float or None
-        µm/px times objective power (10: 0.25 at 40×), assumed for slides that say only the latter; None: not assumed.
+        µm/px times objective power (10: 0.25 at 40×), for slides that give only the power; None: they are refused.
     apply_icc : bool
-        Whether colours are brought to sRGB by the slide's own profile.
+        Whether colours are converted to sRGB with the slide's own profile.
     reader : str
         ``auto`` or ``openslide``; see :func:`lesionmap.slides.reader_selection.choose_reader`.
     needed_mpp : mapping
-        ``{"tiles": µm/px of training, "inference": the finest µm/px at which whole slides are read, "first_pass": that
-        of the pass over them, before regions are refined}``.
+        ``tiles``: µm/px of training; ``inference``: the finest µm/px that inference reads; ``first_pass``: µm/px of the
+        pass over the whole slide, before regions are refined.
     """
 
     read_share: float
@@ -68,7 +69,7 @@ class InspectionSettings:
 
 @dataclass(frozen=True)
 class Resolution:
-    """µm/px of level 0, where it comes from, and the objective power that the file names (None: none)."""
+    """µm/px of level 0, where it comes from, and the objective power that the file gives (None if it gives none)."""
 
     mpp: float
     source: str
@@ -86,15 +87,13 @@ def inspect_slide(
 
     Parameters
     ----------
-    row : SlideRow
     output : str
-        JSON with ``slide``, ``split``, ``verdict``. ``ok``: also ``flags`` (what is odd about it), ``resolution``,
-        ``icc_profile``, ``reader`` and ``info``. ``quarantined``: also ``stage``, ``finding`` and ``remedy``.
-    settings : InspectionSettings
-    copies : CacheSettings
+        Path of a JSON file with ``slide``, ``split``, ``verdict``. If that is ``ok``: also ``flags`` (what is odd about
+        the slide), ``resolution``, ``icc_profile``, ``reader`` and ``info``. If ``quarantined``: also ``stage``,
+        ``finding`` and ``remedy``.
     present : bool or str
-        Whether the file was there when the run was planned; for a remote one, what
-        :func:`lesionmap.slides.remote.states` found.
+        Whether the file existed when the run was planned; for a remote file, its state from
+        :func:`lesionmap.slides.remote.states`.
     """
     try:
         _check_present(row, present)
@@ -127,7 +126,7 @@ def digest_of(row: SlideRow, digest: Callable[[str], str]) -> str:
     Raises
     ------
     SlideError
-        If the system does not let us read them.
+        If the operating system does not let us read them.
     """
     try:
         return digest(row.path)
@@ -137,7 +136,7 @@ def digest_of(row: SlideRow, digest: Callable[[str], str]) -> str:
 
 
 def examine(row: SlideRow, settings: InspectionSettings) -> dict[str, Any]:
-    """All of the inspection that reads no pixels: what the file says, checked against what its role needs.
+    """All checks that read no pixels: the file's metadata, compared with what the slide's split needs.
 
     Returns
     -------
@@ -171,7 +170,7 @@ def _opened(row: SlideRow) -> openslide.OpenSlide:
 
 
 def _colour_profile(row: SlideRow, handle: openslide.OpenSlide, flags: list[str], *, apply_icc: bool) -> str | None:
-    """Name of the slide's colour profile; one that is broken is flagged, or refused if it is to be applied."""
+    """Name of the slide's colour profile; a broken one is flagged, or refused if it is to be applied."""
     try:
         profile = handle.color_profile
         if apply_icc:
@@ -190,7 +189,7 @@ def _colour_profile(row: SlideRow, handle: openslide.OpenSlide, flags: list[str]
 
 
 def describe(row: SlideRow, handle: openslide.OpenSlide, mpp: float, *, apply_icc: bool = False) -> SlideInfo:
-    """What is needed to read the slide; its identity is left empty, as it takes reading the whole file."""
+    """The metadata needed to read the slide; `identity` stays empty, as it takes reading the whole file."""
     properties, size = handle.properties, handle.dimensions
     levels = zip(handle.level_dimensions, handle.level_downsamples, strict=True)
     return SlideInfo(
@@ -211,12 +210,12 @@ def describe(row: SlideRow, handle: openslide.OpenSlide, mpp: float, *, apply_ic
 
 
 def find_resolution(row: SlideRow, properties: Mapping[str, str], mpp_from_objective: float | None) -> Resolution:
-    """µm/px by the sheet, else by the file, else (if allowed) from the objective power.
+    """µm/px from the sheet, else from the file, else (if allowed) from the objective power.
 
     Raises
     ------
     SlideError
-        If nothing says it.
+        If none of them gives it.
     """
     power = _positive(properties, openslide.PROPERTY_NAME_OBJECTIVE_POWER)
     mpp_xy = _file_mpp(properties)
@@ -266,8 +265,8 @@ def resolution_flags(resolution: Resolution, properties: Mapping[str, str]) -> l
 
 
 def _true_downsample(size_lv0: tuple[int, int], size: tuple[int, int], reported: float) -> float:
-    # A level of an odd-sized slide loses a fraction of a pixel to rounding, which OpenSlide folds into its factor;
-    # the pyramid was made with the whole number.
+    # Sizes of levels are rounded to whole pixels, and OpenSlide's factor contains that rounding error. The pyramid was
+    # made with a whole factor, so take that one if it explains the sizes.
     whole = round(reported)
     ratios = [(full / whole, part) for full, part in zip(size_lv0, size, strict=True)]
     rounded = all(math.floor(exact) <= part <= math.ceil(exact) for exact, part in ratios)
@@ -281,7 +280,7 @@ def _check_whole(row: SlideRow) -> None:
 
 
 def _check_levels(row: SlideRow, handle: openslide.OpenSlide) -> list[str]:
-    """Refuse sizes that only a damaged file has; reading them could take all memory, or misplace what is found."""
+    """Refuse sizes that only a damaged file has; reading it could use up the memory, or misplace results."""
     flags = []
     for level, size in enumerate(handle.level_dimensions):
         distortion = _distortion(handle.dimensions, size)
@@ -319,7 +318,7 @@ def _tile_px(handle: openslide.OpenSlide, level: int) -> int:
 
 
 def _check_role(row: SlideRow, resolution: Resolution, settings: InspectionSettings) -> list[str]:
-    """Refuse a slide that is too coarse for its split; flag it where its row allows that."""
+    """Refuse a slide that is too coarse for its split; only flag it if its row allows upsampling."""
     mpp, needed = resolution.mpp, settings.needed_mpp[NEEDED_BY[row.split]]
     if mpp <= needed * (1 + settings.mpp_tolerance):
         return []
@@ -343,12 +342,12 @@ def _check_role(row: SlideRow, resolution: Resolution, settings: InspectionSetti
 
 
 def check_annotation(row: SlideRow) -> None:
-    """See that the annotation which the row names is there.
+    """Check that the row's annotation file exists.
 
     Raises
     ------
     SlideError
-        If it is not.
+        If it does not.
     """
     if row.annotation and not Path(row.annotation).is_file():
         raise SlideError(
@@ -360,7 +359,7 @@ def check_annotation(row: SlideRow) -> None:
 
 
 def _check_readable(info: SlideInfo, settings: InspectionSettings) -> list[str]:
-    """Read samples of every level; flag damage, refuse the slide if there is too much of it on one level."""
+    """Read sample boxes of every level; flag damage, and refuse the slide if a level has too much of it."""
     flags = []
     with Slide(info, STAGE) as slide:
         for level, (width, height) in enumerate(info.level_sizes):

@@ -1,4 +1,4 @@
-"""Add the slides of a folder that a sheet lacks: ``python -m lesionmap.slides.new_slides slides.tsv FOLDER``."""
+"""Add a folder's new slides to a slide sheet: ``python -m lesionmap.slides.new_slides slides.tsv FOLDER``."""
 
 import argparse
 import math
@@ -18,7 +18,7 @@ from lesionmap.slides.sheet import NEEDED_COLUMNS, sheet_table
 
 SUFFIXES = (".svs", ".tif", ".tiff", ".ndpi", ".scn", ".mrxs", ".bif", ".svslide")
 SECONDS_AT_REST = 3600
-# What a sheet's path cannot hold: braces, ends of fields and lines, and bytes that are no UTF-8.
+# Not allowed in a path of the sheet: braces, tabs, line ends, and bytes that are not UTF-8.
 UNFIT = re.compile("[{}\t\r\n\ud800-\udfff]")
 NO_IDS = {"cohort", ""}
 LONGEST_ID = 90
@@ -26,7 +26,7 @@ LONGEST_ID = 90
 
 @dataclass
 class NewSlides:
-    """What a folder has that a sheet lacked: id → path of what was added, and what was left out."""
+    """Slides of a folder that a sheet lacked: those added (id → path), and those left out, by reason."""
 
     added: dict[str, Path] = field(default_factory=dict)
     changing: list[Path] = field(default_factory=list)
@@ -35,20 +35,20 @@ class NewSlides:
 
 
 def add_new_slides(sheet: str | Path, folder: str | Path) -> NewSlides:
-    """Add rows for inference to a slide sheet, for those slides of a folder that it lacks; its own rows stay.
+    """Add a row for inference to a slide sheet for each slide of a folder that it lacks; existing rows stay.
 
     Parameters
     ----------
     sheet : str or Path
-        It is made if it is not there. Its relative paths are taken from the working directory.
+        Created if it does not exist. Its relative paths start from the working directory.
     folder : str or Path
-        Where slides are, or in folders below it; from here on their paths become ids. Slides that changed within the
-        last hour are perhaps still being copied, and wait for the next time.
+        Searched with its subfolders. A slide's path relative to this folder becomes its id. Slides that changed within
+        the last hour may still be being copied; they are left for the next run.
 
     Raises
     ------
     SettingsError
-        If the sheet cannot be read or has other columns, or the folder cannot be read; the sheet is left as it is.
+        If the sheet cannot be read or has wrong columns, or the folder cannot be read. The sheet stays unchanged.
     """
     sheet = Path(sheet).resolve()
     columns, lines = sheet_table(sheet) if sheet.exists() else (NEEDED_COLUMNS, {})
@@ -73,7 +73,7 @@ def add_new_slides(sheet: str | Path, folder: str | Path) -> NewSlides:
 
 
 def _slides_in(folder: str | Path, tell: Callable[[OSError], None]) -> Iterator[Path]:
-    """What looks like a slide in a folder and those below it; what is hidden and linked folders are passed over."""
+    """Files with a slide's suffix in a folder and below; hidden files, and hidden or linked folders, are skipped."""
     if not os.access(folder, os.R_OK | os.X_OK):
         finding, remedy = f"{folder} is not there or cannot be read", "name the folder that slides come to"
         raise SettingsError(stage="new slides", finding=finding, remedy=remedy)
@@ -85,7 +85,7 @@ def _slides_in(folder: str | Path, tell: Callable[[OSError], None]) -> Iterator[
 
 
 def _changed(path: Path) -> float:
-    """When a slide's files changed last, seconds since 1970; later than ever if one is going just now."""
+    """Last change of a slide's files, seconds since 1970; infinite if one is missing (a broken link, or just moved)."""
     try:
         return max(part.stat().st_mtime for part in slide_parts(path))
     except FileNotFoundError:
@@ -93,7 +93,7 @@ def _changed(path: Path) -> float:
 
 
 def _unused_id(path: Path, used: Set[str]) -> str:
-    """``case_1_a`` of case 1/a.svs; ``case_1_a_2`` if that is another's."""
+    """Id of a path: ``case_1_a`` for ``case 1/a.svs``, or ``case_1_a_2`` if that is taken."""
     plain = re.sub(r"[^A-Za-z0-9._-]", "_", str(path.with_suffix("")))[-LONGEST_ID:].lstrip("._-")
     return next(name for name in chain([plain], (f"{plain or 'slide'}_{n}" for n in count(2))) if name not in used)
 
@@ -108,7 +108,7 @@ def _append(sheet: Path, columns: list[str], slides: dict[str, Path]) -> None:
 
 
 def main() -> None:
-    """Add what is new in a folder, and say what was added and what was not."""
+    """Add a folder's new slides to a sheet, and print what was added and what was left out."""
     parser = argparse.ArgumentParser(description="Add the slides of a folder that a sheet lacks, for inference.")
     parser.add_argument("sheet", type=Path)
     parser.add_argument("folder", type=Path)

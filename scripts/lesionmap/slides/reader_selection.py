@@ -1,4 +1,4 @@
-"""Which of two readers a slide's pixels come from: held against each other before the faster one is trusted."""
+"""Choose one of two readers for a slide: the faster one is used only if its pixels agree with OpenSlide's."""
 
 import logging
 from collections.abc import Callable
@@ -11,29 +11,28 @@ from lesionmap.slides.slide import OPENSLIDE, TIFF, Slide, SlideInfo
 from lesionmap.slides.tiff_reader import VENDORS, TiffReader
 
 BOX_PX = 256
-RANDOM_BOXES, FULL_BOXES = 6, 4  # of each level
-LARGEST_LUMA_DIFFERENCE = 2.0  # grey levels, of any pixel
-LARGEST_COLOUR_DIFFERENCE = 1.5  # grey levels, of a box's mean in any channel
-LUMA = np.array([0.299, 0.587, 0.114])  # of R, G, B (ITU-R BT.601, JPEG's)
-WHOLE = 0.02  # level-0 pixels: OpenSlide resamples boxes that start between two pixels of a level
+RANDOM_BOXES, FULL_BOXES = 6, 4  # per level
+LARGEST_LUMA_DIFFERENCE = 2.0  # of any pixel, on the scale 0–255
+LARGEST_COLOUR_DIFFERENCE = 1.5  # of a box's mean in any channel, on the scale 0–255
+LUMA = np.array([0.299, 0.587, 0.114])  # weights of R, G, B (ITU-R BT.601, as in JPEG)
+WHOLE = 0.02  # tolerance, level-0 pixels: OpenSlide resamples boxes that start between two pixels of a level
 
 
 @dataclass(frozen=True)
 class ReaderChoice:
-    """The reader of a slide and, if it is not the faster one, why."""
+    """The reader of a slide, and the reason if it is not the faster one (else empty)."""
 
     reader: str
     reason: str
 
 
 def choose_reader(info: SlideInfo, wanted: str, stage: str) -> ReaderChoice:
-    """Read some boxes of every level by both readers, and take the faster one if they agree.
+    """Read some boxes of every level with both readers, and choose the faster one if they agree.
 
     Parameters
     ----------
-    info : SlideInfo
     wanted : str
-        ``auto``, or ``openslide`` not to ask.
+        ``auto``, or ``openslide`` to skip the comparison.
     stage : str
         For error messages.
     """
@@ -43,7 +42,7 @@ def choose_reader(info: SlideInfo, wanted: str, stage: str) -> ReaderChoice:
         return ReaderChoice(OPENSLIDE, f"the only one that knows {info.vendor}")
     try:
         tiff = TiffReader(info.path, info.level_sizes)
-    except Exception as error:  # whatever an odd file does to that reader, the other one is there
+    except Exception as error:  # an odd file can raise anything; OpenSlide is the fallback
         return ReaderChoice(OPENSLIDE, str(error))
     with tiff, Slide(replace(info, reader=OPENSLIDE, apply_icc=False), stage) as slide:
         disagreement = _disagreement(info, slide, tiff)
@@ -61,14 +60,14 @@ def _disagreement(info: SlideInfo, slide: Slide, tiff: TiffReader) -> str:
         factor = slide.level_factor(level)
         starts = [_whole_starts(length - part, factor) for length, part in zip(size, side, strict=True)]
         corners = [(int(generator.choice(starts[0])), int(generator.choice(starts[1]))) for _ in range(RANDOM_BOXES)]
-        # Random boxes of a slide with little tissue may all be of glass, where readers can hardly differ.
+        # On a slide with little tissue, all random boxes may show glass, where readers hardly differ.
         for corner in tiff.fullest(level, FULL_BOXES):
             x, y = (int(start[start <= at][-1]) for start, at in zip(starts, corner, strict=True))
             corners.append((x, y))
         for xy in corners:
             boxes = [_read(reader, level, xy, side) for reader in (slide.read_by_openslide, tiff.read)]
             if boxes[1] is None:
-                continue  # a box that one reader cannot read is left to OpenSlide
+                continue  # OpenSlide reads the boxes that the TIFF reader cannot
             place = f"level {level}, box x={xy[0]} y={xy[1]} of that level"
             if boxes[0] is None:
                 return f"only one reader finds damage at {place}"
@@ -79,7 +78,7 @@ def _disagreement(info: SlideInfo, slide: Slide, tiff: TiffReader) -> str:
 
 
 def _whole_starts(last: int, factor: float) -> NDArray[np.int64]:
-    """Pixels of a level, up to `last`, that lie on whole level-0 pixels; 0 always does."""
+    """Pixel positions of a level, 0 to `last`, that fall on whole level-0 pixels; 0 always does."""
     starts = np.arange(last + 1)
     whole: NDArray[np.int64] = starts[np.abs(starts * factor - np.rint(starts * factor)) <= WHOLE]
     return whole
@@ -98,6 +97,6 @@ def _read(
 
 
 def difference(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> tuple[float, float]:
-    """Largest difference in luma of any pixel, and in any channel's mean, of two (H, W, 3) images; grey levels."""
+    """Largest luma difference of a pixel, and largest mean difference of a channel, of two (H, W, 3) images (0–255)."""
     differences = one.astype(np.float64) - other
     return float(np.abs(differences @ LUMA).max()), float(np.abs(differences.mean(axis=(0, 1))).max())

@@ -1,4 +1,4 @@
-"""Slides on S3-compatible storage and on web servers: what is there, and how it comes here."""
+"""Check and download slides on S3-compatible storage and on web servers."""
 
 import math
 import re
@@ -31,25 +31,24 @@ CONNECT_S, SILENCE_S = 10, 60
 PARTIAL = 206
 BUSY = (408, 429, 500, 502, 503, 504)
 CHUNK_BYTES = 2**20
-SIGNATURE = re.compile(r"\?\S+")  # of an address that a server has led to
+SIGNATURE = re.compile(r"\?\S+")  # the query of an address that a server redirected to, which may hold a signature
 
 
 def states(addresses: Iterable[str], beside: Sequence[str] = ()) -> dict[str, str]:
-    """What the servers say of files: size and version, which stay as long as a file does, or why it is not to be had.
+    """State of each remote file: its size and version, which change only with the file, or why it is unavailable.
 
     Parameters
     ----------
-    addresses : iterable of str
     beside : sequence of str
-        Others that lie there, of which some are asked for where all of `addresses` are refused.
+        More addresses on the same servers. If a server refuses all of `addresses`, a sample of these is tried as well.
 
     Raises
     ------
     RemoteError
-        If a server cannot be reached, fails, or refuses all that is asked of it: that says nothing of its files.
+        If a server cannot be reached, fails, or refuses every request: that says nothing about single files.
     """
     asked = list(addresses)
-    # Where a server is away, the first to notice speaks for the others.
+    # If a server is down, the first error ends the query for all addresses.
     found = dict(zip(asked, map_in_order(state, asked, AT_ONCE), strict=True))
     by_server = defaultdict(list)
     for address in asked:
@@ -65,14 +64,14 @@ def states(addresses: Iterable[str], beside: Sequence[str] = ()) -> dict[str, st
 
 
 def _refuses(server: str, addresses: Sequence[str]) -> bool:
-    """Whether a server refuses all of a sample of `addresses` that lie there."""
+    """Whether a server refuses every request for a sample of those `addresses` that it hosts."""
     theirs = [address for address in addresses if urlsplit(address).netloc == server]
     sample = theirs[:: math.ceil(len(theirs) / SAMPLE) or 1]
     return all(state(address).startswith(REFUSED) for address in sample)
 
 
 def state(address: str) -> str:
-    """Like :func:`states`, of one file."""
+    """State of one file, as in :func:`states`."""
     with _naming_server_errors(address):
         try:
             return _remote_file(address).state()
@@ -92,12 +91,12 @@ def state(address: str) -> str:
 
 
 def download(address: str, target: Path, size: int) -> None:
-    """Copy a file to `target`.
+    """Download a file to `target`.
 
     Raises
     ------
     RemoteError
-        If it breaks off, or is not of `size` bytes.
+        If the download fails, or does not give `size` bytes.
     """
     with _naming_server_errors(address):
         _remote_file(address).download(target)
@@ -111,7 +110,7 @@ def download(address: str, target: Path, size: int) -> None:
 
 @contextmanager
 def _naming_server_errors(address: str) -> Iterator[None]:
-    """Turn what libraries raise when a server cannot be reached into our error."""
+    """Raise the libraries' errors about an unreachable server as RemoteError."""
     try:
         yield
     except (BotoCoreError, Boto3Error, ClientError, requests.RequestException, HTTPError) as error:
@@ -135,7 +134,7 @@ def _remote_file(address: str) -> _RemoteFile:
 
 
 class _S3File:
-    """``s3://bucket/key``; endpoint, region and keys as boto3 finds them: AWS_… in the environment, ~/.aws."""
+    """``s3://bucket/key``; boto3 takes endpoint, region and keys from AWS_… in the environment, or from ~/.aws."""
 
     def __init__(self, parts: SplitResult) -> None:
         self._place = {"Bucket": parts.netloc, "Key": parts.path.lstrip("/")}
@@ -149,7 +148,7 @@ class _S3File:
 
 
 class _WebFile:
-    """``https://server/path``; user and password as requests finds them: ~/.netrc."""
+    """``https://server/path``; requests takes user and password from ~/.netrc."""
 
     def __init__(self, address: str) -> None:
         self._address = address
@@ -169,7 +168,7 @@ class _WebFile:
         return f"{answer.headers['Content-Length']} {_version(answer)}"
 
     def download(self, target: Path) -> None:
-        """In one go, or, where that breaks off, from there on, if the server can and the file is still the same."""
+        """Download; if it breaks off, resume there if the server can and the file is unchanged, else start again."""
         rest: dict[str, str] = {}
         for tries_left in reversed(range(TRIES)):
             with self._got(rest) as answer, open(target, "ab" if answer.status_code == PARTIAL else "wb") as stream:
@@ -201,7 +200,7 @@ def _s3_client() -> Any:
 @cache
 def _session() -> requests.Session:
     session = requests.Session()
-    session.headers["Accept-Encoding"] = "identity"  # the file's own bytes, whose number is its size
+    session.headers["Accept-Encoding"] = "identity"  # uncompressed, so that the bytes received add up to the size
     retries = Retry(TRIES, backoff_factor=1, status_forcelist=BUSY, raise_on_status=False)
     for scheme in WEB:
         session.mount(f"{scheme}://", HTTPAdapter(pool_maxsize=AT_ONCE, max_retries=retries))

@@ -1,4 +1,4 @@
-"""The slide sheet: one row per slide, checked once, with messages that name line and column."""
+"""Read the slide sheet, one row per slide, and check it; messages name line and column."""
 
 import csv
 import os
@@ -34,11 +34,11 @@ class SlideRow:
     mpp : float or None
         µm/px of level 0 that overrides the file's own.
     upsample : bool
-        Whether the slide may be used although it is coarser than its role needs.
+        Whether the slide may be used although it is coarser than its split needs.
     mask_mpp : float or None
-        µm/px of an annotation that is a mask; None: it covers the whole slide, which says it.
+        µm/px of an annotation that is a mask; None: the mask covers the whole slide, and its µm/px follows from that.
     patient : str
-        Whose slide it is; empty where not known.
+        The patient's id; empty if unknown.
     """
 
     slide: str
@@ -56,7 +56,8 @@ def read_sheet(path: str | Path, schema_path: str | Path, roots: Sequence[str] |
 
     Parameters
     ----------
-    path, schema_path : str or Path
+    schema_path : str or Path
+        JSON schema of a row, as YAML.
     roots : sequence of str or None
         Folders in which slides and annotations must lie; None: anywhere.
 
@@ -68,7 +69,7 @@ def read_sheet(path: str | Path, schema_path: str | Path, roots: Sequence[str] |
     Raises
     ------
     SettingsError
-        Naming every row and column that is wrong.
+        If anything is wrong; it names every wrong row and column.
     """
     columns, lines = sheet_table(path)
     rows = {number: OPTIONAL_COLUMNS | dict(zip(columns, fields, strict=False)) for number, fields in lines.items()}
@@ -84,12 +85,12 @@ def read_sheet(path: str | Path, schema_path: str | Path, roots: Sequence[str] |
 
 
 def sheet_table(path: str | Path) -> tuple[list[str], dict[int, list[str]]]:
-    """Columns and, by line number, the fields of the slide sheet as they stand; quotes mean themselves.
+    """Columns of the slide sheet, and its fields by line number; quotes are ordinary characters.
 
     Raises
     ------
     SettingsError
-        If it is no such table, or its columns are not a slide sheet's.
+        If the file is not a tab-separated table, or does not have the columns of a slide sheet.
     """
     try:
         with open(path, encoding="utf-8-sig", newline="") as stream:
@@ -108,7 +109,7 @@ def sheet_table(path: str | Path) -> tuple[list[str], dict[int, list[str]]]:
 
 
 def _without_blanks(fields: list[str]) -> list[str]:
-    """Fields without blanks around them, and without those empty ones that spreadsheets add to the end of a line."""
+    """Strip blanks around fields, and drop the empty fields that spreadsheets add at the end of a line."""
     stripped = [field.strip() for field in fields]
     while stripped and not stripped[-1]:
         stripped.pop()
@@ -156,7 +157,7 @@ def _in_words(numbers: Sequence[int]) -> str:
 
 
 def _place_problem(key: str, path: str, roots: Sequence[str] | None) -> str | None:
-    """What is wrong with where a slide or an annotation lies."""
+    """What is wrong with the location of a slide or an annotation; None if nothing is."""
     if is_remote(path):
         if key != "path":
             return "is on a server, from which only slides are fetched; copy it to a folder of your own"
@@ -170,8 +171,8 @@ def _place_problem(key: str, path: str, roots: Sequence[str] | None) -> str | No
 def _lies_in(path: str, roots: Sequence[str]) -> bool:
     if is_remote(path):
         return any(lies_below(path, root) for root in roots)
-    # Links are not followed: whoever put one into a root meant it, whoever wrote the sheet may be someone else.
+    # Links are not resolved: whoever put one into a root did so on purpose. The sheet may be someone else's.
     place = Path(os.path.normpath(Path.cwd() / path))
     if ".." in Path(path).parts and place.resolve() != (Path.cwd() / path).resolve():
-        return False  # after a link ".." leads elsewhere
+        return False  # after a link, ".." leads elsewhere
     return any(place.is_relative_to(os.path.normpath(Path.cwd() / root)) for root in roots)

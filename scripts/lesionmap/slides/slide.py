@@ -1,4 +1,4 @@
-"""Open a slide, say what it is, and read any box of it at any µm/px."""
+"""Open a slide, hold its metadata, and read any box of it at any µm/px."""
 
 import logging
 import math
@@ -21,15 +21,17 @@ from lesionmap.slides.tiff_reader import TiffReader
 WHITE = 255
 MOST_PIXELS_AT_ONCE = 2**25
 OPENSLIDE, TIFF = "openslide", "tiff"  # readers
-SMALLEST_RETRIED_BOX_PX = 128  # of the level read: finer ones mostly lie in the same tile of the file and fail like it
+SMALLEST_RETRIED_BOX_PX = 128  # of the level read: a smaller box mostly lies in the same tile and fails too
 
 
 @dataclass(frozen=True)
 class SlideInfo:
-    """What is needed to read a slide and to place what is found on it.
+    """The metadata needed to read a slide and to place results on it.
 
     Parameters
     ----------
+    identity : str
+        Digest of the slide's content.
     size_lv0 : (int, int)
         Width and height of level 0.
     mpp : float
@@ -41,9 +43,9 @@ class SlideInfo:
     bounds_xy_lv0 : (int, int)
         Top-left corner of the scanned area (``openslide.bounds-x/y``), which some programs crop to.
     apply_icc : bool
-        Whether colours are brought to sRGB by the slide's own profile.
+        Whether colours are converted to sRGB with the slide's own profile.
     reader : str
-        ``tiff`` if :class:`lesionmap.slides.tiff_reader.TiffReader` reads it, found to agree with OpenSlide; else
+        ``tiff`` if :class:`lesionmap.slides.tiff_reader.TiffReader` can read the slide and agrees with OpenSlide; else
         ``openslide``.
     """
 
@@ -61,7 +63,7 @@ class SlideInfo:
 
     @classmethod
     def of(cls, record: Mapping[str, Any]) -> "SlideInfo":
-        """From its JSON form, in which tuples are lists."""
+        """Make it from its JSON form, in which tuples are lists."""
         return cls(**{key: _as_tuple(value) for key, value in record.items()})
 
 
@@ -71,7 +73,7 @@ def load_info(path: str | Path) -> SlideInfo:
     Raises
     ------
     SlideError
-        The inspection's own, if it refused the slide.
+        The inspection's own error, if it refused the slide.
     """
     record = read_json(path)
     if record["verdict"] != "ok":
@@ -88,19 +90,18 @@ class Slide(AbstractContextManager["Slide"]):
 
     Parameters
     ----------
-    info : SlideInfo
     stage : str
-        The rule on whose behalf the slide is read, for error messages.
+        The rule that reads the slide, for error messages.
     """
 
     def __init__(self, info: SlideInfo, stage: str) -> None:
         self.info, self.stage = info, stage
         self._handle = open_slide(info.path, info.slide, stage)
-        self._factors = self._handle.level_downsamples  # asked once: a handle that has failed no longer tells
+        self._factors = self._handle.level_downsamples  # stored, as a handle that has failed no longer gives them
         self._to_srgb = srgb_transform(self._handle) if info.apply_icc else None
         self._tiff = None
         if info.reader == TIFF:
-            with suppress(Exception):  # of any kind, if the file has changed since its inspection: OpenSlide will tell
+            with suppress(Exception):  # the file has changed since its inspection; OpenSlide will report it
                 self._tiff = TiffReader(info.path, info.level_sizes)
 
     def __exit__(self, *_: object) -> None:
@@ -117,12 +118,12 @@ class Slide(AbstractContextManager["Slide"]):
         return float(self._factors[level])
 
     def read(self, xy_lv0: tuple[float, float], size_px: tuple[int, int], mpp: float) -> NDArray[np.uint8]:
-        """Read a box at any resolution, each pixel the mean of its own area.
+        """Read a box at any resolution; each pixel is the mean of its own area.
 
         Parameters
         ----------
         xy_lv0 : (float, float)
-            Top-left corner in level-0 pixels; need not be whole, may lie outside the slide.
+            Top-left corner in level-0 pixels; may be fractional or outside the slide.
         size_px : (int, int)
             Width and height of the result.
         mpp : float
@@ -167,23 +168,23 @@ class Slide(AbstractContextManager["Slide"]):
     ) -> tuple[NDArray[np.uint8], tuple[float, float]]:
         """Read a box of one level; transparent pixels become white.
 
-        OpenSlide takes whole level-0 coordinates and divides them by its own factor, so on a level of odd size its
-        box starts a fraction of a pixel beside `xy_level`; on a Leica slide up to a pixel.
+        OpenSlide takes whole level-0 coordinates and divides them by its own factor. So on a level of odd size, its
+        box starts a fraction of a pixel away from `xy_level`; on a Leica slide, up to a pixel.
 
         Returns
         -------
         pixels : (height, width, 3) uint8
         origin : (float, float)
-            Where they start, in pixels of the level.
+            Where the pixels start, in pixels of the level.
         """
         if self._tiff:
-            # What it cannot read OpenSlide tries, which has other ways with missing tiles, and the error for damage.
+            # If this fails, OpenSlide tries: it handles missing tiles differently, and it raises the error for damage.
             with suppress(Exception):
                 return self._in_srgb(self._tiff.read(level, xy_level, size_px)), xy_level
         return self.read_by_openslide(level, xy_level, size_px), self._origin(self._location(level, xy_level), level)
 
     def read_by_openslide(self, level: int, xy_level: tuple[int, int], size_px: tuple[int, int]) -> NDArray[np.uint8]:
-        """Like :meth:`read_level`, by OpenSlide."""
+        """Read a box of one level with OpenSlide; transparent pixels become white."""
         location = self._location(level, xy_level)
         try:
             region = self._read_region(location, level, size_px)
@@ -211,10 +212,10 @@ class Slide(AbstractContextManager["Slide"]):
         return np.ascontiguousarray(np.asarray(region)[..., :3])
 
     def _origin(self, location: tuple[int, int], level: int) -> tuple[float, float]:
-        """Where a box that OpenSlide was asked for starts, in pixels of the level.
+        """Where a box read by OpenSlide starts, in pixels of the level.
 
-        OpenSlide's Leica driver knows whole pixels of a level only, both for where the image lies on the slide and for
-        where a box lies in the image; the others keep fractions.
+        OpenSlide's Leica driver uses whole pixels of a level, both for the image's position on the slide and for a
+        box's position in the image. The other drivers keep fractions.
         """
         factor = self._factors[level]
         if self.info.vendor != "leica":
@@ -227,11 +228,11 @@ class Slide(AbstractContextManager["Slide"]):
         return x, y
 
     def _read_region(self, location: tuple[int, int], level: int, size_px: tuple[int, int]) -> Image.Image:
-        """Read; on a fresh handle if the one at hand fails.
+        """Read a region; if the handle fails, read it with a fresh one.
 
-        OpenSlide's errors stick to a handle, and the one met here may be of another thread's box or an earlier one.
-        The fresh handle is shared once it has read. Failed ones are dropped, not closed: a thread may be reading from
-        them.
+        After an error, an OpenSlide handle keeps failing, and the error may come from an earlier or another thread's
+        box. The fresh handle is shared after its first successful read. Failed handles are dropped, not closed:
+        another thread may be reading from them.
         """
         try:
             return self._handle.read_region(location, level, size_px)
@@ -246,13 +247,13 @@ class Slide(AbstractContextManager["Slide"]):
     ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
         """Like :meth:`read`, but damaged parts become white; for overviews.
 
-        Parts are boxes of at most 128 px of the level that is read.
+        These parts are boxes of at most 128 px of the level that is read.
 
         Returns
         -------
         pixels : (height, width, 3) uint8
         found : (height, width) bool
-            Where they could be read.
+            True where pixels could be read.
         """
         pixels, found = self._read_or_halve(xy_lv0, size_px, mpp)
         if not found.all():
@@ -282,7 +283,7 @@ class Slide(AbstractContextManager["Slide"]):
         return pixels, found
 
     def _step(self, mpp: float) -> float:
-        """Pixels of the level that is read at `mpp` per pixel of the result."""
+        """Pixels of the level that is read, per pixel of the result at `mpp`."""
         scale = mpp / self.info.mpp
         return scale / self.info.downsamples[self._best_level(scale)]
 
@@ -304,7 +305,7 @@ class Slide(AbstractContextManager["Slide"]):
 
 
 def _placed(pixels: NDArray[np.uint8], xy_px: tuple[int, int], size_px: tuple[int, int]) -> NDArray[np.uint8]:
-    """The pixels with their top-left corner at (x, y) of a white box; cut at its edges."""
+    """A white box with the pixels' top-left corner placed at (x, y); pixels outside the box are cut off."""
     if xy_px == (0, 0) and pixels.shape[1::-1] == size_px:
         return pixels
     box = np.full((size_px[1], size_px[0], 3), WHITE, dtype=np.uint8)
@@ -323,7 +324,7 @@ def _on_white(rgba: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def srgb_transform(handle: openslide.OpenSlide) -> ImageCms.ImageCmsTransform | None:
-    """What brings a slide's RGBA to sRGB by its own colour profile; None if it has none."""
+    """The transform of RGBA to sRGB by the slide's own colour profile; None if it has no profile."""
     profile = handle.color_profile
     if profile is None:
         return None
@@ -337,7 +338,7 @@ def open_slide(path: str, slide: str, stage: str) -> openslide.OpenSlide:
     Raises
     ------
     SlideError
-        If OpenSlide does not open it; :func:`lesionmap.slides.file_checks.why_unopened` says more.
+        If OpenSlide cannot open it; :func:`lesionmap.slides.file_checks.why_unopened` finds the reason.
     """
     try:
         return openslide.OpenSlide(path)
@@ -351,23 +352,21 @@ def open_slide(path: str, slide: str, stage: str) -> openslide.OpenSlide:
 
 
 def check_damage(info: SlideInfo, stage: str, unreadable: Sequence[SlideError], n_boxes: int, most: float) -> None:
-    """Refuse a slide of which too much cannot be read.
+    """Refuse a slide if too many of its boxes cannot be read.
 
     Parameters
     ----------
-    info : SlideInfo
-    stage : str
     unreadable : sequence of SlideError
         One per box that could not be read.
     n_boxes : int
-        Boxes that were tried.
+        Number of boxes tried.
     most : float
-        Share of unreadable boxes that is put up with, 0–1.
+        Largest accepted share of unreadable boxes, 0–1.
 
     Raises
     ------
     SlideError
-        Naming the share and the first such box.
+        If more are unreadable; it names their number and the first of them.
     """
     if len(unreadable) > most * n_boxes:
         raise SlideError(

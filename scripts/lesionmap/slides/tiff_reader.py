@@ -12,28 +12,27 @@ from numpy.typing import NDArray
 
 JPEG = tifffile.COMPRESSION.JPEG
 VENDORS = ("aperio", "generic-tiff")  # as OpenSlide names them: their levels are plain grids of tiles
-JPEG_AS_RGB = b"\xff\xee\x00\x0eAdobe\x00\x64\x00\x00\x00\x00\x00"  # the marker APP14 that says: no YCbCr inside
+JPEG_AS_RGB = b"\xff\xee\x00\x0eAdobe\x00\x64\x00\x00\x00\x00\x00"  # APP14 marker: RGB inside, not YCbCr
 READABLE = ("JPEG", "APERIO_JP2000_YCBC", "APERIO_JP2000_RGB", "ADOBE_DEFLATE", "LZW", "NONE")  # tifffile's names
 
 
 class TiffReader(AbstractContextManager["TiffReader"]):
     """An open TIFF whose levels are grids of tiles; a context manager. Threads may share it.
 
-    OpenSlide spends most of its time on the way from decoded tiles to pixels that can be composed; the tiles are
-    decoded here by the same libraries (libjpeg-turbo, OpenJPEG) and put side by side.
+    OpenSlide spends most of its time on composing decoded tiles. This reader decodes the tiles with the same libraries
+    (libjpeg-turbo, OpenJPEG) and only places them side by side.
 
     Parameters
     ----------
-    path : str
     level_sizes : sequence of (int, int)
         Width and height of each level, as OpenSlide lists them.
 
     Raises
     ------
     ValueError
-        If a level is no such grid.
+        If a level is not a grid of RGB tiles in a known compression.
     Exception
-        Of whatever kind tifffile raises, if it cannot make sense of the file.
+        Any that tifffile raises, if it cannot parse the file.
     """
 
     def __init__(self, path: str, level_sizes: Sequence[tuple[int, int]]) -> None:
@@ -43,7 +42,7 @@ class TiffReader(AbstractContextManager["TiffReader"]):
         except Exception:
             self._tiff.close()
             raise
-        self._file = open(path, "rb", buffering=0)  # noqa: SIM115  # read by position, which threads can do at once
+        self._file = open(path, "rb", buffering=0)  # noqa: SIM115  # read by position, which is thread-safe
 
     def __exit__(self, *_: object) -> None:
         self.close()
@@ -54,11 +53,10 @@ class TiffReader(AbstractContextManager["TiffReader"]):
         self._file.close()
 
     def read(self, level: int, xy_level: tuple[int, int], size_px: tuple[int, int]) -> NDArray[np.uint8]:
-        """Read a box that lies on a level.
+        """Read a box that lies entirely on a level.
 
         Parameters
         ----------
-        level : int
         xy_level : (int, int)
             Top-left corner in pixels of the level.
         size_px : (int, int)
@@ -71,7 +69,7 @@ class TiffReader(AbstractContextManager["TiffReader"]):
         Raises
         ------
         Exception
-            Of whatever kind the decoder raises, if a tile is missing or damaged.
+            Any that the decoder raises, if a tile is missing or damaged.
         """
         page, (left, top) = self._pages[level], xy_level
         right, bottom = left + size_px[0], top + size_px[1]
@@ -86,7 +84,7 @@ class TiffReader(AbstractContextManager["TiffReader"]):
         return box
 
     def fullest(self, level: int, n: int) -> list[tuple[int, int]]:
-        """Corners, in pixels of a level, of its `n` tiles with the most bytes: those that hold most to compare."""
+        """Top-left corners, in pixels of a level, of its `n` tiles with the most bytes: these show the most detail."""
         page = self._pages[level]
         order = np.argsort(page.databytecounts, kind="stable")[::-1][:n]
         places = [divmod(int(index), page.chunked[1]) for index in order]
@@ -107,7 +105,7 @@ class TiffReader(AbstractContextManager["TiffReader"]):
 
 
 def _decode_jpeg(page: Any, data: bytes) -> NDArray[np.uint8]:
-    """Strictly: what makes libjpeg warn (a tile that ends early, say) is an error here, as it is in OpenSlide."""
+    """Decode strictly: a warning of libjpeg (e.g. about a truncated tile) is an error, as in OpenSlide."""
     tables = page.jpegtables[2:-2] if page.jpegtables else b""
     colours = JPEG_AS_RGB if page.photometric == tifffile.PHOTOMETRIC.RGB else b""
     tile: NDArray[np.uint8] = simplejpeg.decode_jpeg(data[:2] + colours + tables + data[2:], "RGB", strict=True)
@@ -115,9 +113,9 @@ def _decode_jpeg(page: Any, data: bytes) -> NDArray[np.uint8]:
 
 
 def _page_of(tiff: tifffile.TiffFile, size: tuple[int, int]) -> Any:
-    """The directory of the level of a size."""
+    """The TIFF directory of the level with this size."""
     for directory in tiff.pages:
-        page: Any = directory  # tifffile's own types do not say what a page has
+        page: Any = directory  # tifffile's types do not declare a page's attributes
         if (page.imagewidth, page.imagelength) == size and page.is_tiled:
             if page.compression.name not in READABLE or page.shape[2:] != (3,) or page.dtype != np.uint8:
                 break

@@ -1,4 +1,4 @@
-"""What can be said of the address of a slide on a server without asking the server."""
+"""Check and parse addresses of slides on servers, without contacting the servers."""
 
 from pathlib import Path
 from urllib.parse import unquote, urlsplit, urlunsplit
@@ -9,12 +9,12 @@ OF_SEVERAL_FILES = (".mrxs", ".vms", ".vmu", ".dcm")
 
 
 def is_remote(path: str) -> bool:
-    """Whether `path` is an address that slides are fetched from, not a file."""
+    """Whether `path` is an address on a server, not a local file."""
     return path.startswith(tuple(f"{scheme}://" for scheme in (S3, *WEB)))
 
 
 def why_unfit(address: str) -> str | None:
-    """What makes an address unfit for a sheet; None if it is fit."""
+    """Why an address cannot be used in a slide sheet; None if it can."""
     parts = urlsplit(address)
     if not parts.hostname or not parts.path.strip("/"):
         return "names no file; write s3://bucket/key or https://server/path"
@@ -26,13 +26,13 @@ def why_unfit(address: str) -> str | None:
 
 
 def without_secrets(address: str) -> str:
-    """The address as messages may show it: without user, password and query, which may be a signature."""
+    """The address as messages may show it, without user, password and query (it may hold a signature)."""
     parts = urlsplit(address)
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
 def lies_below(address: str, root: str) -> bool:
-    """Whether a server looks for `address` below `root`; steps back, also encoded ones, lead elsewhere."""
+    """Whether `address` lies below `root`; False if it has a ``..``, also an encoded one, which may lead elsewhere."""
     return ".." not in unquote(address).split("/") and address.startswith(f"{root.rstrip('/')}/")
 
 
@@ -42,11 +42,11 @@ def file_name(path: str) -> str:
 
 
 def why_unavailable(state: str) -> str | None:
-    """The reason in the state of a remote file (:func:`lesionmap.slides.remote.states`), if it holds one."""
+    """Why a remote file is unavailable, by its state (:func:`lesionmap.slides.remote.states`); else None."""
     kind, _, why = state.partition(": ")
     return why if kind in (ABSENT, REFUSED) else None
 
 
 def n_bytes(state: str) -> int:
-    """The size in the state of a file that is there."""
+    """Size in bytes, from the state of a file that is there."""
     return int(state.split()[0])

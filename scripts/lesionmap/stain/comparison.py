@@ -1,4 +1,4 @@
-"""The stain of all slides side by side: how far apart they are before and after, and which are unlike the others."""
+"""Compare the stains of all slides: their spread before and after normalisation, and the outliers."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,7 +10,7 @@ from lesionmap.files.records import read_json, write_json, write_table
 from lesionmap.jobs.quarantine import usable
 from lesionmap.stain.profile import STAINS
 
-COMPARED = {  # columns in which a slide can be unlike the others, and the difference that is too small to matter
+COMPARED = {  # columns checked for outliers, and the smallest difference that matters in each
     "angle": 5.0,
     "angle_to_reference_haematoxylin": 5.0,
     "angle_to_reference_eosin": 5.0,
@@ -39,12 +39,12 @@ def compare_stains(matches: Sequence[str], table: str, spread: str) -> None:
     matches : sequence of str
         Files of :func:`lesionmap.stain.match.match_stain`.
     table : str
-        TSV, a row per slide; `angle` is between the slide's two fitted stains, `outlier` names the columns in which
-        it is unlike the others.
+        TSV, one row per slide. `angle` is between the slide's two fitted stains (degrees). `outlier` lists the
+        columns in which the slide is an outlier.
     spread : str
-        JSON: by stain, the standard deviation over slides of mean OD (the stain's mean concentration in the
-        reference's basis), before and after normalisation, and the fraction by which it falls; `slides` counts those
-        it is taken over, whose verdict is ``ok``.
+        JSON: for each stain, the standard deviation over slides of its mean OD (its mean concentration in the
+        reference's basis), before and after normalisation, and the fraction by which it falls. `slides` is the
+        number of slides used: those with the verdict ``ok``.
     """
     rows = [_row(read_json(path)) for path in usable(matches)]
     frame = pd.DataFrame(rows, columns=[name for name in COLUMNS if name != "outlier"])
@@ -71,9 +71,9 @@ def _row(match: dict[str, Any]) -> dict[str, Any]:
 
 
 def outliers(frame: pd.DataFrame) -> list[str]:
-    """By slide, the columns whose value lies beyond Tukey's fences: 1.5 interquartile ranges off the quartiles.
+    """For each slide, the columns whose value lies beyond Tukey's fences (quartiles ± 1.5 interquartile ranges).
 
-    The quartiles are those of the slides whose stain could be fitted. To be near the reference is not odd.
+    The quartiles are taken over slides with the verdict ``ok``. A small angle to the reference is never an outlier.
     """
     fitted = frame[frame["verdict"] == "ok"]
     if len(fitted) < FEWEST_TO_COMPARE:
@@ -90,6 +90,6 @@ def outliers(frame: pd.DataFrame) -> list[str]:
 
 def _spread(frame: pd.DataFrame, stain: str) -> dict[str, float | None]:
     before, after = (float(frame[f"mean_od_{when}_{stain}"].std(ddof=0)) for when in ("before", "after"))
-    if not before > 0:  # one slide, or none
+    if not before > 0:  # no slide or only one
         return {"before": None, "after": None, "fall": None}
     return {"before": before, "after": after, "fall": 1 - after / before}

@@ -1,4 +1,4 @@
-"""Fit a slide's stain: sample its tissue, find the basis, judge it (METHOD.md §1.2)."""
+"""Fit a slide's stain: sample its tissue, find the stain basis, judge the fit (METHOD.md §1.2)."""
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -19,15 +19,15 @@ from lesionmap.tissue.mask import TissueMask
 
 FEWEST_PIXELS = 1000
 SMALLEST_ANGLE, LARGEST_ANGLE = 10.0, 80.0  # degrees between the two stains
-LEAST_P99 = 0.05  # below, there is none of that stain
-FADED_P99 = 0.3  # below in both stains, the darkest nuclei let three quarters of the light through
-MOST_BLUE = (0.9, 0.75)  # of the green that haematoxylin, eosin absorbs
-MOST_RED = 1.6  # of the green that either absorbs
+LEAST_P99 = 0.05  # below this, the stain is absent
+FADED_P99 = 0.3  # if both stains are below this, even the darkest nuclei transmit three quarters of the light
+MOST_BLUE = (0.9, 0.75)  # blue OD / green OD of haematoxylin, eosin
+MOST_RED = 1.6  # red OD / green OD of either stain
 SAMPLED_BOX_PX = 256
 MOST_SAMPLED_BOXES = 256
-SAMPLED_CELLS = 16  # a side
-DARKEST, BRIGHTEST = 15, 240  # outside this mean grey level a pixel is ink, dust or glass
-PALE = 0.15  # of the slide's P99 of mean optical density; H&E is as light there as L* 80, StainTools' limit of tissue
+SAMPLED_CELLS = 16  # per side of the grid
+DARKEST, BRIGHTEST = 15, 240  # a pixel with a mean grey outside this range is ink, dust or glass
+PALE = 0.15  # share of the slide's P99 of mean OD; H&E of that OD has L* 80, the tissue limit of StainTools
 SAMPLE_WIDTH_PX = 500
 VIEW_PX = 512
 OVERVIEW_PX = 256
@@ -44,18 +44,18 @@ class StainSettings:
 
 @dataclass(frozen=True)
 class FitFiles:
-    """Where the fit of one slide goes, and what is seen of the slide after it.
+    """Output files of the fit of one slide, including the pictures that the plots use later.
 
     Parameters
     ----------
     profile : str
         JSON: the profile, whatever its verdict.
     sample : str
-        PNG: the pixels that it was fitted on, see :func:`read_sample`.
+        PNG: the pixels used for the fit, see :func:`read_sample`.
     tissue : str
-        PNG: 512 × 512 px of the fullest tissue at the slide's own resolution.
+        PNG: 512 × 512 px at level-0 resolution, from where the slide has most tissue.
     overview : str
-        PNG: the whole slide, at most 256 px.
+        PNG: the whole slide, at most 256 px per side.
     """
 
     profile: str
@@ -71,12 +71,8 @@ def fit_slide(
 
     Parameters
     ----------
-    info : SlideInfo
     tissue_path : str
         The slide's tissue mask.
-    files : FitFiles
-    settings : StainSettings
-    provenance : dict
     """
     tissue = TissueMask(tissue_path, info)
     scale = max(info.size_lv0) / OVERVIEW_PX
@@ -100,17 +96,18 @@ def _as_image(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def read_sample(path: str, n_pixels: int) -> NDArray[np.uint8]:
-    """The first `n_pixels` of a sample, (N, 3) uint8: it is in rows of 500, the last one filled up with white."""
+    """Read the first `n_pixels` of a sample, (N, 3) uint8. The PNG has rows of 500 pixels, padded with white."""
     pixels: NDArray[np.uint8] = read_png(path).reshape(-1, 3)[:n_pixels]
     return pixels
 
 
 def fit(pixels: NDArray[np.uint8], method: str) -> StainProfile:
-    """Fit basis and P99 to tissue pixels, and judge them; pixels of any kind give finite values.
+    """Fit basis and P99 to tissue pixels and judge the fit; the values are finite for any pixels.
 
     Parameters
     ----------
     pixels : (N, 3) uint8
+        Tissue pixels from :func:`sample_tissue`.
     method : str
         See :func:`lesionmap.stain.separation.find_basis`.
     """
@@ -120,7 +117,7 @@ def fit(pixels: NDArray[np.uint8], method: str) -> StainProfile:
 
 
 def profile_of(od: NDArray[np.float64], basis: NDArray[np.float64], method: str) -> StainProfile:
-    """What a basis makes of tissue pixels, (N, 3) optical density."""
+    """Stain profile of tissue pixels, (N, 3) optical density, for a given basis."""
     found = concentrations(od, basis, CONCENTRATION_SPARSITY)
     p99 = np.percentile(found, 99, axis=0) if len(od) else np.zeros(2)
     residual = od - np.einsum("nk,kc->nc", found, basis)
@@ -140,10 +137,16 @@ def verdict(n_pixels: int, basis: NDArray[np.float64], p99: NDArray[np.float64])
     Returns
     -------
     str
-        ``ok`` or the first that holds of ``too few stained pixels`` (fewer than 1000), ``faded`` (both P99 below 0.3),
-        ``one stain`` (one P99 below 0.05), ``stains too different`` (more than 80° apart), ``not H&E`` (stains that
-        absorb more than 0.9 and 0.75 times as much blue as green, as brown chromogens, red ink and greys do, or more
-        than 1.6 times as much red as green, as blue and green ink do) and ``stains too alike`` (less than 10° apart).
+        The first of these that holds, or ``ok``:
+
+        - ``too few stained pixels``: fewer than 1000
+        - ``faded``: both P99 below 0.3
+        - ``one stain``: one P99 below 0.05
+        - ``stains too different``: more than 80° apart
+        - ``not H&E``: haematoxylin absorbs more than 0.9 times, or eosin more than 0.75 times, as much blue as green
+          (brown chromogens, red ink, greys); or either absorbs more than 1.6 times as much red as green (blue and
+          green ink)
+        - ``stains too alike``: less than 10° apart
     """
     red, green, blue = np.asarray(basis).T
     angle = angles(basis[:1], basis[1:])[0]
@@ -159,18 +162,18 @@ def verdict(n_pixels: int, basis: NDArray[np.float64], p99: NDArray[np.float64])
 
 
 def angles(rows: Any, others: Any) -> NDArray[np.float64]:
-    """Degrees between unit vectors, row by row."""
+    """Angles between unit vectors in degrees, row by row."""
     cosines = (np.asarray(rows) * np.asarray(others)).sum(axis=1)
     degrees: NDArray[np.float64] = np.degrees(np.arccos(np.clip(cosines, -1, 1)))
     return degrees
 
 
 def sample_tissue(slide: Slide, tissue: TissueMask, settings: StainSettings) -> NDArray[np.uint8]:
-    """Stained pixels from all over the slide, as many from each place; (N, 3) uint8, N ≤ `settings.n_pixels`.
+    """Sample stained pixels evenly from the tissue of the whole slide; (N, 3) uint8, N ≤ `settings.n_pixels`.
 
-    The tissue is laid out in 16 × 16 cells, from which up to 256 boxes of 256 px are taken in turn. All boxes give
-    equally many pixels, so that dense tissue counts no more than loose tissue. Then pale pixels are dropped, which hold
-    more noise than stain; what is pale depends on how strongly the slide is stained.
+    A grid of 16 × 16 cells covers the tissue. Up to 256 boxes of 256 px are taken from the cells in turn. All boxes
+    give the same number of pixels, so dense tissue counts no more than loose tissue. Pale pixels are then dropped
+    because they hold more noise than stain. The limit depends on how strongly the slide is stained.
     """
     generator = np.random.default_rng(settings.seed)
     boxes = _spread(_tissue_boxes(tissue), generator)
@@ -186,35 +189,35 @@ def sample_tissue(slide: Slide, tissue: TissueMask, settings: StainSettings) -> 
 
 
 def shows_stain(image: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """Pixels that can show stain: neither glass nor black, nor ink; (H, W) bool."""
+    """Pixels that can show stain: not glass, not black, not ink; (H, W) bool."""
     grey = image.mean(axis=-1)
     kept: NDArray[np.bool_] = (grey > DARKEST) & (grey < BRIGHTEST) & ~ink(image)
     return kept
 
 
 def _spread(boxes: NDArray[np.float64], generator: np.random.Generator) -> NDArray[np.float64]:
-    """Up to 256 of `boxes` (N, 2), taken from the cells of a grid over them in turn."""
+    """Choose up to 256 of `boxes` (N, 2), in turn from the cells of a grid over them."""
     if not len(boxes):
         return boxes
     corner = boxes.min(axis=0)
     cells = (SAMPLED_CELLS * (boxes - corner) / (np.ptp(boxes, axis=0) + 1)).astype(int) @ (SAMPLED_CELLS, 1)
     lot = generator.permutation(len(boxes))
     order = np.lexsort((lot, cells))
-    turn = np.empty(len(boxes), int)  # of each box in its cell
+    turn = np.empty(len(boxes), int)  # place of each box in the random order of its cell
     turn[order] = np.arange(len(boxes)) - np.searchsorted(cells[order], cells[order])
     chosen: NDArray[np.float64] = boxes[np.sort(np.lexsort((lot, turn))[:MOST_SAMPLED_BOXES])]
     return chosen
 
 
 def _tissue_boxes(tissue: TissueMask) -> NDArray[np.float64]:
-    """Top-left corners of the 256-px boxes that are at least half tissue (any tissue, if there are none)."""
+    """Top-left corners of the 256-px boxes that are at least half tissue (if none is, of those with any tissue)."""
     shares = np.array([(x, y, share) for x, y, share in _box_shares(tissue)]).reshape(-1, 3)
     enough = 0.5 if (shares[:, 2] >= 0.5).any() else 1e-9
     return shares[shares[:, 2] >= enough, :2]
 
 
 def _box_shares(tissue: TissueMask) -> Iterator[tuple[float, float, float]]:
-    """x, y (level-0 pixels) and share of tissue of the boxes of about 256 px that the slide is laid out in."""
+    """Split the slide into boxes of about 256 px; yield x, y (level-0 pixels) and tissue share of each."""
     side = max(1, round(SAMPLED_BOX_PX / tissue.scale[0]))
     height, width = tissue.mask.shape
     for row in range(0, height, side):

@@ -1,4 +1,4 @@
-"""Decide how each slide is brought to the reference's stain (METHOD.md §1.2)."""
+"""Decide how each slide is normalised to the stain of the reference (METHOD.md §1.2)."""
 
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -17,15 +17,16 @@ from lesionmap.stain.table import StainMatch, apply_table
 
 @dataclass(frozen=True)
 class MatchSettings:
-    """What is done about slides that are hard to normalise.
+    """What to do with slides that are hard to normalise.
 
     Parameters
     ----------
     fallback : str
-        Where a fit's verdict is not ``ok``: ``reference`` (its colours are taken apart by the reference's basis),
-        ``macenko`` (by a Macenko fit; by the reference's basis if that is no better) or ``fail``.
+        What to do if a fit's verdict is not ``ok``: ``reference`` (separate the slide's stains with the basis of the
+        reference), ``macenko`` (with a Macenko fit; if its verdict is not ``ok`` either, as ``reference``) or
+        ``fail``.
     ratio_limits : (float, float)
-        Range that the ratios of P99 are held in.
+        Range to which the ratios of P99 are clipped.
     """
 
     fallback: str
@@ -42,14 +43,14 @@ def match_slide(
     settings: MatchSettings,
     provenance: dict[str, Any],
 ) -> None:
-    """Decide how one slide is normalised, and write it down.
+    """Decide how one slide is normalised, and write the match.
 
     Parameters
     ----------
     fit_path, sample : str
-        What :func:`lesionmap.stain.fit.fit_slide` wrote of the slide.
+        Files that :func:`lesionmap.stain.fit.fit_slide` wrote for the slide.
     reference_path : str
-        The reference's fit, a profile that came with a model, or a model file.
+        The reference's fit, a profile shipped with a model, or a model file.
     output : str
         JSON: the match, both profiles, angles, the mean of each stain before and after, flags.
 
@@ -82,16 +83,16 @@ def match_slide(
 def match_stain(
     slide: str, pixels: NDArray[np.uint8], fitted: StainProfile, reference: StainProfile, settings: MatchSettings
 ) -> tuple[StainMatch, list[str]]:
-    """How a slide with this fit is brought to the reference, and what is odd about it.
+    """Decide how a slide is normalised; also return flags that describe anything unusual.
 
     Parameters
     ----------
     slide : str
-        Id, for the error.
+        Slide id, for the error message.
     pixels : (N, 3) uint8
-        Those of the fit.
+        The pixels used for the fit.
     fitted, reference : StainProfile
-    settings : MatchSettings
+        The slide's own profile and the profile to normalise to.
 
     Raises
     ------
@@ -116,7 +117,7 @@ def _rows(profile: StainProfile) -> tuple[NDArray[np.float64], NDArray[np.float6
 
 
 def _upright(fitted: StainProfile, reference: StainProfile) -> StainProfile:
-    """The fit with its stains in the order in which they are nearer to the reference's."""
+    """The fit, with its two stains swapped if that brings them nearer to the reference's."""
     swapped = replace(fitted, basis=fitted.basis[::-1], p99=fitted.p99[::-1])
     nearer = angles(swapped.basis, reference.basis).sum() < angles(fitted.basis, reference.basis).sum()
     return swapped if nearer else fitted
@@ -143,7 +144,7 @@ def _fallback(
 def _ratio(
     profile: StainProfile, reference: StainProfile, limits: tuple[float, float]
 ) -> tuple[tuple[float, float], list[str]]:
-    """P99(reference) / P99(slide) of each stain, within limits; 1 where the slide has too little to tell."""
+    """P99(reference) / P99(slide) of each stain, clipped to `limits`, and flags; 1 for a stain too weak to measure."""
     ratio, flags = [], []
     for stain, own, goal in zip(STAINS, profile.p99, reference.p99, strict=True):
         if profile.n_pixels < FEWEST_PIXELS or own < LEAST_P99:

@@ -1,4 +1,4 @@
-"""What a stain normalisation looks like: tissue before and after, and the stain vectors. Nothing computes with it."""
+"""Plot a stain normalisation: tissue before and after, and the stain vectors. No result depends on these plots."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ DRAWN_PIXELS = 20_000
 
 @dataclass(frozen=True)
 class DrawnFiles:
-    """Paths: a slide's match, what its fit left to be shown, and tissue of the reference."""
+    """Input paths: a slide's match, the PNG files of its fit, and tissue of the reference (None: no picture)."""
 
     match: str
     sample: str
@@ -31,13 +31,13 @@ class DrawnFiles:
 
 
 def draw_stain(files: DrawnFiles, picture: str, thumbnails: str) -> None:
-    """Show how one slide is normalised.
+    """Plot how one slide is normalised.
 
     Parameters
     ----------
-    files : DrawnFiles
     picture : str
-        PNG: tissue before and after, the reference's (or its colours, without a picture), and the stain vectors.
+        PNG: tissue before and after, tissue of the reference (or its palette, if there is no picture), and the stain
+        vectors.
     thumbnails : str
         PNG: the whole slide before and after.
     """
@@ -50,7 +50,7 @@ def draw_stain(files: DrawnFiles, picture: str, thumbnails: str) -> None:
 
 
 def draw_match(path: str, tissue: Sequence[NDArray[np.uint8]], pixels: NDArray[np.uint8], match: StainMatch) -> None:
-    """Draw tissue of a slide before and after its normalisation, tissue of the reference, and the stain vectors.
+    """Plot tissue of a slide before and after normalisation, tissue of the reference, and the stain vectors.
 
     Parameters
     ----------
@@ -59,8 +59,7 @@ def draw_match(path: str, tissue: Sequence[NDArray[np.uint8]], pixels: NDArray[n
     tissue : three (H, W, 3) uint8
         Before, after, reference.
     pixels : (N, 3) uint8
-        Tissue of the slide.
-    match : StainMatch
+        Tissue pixels of the slide, for the scatter plot.
     """
     figure = Figure(figsize=(17, 4.6), dpi=100, layout="constrained")
     *pictures, chart = figure.subplots(1, 4)
@@ -82,7 +81,10 @@ def draw_match(path: str, tissue: Sequence[NDArray[np.uint8]], pixels: NDArray[n
 
 
 def _frame(chart: Axes, points: NDArray[np.float64]) -> None:
-    """Show what most of `points` (N, 2) and its last four, the stain vectors, take up, with room for the legend."""
+    """Set the axis limits: percentiles 1 to 99 of `points` (N, 2), and its last four (the stain vectors) in any case.
+
+    Some room is added for the legend.
+    """
     low, high = np.percentile(points, [1, 99], axis=0)
     low, high = np.minimum(low, points[-4:].min(axis=0)), np.maximum(high, points[-4:].max(axis=0))
     margin = 0.05 + 0.1 * (high - low)
@@ -90,7 +92,7 @@ def _frame(chart: Axes, points: NDArray[np.float64]) -> None:
 
 
 def directions(od: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Where optical densities (N, 3) point: red and blue for each green, (N, 2). Mixtures lie on the line between."""
+    """Red/green and blue/green of optical densities (N, 3), (N, 2). Mixtures of two stains lie on the line between."""
     return od[:, [0, 2]] / np.maximum(od[:, [1]], OD_FLOOR)
 
 

@@ -1,4 +1,4 @@
-"""A slide's own stains, and the optical density that they are measured in (METHOD.md §1.2)."""
+"""The stain profile of a slide, and the optical density in which it is measured (METHOD.md §1.2)."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -15,22 +15,22 @@ PALETTE_PX = 512
 
 @dataclass(frozen=True)
 class StainProfile:
-    """The stain of one slide.
+    """The stain profile of one slide.
 
     Parameters
     ----------
     basis : ((float, float, float), (float, float, float))
-        W: unit rows of optical density in R, G, B; haematoxylin first.
+        Stain basis W: unit rows of optical density in R, G, B; haematoxylin first.
     p99 : (float, float)
         99th percentile of each stain's concentration over tissue.
     n_pixels : int
-        Pixels fitted on.
+        Number of pixels used for the fit.
     reconstruction_error : float
-        Root mean square of OD − H·W over those pixels.
+        Root mean square of OD − H·W over those pixels, with H their concentrations.
     method : str
         How the basis was found.
     verdict : str
-        ``ok``, or what keeps the pixels from showing two stains; see :func:`lesionmap.stain.fit.verdict`.
+        ``ok``, or why the pixels do not show two stains; see :func:`lesionmap.stain.fit.verdict`.
     """
 
     basis: Basis
@@ -42,7 +42,7 @@ class StainProfile:
 
     @classmethod
     def of(cls, record: dict[str, Any]) -> "StainProfile":
-        """From its JSON form."""
+        """Build a profile from its JSON form."""
         return cls(**record | {"basis": tuple(map(tuple, record["basis"])), "p99": tuple(record["p99"])})
 
 
@@ -52,7 +52,7 @@ def optical_density(pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
 
 
 def palette(profile: StainProfile) -> NDArray[np.uint8]:
-    """What the two stains look like: haematoxylin from none to P99 downwards, eosin rightwards; (512, 512, 3) uint8."""
+    """Picture of both stains, each from 0 to P99: haematoxylin downwards, eosin to the right; (512, 512, 3) uint8."""
     steps = np.linspace(0, 1, PALETTE_PX)
     strengths = np.stack(np.meshgrid(steps, steps, indexing="ij"), axis=-1) * profile.p99  # (512, 512, 2)
     colours: NDArray[np.uint8] = np.rint(I0 * np.exp(-np.einsum("hwk,kc->hwc", strengths, profile.basis))).astype(

@@ -21,7 +21,7 @@ MODEL = ".safetensors"
 
 @dataclass(frozen=True)
 class Candidate:
-    """A slide that may be the reference: its id, its profile, where that comes from, and a picture of its tissue."""
+    """A slide that can be the reference: its id, stain profile, provenance, and a picture of its tissue (or None)."""
 
     slide: str
     profile: StainProfile
@@ -29,35 +29,35 @@ class Candidate:
     picture: str | None
 
     def tissue(self) -> NDArray[np.uint8]:
-        """Its tissue, or its colours where there is no tissue to show; (H, W, 3) uint8."""
+        """Picture of its tissue, or its palette if there is none; (H, W, 3) uint8."""
         return read_png(self.picture) if self.picture else palette(self.profile)
 
 
 def choose_reference(
     sources: Sequence[str], pictures: Sequence[str], output: str, picture: str, candidates: str
 ) -> None:
-    """Write the stain that every slide is brought to.
+    """Choose and write the stain that all slides are normalised to.
 
-    Of several candidates it is the one whose two stains at P99, as optical densities, are nearest to the medians.
+    Of several candidates, the one whose two stains at P99 are nearest to the medians (in optical density) is chosen.
 
     Parameters
     ----------
     sources : sequence of str
-        Fits of slides (:func:`lesionmap.stain.fit.fit_slide`), a reference's profile that came with a model, or a
-        model file.
+        Fits of slides (:func:`lesionmap.stain.fit.fit_slide`), a reference's profile shipped with a model, or a model
+        file.
     pictures : sequence of str
-        Tissue of those slides, in the same order; none for profiles from elsewhere.
+        Pictures of tissue of those slides, in the same order; none for profiles from elsewhere.
     output : str
         JSON: the reference's slide, profile and provenance. It can be shipped with a model.
     picture : str
-        PNG: tissue of the reference, or its colours where there is no tissue to show.
+        PNG: tissue of the reference, or its palette if there is no picture.
     candidates : str
-        TSV: all candidates, how far they are from the medians, and which one was chosen.
+        TSV: all candidates, their distances from the medians, and which one was chosen.
 
     Raises
     ------
     SettingsError
-        If no source is fit to be the reference.
+        If no source can be the reference.
     """
     found = [
         quarantined(source) or read_candidate(source, picture) for source, picture in zip_longest(sources, pictures)
@@ -67,7 +67,7 @@ def choose_reference(
         raise _no_reference(found)
     colours = np.array([_colours_at_p99(one.profile) for one in usable])
     distances = np.linalg.norm(colours - np.median(colours, axis=0), axis=1)
-    chosen = usable[int(np.argmin(distances.round(6)))]  # of two, both are as far: the first
+    chosen = usable[int(np.argmin(distances.round(6)))]  # two candidates alone are equally far: the first wins
     rows = [_row(one, distance, chosen) for one, distance in zip(usable, distances, strict=True)]
     write_table(candidates, rows, CANDIDATE_COLUMNS)
     write_png(picture, chosen.tissue())
@@ -76,7 +76,7 @@ def choose_reference(
 
 
 def read_candidate(source: str, picture: str | None = None) -> Candidate:
-    """A slide that may be the reference, from a fit, a profile that came with a model, or a model file.
+    """Read a candidate for the reference from a fit, a profile shipped with a model, or a model file.
 
     Raises
     ------
@@ -97,7 +97,7 @@ def read_candidate(source: str, picture: str | None = None) -> Candidate:
 
 
 def _of_model(path: str) -> dict[str, Any]:
-    """What a model file says of its reference, as a reference's profile does."""
+    """The reference stored in a model file, in the same form as a reference's JSON."""
     model = load_metadata(path)
     return {"slide": f"of {path}", "profile": model["stain_reference"], "provenance": model["provenance"]}
 

@@ -1,4 +1,4 @@
-"""The ways to find a stain basis from tissue pixels, and the concentrations that belong to it; pure arithmetic."""
+"""Find a stain basis from tissue pixels, and the stain concentrations for a basis. Pure arithmetic."""
 
 from collections.abc import Callable
 
@@ -11,30 +11,31 @@ from lesionmap.stain.profile import OD_FLOOR
 
 FIT_SPARSITY = 0.1  # λ of the dictionary, as in StainTools
 FIT_ITERATIONS = 100
-MACENKO_LEAST_OD = 0.15  # β of the paper: fainter pixels have no direction worth counting
+MACENKO_LEAST_OD = 0.15  # β of the paper; fainter pixels have no reliable direction
 MACENKO_PERCENTILE = 1  # α of the paper
-SINGULAR = 1e-12  # a determinant of W·Wᵀ by which nothing can be divided
+SINGULAR = 1e-12  # below this, the determinant of W·Wᵀ is too small to divide by
 RUIFROK = ((0.65, 0.70, 0.29), (0.07, 0.99, 0.11))  # Ruifrok & Johnston 2001, haematoxylin and eosin
 
 
 def find_basis(pixels: NDArray[np.uint8], od: NDArray[np.float64], method: str) -> NDArray[np.float64]:
-    """Stain basis of tissue pixels.
+    """Find the stain basis of tissue pixels.
 
     Parameters
     ----------
     pixels : (N, 3) uint8
+        Tissue pixels; only ``staintools`` reads them.
     od : (N, 3) float64
         Their optical density.
     method : str
         ``vahadane`` (Vahadane et al., IEEE TMI 2016: sparse non-negative dictionary), ``macenko`` (Macenko et al.,
-        ISBI 2009), ``none`` (the published average basis: nothing is fitted) or ``staintools`` (the Vahadane
-        extractor of the StainTools package as it stands, which needs SPAMS and whose result varies from run to run).
+        ISBI 2009), ``none`` (no fit, the published average basis) or ``staintools`` (the unchanged Vahadane
+        extractor of the StainTools package; it needs SPAMS, and its result varies from run to run).
 
     Returns
     -------
     (2, 3) float64
-        Unit rows; haematoxylin first, which is the stain that absorbs more red for its green. (StainTools compares
-        red alone. That comes to the same in most slides, and swaps the stains where both absorb as much red.)
+        Unit rows, haematoxylin first: the stain with the higher ratio of red to green absorption. (StainTools
+        compares red alone. On most slides the order is the same, but stains that absorb equally much red get swapped.)
 
     Raises
     ------
@@ -82,8 +83,8 @@ def _staintools(pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
             remedy="install staintools and spams-bin where the jobs run, or take stain.method: vahadane",
         ) from error
     try:
-        with np.errstate(invalid="ignore"):  # of a stain that no pixel needs it makes 0 / 0
-            found = VahadaneStainExtractor.get_stain_matrix(pixels[None].copy())  # it writes into it
+        with np.errstate(invalid="ignore"):  # it computes 0 / 0 for a stain that no pixel needs
+            found = VahadaneStainExtractor.get_stain_matrix(pixels[None].copy())  # a copy: it changes its input
     except TissueMaskException:
         return np.zeros((2, 3))
     basis: NDArray[np.float64] = np.nan_to_num(found)
@@ -96,8 +97,9 @@ def concentrations(od: NDArray[np.float64], basis: NDArray[np.float64], sparsity
     Parameters
     ----------
     od : (N, 3) float64
+        Optical density of the pixels.
     basis : (2, 3) float64
-        W.
+        Stain basis W.
     sparsity : float
         λ ≥ 0.
 
@@ -172,17 +174,17 @@ def _solve(r, g, b, basis, gram, sparsity):  # type: ignore[no-untyped-def]  # n
     if case == 0 and determinant > SINGULAR:
         h0 = (along0 * gram[1, 1] - along1 * gram[0, 1]) / determinant
         return h0, (along1 * gram[0, 0] - along0 * gram[0, 1]) / determinant
-    if case <= 1:  # the stains may be the same
+    if case <= 1:  # case 0 comes here if the two stains are the same
         return max(along0, 0.0) / max(gram[0, 0], SINGULAR), 0.0
     return 0.0, along1 / max(gram[1, 1], SINGULAR)
 
 
 @numba.njit(cache=True, nogil=True)
 def tabulate(table, reds, factors, absorbed, gram, sparsity):  # type: ignore[no-untyped-def]  # numba types it
-    """Fill in the colours of some values of red in the table of :func:`lesionmap.stain.table.stain_table`.
+    """Fill the table of :func:`lesionmap.stain.table.stain_table` for some values of red.
 
-    It stands beside the solver that it shares, as numba's cache of a function follows changes of its own file alone.
-    `absorbed`, (2, 3, 256), is what each value of a channel adds to W · OD.
+    It is in the same file as the code it shares with the solver, because numba's cache of a function only notices
+    changes in its own file. `absorbed`, (2, 3, 256), is what each value of a channel adds to W · OD.
     """
     part = np.empty((3, 3))
     for r in reds:

@@ -1,6 +1,6 @@
-"""Stain normalisation (METHOD.md §1.2): a slide's own stains, and the table that brings every colour to other ones.
+"""Normalise stains with a lookup table that holds the new colour of every colour (METHOD.md §1.2).
 
-Optical density OD = −ln(I / 255) = H · W, with W the (2, 3) basis of unit rows, haematoxylin first, and H ≥ 0 the
+Optical density OD = −ln(I / 255) = H · W. W is the (2, 3) basis of unit rows, haematoxylin first; H ≥ 0 are the
 concentrations of a pixel.
 """
 
@@ -17,21 +17,22 @@ from lesionmap.stain.profile import I0, StainProfile, optical_density
 from lesionmap.stain.separation import tabulate
 
 CONCENTRATION_SPARSITY = 0.01  # λ of the concentrations, as in StainTools
-SMALLEST_PART = 2**18  # pixels: less is done before another thread has started
-GLASS_FROM = 250  # colours with no channel below are glass
+SMALLEST_PART = 2**18  # pixels; a thread takes longer to start than to do less
+GLASS_FROM = 250  # colours with all channels at or above this are glass
 
 
 @dataclass(frozen=True)
 class StainMatch:
-    """How one slide is brought to the reference.
+    """How one slide is normalised to the reference.
 
     Parameters
     ----------
     profile : StainProfile
-        What the slide's colours are taken apart by.
+        Profile used to separate the slide's stains.
     reference : StainProfile
+        Profile that the slide is normalised to.
     ratio : (float, float)
-        What its concentrations are multiplied by, P99(reference) / P99(slide) within the configured limits.
+        Factor for each stain's concentrations: P99(reference) / P99(slide), clipped to the configured limits.
     """
 
     profile: StainProfile
@@ -40,7 +41,7 @@ class StainMatch:
 
     @classmethod
     def of(cls, record: dict[str, Any]) -> "StainMatch":
-        """From the JSON that :func:`lesionmap.stain.match.match_slide` writes."""
+        """Build a match from the JSON that :func:`lesionmap.stain.match.match_slide` writes."""
         profile, reference = (StainProfile.of(record[key]) for key in ("profile", "reference"))
         return cls(profile, reference, tuple(record["ratio"]))
 
@@ -62,9 +63,9 @@ def stain_table(
 ) -> NDArray[np.uint8]:
     """Tabulate the normalisation of all 2²⁴ colours.
 
-    The concentrations of a colour are the exact minimum of ½‖OD − h·W‖² + λ(h₀ + h₁) over h ≥ 0; with λ = 0 that is
-    non-negative least squares. It is linear in OD as long as the same stains are present, so the new colour is a
-    product of three factors, one per channel, and no logarithm or exponential is left in the loop.
+    The concentrations of a colour are the exact minimum of ½‖OD − h·W‖² + λ(h₀ + h₁) over h ≥ 0; with λ = 0 this is
+    non-negative least squares. They are linear in OD as long as the same stains are present. The new colour is
+    therefore a product of three factors, one per channel, and the loop needs no logarithm or exponential.
 
     Parameters
     ----------
@@ -75,18 +76,18 @@ def stain_table(
     sparsity : float
         λ ≥ 0.
     threads : int
-        One makes the table in a tenth of a second.
+        One thread needs a tenth of a second.
 
     Returns
     -------
     (2**24, 3) uint8
         Normalised colour at index R·65536 + G·256 + B: 255 · exp(−h · target), rounded. White stays white: colours
-        from (250, 250, 250) on become no darker than that (which takes ratios above 1.25 to matter at all).
+        with all channels at 250 or above stay at 250 or above (this matters only for ratios above 1.25).
 
     Raises
     ------
     ValueError
-        If the two stains of `basis` are so alike that concentrations cannot be told.
+        If the two stains of `basis` are too alike to compute concentrations.
     """
     source, goal = np.asarray(basis, dtype=np.float64), np.asarray(target, dtype=np.float64)
     od = optical_density(np.arange(256, dtype=np.uint8))
@@ -114,17 +115,18 @@ def stain_table(
 def apply_table(
     table: NDArray[np.uint8], image: NDArray[np.uint8], out: NDArray[np.uint8] | None = None, threads: int = 1
 ) -> NDArray[np.uint8]:
-    """Normalise an image by :func:`stain_table`'s table; other Python threads go on meanwhile.
+    """Normalise an image with a stain table; other Python threads can run meanwhile.
 
     Parameters
     ----------
     table : (2**24, 3) uint8
+        From :func:`stain_table`.
     image : (..., 3) uint8
         Any shape and any strides.
     out : (..., 3) uint8, optional
-        Where the result goes, of the same shape; may be `image` itself.
+        Array for the result, of the same shape; may be `image` itself.
     threads : int
-        At most so many; small images are not worth the start of a thread.
+        Largest number of threads; small images use fewer.
 
     Returns
     -------
@@ -134,7 +136,7 @@ def apply_table(
     Raises
     ------
     ValueError
-        If an array has another type or shape.
+        If an array has a wrong type or shape.
     """
     if table.dtype != np.uint8 or table.shape != (1 << 24, 3):
         raise ValueError(f"table must be uint8 of shape (2**24, 3), found {table.dtype} {table.shape}")

@@ -1,4 +1,4 @@
-"""How the pixels of a tile store are compressed."""
+"""Compress and decompress the pixels of a tile store."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 LOSSLESS, JPEG, JPEG_XL = "lossless", "jpeg", "jpegxl"
-JPEG_XL_EFFORT = 3  # for lossy images; lossless ones take effort 1, which is an encoder of its own
-FILTER = hdf5plugin.Blosc(cname="lz4", clevel=1, shuffle=hdf5plugin.Blosc.BITSHUFFLE)  # reads what `pack` made
+JPEG_XL_EFFORT = 3  # for lossy images; lossless ones use effort 1, which is a separate encoder
+FILTER = hdf5plugin.Blosc(cname="lz4", clevel=1, shuffle=hdf5plugin.Blosc.BITSHUFFLE)  # reads the result of `pack`
 
 
 @dataclass(frozen=True)
@@ -20,17 +20,17 @@ class TileCodec:
     Parameters
     ----------
     name : str
-        ``lossless``: chunks of a registered HDF5 filter, readable by h5py alone. ``jpeg``, ``jpegxl``: one image file
-        per tile.
+        ``lossless``: chunks of a registered HDF5 filter, which h5py reads with hdf5plugin. ``jpeg``, ``jpegxl``: one
+        image file per tile.
     quality : int
-        Of ``jpeg`` and ``jpegxl``, 1–100; ``jpegxl`` of 100 is lossless.
+        For ``jpeg`` and ``jpegxl``, 1–100; ``jpegxl`` with 100 is lossless.
     """
 
     name: str = LOSSLESS
     quality: int = 90
 
     def encode(self, image: NDArray[np.uint8]) -> bytes:
-        """Compress an (H, W, 3) image on one thread; other Python threads go on meanwhile."""
+        """Compress an (H, W, 3) image on one thread; other Python threads can run meanwhile."""
         if self.name == JPEG:
             return bytes(imagecodecs.jpeg8_encode(image, level=self.quality, subsampling="444"))
         if self.name == JPEG_XL:
@@ -50,20 +50,20 @@ class TileCodec:
 
 
 def pack(array: NDArray[np.uint8]) -> bytes:
-    """Compress an array as the HDF5 filter `FILTER` does, but outside HDF5, which lets in one thread at a time."""
-    data: Any = np.ascontiguousarray(array)  # imagecodecs takes arrays, but its types do not say so
+    """Compress an array as the HDF5 filter `FILTER` does, but outside HDF5, which runs one thread at a time."""
+    data: Any = np.ascontiguousarray(array)  # imagecodecs takes arrays, but its type hints do not say so
     return bytes(
         imagecodecs.blosc_encode(
             data,
             level=1,
             compressor="lz4",
             shuffle="bitshuffle",
-            typesize=array.shape[2] if array.ndim > 2 else 1,  # bits of one channel side by side
+            typesize=array.shape[2] if array.ndim > 2 else 1,  # puts the bits of one channel side by side
             numthreads=1,
         )
     )
 
 
 def unpack(data: Any, out: Any) -> None:
-    """Decompress :func:`pack`'s result into a contiguous uint8 array."""
+    """Decompress the result of :func:`pack` into a contiguous uint8 array."""
     imagecodecs.blosc_decode(data, numthreads=1, out=out.reshape(-1))

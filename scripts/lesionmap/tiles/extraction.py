@@ -1,4 +1,4 @@
-"""From a slide to its tile store: read, normalise, cut, draw the masks (METHOD.md §1.3)."""
+"""Write the tile store of a slide: read, normalise, cut into tiles, rasterise the masks (METHOD.md §1.3)."""
 
 import logging
 from collections.abc import Sequence
@@ -30,21 +30,20 @@ from lesionmap.tissue.quality import SHARES, RegionQuality, is_blurred
 
 @dataclass(frozen=True)
 class Extraction:
-    """All that decides the tiles of one slide.
+    """All settings that determine the tiles of one slide.
 
     Parameters
     ----------
-    spec : TileSpec
     min_tissue_fraction : float
-        Regions with less tissue than this are left out, unless they carry an annotation.
+        Regions with a smaller share of tissue are left out, unless they have an annotation.
     max_unreadable_fraction : float
-        Share of those regions that may be unreadable and is left out.
+        Largest share of the remaining regions that may be unreadable. Unreadable regions are left out.
     stain : StainMatch
         How the slide is normalised.
     codec : TileCodec
         How pixels are stored.
     stored : bool
-        Whether the tiles' images are; else they are read from the slide whenever they are asked for.
+        Whether the tiles' images are stored; otherwise they are read from the slide on demand.
     """
 
     spec: TileSpec
@@ -56,7 +55,7 @@ class Extraction:
 
     @classmethod
     def of(cls, tiles: TileSettings, max_unreadable_fraction: float, stain_path: str) -> "Extraction":
-        """From the config's settings, and the file of the slide's match."""
+        """Build it from the config's settings and the JSON file of the slide's stain match."""
         limits = tiles.min_tissue_fraction, max_unreadable_fraction
         return cls(tiles.spec, *limits, StainMatch.of(read_json(stain_path)), tiles.compression, tiles.stored)
 
@@ -70,24 +69,21 @@ def extract_tiles(
     provenance: dict[str, Any],
     threads: int = 1,
 ) -> None:
-    """Write the tile store of one slide: the same bytes for any number of threads.
+    """Write the tile store of one slide; the bytes do not depend on the number of threads.
 
     Parameters
     ----------
-    info : SlideInfo
     tissue_path, annotation_path : str
         The slide's tissue mask and canonical annotation.
     output : str
         HDF5 file.
-    settings : Extraction
-    provenance : dict
     threads : int
-        Each works on a row of tiles at a time.
+        Each works on one strip of a region at a time.
 
     Raises
     ------
     SlideError
-        If too many regions cannot be read, or none has tissue.
+        If too many regions cannot be read, or no region has enough tissue or an annotation.
     """
     return_large_blocks()
     attributes = {
@@ -115,7 +111,7 @@ def extract_tiles(
 def _fill(
     store: TileStoreWriter, cutter: "RegionCutter", settings: Extraction, threads: int
 ) -> tuple[int, list[SlideError]]:
-    """Store regions; how many there are, and the errors of those that cannot be read."""
+    """Store the readable regions; return their number, and the errors of the unreadable ones."""
 
     def cut_strip(part: tuple[RegionPlan, range]) -> tuple[RegionPlan, RegionStrip | SlideError]:
         try:
@@ -141,17 +137,18 @@ def _fill(
 
 @dataclass(frozen=True)
 class RegionStrip:
-    """Some rows of tiles of a region, their images and masks compressed; n tiles to a side of the region of side s.
+    """Some rows of tiles of a region, compressed; s is the side of a tile in pixels, n the tiles per side of a region.
 
     Parameters
     ----------
     low_image : (rows·s/n, s, 3) uint8
+        These rows at low resolution, not compressed.
     images, masks : list of bytes
-        Of the tiles that are kept, row by row.
+        Compressed images and masks of the kept tiles, row by row.
     blurred : list of bool
-        Which of them are out of focus.
+        Whether each kept tile is out of focus.
     class_pixels : (4,) int64
-        Of those tiles' masks.
+        Pixels of each class in the masks of the kept tiles.
     """
 
     low_image: NDArray[np.uint8]
@@ -163,18 +160,18 @@ class RegionStrip:
 
 @dataclass(frozen=True)
 class RegionPlan:
-    """What is known of a region before its pixels are read.
+    """What is known of a region before its pixels are read; s and n as in :class:`RegionStrip`.
 
     Parameters
     ----------
     xy_lv0 : (float, float)
         Top-left corner in level-0 pixels.
     codes : (s, s) uint8
-        Tissue (:func:`lesionmap.tissue.detection.tissue_map`) at the pixels of the low-resolution view.
+        Tissue map (:func:`lesionmap.tissue.detection.tissue_map`) at the pixels of the low-resolution view.
     mask : (n·s, n·s) uint8
-        Classes.
+        Class codes.
     kept : (n, n) bool
-        The tiles that are stored.
+        True for the tiles to store.
     """
 
     xy_lv0: tuple[float, float]
@@ -183,7 +180,7 @@ class RegionPlan:
     kept: NDArray[np.bool_]
 
     def with_pixels(self, strips: Sequence[RegionStrip], codec: TileCodec) -> PackedRegion:
-        """The region as it is stored; `strips` are all of it from the top."""
+        """The region in its stored form; `strips` are all its strips from the top."""
         blurred = [flag for strip in strips for flag in strip.blurred]
         return PackedRegion(
             xy_lv0=self.xy_lv0,
@@ -202,12 +199,8 @@ class RegionCutter(AbstractContextManager["RegionCutter"]):
 
     Parameters
     ----------
-    info : SlideInfo
-    tissue : TissueMask
-    annotation : Annotation
-    settings : Extraction
     threads : int
-        To make the stain table with.
+        Threads used to make the stain table.
     """
 
     def __init__(
@@ -226,9 +219,10 @@ class RegionCutter(AbstractContextManager["RegionCutter"]):
         return [(float(x), float(y)) for x, y in grid_xy(self._info.size_lv0, self.side_lv0)]
 
     def plan(self, xy_lv0: tuple[float, float]) -> RegionPlan | None:
-        """The region at a corner; None if it has neither tissue nor annotation. Tiles without either are left out.
+        """Plan the region at a corner; None if it has too little tissue and no annotation.
 
-        Tissue is looked up at the pixels of the low-resolution view, as it is known no finer than that.
+        Tiles with neither tissue nor annotation are left out. Tissue is looked up at the pixels of the low-resolution
+        view, because the tissue map is no finer.
         """
         spec, scale = self._settings.spec, self._settings.spec.mpp / self._info.mpp
         side = (spec.region_px, spec.region_px)
@@ -244,7 +238,7 @@ class RegionCutter(AbstractContextManager["RegionCutter"]):
         return RegionPlan(xy_lv0, codes, mask, kept)
 
     def strip(self, plan: RegionPlan, rows: range) -> RegionStrip:
-        """Read, normalise and compress some rows of a region's tiles, one of `strips`.
+        """Read, normalise and compress some rows of a region's tiles; `rows` is one of `strips`.
 
         Raises
         ------
@@ -267,9 +261,9 @@ class RegionCutter(AbstractContextManager["RegionCutter"]):
 
 
 def write_record(store_path: str, output: str) -> None:
-    """Write what a store holds as JSON, which stays when the store is dropped.
+    """Write a summary of a store as JSON; it stays when the store is deleted.
 
-    Areas are those of the stored tiles; ``blur``, ``pen`` and ``fold`` are means over the regions.
+    Areas are of the stored tiles; ``blur``, ``pen`` and ``fold`` are means over the regions.
     """
     with TileStore(store_path) as store:
         mm2 = store.class_pixels().sum(axis=0) * store.spec.mpp**2 / 1e6

@@ -1,4 +1,4 @@
-"""The pixels of a slide's regions as the network sees them: read, normalised, cut, and seen from afar."""
+"""Read the regions of a slide as the network sees them: normalised, as tiles and at low resolution."""
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
@@ -18,14 +18,12 @@ class RegionReader(AbstractContextManager["RegionReader"]):
 
     Parameters
     ----------
-    info : SlideInfo
-    spec : TileSpec
     stain : StainMatch
         How the slide is normalised.
     stage : str
-        The rule on whose behalf the slide is read, for error messages.
+        The rule that reads the slide, for error messages.
     threads : int
-        To make the stain table with.
+        Threads used to make the stain table.
     """
 
     def __init__(self, info: SlideInfo, spec: TileSpec, stain: StainMatch, stage: str, threads: int = 1) -> None:
@@ -40,7 +38,7 @@ class RegionReader(AbstractContextManager["RegionReader"]):
 
     @property
     def _table(self) -> NDArray[np.uint8]:
-        """48 MB that who only asks for metadata does not need; made by the first thread that comes for them."""
+        """The stain table (48 MB), made when a thread first needs it: reading metadata does not need it."""
         with self._table_lock:
             if self._table_made is None:
                 self._table_made = self._stain.table(self._threads)
@@ -48,10 +46,10 @@ class RegionReader(AbstractContextManager["RegionReader"]):
 
     @property
     def strips(self) -> list[range]:
-        """The rows of tiles that are best read at a time, from the top.
+        """The rows of tiles to read together, from the top.
 
-        One where pixels are taken as they are. Where they are resampled it is the whole region, as each read decodes
-        what lies around its edges once more.
+        One row if the pixels are not resampled. Otherwise all rows of the region, because each read decodes the
+        pixels around its edges again.
         """
         n = self._spec.tiles_per_side
         step = 1 if self._spec.mpp == self._slide.info.mpp else n
@@ -60,22 +58,23 @@ class RegionReader(AbstractContextManager["RegionReader"]):
     def tiles(
         self, xy_lv0: tuple[float, float], rows: range
     ) -> Iterator[tuple[tuple[int, int], NDArray[np.uint8], NDArray[np.uint8]]]:
-        """Read some rows of tiles of the region at a corner, one of `strips`.
+        """Read some rows of tiles of the region at a corner; s is the side of a tile, n the tiles per side of a region.
 
         Parameters
         ----------
         xy_lv0 : (float, float)
             Top-left corner of the region in level-0 pixels.
         rows : range
+            One of `strips`.
 
         Yields
         ------
         place : (int, int)
             Row and column of a tile in the region.
         image : (s, s, 3) uint8
-            The tile, normalised, while it is in the processor's cache.
+            The normalised tile, while it is still in the processor's cache.
         low_image : (s/n, s/n, 3) uint8
-            The same at low resolution.
+            The same tile at low resolution.
 
         Raises
         ------
@@ -93,19 +92,19 @@ class RegionReader(AbstractContextManager["RegionReader"]):
     def region(
         self, xy_lv0: tuple[float, float], kept: NDArray[np.bool_]
     ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        """Read the region at a corner.
+        """Read the region at a corner; s and n as in :meth:`tiles`.
 
         Parameters
         ----------
         xy_lv0 : (float, float)
             Top-left corner in level-0 pixels.
         kept : (n, n) bool
-            The tiles that are wanted.
+            True for the tiles to return.
 
         Returns
         -------
         images : (k, s, s, 3) uint8
-            The wanted tiles, row by row.
+            Those tiles, normalised, row by row.
         low_image : (s, s, 3) uint8
             The whole region at low resolution.
 

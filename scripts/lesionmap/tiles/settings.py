@@ -8,18 +8,18 @@ from lesionmap.tiles.codec import LOSSLESS, TileCodec
 
 @dataclass(frozen=True)
 class TileSettings:
-    """What decides tile stores; names as in the config section ``tiles``.
+    """Settings of the tile stores; names as in the config section ``tiles``.
 
     Parameters
     ----------
     region_px, tile_px, mpp
         See :class:`lesionmap.geometry.tiling.TileSpec`.
     min_tissue_fraction : float
-        Regions with less tissue than this are left out, unless they carry an annotation.
+        Regions with a smaller share of tissue are left out, unless they have an annotation.
     codec, quality
         See :class:`lesionmap.tiles.codec.TileCodec`.
     stored : bool
-        Whether the tiles' images are stored; else they are read from the slide whenever they are asked for.
+        Whether the tiles' images are stored; otherwise they are read from the slide on demand.
     """
 
     region_px: int

@@ -1,4 +1,4 @@
-"""The tile store: one HDF5 file per slide, readable with h5py and hdf5plugin alone (config/README.md)."""
+"""Read and write tile stores: one HDF5 file per slide, readable with only h5py and hdf5plugin (config/README.md)."""
 
 import hashlib
 import json
@@ -27,19 +27,22 @@ UNJUDGED = RegionQuality()
 
 @dataclass(frozen=True)
 class Region:
-    """One region in both resolutions; s is the tile's side, n the number of stored tiles.
+    """One region at both resolutions; s is the side of a tile in pixels, n the number of its stored tiles.
 
     Parameters
     ----------
     xy_lv0 : (float, float)
         Top-left corner in level-0 pixels.
     low_image : (s, s, 3) uint8
+        The whole region at low resolution, normalised.
     low_mask : (s, s) uint8
+        Class codes at low resolution.
     row_col : (n, 2) uint8
         Row and column of each tile in the region.
     images : (n, s, s, 3) uint8
+        The tiles, normalised.
     masks : (n, s, s) uint8
-    quality : RegionQuality
+        Class codes of the tiles.
     """
 
     xy_lv0: tuple[float, float]
@@ -53,7 +56,7 @@ class Region:
 
 @dataclass(frozen=True)
 class PackedRegion:
-    """A :class:`Region` as it is stored: each image and mask compressed."""
+    """A :class:`Region` in its stored form: each image and mask compressed."""
 
     xy_lv0: tuple[float, float]
     low_image: bytes
@@ -80,8 +83,8 @@ def packed(region: Region, codec: TileCodec) -> PackedRegion:
 
 
 def class_pixels(masks: NDArray[np.uint8]) -> NDArray[np.int64]:
-    """Pixels of each of the :data:`lesionmap.annotations.classes.STORED_CLASSES` in masks of any shape."""
-    if not masks.any():  # the most usual by far
+    """Count the pixels of each of :data:`lesionmap.annotations.classes.STORED_CLASSES` in masks of any shape."""
+    if not masks.any():  # by far the most common case
         return np.array([masks.size] + [0] * (len(STORED_CLASSES) - 1))
     return np.array([np.count_nonzero(masks == code) for code in range(len(STORED_CLASSES))])
 
@@ -116,7 +119,7 @@ class TileStoreWriter:
         self._file.create_dataset(name, (0, *shape), "u1", maxshape=(None, *shape), chunks=(1, *shape), **FILTER)
 
     def append(self, region: PackedRegion) -> None:
-        """Write one region and its tiles behind those already there."""
+        """Append one region and its tiles."""
         self._extend("regions/xy", np.array([region.xy_lv0]))
         self._extend("regions/class_pixels", region.class_pixels[None])
         for name in SHARES:
@@ -131,7 +134,7 @@ class TileStoreWriter:
         self._regions += 1
 
     def skip(self, box_lv0: tuple[float, float, float, float]) -> None:
-        """Note a region that cannot be read: x, y, width, height in level-0 pixels."""
+        """Record a region that cannot be read: x, y, width, height in level-0 pixels."""
         self._extend("regions/unreadable", np.array([box_lv0]))
 
     def _extend(self, name: str, rows: NDArray[Any]) -> None:
@@ -156,17 +159,14 @@ class TileStoreWriter:
 def new_store(
     path: str | Path, spec: TileSpec, attributes: dict[str, Any], codec: TileCodec, slide: SlideInfo | None = None
 ) -> Iterator[TileStoreWriter]:
-    """Open a store for writing; it takes its name only when it is complete.
+    """Open a store for writing; the file gets its name only when it is complete.
 
     Parameters
     ----------
-    path : str or Path
-    spec : TileSpec
     attributes : dict
-        JSON-able metadata written as attributes: µm/px, stain profiles, provenance.
-    codec : TileCodec
+        Metadata written as attributes, as JSON if nested: slide, µm/px, stain profiles, provenance.
     slide : SlideInfo, optional
-        Where the tiles' images are read from whenever they are asked for; without it they are stored.
+        The slide to read the tiles' images from on demand. Without it the images are stored.
     """
     with written_whole(path) as draft, h5py.File(draft, "w", libver="v110") as file:
         file.attrs["format_version"] = FORMAT_VERSION
@@ -178,12 +178,7 @@ def new_store(
 
 
 class TileStore(AbstractContextManager["TileStore"]):
-    """A slide's tiles, open for reading; a context manager.
-
-    Parameters
-    ----------
-    path : str or Path
-    """
+    """A slide's tiles, open for reading; a context manager."""
 
     def __init__(self, path: str | Path) -> None:
         self.path = str(path)
@@ -222,7 +217,7 @@ class TileStore(AbstractContextManager["TileStore"]):
         return str(self._file.attrs["identity"])
 
     def digest(self) -> str:
-        """Digest of how the store was made and of its tables, classes of every region among them; not of its images.
+        """Digest of the metadata and tables of the store (with the classes of every region), but not of its images.
 
         Returns
         -------
@@ -238,13 +233,13 @@ class TileStore(AbstractContextManager["TileStore"]):
 
     @property
     def stain_reference(self) -> dict[str, Any]:
-        """Profile of the stain that the pixels were brought to, in its JSON form."""
+        """Stain profile that the pixels were normalised to, in its JSON form."""
         reference: dict[str, Any] = json.loads(self._file.attrs["stain"])["reference"]
         return reference
 
     @property
     def n_tiles(self) -> int:
-        """Tiles of all regions."""
+        """Number of tiles in all regions."""
         return len(self._file["tiles/region"])
 
     @property
@@ -293,16 +288,16 @@ class TileStore(AbstractContextManager["TileStore"]):
         return masks
 
     def _chunk(self, name: str, index: int) -> Any:
-        """One image or mask as it is stored; unpacked outside HDF5, which lets in one thread at a time."""
+        """One image or mask as stored; it is decompressed outside HDF5, which runs one thread at a time."""
         dataset = self._file[name]
         if dataset.ndim == 1:
             return dataset[index].tobytes()
         return dataset.id.read_direct_chunk((index,) + (0,) * (dataset.ndim - 1))[1]
 
     def class_pixels(self) -> NDArray[np.int64]:
-        """Pixels of each class in the tiles of each region; (R, 4): background, lesion, vessel, fat."""
+        """Pixels of each class in the tiles of each region; (R, 4) int64: background, lesion, vessel, fat."""
         return np.asarray(self._file["regions/class_pixels"][:], dtype=np.int64)
 
     def quality(self, share: str) -> NDArray[np.float32]:
-        """``blur``, ``pen`` or ``fold`` of each region; (R,)."""
+        """Share of ``blur``, ``pen`` or ``fold`` in each of the R regions; (R,) float32."""
         return np.asarray(self._file[f"regions/{share}"][:], dtype=np.float32)

@@ -1,4 +1,4 @@
-"""What the tile stores of a run hold: a record per slide, and the cohort's table."""
+"""Summarise the tile stores of a run in one table, from one record per slide."""
 
 from collections.abc import Sequence
 from contextlib import suppress
@@ -14,14 +14,14 @@ COLUMNS += [*SHARES, "unreadable_regions", "bytes", "seconds"]
 
 
 def summarise_tiles(records: Sequence[str], benchmarks: str, output: str) -> None:
-    """Write the cohort's table.
+    """Write the table of the whole cohort.
 
     Parameters
     ----------
     records : sequence of str
         Files of :func:`lesionmap.tiles.extraction.write_record`.
     benchmarks : str
-        Folder with a Snakemake benchmark (TSV) of the extraction of each slide; it may lack some.
+        Folder with a Snakemake benchmark (TSV) of each slide's extraction; some may be missing.
     output : str
         TSV, one row per slide.
     """
@@ -30,7 +30,7 @@ def summarise_tiles(records: Sequence[str], benchmarks: str, output: str) -> Non
 
 def _row(record: dict[str, Any], benchmarks: str) -> dict[str, Any]:
     timed = {"unreadable_regions": len(record["unreadable"]), "seconds": ""}
-    # Absent if the run was killed between the job's end and Snakemake's note of it.
+    # Missing if the run was killed after the job ended, but before Snakemake wrote its benchmark.
     with suppress(FileNotFoundError):
         timed["seconds"] = read_table(Path(benchmarks, f"{record['slide']}.tsv"))[0]["s"]
     return record | timed

@@ -1,6 +1,6 @@
-"""Where there is tissue on a slide, and how good it is.
+"""Find the tissue on a slide, and judge its quality.
 
 - ``detection``: find tissue, folds and ink
-- ``mask``: look tissue up by level-0 coordinates
+- ``mask``: look up tissue by level-0 coordinates
 - ``quality``: blur, pen and folds of a region
 """

@@ -1,4 +1,4 @@
-"""Where on the slide there is tissue, and where it is folded or under ink."""
+"""Find the tissue on a slide, and where it is folded or covered with ink."""
 
 import math
 from dataclasses import dataclass
@@ -15,17 +15,17 @@ from lesionmap.geometry.tiling import map_size
 from lesionmap.slides.slide import Slide, SlideInfo
 from lesionmap.tissue.mask import FOLD, INK, TISSUE
 
-STRONGEST_THRESHOLD = 40.0  # colour spread (max − min of RGB, 0–255) that is tissue on any slide
-LEAST_ABOVE_GLASS = 3.0  # what the membranes of fat cells have at 8 µm/px
+STRONGEST_THRESHOLD = 40.0  # colour spread (max − min of RGB, 0–255) above which a pixel is tissue on any slide
+LEAST_ABOVE_GLASS = 3.0  # colour spread of fat cell membranes above glass, at 8 µm/px
 NOISE_FACTOR = 6.0
-INK_MARGIN_PX = 2  # its edge, where it mixes with what lies beneath
-FOLD_DENSITY = 1.6  # of the slide's median
+INK_MARGIN_PX = 2  # at its edge, ink mixes with what lies beneath
+FOLD_DENSITY = 1.6  # times the median density of the slide's tissue
 SMALLEST_FOLD_UM2 = 10_000.0
 
 
 @dataclass(frozen=True)
 class TissueSettings:
-    """How tissue is found: at `mpp` µm/px, specks and holes smaller than the given µm² removed."""
+    """How tissue is found: at `mpp` µm/px; specks and holes smaller than the given areas (µm²) are removed."""
 
     mpp: float
     min_area_um2: float
@@ -35,7 +35,7 @@ class TissueSettings:
 def find_tissue(info: SlideInfo, output: str, settings: TissueSettings) -> None:
     """Write the tissue map of a slide: a TIFF of the codes of :func:`tissue_map`, at `settings.mpp`.
 
-    What cannot be read counts as tissue, so that later stages try to read there and count what they cannot.
+    Unreadable areas count as tissue, so that later stages try to read them and count the failures.
 
     Raises
     ------
@@ -58,16 +58,17 @@ def find_tissue(info: SlideInfo, output: str, settings: TissueSettings) -> None:
 
 
 def tissue_map(overview: NDArray[np.uint8], settings: TissueSettings) -> NDArray[np.uint8]:
-    """Tissue is what is coloured, and no ink; folds are where it is twice as thick.
+    """Find tissue, folds and ink: tissue is coloured but not ink; folds are tissue of about double thickness.
 
     Parameters
     ----------
     overview : (H, W, 3) uint8
+        The whole slide at `settings.mpp`.
 
     Returns
     -------
     (H, W) uint8
-        ``TISSUE``, ``FOLD`` (tissue too), ``INK``, 0.
+        ``TISSUE``, ``FOLD`` (which is also tissue), ``INK`` or 0 (background).
     """
     pixel_um2 = settings.mpp**2
     smallest_px = int(settings.min_area_um2 / pixel_um2)
@@ -83,11 +84,10 @@ def tissue_map(overview: NDArray[np.uint8], settings: TissueSettings) -> NDArray
 
 
 def _least_spread(spread: NDArray[np.float32], no_glass: NDArray[np.bool_]) -> float:
-    """Colour spread from which a pixel is tissue: clearly above the glass, whatever its tint and noise.
+    """Colour spread above which a pixel is tissue: clearly above glass of any tint and noise.
 
-    Otsu's threshold alone would lose pale tissue and fat beside dense tissue; but it bounds the result, as does
-    `STRONGEST_THRESHOLD` on a slide that shows no glass. Pixels that the scanner left out (pure white), and ink, are
-    not asked.
+    Otsu's threshold alone would lose pale tissue and fat beside dense tissue, so it is only an upper limit. On a slide
+    without glass, `STRONGEST_THRESHOLD` is the limit. Ink and pixels that were not scanned (pure white) are not used.
     """
     asked = spread[~no_glass]
     if asked.size == 0 or not np.ptp(spread):
@@ -100,7 +100,7 @@ def _least_spread(spread: NDArray[np.float32], no_glass: NDArray[np.bool_]) -> f
 
 
 def ink(image: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """Pixels with the blue, green, red or black of a pen, which no stain of H&E has; (H, W) bool."""
+    """Pixels in the blue, green, red or black of a pen, colours that H&E does not have; (H, W) bool."""
     red, green, blue = (image[..., channel].astype(np.int16) for channel in range(3))
     cold_pen = (green > red + 10) | (blue > red + 90)
     red_pen = (red > 150) & (green < 70) & (blue < 80)
@@ -110,7 +110,7 @@ def ink(image: NDArray[np.uint8]) -> NDArray[np.bool_]:
 
 
 def _thick(overview: NDArray[np.uint8], tissue: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Tissue far denser than the slide's usual, and more saturated than bright (after Palokangas et al., EMBC 2007)."""
+    """Tissue far denser than the slide's median, and more saturated than bright (Palokangas et al., EMBC 2007)."""
     if not tissue.any():
         return tissue
     transmitted = ndimage.gaussian_filter(np.maximum(overview, 1) / 255, sigma=(1, 1, 0))

@@ -1,4 +1,4 @@
-"""A slide's tissue mask, looked up by level-0 coordinates."""
+"""Look up the tissue of a slide by level-0 coordinates."""
 
 import math
 from pathlib import Path
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from lesionmap.slides.slide import SlideInfo
 
-TISSUE, FOLD, INK = 255, 191, 64  # of a tissue map; 0 is background
+TISSUE, FOLD, INK = 255, 191, 64  # codes of a tissue map; 0 is background
 
 
 class TissueMask:
@@ -19,7 +19,6 @@ class TissueMask:
     ----------
     path : str or Path
         TIFF written by :func:`lesionmap.tissue.detection.find_tissue`.
-    info : SlideInfo
     """
 
     def __init__(self, path: str | Path, info: SlideInfo) -> None:
@@ -35,8 +34,8 @@ class TissueMask:
     def any_at(self, xy_lv0: tuple[float, float], size_px: tuple[int, int], scale: float) -> bool:
         """Whether there is tissue between the first and the last pixel centre of a box that starts on the slide.
 
-        That is what :meth:`at` would show of it (and more only where the box is coarser than the map), at a
-        hundredth of the time.
+        Gives the same answer as ``at(…).any()`` in a hundredth of the time. Only if the box is coarser than the map,
+        it can also find tissue between the pixel centres.
         """
         ranges = []
         for corner, length, per_px in zip(xy_lv0, size_px, self.scale, strict=True):

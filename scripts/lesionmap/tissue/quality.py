@@ -1,4 +1,4 @@
-"""What makes a region poor to learn from: blur, ink and folds."""
+"""Measure what makes a region poor training data: blur, ink and folds."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,23 +10,23 @@ from numpy.typing import NDArray
 from lesionmap.tissue.mask import FOLD, INK
 
 FINE_UM, COARSE_UM = 0.5, 2.0  # nuclear borders; whole nuclei
-BLURRED = 0.36  # on real slides in focus the ratio is 0.40 and more; out of focus by 0.75 µm (σ) it is at most 0.34
+BLURRED = 0.36  # ratio on real slides: at least 0.40 in focus, at most 0.34 out of focus by 0.75 µm (σ)
 SHARES = ("blur", "pen", "fold")
-ROW_STEP = 8  # rows that are looked at
+ROW_STEP = 8  # one row in 8 is measured
 
 
 @dataclass(frozen=True)
 class RegionQuality:
-    """Shares of a region, 0–1.
+    """Quality of a region as shares from 0 to 1.
 
     Parameters
     ----------
     blur : float
-        Blurred tiles among those of which at least half is tissue.
+        Share of blurred tiles among those that are at least half tissue.
     pen : float
-        Ink, in the area of tissue and ink.
+        Share of ink in the area of tissue and ink.
     fold : float
-        Folded tissue among tissue.
+        Share of folded tissue in all tissue.
     """
 
     blur: float = 0.0
@@ -40,11 +40,12 @@ class RegionQuality:
         Parameters
         ----------
         codes : (s, s) uint8
-            Its tissue map (:func:`lesionmap.tissue.detection.tissue_map`).
+            The region's tissue map (:func:`lesionmap.tissue.detection.tissue_map`).
         kept : (n, n) bool
-            Its tiles.
+            True for the k tiles that are stored.
         blurred : sequence of k bool
-            Which of those are, row by row (:func:`is_blurred`); counts where they are tissue.
+            Whether each of these is blurred, row by row (:func:`is_blurred`). Only tiles that are at least half
+            tissue count.
         """
         n = len(kept)
         tissue, inked = codes >= FOLD, codes == INK
@@ -61,15 +62,17 @@ def _share(part: int, whole: int) -> float:
 
 
 def is_blurred(image: NDArray[np.uint8], mpp: float) -> bool:
-    """Whether tissue is out of focus: its green changes little over 0.5 µm, compared with 2 µm.
+    """Whether tissue is out of focus: green changes little over 0.5 µm, compared with 2 µm.
 
-    The ratio does not depend on how strongly the tissue is stained. Coarser than 1 µm/px focus cannot be judged, and
-    nothing is called blurred.
+    The ratio of the two does not depend on how strongly the tissue is stained. Above 1 µm/px focus cannot be judged,
+    so the result is False.
 
     Parameters
     ----------
     image : (H, W, 3) uint8
+        A tile at `mpp`; only its green channel is used.
     mpp : float
+        Resolution of the image, µm/px.
     """
     fine, coarse = (max(1, round(length / mpp)) for length in (FINE_UM, COARSE_UM))
     if mpp > 2 * FINE_UM or coarse >= min(image.shape[:2]):

@@ -1,8 +1,8 @@
 """Train the network (METHOD.md §3–4).
 
 - ``processes``: training in one process or several
-- ``settings``: what is trained, how, where, and which files it writes
-- ``publication``: what a model file records of its training
-- ``dataset``: the regions of tile stores, for training code of your own
-- ``learning_curves``: loss, Dice and AUROC over the epochs
+- ``settings``: settings, inputs, device and output files of a training run
+- ``publication``: the metadata in a model file
+- ``dataset``: the regions of tile stores, also for your own training code
+- ``learning_curves``: plots of loss, Dice and AUROC by epoch
 """

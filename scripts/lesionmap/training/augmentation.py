@@ -1,4 +1,4 @@
-"""Random changes of training regions, the same for both resolutions, and the order of regions."""
+"""Augmentation of training regions, the same in both resolutions, and the random order of regions."""
 
 from dataclasses import dataclass, replace
 from typing import Any
@@ -14,25 +14,25 @@ from lesionmap.training.settings import TrainSettings
 
 @dataclass(frozen=True)
 class Augmentation:
-    """What chance does to a region: turns by 90°, a flip, and by what each stain is strengthened (None: not at all)."""
+    """Augmentation of one region: quarter turns, a flip, and the factor of each stain (None: unchanged)."""
 
     quarters: int = 0
     flip: bool = False
     stain_ratio: tuple[float, float] | None = None
 
 
-# Chance has no state: all that it decides follows from the seed and a place in the run, so that a run goes on from
-# (epoch, position) alone. Trailing zeros of a seed sequence change nothing, hence the position counts from 1.
+# Random numbers have no state: they depend only on the seed and on (epoch, position), so a run can resume from these.
+# NumPy ignores trailing zeros of a seed sequence, hence the position counts from 1.
 
 
 def epoch_order(settings: TrainSettings, epoch: int, n_regions: int) -> list[int]:
-    """The order of the regions in an epoch."""
+    """Random order of the regions in an epoch, as indices."""
     order: list[int] = np.random.default_rng([settings.seed, epoch]).permutation(n_regions).tolist()
     return order
 
 
 def random_augmentation(settings: TrainSettings, epoch: int, position: int) -> Augmentation:
-    """What happens to the region at a position of an epoch's order."""
+    """Random augmentation of the region at `position` in the epoch's order."""
     generator = np.random.default_rng([settings.seed, epoch, position + 1])
     quarters, flip = int(generator.integers(4)), bool(generator.integers(2))
     strengths = np.exp(settings.stain_jitter * generator.uniform(-1, 1, 2))
@@ -44,7 +44,7 @@ def random_augmentation(settings: TrainSettings, epoch: int, position: int) -> A
 
 
 def augmented(region: Region, tiles_per_side: int, stain_reference: dict[str, Any], change: Augmentation) -> Region:
-    """A changed region; `stain_reference` is the profile of the stain that its pixels were brought to."""
+    """Apply an augmentation to a region; `stain_reference` is the stain profile that its pixels were normalised to."""
     if change.stain_ratio:
         profile = StainProfile.of(stain_reference)
         region = restained(region, StainMatch(profile, profile, change.stain_ratio))
@@ -52,14 +52,17 @@ def augmented(region: Region, tiles_per_side: int, stain_reference: dict[str, An
 
 
 def restained(region: Region, match: StainMatch) -> Region:
-    """The region with its stains strengthened, in both resolutions alike."""
+    """The region with changed stain strengths, in both resolutions."""
     table = match.table()
     low_image, images = apply_table(table, region.low_image), apply_table(table, region.images)
     return replace(region, low_image=low_image, images=images)
 
 
 def turned(region: Region, tiles_per_side: int, quarters: int, flip: bool) -> Region:
-    """The region turned by `quarters` × 90° and then mirrored left to right, in both resolutions alike."""
+    """The region turned by `quarters` × 90° counterclockwise and then, with `flip`, mirrored left to right.
+
+    Images, masks and tile positions are changed together, in both resolutions.
+    """
 
     def turn(stack: NDArray[Any]) -> NDArray[Any]:  # (N, H, W, …)
         rotated = np.rot90(stack, quarters, axes=(1, 2))

@@ -1,4 +1,4 @@
-"""Which epoch's model is published."""
+"""Choose the epoch whose model is published."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -7,12 +7,12 @@ CHOOSING = ("val_low_loss", "val_high_loss")
 
 
 def choosing_losses(rows: Sequence[Mapping[str, float | None]]) -> dict[int, float]:
-    """The validation losses that choose the epoch, by index: the low view's, else the high view's, else none.
+    """The validation losses that decide, by index of the epoch: of the low view, else of the high view, else none.
 
     Parameters
     ----------
     rows : sequence of mapping
-        A run's history; what was not measured is absent, None or NaN.
+        A run's history, one row per epoch; a missing loss is absent, None or NaN.
     """
     for name in CHOOSING:
         found = {index: loss for index, row in enumerate(rows) if (loss := row.get(name)) is not None}
@@ -23,6 +23,6 @@ def choosing_losses(rows: Sequence[Mapping[str, float | None]]) -> dict[int, flo
 
 
 def published(rows: Sequence[Mapping[str, float | None]]) -> int:
-    """Index of the epoch with the lowest validation loss, of equal ones the last; without validation, the last."""
+    """Index of the epoch with the lowest validation loss, the last one in a tie; without validation, the last epoch."""
     losses = choosing_losses(rows)
     return max((index for index, loss in losses.items() if loss == min(losses.values())), default=len(rows) - 1)

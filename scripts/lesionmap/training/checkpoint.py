@@ -1,4 +1,4 @@
-"""An unfinished training run on disk, so that it can go on where it stands, to the bit."""
+"""Save an unfinished training run and resume it exactly, to the bit."""
 
 import signal
 import time
@@ -24,7 +24,7 @@ class StopRequestedError(Exception):
 
 
 class StopRequest(AbstractContextManager["StopRequest"]):
-    """Notes SIGTERM, by which schedulers announce the end of a job, until work reaches a pause point."""
+    """Remembers SIGTERM until training reaches a pause point; schedulers send SIGTERM before they end a job."""
 
     asked = False
 
@@ -39,51 +39,52 @@ class StopRequest(AbstractContextManager["StopRequest"]):
         self.asked = True
 
     def pause_point(self) -> None:
-        """Raise :class:`StopRequestedError` if the job was told to stop."""
+        """Raise :class:`StopRequestedError` if SIGTERM has arrived."""
         if self.asked:
             raise StopRequestedError
 
 
 @dataclass(frozen=True)
 class Learner:
-    """A network and what changes it."""
+    """A network and its optimiser."""
 
     model: LesionFPN
     optimiser: torch.optim.Optimizer
 
     def set_rate(self, rate: float) -> None:
-        """Learn at this rate from now on."""
+        """Set the learning rate."""
         for group in self.optimiser.param_groups:
             group["lr"] = rate
 
     def state(self) -> dict[str, Any]:
-        """What :meth:`restore` needs; it shares memory with the learner."""
+        """State dicts for :meth:`restore`; they share memory with the learner."""
         return {name: part.state_dict() for name, part in vars(self).items()}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Go back to a state."""
+        """Load the state dicts of :meth:`state`."""
         for name, part in state.items():
             getattr(self, name).load_state_dict(part)
 
 
 @dataclass
 class RunState:
-    """Where a run stands, beside its learner; chance has no state (:mod:`lesionmap.training.augmentation`).
+    """Progress of a run, without its learner; random numbers have no state (:mod:`lesionmap.training.augmentation`).
 
     Parameters
     ----------
     tile_batch : int
-        Tiles in the network at once: another number would round otherwise.
+        Tiles in the network at once. A resumed run keeps it, because another number would change the rounding.
     epoch, position : int
-        The region that is next, or has its low update behind it; the number of regions before the epoch is closed.
+        The next region, or the one between its low update and the rest, both counted from 0. `position` equals the
+        number of regions when all are done but the epoch is not yet closed.
     low_done : bool
-        Whether that region's low update is done.
+        Whether the low update of that region is done.
     losses : list of dict
-        Of the regions of this epoch, as far as they are done.
+        Losses of this epoch's regions so far.
     rows : list of dict
-        History: the figures of the epochs that are closed.
+        History: the metrics of the finished epochs.
     best : dict
-        Weights of the best of them.
+        Weights of the best finished epoch.
     """
 
     tile_batch: int
@@ -96,15 +97,14 @@ class RunState:
 
 
 class Checkpoint:
-    """The file of an unfinished run.
+    """The file that holds an unfinished run.
 
     Parameters
     ----------
-    path : Path
     fingerprint : mapping
-        All that decides the weights; names → settings, nested.
+        All settings and data that determine the weights; may be nested.
     minutes : float
-        Time between two savings.
+        Time between two saves.
     """
 
     def __init__(self, path: Path, fingerprint: Mapping[str, Any], minutes: float) -> None:
@@ -114,25 +114,25 @@ class Checkpoint:
         self._saved_at = time.monotonic()
 
     def is_due(self) -> bool:
-        """Whether the time between two savings has passed."""
+        """Whether it is time to save again."""
         return time.monotonic() - self._saved_at >= self._seconds
 
     def save(self, learner: Learner, state: RunState) -> None:
-        """Write where the run stands, whole or not at all."""
+        """Save the run; the file is replaced only when it is complete."""
         content = {"fingerprint": self._fingerprint, "learner": learner.state(), "run": vars(state)}
         with written_whole(self.path) as draft, open(draft, "wb") as stream:
             torch.save(content, stream)
         self._saved_at = time.monotonic()
 
     def restore(self, learner: Learner) -> RunState | None:
-        """Put the learner and the run back to where they were; None if there is no unfinished run.
+        """Restore the learner and return the state of the run; None if there is no unfinished run.
 
-        Only tensors and plain values are loaded: nothing in the file is executed.
+        Only tensors and plain values are loaded: no code in the file is executed.
 
         Raises
         ------
         TrainingError
-            If the file cannot be read, or is of a run with other settings; the message names those.
+            If the file cannot be read, or if its run had other settings or data; the message lists the differences.
         """
         if not self.path.exists():
             return None

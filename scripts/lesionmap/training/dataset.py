@@ -1,4 +1,4 @@
-"""Regions of tile stores, by number, for training."""
+"""The training dataset: regions of tile stores, by index."""
 
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -19,14 +19,21 @@ from lesionmap.network.region_pass import RegionTensors
 from lesionmap.tiles.store import Region, TileStore
 from lesionmap.training.augmentation import Augmentation, augmented
 
-MOST_OPEN = 16  # stores in each process: systems allow 1024 open files, and a store may hold its slide open too
+MOST_OPEN = 16  # stores per process: systems allow 1024 open files, and a store may keep its slide open too
 
 
 @dataclass(frozen=True)
 class StoreMetadata:
-    """What training needs to know of a store beside its pixels; `lesion_px` at full resolution, of what is used.
+    """What training needs to know about a tile store, besides its pixels.
 
-    `content` tells stores apart that were made of one slide, by other outlines or settings.
+    Parameters
+    ----------
+    content : str
+        Digest that differs between stores of one slide with other outlines or settings.
+    used : array of int64
+        Indices of the regions that are not left out.
+    lesion_px : int
+        Lesion pixels in the tiles of the used regions, in the high view.
     """
 
     path: str
@@ -41,18 +48,18 @@ class StoreMetadata:
 
 
 class RegionDataset(Dataset[Region]):
-    """All regions of some tile stores, in their order.
+    """The regions of several tile stores, in the order of the stores.
 
-    Threads, forked and spawned processes (``DataLoader(dataset, batch_size=None, num_workers=2)``) may share it: each
-    process opens its own files, a few at a time.
+    Threads and processes, forked or spawned, may share it (``DataLoader(dataset, batch_size=None, num_workers=2)``):
+    each process opens its own files, a few at a time.
 
     Parameters
     ----------
     paths : sequence of str
-        Tile stores.
+        Files of the tile stores.
     leave_out_above : mapping
-        Largest share of ``blur``, ``pen`` and ``fold`` that a region may have
-        (:class:`lesionmap.tissue.quality.RegionQuality`); what is not named may be anything.
+        Largest share of ``blur``, ``pen`` and ``fold`` that a region may have, 0 to 1
+        (:class:`lesionmap.tissue.quality.RegionQuality`); a share that is not named has no limit.
     """
 
     def __init__(self, paths: Sequence[str], leave_out_above: Mapping[str, float] | None = None) -> None:
@@ -73,7 +80,7 @@ class RegionDataset(Dataset[Region]):
         return _opened(metadata.path).low_image(index)
 
     def metadata(self, number: int) -> StoreMetadata:
-        """What is known of the store that a region lies in."""
+        """Metadata of the store that contains a region."""
         return self._places[number][0]
 
 
@@ -96,25 +103,23 @@ def _metadata(path: str, leave_out_above: Mapping[str, float]) -> StoreMetadata:
 
 
 def _opened(path: str) -> TileStore:
-    # By process, as HDF5 files do not survive a fork; by time, as the store may have been written anew.
+    # One handle per process, because HDF5 files do not survive a fork; a new one if the store was written again.
     return _opened_by(path, os.getpid(), Path(path).stat().st_mtime_ns)
 
 
 @lru_cache(maxsize=MOST_OPEN)
 def _opened_by(path: str, process: int, written_ns: int) -> TileStore:
-    return TileStore(path)  # closed with its last user: a thread may be reading when it leaves the cache
+    return TileStore(path)  # not closed on leaving the cache: a thread may still read; garbage collection closes it
 
 
 @dataclass(frozen=True)
 class RegionLoader:
-    """Gives the regions of a dataset to a device.
+    """Reads the regions of a dataset, augments them and moves them to a device.
 
     Parameters
     ----------
-    regions : RegionDataset
-    device : torch.device
     with_tile_masks : bool
-        Whether tiles have a loss of their own.
+        Whether the tiles' masks are needed, for a loss on tiles.
     """
 
     regions: RegionDataset
@@ -122,7 +127,7 @@ class RegionLoader:
     with_tile_masks: bool
 
     def tensors(self, tasks: Iterable[tuple[int, Augmentation]]) -> Iterator[RegionTensors]:
-        """Regions by number, each changed in its own way."""
+        """Regions for (index, augmentation) pairs, in their order."""
 
         def read(task: tuple[int, Augmentation]) -> tuple[StoreMetadata, Region]:
             number, draw = task

@@ -1,4 +1,4 @@
-"""Learning curves: how loss, Dice and AUROC went from epoch to epoch."""
+"""Learning curves: plots of loss, Dice and AUROC by epoch."""
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -15,14 +15,14 @@ PANELS = {"loss": "Focal loss", "dice": "Dice, validation slides", "auroc": "AUR
 
 
 def plot_learning_curves(history: str, output: str) -> None:
-    """Draw a panel each of loss, Dice and AUROC, as far as they were measured, and mark the published epoch.
+    """Draw one panel each for loss, Dice and AUROC, if measured, and mark the published epoch.
 
     Parameters
     ----------
     history : str
-        CSV of :func:`lesionmap.training.loop.train`. What a schedule or cohort does not give, it lacks.
+        CSV from :func:`lesionmap.training.loop.train`; its columns depend on the schedule and on validation slides.
     output : str
-        SVG; equal histories give equal bytes.
+        SVG file; equal histories give identical files.
     """
     table = read_history(history)
     panels = {metric: pairs for metric in PANELS if (pairs := _measured(table, metric))}
@@ -39,12 +39,12 @@ def plot_learning_curves(history: str, output: str) -> None:
 
 
 def read_history(path: str) -> pd.DataFrame:
-    """The history of a training run, a row per epoch."""
+    """Read the history of a training run, one row per epoch."""
     return pd.read_csv(path)
 
 
 def _measured(table: pd.DataFrame, metric: str) -> list[tuple[str, str]]:
-    """The pairs of split and view that a metric was measured of."""
+    """The pairs of split and view for which a metric was measured."""
     pairs = [(split, view) for split in LINE_STYLES for view in VIEWS]
     return [(split, view) for split, view in pairs if _has(table, f"{split}_{view}_{metric}")]
 
@@ -61,6 +61,6 @@ def _frame(axes: Axes, title: str, epoch: int) -> None:
 
 
 def published_epoch(table: pd.DataFrame) -> int:
-    """The epoch whose model is published."""
+    """Number of the epoch whose model is published, counted from 1."""
     rows = [{str(name): value for name, value in row.items()} for row in table.to_dict("records")]
     return int(rows[published(rows)]["epoch"])

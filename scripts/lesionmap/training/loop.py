@@ -1,4 +1,4 @@
-"""Training (METHOD.md §3–4): epochs over all regions, validation, and the same end however often it was stopped."""
+"""The training loop (METHOD.md §3–4): epochs over all regions, validation, saving and resuming."""
 
 import logging
 import math
@@ -37,15 +37,14 @@ from lesionmap.training.validation import validate
 
 
 class TensorBoard(AbstractContextManager["TensorBoard"]):
-    """Writes event files; a context manager.
+    """Writes TensorBoard event files; a context manager.
 
     Parameters
     ----------
-    folder : str
     first_step : int
-        Where the run goes on: TensorBoard drops what an earlier process wrote of this step and later ones.
+        Step at which the run starts or resumes; TensorBoard drops earlier records of this and later steps.
     written : bool
-        False: nothing is written, as another process does.
+        False if another process writes the files.
     """
 
     def __init__(self, folder: str, first_step: int, *, written: bool = True) -> None:
@@ -55,34 +54,32 @@ class TensorBoard(AbstractContextManager["TensorBoard"]):
         self._writer.close()
 
     def add(self, figures: Mapping[str, float | None], step: int) -> None:
-        """Figures by name, after `step` regions; None is left out."""
+        """Write metrics by name, after `step` regions; None values are left out."""
         for name, figure in figures.items():
             if figure is not None:
                 self._writer.add_scalar(name, figure, step)
 
 
 def train(job: TrainJob, files: TrainFiles, machine: TrainMachine, group: ProcessGroup = ALONE) -> None:
-    """Train on the tile stores; publish the epoch with the lowest validation loss (the last, without validation).
+    """Train on the tile stores and publish the epoch with the lowest validation loss (without validation, the last).
 
-    An unfinished run of the same job goes on where it stands; on a CPU the result is then that of an unbroken one.
+    An unfinished run of the same job is resumed; on a CPU the result is the same as without the interruption.
 
     Parameters
     ----------
-    job : TrainJob
-    files : TrainFiles
-    machine : TrainMachine
     group : ProcessGroup
-        The processes that train together; all must call this.
+        The processes that train together; each of them must call this function.
 
     Raises
     ------
     TrainingError
-        If no training slide has a lesion, the loss stops being finite, the GPU's memory is too small, or there is an
-        unfinished run of another job.
+        If there is nothing to learn from (every slide in quarantine, every region left out, or no lesion), if early
+        stopping has no validation slide, if the loss is no longer finite, if the GPU's memory is too small, or if the
+        unfinished run is of another job.
     InterruptedTrainingError
         If the process gets SIGTERM.
     SlideError
-        If a slide whose tiles are not stored can no longer be read.
+        If the tiles' images are read from the slide, and it can no longer be read.
     """
     regions, val_regions = RegionDataset(job.train_paths, job.settings.leave_out_above), RegionDataset(job.val_paths)
     _check_lesions(regions)
@@ -101,7 +98,7 @@ def train(job: TrainJob, files: TrainFiles, machine: TrainMachine, group: Proces
         TensorBoard(files.tensorboard, first_step, written=group.is_main) as tensorboard,
         progress(job.settings.epochs * len(regions), "train", "region", first_step, shown=group.is_main) as bar,
     ):
-        # The leading process alone stops: none finishes an update without it, so what it saves is the state of all.
+        # Only the main process stops. No other can finish an update without it, so it saves the state of all.
         passes = TilePasses(learner.model, state.tile_batch, pool, stop.pause_point if group.is_main else _no_pause)
         loader = RegionLoader(regions, device, job.settings.trains_on_tile_masks)
         val_loader = RegionLoader(val_regions, device, with_tile_masks=False)
@@ -114,7 +111,7 @@ def train(job: TrainJob, files: TrainFiles, machine: TrainMachine, group: Proces
 
 
 def _no_pause() -> None:
-    """Stop nowhere: the pause point of every process but the main one, which stops for all."""
+    """Do nothing: the pause point of all processes except the main one, which stops for all."""
 
 
 def _learner(job: TrainJob, device: torch.device) -> Learner:
@@ -127,7 +124,7 @@ def _learner(job: TrainJob, device: torch.device) -> Learner:
 
 
 def _fingerprint(job: TrainJob, regions: RegionDataset, val_regions: RegionDataset) -> dict[str, Any]:
-    """All that decides the weights."""
+    """All settings and data that determine the weights."""
     slides = {"training_slides": regions, "validation_slides": val_regions}
     return {
         "code": job.metadata["provenance"]["code"],
@@ -146,14 +143,14 @@ def _tile_batch(job: TrainJob, model: LesionFPN, regions: RegionDataset, threads
     asked = job.settings.tile_batch
     if isinstance(asked, int):
         return asked
-    # Processes on a CPU share its memory.
+    # Processes on one CPU share its memory.
     fitting = fitting_tile_batch(model, job.model.backbone, regions.stores[0].tile_px, threads * group.count)
     return int(min(group.gathered([fitting]))[0])
 
 
 @dataclass
 class _Run:
-    """The epochs of a run, from where it stands to its end."""
+    """A run, from its current state to its end."""
 
     settings: TrainSettings
     files: TrainFiles
@@ -168,7 +165,7 @@ class _Run:
     group: ProcessGroup
 
     def finish(self) -> None:
-        """Train until the last epoch is closed, or the validation loss has stopped falling."""
+        """Train until the last epoch, or until the validation loss stops falling."""
         try:
             while self.state.epoch < self.settings.epochs and not _is_stale(self.state.rows, self.settings):
                 self._train_epoch()
@@ -207,7 +204,7 @@ class _Run:
             self._save_if_due()
 
     def _learn(self, steps: RegionSteps, region: RegionTensors | None, n_regions: int) -> None:
-        """Learn from `n_regions` at once, of which one is ours, if any."""
+        """Update on `n_regions` at once, one per process; `region` is this process's, or None."""
         state = self.state
         if not state.low_done:
             state.losses += self._of_all(steps.low(region))[:n_regions]
@@ -220,7 +217,7 @@ class _Run:
             self._show(losses)
 
     def _of_all(self, losses: Losses) -> list[Losses]:
-        """The losses of each process's region."""
+        """The losses of all processes' regions, by rank."""
         names = self.settings.losses
         rows = self.group.gathered([losses.get(name, math.nan) for name in names])
         return [{name: loss for name, loss in zip(names, row, strict=True) if not math.isnan(loss)} for row in rows]
@@ -265,7 +262,7 @@ class _Run:
 
 
 def _mean_losses(losses: Sequence[Mapping[str, float]], settings: TrainSettings) -> HistoryRow:
-    """Mean of each loss over the regions that have it; None where no region has."""
+    """Mean of each loss over the regions that have it; None if no region has it."""
     row: HistoryRow = {}
     for name in settings.losses:
         found = [part[name] for part in losses if name in part]
@@ -274,7 +271,7 @@ def _mean_losses(losses: Sequence[Mapping[str, float]], settings: TrainSettings)
 
 
 def _is_stale(rows: Sequence[HistoryRow], settings: TrainSettings) -> bool:
-    """Whether the last `early_stop` epochs have not been better than one before."""
+    """Whether none of the last `early_stop` epochs was better than the best one before."""
     if settings.early_stop is None or len(rows) <= settings.early_stop:
         return False
     losses = list(choosing_losses(rows).values())
@@ -282,7 +279,7 @@ def _is_stale(rows: Sequence[HistoryRow], settings: TrainSettings) -> bool:
 
 
 def _nonfinite_error(region: RegionTensors, path: Path) -> TrainingError:
-    """The error that names a region whose loss is not finite, and the file in which it now lies."""
+    """Save the arrays of a region whose loss is not finite; the error names the region and the file."""
     arrays = {name: getattr(region, name).cpu().numpy() for name in ("low", "low_mask", "tiles", "tile_masks")}
     with written_whole(path) as draft:
         np.savez_compressed(draft, name=region.name, row_col=np.array(region.row_col), **arrays)

@@ -1,4 +1,4 @@
-"""Focal loss of logits and of probability maps (METHOD.md §3)."""
+"""Focal loss on logits and on probability maps (METHOD.md §3)."""
 
 import torch
 from torch import Tensor
@@ -13,14 +13,14 @@ CLAMP = 1e-6  # keeps the logit of a probability finite
 
 
 class NonFiniteLossError(Exception):
-    """The loss of a region is not finite; the weights are those before the update that it belongs to."""
+    """The loss of a region is not finite; the weights have not been updated with it."""
 
     def __init__(self, region: RegionTensors) -> None:
         self.region = region
 
 
 def focal_sum(logits: Tensor, mask: Tensor, settings: TrainSettings) -> Tensor:
-    """Focal loss (claim 5) against the lesion class, summed over the pixels that are not 255."""
+    """Focal loss (claim 5) for the lesion class, summed over the pixels that are not to be ignored (255 in `mask`)."""
     target = (mask == LESION).to(logits.dtype)
     loss = sigmoid_focal_loss(logits, target, alpha=settings.focal_alpha, gamma=settings.focal_gamma)
     total: Tensor = (loss * (mask != IGNORE)).sum()
@@ -28,10 +28,10 @@ def focal_sum(logits: Tensor, mask: Tensor, settings: TrainSettings) -> Tensor:
 
 
 def map_loss(probability: Tensor, mask: Tensor, settings: TrainSettings) -> Tensor:
-    """The same of a probability map."""
+    """Focal loss of a probability map, summed like :func:`focal_sum`."""
     return focal_sum(torch.logit(probability, eps=CLAMP), mask, settings)
 
 
 def labelled_pixels(mask: Tensor) -> int:
-    """Pixels that are not 255, at least 1."""
+    """Number of pixels that are not to be ignored (255), at least 1, so that it can divide a sum."""
     return max(1, int((mask != IGNORE).sum()))

@@ -1,4 +1,4 @@
-"""The processes that train one network together, a region each per update."""
+"""The group of processes that train one network together: each brings one region per update."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -12,25 +12,26 @@ from torch import Tensor, nn
 
 from lesionmap.network.thread_pool import CPU
 
-NO_LIMIT = timedelta(days=365)  # of waiting for the others: who starts them notices when one ends, and ends all
+NO_LIMIT = timedelta(days=365)  # for waiting: the parent process notices when one ends, and then ends all
 SECONDS_TO_BE_ENDED = 60
 
 
 @dataclass(frozen=True)
 class ProcessGroup:
-    """One of `count` processes with the same weights; what they tell each other.
+    """One of `count` processes with the same weights, and its communication with the others.
 
-    torch's DistributedDataParallel is of no use here: it averages in hooks of one backward pass per update, and a
-    region's gradient is added up from many (:func:`lesionmap.training.updates.fused_backward`), or there is no region.
+    torch's DistributedDataParallel does not fit: it averages gradients in the hooks of a single backward pass. Here a
+    region's gradient is the sum of many passes (:func:`lesionmap.training.updates.fused_backward`), and a process may
+    have no region.
 
     Parameters
     ----------
     count : int
-        One alone tells nobody anything, and needs no process group.
+        Number of processes; with 1, nothing is exchanged.
     rank : int
-        Of this process, from 0; the first leads: it alone writes results, and says how far training is.
+        Number of this process, from 0. Only process 0, the main one, writes results and shows progress.
     device : torch.device
-        Of its weights.
+        Device of this process's weights.
     """
 
     count: int = 1
@@ -39,11 +40,11 @@ class ProcessGroup:
 
     @property
     def is_main(self) -> bool:
-        """Whether this is the process that writes results."""
+        """Whether this is the main process, which writes the results."""
         return self.rank == 0
 
     def gathered(self, figures: Sequence[float]) -> list[list[float]]:
-        """The same number of figures from every process, by rank."""
+        """The `figures` of every process, by rank; each process must give equally many."""
         if self.count == 1:
             return [list(figures)]
         table = torch.zeros(self.count, len(figures), dtype=torch.float64, device=self.device)
@@ -53,13 +54,14 @@ class ProcessGroup:
         return rows
 
     def summed(self, figures: Sequence[float]) -> list[float]:
-        """The sums of such figures over all processes."""
+        """Element-wise sums of `figures` over all processes."""
         return [sum(column) for column in zip(*self.gathered(figures), strict=True)]
 
     def mean_gradients(self, weights: Sequence[nn.Parameter], has_region: bool) -> bool:
-        """Give each weight the mean of its gradients over the processes that have a region; False if none has.
+        """Replace each weight's gradient by the mean over the processes that have a region.
 
-        A weight that no region has a gradient of keeps none, as it does in one process.
+        Returns False if no process has a region. A weight without a gradient in every process stays without one, as in
+        training with a single process.
         """
         if self.count == 1:
             return has_region
@@ -81,14 +83,14 @@ ALONE = ProcessGroup()
 
 @contextmanager
 def joined(meeting: Path, rank: int, count: int, device: torch.device) -> Iterator[ProcessGroup]:
-    """Meet the other processes of this machine in the file `meeting`, which must not exist before."""
+    """Join the other processes of this machine through the file `meeting`, which must not exist before."""
     backend = "gloo"
     if device.type == "cuda":
         backend = "nccl"
         torch.cuda.set_device(device)
     torch.distributed.init_process_group(backend, meeting.as_uri(), NO_LIMIT, count, rank)
     yield ProcessGroup(count, rank, device)
-    torch.distributed.destroy_process_group()  # not after an error: the others would not answer
+    torch.distributed.destroy_process_group()  # not after an error: it would wait for the others
 
 
 def _gradient(weight: nn.Parameter) -> Tensor:
@@ -96,9 +98,9 @@ def _gradient(weight: nn.Parameter) -> Tensor:
 
 
 def _add_up(figures: Tensor) -> None:
-    """Replace the figures by their sum over all processes, the same bits in each."""
+    """Replace `figures` by their sum over all processes; every process gets identical values."""
     try:
         torch.distributed.all_reduce(figures)
     except RuntimeError:
-        time.sleep(SECONDS_TO_BE_ENDED)  # another has ended: that is the error to report, not this
+        time.sleep(SECONDS_TO_BE_ENDED)  # another process has ended: its error is the one to report, not this
         raise

@@ -1,8 +1,8 @@
-"""Training in one process, or in several on one machine: how these are started, watched and ended.
+"""Run training in one process, or start, watch and end several processes on one machine.
 
-torch's own launcher (torchrun) is made for several machines and restarts: it meets at an open port, whose content it
-unpickles, and gives a stopped process 30 seconds. Here processes meet in a file, and the first one's saving is waited
-for.
+torch's own launcher (torchrun) is made for several machines and for restarts. It opens a port, unpickles what arrives
+there, and gives a stopped process only 30 seconds. Here processes connect through a file, and the main process has all
+the time it needs to save.
 """
 
 import logging
@@ -41,16 +41,14 @@ def train_in_processes(job: TrainJob, files: TrainFiles, machine: TrainMachine) 
 
     Parameters
     ----------
-    job : TrainJob
-    files : TrainFiles
     machine : TrainMachine
-        Of the whole job: its threads are shared out, and each process has a GPU of its own.
+        Device and threads of the whole job. The processes share the threads; on GPUs, each has one of its own.
 
     Raises
     ------
     LesionMapError
-        What :func:`lesionmap.training.loop.train` raises in any of them, if there are too few GPUs, or if a process is
-        killed. All have ended then.
+        If :func:`lesionmap.training.loop.train` raises it in any process, if there are too few GPUs, or if a process is
+        killed. All processes have then ended.
     """
     count = job.settings.processes
     if count == 1:
@@ -69,12 +67,12 @@ def train_in_processes(job: TrainJob, files: TrainFiles, machine: TrainMachine) 
 
 
 def rank_devices(name: str, count: int) -> list[str]:
-    """The device of each process: a GPU of its own, or for all the CPU (``auto``: where there is no GPU).
+    """The device of each process: one GPU each, or the CPU for all (with ``auto``, if there is no GPU).
 
     Raises
     ------
     SettingsError
-        If there are GPUs, but fewer than processes, or `name` is one GPU.
+        If a GPU for each process is needed but there are too few, or if `name` is a single GPU.
     """
     n_gpus = torch.cuda.device_count()
     if name == "cpu" or (name == AUTO and not n_gpus):
@@ -91,9 +89,9 @@ def rank_devices(name: str, count: int) -> list[str]:
 
 @contextmanager
 def _started(folder: Path, count: int) -> Iterator[list[Process]]:
-    """The processes, which all end with the block."""
+    """Start the processes; at the end of the block all are ended."""
     paths = [str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])]
-    # Nothing listens to other machines.
+    # Communicate within this machine only: no port is open to others.
     environment = {"GLOO_SOCKET_IFNAME": "lo", **os.environ, "PYTHONPATH": os.pathsep.join(paths)}
     command = [sys.executable, "-m", "lesionmap.training.processes", str(folder)]
     processes: list[Process] = []
@@ -109,7 +107,7 @@ def _started(folder: Path, count: int) -> Iterator[list[Process]]:
 
 
 def _first_failure(processes: Sequence[Process], stop: StopRequest) -> int | None:
-    """Wait until a process has failed, and say which; None if all have ended well."""
+    """Wait for the processes; return the rank of one that failed, or None if all succeed."""
     while True:
         codes = [process.poll() for process in processes]
         failed = next((rank for rank, code in enumerate(codes) if code), None)
@@ -121,7 +119,7 @@ def _first_failure(processes: Sequence[Process], stop: StopRequest) -> int | Non
 
 
 def _error_of(rank: int, processes: Sequence[Process], folder: Path, log: str, stop: StopRequest) -> Exception:
-    """Why a process has failed: what it says, or what its end says."""
+    """The reason why a process failed: from its error file, or else from its exit code."""
     error_file, code = _error_file(folder, rank), processes[rank].returncode
     if error_file.exists():
         kind, metadata = read_json(error_file)
@@ -144,14 +142,14 @@ def _error_of(rank: int, processes: Sequence[Process], folder: Path, log: str, s
 
 
 def _error_file(folder: Path, rank: int) -> Path:
-    """Where a process says why it has failed."""
+    """The file in which a process writes why it failed."""
     return folder / f"error_{rank}.json"
 
 
 def main(folder: Path, rank: int) -> None:
-    """Be one of the processes that are described in a folder."""
+    """Run one of the processes; `folder` contains their description, ``job.json``."""
     threading.Thread(target=_end_with_the_job, daemon=True).start()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all: the job then ends this process
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes: the parent then ends this one
     description = read_json(folder / "job.json")
     job, files = _job(description["job"]), TrainFiles(**description["files"])
     machine, count = TrainMachine(**description["machines"][rank]), len(description["machines"])
@@ -165,7 +163,7 @@ def main(folder: Path, rank: int) -> None:
         else:
             logging.exception("unexpected error")
             traceback.print_exc()
-        os._exit(1)  # an orderly end would wait for the other processes
+        os._exit(1)  # a normal exit would wait for the other processes
 
 
 def _job(described: dict[str, Any]) -> TrainJob:
@@ -174,7 +172,7 @@ def _job(described: dict[str, Any]) -> TrainJob:
 
 
 def _end_with_the_job() -> None:
-    """End this process when the one that started it has ended, however that was: its end of the pipe is closed then."""
+    """End this process when its parent has ended, for whatever reason: stdin, a pipe from the parent, closes then."""
     os.read(sys.stdin.fileno(), 1)
     os._exit(1)
 

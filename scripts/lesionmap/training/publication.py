@@ -1,4 +1,4 @@
-"""What a model file records of its training from the start: all that another facility needs to use it."""
+"""Publish a trained model, with all the metadata that another facility needs to use it."""
 
 import shutil
 from dataclasses import asdict
@@ -16,7 +16,7 @@ from lesionmap.training.checkpoint import RunState
 from lesionmap.training.dataset import RegionDataset
 from lesionmap.training.settings import TrainFiles, TrainJob
 
-THRESHOLD = 0.5  # claim 8; that of the figures on validation slides, and of the config's inference.threshold
+THRESHOLD = 0.5  # claim 8; used for the validation metrics, and the default of inference.threshold
 LICENCE = (
     "LesionMap itself is under the MIT licence. These weights are not covered by it: they derive from the training "
     "slides and, where the backbone was pretrained, from its weights (torchvision's were trained on ImageNet, which is "
@@ -36,7 +36,7 @@ def publish(
     regions: RegionDataset,
     val_regions: RegionDataset,
 ) -> None:
-    """Write the model of the best epoch and of the last, and the history of all."""
+    """Write the models of the best and of the last epoch, and the history of all epochs."""
     metadata = job.metadata | {
         "stain_reference": regions.stores[0].stain_reference,
         "training_slides": {store.slide: store.identity for store in regions.stores if len(store.used)},
@@ -52,15 +52,14 @@ def publish(
 
 
 def training_metadata(tiles: TileSettings, weights: str | None, provenance: dict[str, Any]) -> dict[str, Any]:
-    """What is known of a model before its first epoch; JSON-able, the same for the same inputs.
+    """Model metadata that is known before training starts; JSON-serialisable.
 
     Parameters
     ----------
-    tiles : TileSettings
     weights : str or None
-        File that the backbone starts from.
+        File with the initial weights of the backbone.
     provenance : dict
-        Of :func:`lesionmap.jobs.provenance.provenance`, with the config sections ``model`` and ``train``.
+        From :func:`lesionmap.jobs.provenance.provenance`, with the config sections ``model`` and ``train``.
     """
     spec = tiles.spec
     return {

@@ -1,4 +1,4 @@
-"""How a network is trained: the config section ``train``, and what follows from it."""
+"""Settings of training: the config section ``train``, and the inputs, device and outputs of a run."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,32 +10,31 @@ from lesionmap.network.settings import ModelSettings
 
 @dataclass(frozen=True)
 class TrainSettings:
-    """What decides the weights; names and defaults as in the config section ``train``.
+    """Settings that determine the weights; names and defaults as in the config section ``train``.
 
     Parameters
     ----------
     schedule : str
         ``joint``, ``sequential`` (METHOD.md §4), or a baseline: ``low_only``, ``high_only``.
-    epochs : int
     learning_rate : float
-        α0 of Adam.
+        α0, Adam's learning rate in the first epoch.
     decay_rate : float
-        α = α0 / (1 + decay_rate · epoch).
+        Learning rate of an epoch, counted from 0: α = α0 / (1 + decay_rate · epoch).
     focal_gamma, focal_alpha : float
         γ and ξ of the focal loss.
     tile_batch : int or "auto"
-        Tiles in the network at once; the gradient does not depend on it with frozen or group norm, but for rounding.
+        Tiles in the network at once. With frozen or group norm, it changes the gradient by rounding only.
     augment : bool
         Random flips and quarter turns of whole regions.
     stain_jitter : float
-        Each stain of a region is strengthened by exp of a number drawn from ±this; 0 for none.
+        Each stain of a region is multiplied by exp(x), x uniform in ±stain_jitter; 0 for none.
     early_stop : int or None
-        Epochs without a better validation loss after which training ends; None: never.
-    seed : int
+        Training ends after this many epochs without a better validation loss; None: never.
     processes : int
-        Regions per update, each in a process of its own; the update follows the mean of their gradients.
+        Regions per update, each in its own process; the update uses the mean of their gradients.
     leave_out_above : mapping
-        Largest shares of blur, pen and fold (:class:`lesionmap.tissue.quality.RegionQuality`) of a training region.
+        Largest shares of blur, pen and fold, 0 to 1, in a training region
+        (:class:`lesionmap.tissue.quality.RegionQuality`).
     """
 
     schedule: str = "joint"
@@ -53,38 +52,38 @@ class TrainSettings:
     leave_out_above: Mapping[str, float] = field(default_factory=dict)
 
     def rate(self, epoch: int) -> float:
-        """Adam's learning rate in an epoch, counted from 0."""
+        """Adam's learning rate in an epoch; `epoch` counts from 0."""
         return self.learning_rate / (1 + self.decay_rate * epoch)
 
     @property
     def views(self) -> tuple[str, ...]:
-        """Maps of a region that the schedule trains, and validation therefore judges; the first chooses the epoch."""
+        """The maps that the schedule trains and validation measures; the first one chooses the published epoch."""
         baselines: dict[str, tuple[str, ...]] = {"low_only": ("low",), "high_only": ("high",)}
         return baselines.get(self.schedule, ("low", "fused"))
 
     @property
     def losses(self) -> tuple[str, ...]:
-        """Losses that a region is trained by, in their order."""
+        """Names of the losses on which a region is trained, in order."""
         return {"sequential": ("low", "high", "fused")}.get(self.schedule, self.views)
 
     @property
     def trains_on_tile_masks(self) -> bool:
-        """Whether tiles have a loss of their own."""
+        """Whether there is a loss on tiles, against their own masks."""
         return self.schedule in ("sequential", "high_only")
 
 
 @dataclass(frozen=True)
 class TrainMachine:
-    """Where and how safely training runs; none of it decides the weights.
+    """Device, threads and saving interval of a run; they do not determine the weights.
 
     Parameters
     ----------
     device : str
         ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
     checkpoint_minutes : float
-        Between two savings of an unfinished run; 0 saves after every region.
+        Time between two saves of an unfinished run; 0 saves after every region.
     threads : int
-        CPU cores to use, in each process.
+        CPU cores to use; several processes share them.
     """
 
     device: str
@@ -94,18 +93,18 @@ class TrainMachine:
 
 @dataclass(frozen=True)
 class TrainJob:
-    """What one training run learns from, and how.
+    """Inputs and settings of one training run.
 
     Parameters
     ----------
     train_paths, val_paths : sequence of str
-        Tile stores; `val_paths` may be empty.
+        Files of the tile stores; `val_paths` may be empty.
     backbone_weights : str or None
-        torchvision state dict to start the bottom-up path from.
+        File with a torchvision state dict, the initial weights of the bottom-up path.
     model, settings
-        The network and its schedule.
+        The config sections ``model`` and ``train``.
     metadata : dict
-        What the model file records beside the weights; ``tiles`` and ``provenance`` among it.
+        What the model file records besides the weights, including ``tiles`` and ``provenance``.
     """
 
     train_paths: Sequence[str]
@@ -118,21 +117,21 @@ class TrainJob:
 
 @dataclass(frozen=True)
 class TrainFiles:
-    """Where a training run writes.
+    """Output paths of a training run.
 
     Parameters
     ----------
     model : str
-        The published model, safetensors with metadata. Beside it lie ``unfinished.pt`` until training is done, and
-        ``nonfinite_region.npz`` if it fails.
+        The published model, safetensors with metadata. In the same folder, ``unfinished.pt`` exists until training is
+        done, and ``nonfinite_region.npz`` if the loss was not finite.
     history : str
-        CSV, one row per epoch.
+        CSV file, one row per epoch.
     checkpoints : str
         Folder for ``last.safetensors`` and ``best.safetensors``.
     tensorboard : str
-        Folder for TensorBoard.
+        Folder for TensorBoard event files.
     log : str
-        The job's log, to which its processes add if there are several.
+        The job's log; if there are several processes, all write to it.
     """
 
     model: str
@@ -143,7 +142,7 @@ class TrainFiles:
 
     @property
     def unfinished(self) -> Path:
-        """An unfinished run; no output of the rule, as Snakemake would remove it before the next start."""
+        """The unfinished run; not an output of the rule, because Snakemake would delete it before a restart."""
         return Path(self.model).with_name("unfinished.pt")
 
     @property

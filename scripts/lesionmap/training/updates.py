@@ -1,4 +1,7 @@
-"""The updates that one region makes to the network (METHOD.md §3–4), exact in micro-batches of tiles."""
+"""Training updates on one region (METHOD.md §3–4), in micro-batches of tiles that sum to the exact gradient.
+
+In shapes, s is the side of a tile in pixels, n the number of tiles per side of a region, and k the number of tiles.
+"""
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -21,10 +24,10 @@ Gradients = tuple[Tensor | None, ...]
 
 @dataclass(frozen=True)
 class RegionSteps:
-    """The updates that a region makes, by the schedule of `settings`.
+    """Updates the network on a region, by the schedule of `settings`.
 
-    With several processes, `group`, each brings its own region, or None, and all make the same updates on the mean of
-    the regions' gradients. All must take every step.
+    With several processes (`group`), each passes its own region, or None. All make the same updates, on the mean of
+    the regions' gradients, and all must call every step.
     """
 
     passes: TilePasses
@@ -33,13 +36,13 @@ class RegionSteps:
     group: ProcessGroup = ALONE
 
     def low(self, region: RegionTensors | None) -> Losses:
-        """Step 1: the update on the low view."""
+        """Step 1: update on the low view."""
         if self.settings.schedule == "high_only":
             return {}
         return self._update("low", region, lambda part: low_backward(self.passes.model, part, self.settings))
 
     def rest(self, region: RegionTensors | None) -> Losses:
-        """Steps 2 and 3: what follows the low update."""
+        """Steps 2 and 3: the updates after the low view."""
         passes, settings = self.passes, self.settings
         if settings.schedule == "joint":
             return self._update("fused", region, lambda part: fused_backward(passes, part, settings))
@@ -54,7 +57,7 @@ class RegionSteps:
         return losses
 
     def _update(self, name: str, region: RegionTensors | None, backward: Callable[[RegionTensors], float]) -> Losses:
-        """One update by all processes; our region's loss, if there is a region."""
+        """Make one update with all processes; return the loss of this process's region, empty without a region."""
         self.optimiser.zero_grad()
         losses = {name: backward(region)} if region else {}
         if region and not math.isfinite(losses[name]):
@@ -74,9 +77,9 @@ def low_backward(model: LesionFPN, region: RegionTensors, settings: TrainSetting
 def fused_backward(passes: TilePasses, region: RegionTensors, settings: TrainSettings) -> float:
     """Add the gradient of the fused loss, through T1 and T2, to the weights; return the loss.
 
-    Downsampling and fusion are local, so the loss is a sum over tile blocks. T2 is computed once and cut from its
-    graph; each micro-batch gives its part of the weights' and of T2's gradient, which then flows back once through
-    the low pass.
+    Downsampling and fusion are local, so the loss is a sum over tile blocks. T2 is computed once and detached from its
+    graph. Each micro-batch adds its part to the gradients of the weights and of T2. The gradient of T2 then flows back
+    through the low pass once.
     """
     model, weights, n = passes.model, passes.weights(), region.tiles_per_side
     t2 = torch.sigmoid(logits_of(model, region.low))  # (1, 1, s, s)
@@ -101,7 +104,7 @@ def tiles_backward(
 ) -> float:
     """Add the gradient of the tiles' focal loss against their own masks to the weights; return the loss.
 
-    `take_t1` is given T1, (k, 1, s/n, s/n), of one micro-batch after the other.
+    `take_t1` is called with T1, (k, 1, s/n, s/n), of each micro-batch in order.
     """
     n_pixels, weights = labelled_pixels(region.tile_masks), passes.weights()
 
@@ -120,7 +123,7 @@ def tiles_backward(
 
 
 def constant_t1_backward(model: LesionFPN, region: RegionTensors, t1: Tensor, settings: TrainSettings) -> float:
-    """Add the gradient of the fused loss, through T2 alone, to the weights; return the loss."""
+    """Add the gradient of the fused loss, through T2 only, to the weights; return the loss."""
     t2 = torch.sigmoid(logits_of(model, region.low))
     loss = map_loss(fused_map(model, region, t1, t2), region.low_mask, settings) / labelled_pixels(region.low_mask)
     loss.backward()  # type: ignore[no-untyped-call]  # torch does not type it
@@ -128,14 +131,14 @@ def constant_t1_backward(model: LesionFPN, region: RegionTensors, t1: Tensor, se
 
 
 def _add_up(parts: Iterable[tuple[float, Gradients]], tensors: Sequence[Tensor]) -> float:
-    """Add the parts' gradients to those of the tensors, in the parts' order; the sum of the losses."""
+    """Add the parts' gradients to those of the tensors, in order; return the sum of the losses."""
     total = 0.0
     for loss, gradients in parts:
         total += loss
         for tensor, gradient in zip(tensors, gradients, strict=True):
             if gradient is not None:
                 tensor.grad = gradient if tensor.grad is None else tensor.grad.add_(gradient)
-        del gradients  # not to be held while the next ones are made
+        del gradients  # free them before the next ones are computed
     return total
 
 
@@ -146,17 +149,17 @@ def _places_without_tile(region: RegionTensors) -> list[MicroBatch]:
 
 
 def blocks(image: Tensor, places: Places, n: int) -> Tensor:
-    """The blocks of a (1, C, s, s) map that tiles at (row, column) of an n×n region cover; (k, C, s/n, s/n)."""
+    """Cut from a map, (1, C, s, s), the blocks of the tiles at (row, column) in an n × n grid; (k, C, s/n, s/n)."""
     side = image.shape[-1] // n
     return torch.cat([image[..., r * side : (r + 1) * side, c * side : (c + 1) * side] for r, c in places])
 
 
 @torch.no_grad()
 def update_bn(model: LesionFPN, low_images: Iterable[NDArray[np.uint8]]) -> None:
-    """Set trainable batch norm's running statistics to their mean over the low views of all regions.
+    """Set the running statistics of trainable batch norm to their mean over the low views of all regions.
 
-    Running averages at batch 1 follow the last few regions and lag behind the weights (PreciseBN: Wu & Johnson,
-    arXiv:2105.07576, §3). Frozen and group norm have none.
+    With batch size 1, running averages follow the last few regions and lag behind the weights (PreciseBN: Wu & Johnson,
+    arXiv:2105.07576, §3). Frozen and group norm have no running statistics.
     """
     norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
     for norm in norms:

@@ -1,4 +1,4 @@
-"""How good the network is on the validation slides, after each epoch."""
+"""Metrics on the validation slides, after each epoch."""
 
 import math
 from collections.abc import Iterator
@@ -25,14 +25,14 @@ UNTURNED = Augmentation()
 def validate(
     loader: RegionLoader, passes: TilePasses, settings: TrainSettings, group: ProcessGroup = ALONE
 ) -> HistoryRow:
-    """Loss, Dice, AUROC and best threshold of each of the schedule's views, against the mask of the low view.
+    """Loss, Dice, AUROC and best threshold of each map that the schedule trains, against the mask of the low view.
 
-    The model must be in evaluation mode. Several processes share the regions out; each gets the metrics of all.
+    The model must be in evaluation mode. Several processes share the regions; each returns the metrics over all.
 
     Raises
     ------
     NonFiniteLossError
-        If the last update has spoilt the weights.
+        If a loss is not finite, because the last update gave unusable weights.
     """
     seen = {view: Histograms.empty() for view in settings.views}
     losses, n_pixels = dict.fromkeys(settings.views, 0.0), 0
@@ -57,7 +57,7 @@ def validate(
 
 
 def _views(passes: TilePasses, region: RegionTensors, settings: TrainSettings) -> Iterator[tuple[str, float, Tensor]]:
-    """Name, focal loss (a sum over pixels) and probability map, (1, 1, s, s), of each view."""
+    """Name, focal loss (summed over pixels) and probability map, (1, 1, s, s), of each map in `settings.views`."""
     if "high" in settings.views:
         t1 = stitched(tile_maps(passes, region), region, region.low_mask.float())
         yield "high", map_loss(t1, region.low_mask, settings).item(), t1
