@@ -1,8 +1,8 @@
-"""Every error a user can meet: each says which slide, which stage, what was found and what would work."""
+"""All errors that a user can meet. Each message names the slide, the stage, the finding and a remedy."""
 
 
 class LesionMapError(Exception):
-    """Base of all errors that are the data's or the settings' fault, not the program's.
+    """Base of all errors that the data or the settings cause, not the program.
 
     Parameters
     ----------
@@ -13,7 +13,7 @@ class LesionMapError(Exception):
     remedy : str
         What the user can do about it.
     slide : str, optional
-        Id of the slide, where one slide is concerned.
+        Id of the slide, if the error is about one slide.
     """
 
     def __init__(self, *, stage: str, finding: str, remedy: str, slide: str | None = None) -> None:
@@ -47,7 +47,7 @@ class TrainingError(LesionMapError):
 
 
 class InterruptedTrainingError(LesionMapError):
-    """Training was told to stop, and has saved where it stands."""
+    """Training was asked to stop, and has saved its state."""
 
 
 class StorageError(LesionMapError):
@@ -55,4 +55,4 @@ class StorageError(LesionMapError):
 
 
 class RemoteError(LesionMapError):
-    """A server that slides are fetched from cannot be reached or does not do its work."""
+    """A server that slides are fetched from cannot be reached or fails."""

@@ -1,4 +1,4 @@
-"""Numbers as people read them, and as tables have them."""
+"""Format numbers for people and for tables."""
 
 import math
 from collections.abc import Mapping
@@ -8,12 +8,12 @@ MISSING = "—"
 
 
 def fixed(value: float | None, digits: int) -> str:
-    """`value` with so many decimals; a dash where there is none."""
+    """`value` with `digits` decimals, or a dash if it is missing."""
     return MISSING if value is None or math.isnan(value) else f"{value:z.{digits}f}"
 
 
 def with_interval(entry: Mapping[str, Any], digits: int) -> str:
-    """A metric with so many decimals and its confidence interval, if it has one."""
+    """A metric with `digits` decimals and its confidence interval, if it has one."""
     value = fixed(entry["value"], digits)
     return value if entry["low"] is None else f"{value} ({entry['low']:z.{digits}f} to {entry['high']:z.{digits}f})"
 
@@ -32,7 +32,7 @@ def counted(number: int, noun: str) -> str:
 
 
 def in_table(value: Any) -> Any:
-    """A value as tables of metrics have it: a fraction with six decimals, NA where there is none."""
+    """A value as tables of metrics show it: floats with six decimals, NA if it is missing."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return "NA"
     return f"{value:.6f}" if isinstance(value, float) else value

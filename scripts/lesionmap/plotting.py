@@ -1,14 +1,14 @@
-"""What all figures share: colours, and files that are the same bytes for the same figure."""
+"""What all plots share: colours, and SVG files that are identical for identical plots."""
 
 from pathlib import Path
 
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
-BLUE, VERMILION, GREEN = "#0072B2", "#D55E00", "#009E73"  # Okabe & Ito 2008: told apart by colour-blind readers
+BLUE, VERMILION, GREEN = "#0072B2", "#D55E00", "#009E73"  # Okabe & Ito 2008: safe for colour-blind readers
 
 
 def save_svg(figure: Figure, path: str | Path) -> None:
-    """Save as SVG; equal figures give equal bytes."""
+    """Save as SVG; identical figures give identical bytes."""
     with mpl.rc_context({"svg.hashsalt": "lesionmap"}):
         figure.savefig(path, format="svg", metadata={"Date": None, "Creator": None})

@@ -1,3 +1,3 @@
-"""Which LesionMap this is."""
+"""The version of LesionMap."""
 
 VERSION = "0.1.0"

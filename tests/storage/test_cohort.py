@@ -137,7 +137,7 @@ def test_keys_that_expire_while_a_run_goes_on_quarantine_no_slide(fetched, watch
         printed = fetched.run(*job, "--force", "--mode", "remote", "--nolock", ok=False)
     finally:
         store.web.closed = False
-    assert "refuses all that is asked of it" in printed
+    assert "refuses every request" in printed
     assert fetched.results() == before
 
 

@@ -82,7 +82,7 @@ REMOTE_STATES = {}
 
 
 def remote_state(address):
-    """Size and version of a slide on a server, or why it is not to be had; one job asks for its own slide only."""
+    """Size and version of a slide on a server, or why it is unavailable; one job asks for its own slide only."""
     from lesionmap.slides.slide import remote  # most sheets need none of its libraries
 
     if address not in REMOTE_STATES:

@@ -218,7 +218,7 @@ def _within_slide(parts: list[Part], info: SlideInfo) -> tuple[list[Part], list[
         left, top, right, bottom = shapely.total_bounds([part.polygon for part in parts])
         raise refusal(
             info.slide,
-            f"all outlines (x {left:.0f} to {right:.0f}, y {top:.0f} to {bottom:.0f}) lie beside the slide of "
+            f"all outlines (x {left:.0f} to {right:.0f}, y {top:.0f} to {bottom:.0f}) lie outside the slide of "
             f"{info.size_lv0[0]}×{info.size_lv0[1]} px",
             "check that the annotation belongs to this slide and is in level-0 pixels",
         )

@@ -135,7 +135,7 @@ def refusal(slide: str, finding: str, remedy: str) -> AnnotationError:
 def _coordinate(value: str | float) -> float:
     number = float(value)
     if not abs(number) <= LARGEST_COORDINATE:  # also refuses NaN
-        raise ValueError(f"the coordinate {number:g} is no number between ±{LARGEST_COORDINATE:g}")
+        raise ValueError(f"the coordinate {number:g} is not a number between ±{LARGEST_COORDINATE:g}")
     return number
 
 
@@ -224,7 +224,7 @@ def _read_qupath(source: str, bounds_xy_lv0: tuple[int, int]) -> AnnotationFile:
             content.ignored[str(kind)] += 1
         elif geometry["type"] in ("Polygon", "MultiPolygon"):
             polygons = [geometry["coordinates"]] if geometry["type"] == "Polygon" else geometry["coordinates"]
-            mended = _mended(content, polygons)
+            mended = _with_closed_rings(content, polygons)
             if mended:
                 outline = shapely.transform(mended, lambda xy: xy + bounds_xy_lv0)
                 content.outlines.append(AnnotatedOutline(_classification(properties), outline))
@@ -254,7 +254,9 @@ def _classification(properties: dict[str, Any]) -> str:
     return name
 
 
-def _mended(content: AnnotationFile, polygons: Sequence[Sequence[Sequence[Sequence[float]]]]) -> MultiPolygon | None:
+def _with_closed_rings(
+    content: AnnotationFile, polygons: Sequence[Sequence[Sequence[Sequence[float]]]]
+) -> MultiPolygon | None:
     """Check the polygons' rings and drop those with too few points; None if no polygon is left."""
     kept = []
     for rings in polygons:

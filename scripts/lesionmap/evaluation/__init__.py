@@ -1,4 +1,4 @@
-"""Lesion maps held against annotations: files of metrics, tables and plots (docs/metrics.md).
+"""Compare lesion maps with annotations: files of metrics, tables and plots (docs/metrics.md).
 
 - ``evaluate``: one slide
 - ``summary``: all evaluated slides together

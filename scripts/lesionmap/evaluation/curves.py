@@ -1,4 +1,4 @@
-"""The points of a cohort's curves, from the histograms and counts that its summary holds."""
+"""Points of a cohort's curves, from the histograms and counts in its summary."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,19 +13,19 @@ Curve = tuple[NDArray[np.float64], NDArray[np.float64]]
 
 
 def roc_points(histograms: NDArray[Any]) -> Curve:
-    """Share of other pixels and of lesion pixels that are called lesion, (257,) each, from the highest threshold down.
+    """Shares of other and of lesion pixels that are called lesion, (257,) each, from the highest threshold down.
 
     Parameters
     ----------
     histograms : (4, 256) array
-        Of :class:`lesionmap.metrics.pixels.Histograms`; there must be pixels of lesion and others.
+        Counts of :class:`lesionmap.metrics.pixels.Histograms`, with at least one lesion and one other pixel.
     """
     found, false = _called(histograms)
     return false / false[-1], found / found[-1]
 
 
 def precision_recall_points(histograms: NDArray[Any]) -> Curve:
-    """Recall and precision from the highest probability that any pixel has down, (N,) each.
+    """Recall and precision, (N,) each, for thresholds from the highest probability of any pixel down.
 
     Parameters
     ----------
@@ -39,25 +39,26 @@ def precision_recall_points(histograms: NDArray[Any]) -> Curve:
 
 
 def froc_points(froc: Mapping[str, Any], ends: tuple[float, float], n: int = 200) -> Curve:
-    """Rates of false detections, evenly spread over a logarithmic axis, and the sensitivity at each.
+    """Rates of false detections, evenly spaced on a logarithmic axis, and the sensitivity at each.
 
-    The rates of :func:`lesionmap.metrics.froc.froc_metrics` are among them. Interpolated as there: linear between the
-    points of the curve; beyond its last one, the sensitivity of all detections.
+    The rates of :func:`lesionmap.metrics.froc.froc_metrics` are among them. Interpolation is the same as there: linear
+    between the points of the curve; beyond its last point, the sensitivity of all detections.
 
     Parameters
     ----------
     froc : mapping
         ``false_per_slide`` and ``sensitivity`` of :func:`lesionmap.evaluation.summary.summary_of`.
-    ends : (lowest, highest) rate
+    ends : (float, float)
+        Lowest and highest rate, false detections per slide.
     n : int
-        Rates apart from those of the FROC score.
+        Number of evenly spaced rates, without those of the FROC score.
     """
     rates = np.union1d(np.geomspace(*ends, n), FALSE_PER_SLIDE)
     return rates, np.interp(rates, froc["false_per_slide"], froc["sensitivity"])
 
 
 def area_differences(rows: Sequence[Mapping[str, Any]]) -> Curve:
-    """Of each slide the mean of predicted and annotated mm², and predicted − annotated mm², (S,) each."""
+    """Mean of predicted and annotated area, and predicted − annotated area, mm², of each slide; (S,) each."""
     annotated, predicted = (
         np.array([row[key] for row in rows], dtype=float) for key in ("annotated_mm2", "predicted_mm2")
     )
@@ -65,7 +66,7 @@ def area_differences(rows: Sequence[Mapping[str, Any]]) -> Curve:
 
 
 def _called(histograms: NDArray[Any]) -> Curve:
-    """Lesion pixels and others that are called lesion: none, those of 255 and above, …, all; (257,) each."""
+    """Number of lesion and of other pixels called lesion at thresholds 256 (none), 255, …, 0 (all); (257,) each."""
     counts = np.asarray(histograms, dtype=np.float64)
     lesion, others = counts[LESION], counts.sum(axis=0) - counts[LESION]
     found, false = (np.concatenate([[0.0], np.cumsum(part[::-1])]) for part in (lesion, others))

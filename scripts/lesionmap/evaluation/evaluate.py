@@ -1,4 +1,4 @@
-"""One slide's lesion map held against its annotation (docs/metrics.md)."""
+"""Compare one slide's lesion map with its annotation (docs/metrics.md)."""
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -22,7 +22,7 @@ ROWS_AT_ONCE = 256
 
 @dataclass(frozen=True)
 class EvaluatedFiles:
-    """What is held against each other: paths of two maps on one grid, the tissue, and the canonical annotation."""
+    """Paths of what is compared: two maps on one grid, the tissue mask, and the canonical annotation."""
 
     probability: str
     lesions: str
@@ -32,7 +32,7 @@ class EvaluatedFiles:
 
 @dataclass(frozen=True)
 class Role:
-    """What a slide is for, and whose it is; a slide without patient is one of its own."""
+    """Split and patient of a slide; a slide without patient counts as a patient of its own."""
 
     split: str
     patient: str | None
@@ -40,7 +40,7 @@ class Role:
 
 @dataclass(frozen=True)
 class MapStrip:
-    """Some rows of a slide, (rows, W) each: probability × 255, lesions of the map, classes, annotated lesions."""
+    """Some rows of a slide, (rows, W): probability × 255, predicted lesion, classes, numbers of annotated lesions."""
 
     probability_u8: NDArray[np.uint8]
     predicted: NDArray[np.bool_]
@@ -49,12 +49,12 @@ class MapStrip:
 
 
 class SlideTally:
-    """What is counted of a slide, strip by strip from its top.
+    """Counts of a slide, added up strip by strip from its top.
 
     Parameters
     ----------
     n_lesions : int
-        Of the annotation.
+        Number of annotated lesions.
     """
 
     def __init__(self, n_lesions: int) -> None:
@@ -63,7 +63,7 @@ class SlideTally:
         self.pixels, self.predicted, self.peak = np.zeros((3, n_lesions), dtype=np.int64)
 
     def add(self, strip: MapStrip) -> None:
-        """Count the next strip; what is 255 in its mask is left out."""
+        """Count the next strip; pixels that are 255 in its mask are left out."""
         predicted, annotated = strip.predicted & (strip.mask != IGNORE), strip.mask == LESION
         self.histograms += Histograms.of(strip.probability_u8, strip.mask)
         self.finder.add(predicted, strip.probability_u8, strip.numbers)
@@ -74,7 +74,7 @@ class SlideTally:
         np.maximum.at(self.peak, number, strip.probability_u8[annotated])
 
     def record(self, lesions: AnnotatedLesions, pixel_mm2: float) -> dict[str, Any]:
-        """Areas, lesions and detections; what the metrics of a cohort need of the slide."""
+        """Areas, lesions and detections: what cohort metrics need from the slide."""
         found = self.finder.found()
         best: list[int | None] = [score if score >= 0 else None for score in found.best_scores(self._n).tolist()]
         columns = {
@@ -104,14 +104,13 @@ def evaluate_slide(
 ) -> None:
     """Compare one slide's maps with its annotation, inside tissue, at the maps' resolution, strip by strip.
 
-    Pixels are called lesion from the threshold on that the map was made with.
-    Annotated pixels count even where tissue detection missed them; what could not be read does not.
+    The threshold is the one that the lesion map was made with.
+    Annotated pixels count even where tissue detection missed them. Unreadable pixels do not count.
 
     Parameters
     ----------
-    files : EvaluatedFiles
     output : str
-        JSON: the pixel metrics and why some are undefined, areas, lesions, and the counts they come from.
+        JSON: pixel metrics, why some are undefined, areas, lesions, and the counts that they come from.
     """
     annotation = Annotation(files.annotation)
     lesions = AnnotatedLesions.of(annotation.lesions, info.mpp)
@@ -136,7 +135,7 @@ def evaluate_slide(
 def _rasterised(
     info: SlideInfo, grid: MapFile, tissue: TissueMask, annotation: Annotation, lesions: AnnotatedLesions
 ) -> Iterator[tuple[slice, NDArray[np.uint8], NDArray[np.int32]]]:
-    """Rows of a map with their classes, 255 where they are not evaluated, and the numbers of annotated lesions."""
+    """Rows of a map, their classes (255 where not evaluated), and the numbers of annotated lesions."""
     scale, (height, width) = grid.mpp / info.mpp, grid.shape
     for part in strips(height, ROWS_AT_ONCE):
         place = (0, part.start * scale), (width, part.stop - part.start), scale

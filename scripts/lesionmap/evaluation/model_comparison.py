@@ -1,4 +1,4 @@
-"""Models side by side on the same slides: the ablation table."""
+"""Compare models on the same slides: the ablation table."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -25,10 +25,10 @@ Records = Mapping[str, Mapping[str, Any]]
 def compare_models(
     own: Sequence[str], others: Mapping[str, str], output: str, bootstrap: Bootstrap, min_lesion_um: float
 ) -> None:
-    """Write the metrics of this run's model and of each other one on the slides that both have, and their differences.
+    """Write the metrics of this run's model and of each other model on the slides that both have, and the differences.
 
-    Differences, other − this run, are of the same patients in every draw, so that what makes a slide easy or difficult
-    for both cancels out.
+    A difference is other − this run. Each bootstrap draw takes the same patients for both models, so what makes a slide
+    easy or difficult for both cancels out.
 
     Parameters
     ----------
@@ -37,15 +37,14 @@ def compare_models(
     others : mapping of str to str
         Folder of such files of another run, by the name of its model.
     output : str
-        TSV, one row per split, metric and model; without interval or difference NA.
-    bootstrap : Bootstrap
+        TSV, one row per split, metric and model; NA where there is no interval or difference.
     min_lesion_um : float
         See :func:`lesionmap.evaluation.summary.summarise`.
 
     Raises
     ------
     ModelError
-        If a model has no slide of the same content and split.
+        If a model has no slide with the same content and split as in this run.
     """
     ours, rows = _records(own), list[dict[str, Any]]()
     for name, folder in others.items():

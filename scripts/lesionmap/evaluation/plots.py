@@ -1,4 +1,4 @@
-"""Plots of a cohort's agreement with the pathologist (docs/metrics.md); equal metrics give equal bytes."""
+"""Plots of how maps agree with the pathologist (docs/metrics.md); equal metrics give equal bytes."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ from lesionmap.metrics.froc import FALSE_PER_SLIDE
 from lesionmap.plotting import BLUE, GREEN, VERMILION, save_svg
 
 SPLIT_STYLES = {"test": (BLUE, "-", "o"), "val": (VERMILION, "--", "s")}
-SWEPT = {  # with the other two of Okabe & Ito's colours, and a dash of its own for each
+SWEPT = {  # with two more of Okabe & Ito's colours, and its own dash pattern for each
     "dice": ("Dice", BLUE, "-"),
     "iou": ("IoU", "#56B4E9", "--"),
     "precision": ("Precision", VERMILION, "-."),
@@ -34,10 +34,10 @@ SIZE_INCHES = (5.4, 4.4)
 WORDS_INCHES = (5.4, 1.6)
 FROC_ENDS = (1 / 8, 8.0)
 RATE_LABELS = ("¼", "½", "1", "2", "4", "8")
-SHIFT = {"test": -1, "val": 1}  # to either side, where both stand at one place
+SHIFT = {"test": -1, "val": 1}  # to either side, where the dots of both splits would overlap
 MOST_LABELLED = 5
-ROUNDING_MM2 = 1e-5  # more than what the table of slides rounds away
-MOST_VECTORS = 1000  # that an SVG holds as shapes; more become pixels, or it would open slowly
+ROUNDING_MM2 = 1e-5  # more than the rounding of the slide table
+MOST_VECTORS = 1000  # drawn as shapes; more are drawn as pixels, as the SVG would open slowly
 NOT_EVALUATED = "no slide of the split val or test has both a lesion map and a usable annotation"
 Summary = Mapping[str, Any]
 Rows = Sequence[Mapping[str, Any]]
@@ -45,7 +45,7 @@ Rows = Sequence[Mapping[str, Any]]
 
 @dataclass(frozen=True)
 class MetricPlots:
-    """Where the plots go, all SVG."""
+    """Paths of the plots, all SVG."""
 
     roc: str
     precision_recall: str
@@ -57,13 +57,12 @@ class MetricPlots:
 
 
 def plot_metrics(summary: str, slide_table: str, files: MetricPlots) -> None:
-    """Draw all plots; one that is undefined says why in words.
+    """Draw all plots; an undefined one says why in words.
 
     Parameters
     ----------
     summary, slide_table : str
         Files of :func:`lesionmap.evaluation.summary.summarise`.
-    files : MetricPlots
     """
     found = read_json(summary)["splits"]
     splits = {split: found[split] for split in SPLIT_STYLES if split in found}
@@ -82,7 +81,7 @@ def plot_metrics(summary: str, slide_table: str, files: MetricPlots) -> None:
 
 
 def draw_roc(splits: Summary) -> Figure:
-    """ROC curve of the pixels of each split, with the threshold in use."""
+    """ROC curve of the pixels of each split, with a mark at the threshold in use."""
     if not (defined := _defined(splits, "auroc")):
         return _in_words("ROC curve", splits, "auroc")
     figure, axes = _square()
@@ -98,7 +97,7 @@ def draw_roc(splits: Summary) -> Figure:
 
 
 def draw_precision_recall(splits: Summary) -> Figure:
-    """Precision-recall curve of the pixels of each split, with the threshold in use and the share of lesion."""
+    """Precision-recall curve of each split's pixels, with the share of lesion and a mark at the threshold in use."""
     if not (defined := _defined(splits, "auprc")):
         return _in_words("Precision-recall curve", splits, "auprc")
     figure, axes = _square()
@@ -139,7 +138,7 @@ def draw_froc(splits: Summary) -> Figure:
 
 
 def draw_calibration(splits: Summary) -> Figure:
-    """Reliability diagram of each split over the pixels in each bin."""
+    """Reliability diagram of each split, and below it the number of pixels in each bin."""
     if not (defined := _defined(splits, "ece")):
         return _in_words("Calibration", splits, "ece")
     figure = Figure(figsize=SIZE_INCHES, layout="constrained")
@@ -182,7 +181,7 @@ def draw_thresholds(splits: Summary) -> Figure:
 
 
 def draw_areas(splits: Summary, rows: Rows) -> Figure:
-    """Bland-Altman plot of the found and the annotated area of each slide, a panel for each split."""
+    """Bland-Altman plot of the predicted and the annotated area of each slide, a panel for each split."""
     if not (defined := _defined(splits, "area_difference_mm2")):
         return _in_words("Areas", splits, "area_difference_mm2")
     figure, panels = _panels(defined)
@@ -207,7 +206,7 @@ def draw_areas(splits: Summary, rows: Rows) -> Figure:
 
 
 def draw_lesion_sizes(splits: Summary) -> Figure:
-    """Share of annotated lesions that the map marks, of all and by size, for each split."""
+    """Share of annotated lesions that the map finds, overall and by size, for each split."""
     if not (defined := _defined(splits, "lesion_recall")):
         return _in_words("Lesions by size", splits, "lesion_recall")
     figure, axes = _square()
@@ -225,7 +224,7 @@ def draw_lesion_sizes(splits: Summary) -> Figure:
 
 
 def _defined(splits: Summary, *names: str) -> dict[str, Any]:
-    """Splits that have a value of any of some metrics."""
+    """Splits for which at least one of the metrics is defined."""
     return {
         split: summary
         for split, summary in splits.items()
@@ -234,7 +233,7 @@ def _defined(splits: Summary, *names: str) -> dict[str, Any]:
 
 
 def _gaps(splits: Summary, name: str) -> Iterator[str]:
-    """Why the figure is undefined for a split, for each split of which it is."""
+    """Why a metric is undefined, for each split for which it is."""
     for split, summary in splits.items():
         entry = summary["metrics"][name]
         if entry["value"] is None:
@@ -242,7 +241,7 @@ def _gaps(splits: Summary, name: str) -> Iterator[str]:
 
 
 def _in_words(title: str, splits: Summary, name: str) -> Figure:
-    """What stands where there is nothing to draw."""
+    """A figure that says in words why there is nothing to draw."""
     figure = Figure(figsize=WORDS_INCHES)
     reasons = list(_gaps(splits, name)) or [NOT_EVALUATED]
     text = "\n".join(fill(line, 60) for line in [f"{title}: undefined.", *reasons])
@@ -274,7 +273,7 @@ def _line(axes: Axes, split: str, points: tuple[Any, Any], kind: str, label: str
 
 
 def _dots(axes: Axes, split: str, x: Any, entries: Sequence[Mapping[str, Any]], label: str | None = None) -> None:
-    """Figures as dots, with bars from the lower to the upper end of the interval of those that have one."""
+    """Metrics as dots, with their confidence intervals as bars if they have one."""
     colour, _, marker = SPLIT_STYLES[split]
     values, low, high = (_numbers(entries, key) for key in ("value", "low", "high"))
     reach = np.maximum([values - low, high - values], 0)
@@ -284,7 +283,7 @@ def _dots(axes: Axes, split: str, x: Any, entries: Sequence[Mapping[str, Any]], 
 
 
 def _numbers(entries: Sequence[Mapping[str, Any]], key: str) -> Any:
-    """NaN where there is none."""
+    """One number of each entry; NaN where there is none."""
     return np.array([entry[key] for entry in entries], dtype=float)
 
 
@@ -294,7 +293,7 @@ def _mark_used(axes: Axes, split: str, point: tuple[float, float]) -> None:
 
 
 def _used(splits: Summary) -> list[Line2D]:
-    """Legend of the found point."""
+    """Legend entry for the mark at the threshold in use."""
     used = " and ".join(dict.fromkeys(f"{summary['threshold']:g}" for summary in splits.values()))
     style: dict[str, Any] = {"marker": "o", "markersize": 7, "markeredgecolor": "black", "color": "white"}
     return [Line2D([], [], label=f"at the threshold in use, {used}", linestyle="none", **style)]
@@ -306,13 +305,13 @@ def _legend(axes: Axes, splits: Summary, name: str, more: Sequence[Line2D] = (),
 
 
 def _handles(axes: Axes, splits: Summary, name: str, more: Sequence[Line2D] = ()) -> list[Any]:
-    """What is drawn, what else there is to explain, and why a split is missing."""
+    """Legend entries: what is drawn, what else needs explaining, and why a split is missing."""
     gaps = [Line2D([], [], linestyle="none", label=fill(gap, 40)) for gap in _gaps(splits, name)]
     return [*axes.get_legend_handles_labels()[0], *more, *gaps]
 
 
 def _swept(sweep: Sequence[Mapping[str, Any]], name: str) -> tuple[Any, Any, Any, Any]:
-    """Thresholds, and a figure with its interval at each."""
+    """Thresholds, and a metric with its interval at each."""
     entries = [row[name] for row in sweep]
     return np.array([row["threshold"] for row in sweep]), *(_numbers(entries, key) for key in ("value", "low", "high"))
 
@@ -336,7 +335,7 @@ def _agreement(metrics: Summary) -> str:
 
 
 def _outside(difference: Any, metrics: Summary) -> Sequence[int]:
-    """The slides farthest outside the limits of agreement, at most five."""
+    """Indices of the slides farthest outside the limits of agreement, at most five."""
     low, high = (metrics[f"area_{side}_limit_mm2"]["value"] for side in ("lower", "upper"))
     if low is None:
         return []
@@ -346,7 +345,7 @@ def _outside(difference: Any, metrics: Summary) -> Sequence[int]:
 
 
 def _size_labels(splits: Summary) -> list[str]:
-    """Name of each size, and of each split the found and the annotated lesions of that size."""
+    """Name of each size, with the numbers of found and annotated lesions of that size in each split."""
     labels = ["all\n", *SIZE_LABELS.values()]
     for split, summary in splits.items():
         counts = _lesion_counts(summary["lesions"])
@@ -355,6 +354,6 @@ def _size_labels(splits: Summary) -> list[str]:
 
 
 def _lesion_counts(lesions: Summary) -> list[tuple[int, int]]:
-    """Marked and annotated lesions, of all and of each size."""
+    """Numbers of found and annotated lesions, in total and of each size."""
     sizes = [(lesions[size]["found"], lesions[size]["annotated"]) for size in SIZE_NAMES]
     return [(sum(pair[0] for pair in sizes), sum(pair[1] for pair in sizes)), *sizes]

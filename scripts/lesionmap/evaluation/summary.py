@@ -1,4 +1,4 @@
-"""What all evaluated slides add up to: tables, a summary for programs, and the headline (docs/metrics.md)."""
+"""Summarise all evaluated slides: tables, a summary as JSON, and the headline (docs/metrics.md)."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,7 +26,7 @@ OF_COHORT = ("split", "metric", "value", "low", "high", "slides", "patients", "n
 
 @dataclass(frozen=True)
 class SummaryFiles:
-    """Where the metrics go.
+    """Where the metrics are written.
 
     Parameters
     ----------
@@ -35,8 +35,8 @@ class SummaryFiles:
     cohort : str
         TSV, one row per split and metric.
     summary : str
-        JSON: per split its metrics, threshold sweep, calibration, FROC curve, lesions by size and histograms; and the
-        bootstrap.
+        JSON: metrics, threshold sweep, calibration, FROC curve, lesions by size and histograms of each split; and the
+        bootstrap's settings.
     headline : str
         Text: Dice and AUROC of each split and of each of its slides.
     """
@@ -48,16 +48,14 @@ class SummaryFiles:
 
 
 def summarise(metric_paths: Sequence[str], files: SummaryFiles, bootstrap: Bootstrap, min_lesion_um: float) -> None:
-    """Write what all evaluated slides add up to.
+    """Write the metrics of all evaluated slides and of each split.
 
     Parameters
     ----------
     metric_paths : sequence of str
         Files of :func:`lesionmap.evaluation.evaluate.evaluate_slide`; may be empty.
-    files : SummaryFiles
-    bootstrap : Bootstrap
     min_lesion_um : float
-        Annotated lesions of smaller extent do not count for the FROC curve.
+        Annotated lesions of smaller extent (µm) do not count for the FROC curve.
     """
     records = [read_json(path) for path in metric_paths]
     rows = [_row(record) for record in records]
@@ -74,7 +72,7 @@ def summarise(metric_paths: Sequence[str], files: SummaryFiles, bootstrap: Boots
 
 
 def read_slide_table(path: str) -> list[dict[str, Any]]:
-    """Rows of the table of slides: numbers as such, NaN where there is none."""
+    """Rows of the slide table, with numbers as float; NaN where there is none."""
     return [{key: _as_read(key, text) for key, text in row.items()} for row in read_table(path)]
 
 
@@ -85,7 +83,7 @@ def _as_read(key: str, text: str) -> str | float:
 
 
 def summary_of(table: SlideTable, bootstrap: Bootstrap) -> dict[str, Any]:
-    """All that is said of one split; JSON-able."""
+    """Summary of one split, which can be written as JSON."""
     entries = with_intervals(table, bootstrap)
     pooled = table.counts.sum(axis=0)
     n_slides, n_lesions = len(table.patient), table.n_lesions.sum()
@@ -107,7 +105,7 @@ def summary_of(table: SlideTable, bootstrap: Bootstrap) -> dict[str, Any]:
 
 
 def _at(entries: Mapping[Metric, Any], threshold: float | None) -> dict[str, Any]:
-    """Those of the sweep at a threshold; None: those that are no part of it."""
+    """Entries of the sweep at a threshold, by name; None: those that are not part of the sweep."""
     return {metric.name: entry for metric, entry in entries.items() if metric.threshold == threshold}
 
 
@@ -120,7 +118,7 @@ def _calibration(counts: NDArray[np.int64]) -> list[dict[str, float]]:
 
 
 def _lesions(by_size: NDArray[np.int64]) -> dict[str, dict[str, int]]:
-    """Annotated lesions of each size, and those of them that the map finds; by_size: (4, 2)."""
+    """Numbers of annotated lesions of each size, and of those that the map finds; `by_size` is (4, 2)."""
     counts = (dict(zip(("annotated", "found"), pair, strict=True)) for pair in by_size.tolist())
     return dict(zip(SIZE_NAMES, counts, strict=True))
 

@@ -1,5 +1,5 @@
-"""The network over a whole slide: its probability map (METHOD.md §5).
+"""Inference: the probability map of a whole slide (METHOD.md §5).
 
 - ``map_slide``: map one slide and record how
-- ``settings``: how slides are mapped
+- ``settings``: the settings of a probability map
 """

@@ -30,9 +30,9 @@ CHANNEL = "lesion probability x 255"
 
 @dataclass(frozen=True)
 class MapInputs:
-    """Paths: the slide's tissue mask, how it is brought to the reference's stain, and the model.
+    """Paths of the slide's tissue mask, its stain match to the reference, and the model.
 
-    The model file carries the side of a tile and the stain reference that it was trained with.
+    The model file holds the tile size and the stain reference that the model was trained with.
     """
 
     tissue: str
@@ -50,14 +50,14 @@ def map_slide(
     *,
     threads: int,
 ) -> None:
-    """Write the probability map of one slide, and how it was made.
+    """Write the probability map of one slide, and a record of how it was made.
 
     Parameters
     ----------
     output : str
         OME-TIFF pyramid of probability × 255.
     record : str
-        JSON: size and resolution of the map, tiles, what could not be read, seams, what was refined.
+        JSON: size and resolution of the map, tiles, unreadable parts, seam measure, refined regions.
     threads : int
         CPU cores to use; the map does not depend on it.
 
@@ -87,7 +87,7 @@ def map_slide(
 def _mapped(
     info: SlideInfo, inputs: MapInputs, metadata: dict[str, Any], settings: MapSettings, folder: Path, threads: int
 ) -> tuple[SlideMap, Refined | None]:
-    """The pass over the slide, and the second look if one is asked for; the map lies on the disk of `folder`."""
+    """The first pass over the slide and, if configured, its refinement; the map lies on the disk of `folder`."""
     model = load_model(inputs.model).to(pick_device(), memory_format=torch.channels_last)  # type: ignore[call-overload]
     read = (info, TissueMask(inputs.tissue, info), stain_of(info.slide, inputs.stain, metadata), model)
     mapped = sliding_window_map(*read, _pass_settings(settings, metadata), folder, threads=threads)
@@ -97,7 +97,7 @@ def _mapped(
 
 
 def validated_threshold(settings: MapSettings, model: dict[str, Any]) -> float | None:
-    """The threshold that suited the model's validation slides best, in maps of this kind; None if it has none."""
+    """The best threshold on the model's validation slides, for maps of this kind; None if it has none."""
     found = model.get("epoch", {}).get(f"val_{settings.view}_threshold")
     return None if found is None else float(found)
 
@@ -115,7 +115,7 @@ def _refine_settings(settings: MapSettings, model: dict[str, Any]) -> RefineSett
 
 
 def tile_batch_of(model: dict[str, Any]) -> int:
-    """Tiles in the network at once: those of training where they share the statistics of batch norm, else few."""
+    """Tiles in the network at once: as in training if they share batch norm statistics, else a few."""
     trained = model["provenance"].get("train", {}).get("tile_batch", AUTO)
     return trained if model["architecture"]["norm"] == "batch" and trained != AUTO else MOST_TILES_ON_CPU
 
@@ -133,12 +133,12 @@ def _pass_settings(settings: MapSettings, model: dict[str, Any]) -> PassSettings
 
 
 def check_tiles(settings: MapSettings, model: dict[str, Any]) -> None:
-    """See that a map which rests on how training slides were cut finds the model cut as the config says.
+    """Check that config and model cut slides into the same tiles, if the map depends on that.
 
     Raises
     ------
     ModelError
-        If it does not.
+        If they do not.
     """
     asked = asdict(settings.tiles)
     differing = [key for key, value in asked.items() if model["tiles"][key] != value]
@@ -169,12 +169,12 @@ def _write_record(
 
 
 def stain_of(slide: str, path: str, model: dict[str, Any]) -> StainMatch:
-    """How a slide is brought to the stain that the model was trained on.
+    """How a slide's stain is matched to the reference that the model was trained with.
 
     Raises
     ------
     ModelError
-        If the slide was matched to another stain.
+        If the slide was matched to another reference.
     """
     match = StainMatch.of(read_json(path))
     if match.reference != StainProfile.of(model["stain_reference"]):

@@ -1,4 +1,4 @@
-"""The second look: regions of a map are read in full resolution, passed as tiles and fused as in training."""
+"""Refinement: regions of a map are read at full resolution, passed as tiles and fused as in training."""
 
 import logging
 import math
@@ -30,20 +30,20 @@ from lesionmap.tissue.mask import TissueMask
 
 @dataclass(frozen=True)
 class RefineSettings:
-    """Which regions are looked at again, and how.
+    """Which regions are refined, and how.
 
     Parameters
     ----------
     spec : TileSpec
         How the model's training slides were cut.
     looked_at : (int, int)
-        A region is refined if a pixel of its tissue has a probability × 255 from the first to the second.
+        A region is refined if one of its tissue pixels has a probability × 255 in this range, ends included.
     tile_batch : int
         Tiles in the network at once.
     flips : bool
-        Whether regions are also passed flipped, and the mean taken.
+        Whether regions are also passed flipped, and the results averaged.
     max_unreadable_fraction : float
-        A slide of whose refined regions more cannot be read is refused.
+        A slide is refused if more of its refined regions cannot be read.
     """
 
     spec: TileSpec
@@ -55,14 +55,14 @@ class RefineSettings:
 
 @dataclass(frozen=True)
 class Refined:
-    """What was looked at again.
+    """What was refined.
 
     Parameters
     ----------
     regions, tiles : int
-        How many.
+        Their numbers.
     unreadable : list of [x, y, width, height]
-        Regions that cannot be read in full resolution, level-0 pixels; there the map is that of the first pass.
+        Regions that cannot be read at full resolution, level-0 pixels; the map of the first pass stays there.
     """
 
     regions: int
@@ -88,14 +88,15 @@ def refine_map(
     *,
     threads: int,
 ) -> Refined:
-    """Put the fused probability of regions in place of the first pass's, in `mapped.probability_u8`.
+    """Replace the probability of the first pass by the fused probability, region by region.
 
-    A region's fused map is that of validation (METHOD.md §4), from its tiles with tissue and its low view. Each pixel
-    of the map takes the mean over its own area: the fused maps where they lie, the first pass elsewhere.
+    A region is fused as in validation (METHOD.md §4), from its tiles with tissue and its low view. Each pixel of the
+    map takes the mean over its own area: of fused maps where there are any, of the first pass elsewhere.
 
     Parameters
     ----------
-    mapped, info, tissue, stain, model, settings
+    mapped : SlideMap
+        The map of the first pass; its `probability_u8` is changed in place.
     threads : int
         CPU cores to use; the map does not depend on it.
 
@@ -139,7 +140,7 @@ def refine_map(
 
 
 def _places(mapped: SlideMap, info: SlideInfo, tissue: TissueMask, settings: RefineSettings) -> Iterator[_Place]:
-    """The regions that are looked at again, row by row."""
+    """The regions to refine, row by row."""
     spec, scale, (least, most) = settings.spec, mapped.mpp / info.mpp, settings.looked_at
     low_scale, side_lv0 = spec.low_mpp / info.mpp, spec.region_side_lv0(info.mpp)
     for x, y in grid_xy(info.size_lv0, side_lv0).tolist():
@@ -155,12 +156,12 @@ def _places(mapped: SlideMap, info: SlideInfo, tissue: TissueMask, settings: Ref
 
 
 def _covering(start_lv0: float, length_lv0: float, scale: float) -> tuple[int, int]:
-    """The map pixels, from the first to behind the last, that a length along an axis lies on."""
+    """The map pixels that an interval along an axis covers: the first, and the one after the last."""
     return math.floor(start_lv0 / scale + 1e-9), math.ceil((start_lv0 + length_lv0) / scale - 1e-9)
 
 
 def _tensors(slide: str, place: _Place, tiles: NDArray[np.uint8], low: NDArray[np.uint8]) -> RegionTensors:
-    """A region without masks."""
+    """The tensors of a region, without masks."""
     return RegionTensors(
         name=f"{slide} at x={place.xy_lv0[0]:.0f} y={place.xy_lv0[1]:.0f}",
         tiles_per_side=len(place.kept),
@@ -200,14 +201,16 @@ def _flipped(region: RegionTensors, axes: tuple[int, ...]) -> RegionTensors:
 def _on_map(
     fused: NDArray[np.float32], xy_lv0: tuple[float, float], low_scale: float, scale: float
 ) -> tuple[tuple[int, int], NDArray[np.float32], NDArray[np.float32]]:
-    """A region's map on the grid of the slide's: corner, the sum over each pixel's area, and the share of that area.
+    """A region's map on the grid of the slide's map: corner, and the sum and the covered share of each pixel's area.
 
     Parameters
     ----------
     fused : (s, s) float32
+        Fused probability of the region.
     xy_lv0 : (float, float)
+        Top-left corner of the region.
     low_scale, scale : float
-        Level-0 pixels per pixel of the region's map and of the slide's.
+        Level-0 pixels per pixel of the region's map and of the slide's map.
     """
     starts, shares = [], []
     for corner in xy_lv0:
@@ -222,7 +225,7 @@ def _on_map(
 
 
 def _shares_into(probability_u8: NDArray[np.uint8]) -> Take:
-    """Writes what has a share in each pixel into a map, which keeps the rest of the pixel."""
+    """A function that writes sums into a map; each pixel keeps its value for the share that is not covered."""
 
     def take(top: int, total: NDArray[np.float32], share: NDArray[np.float32]) -> None:
         rows = probability_u8[top : top + len(total)]

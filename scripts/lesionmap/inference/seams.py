@@ -1,4 +1,4 @@
-"""Whether a map shows where its tiles meet."""
+"""Measure whether the borders of tiles are visible in a map."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,26 +15,26 @@ def seam_measure(
     tile_px: int,
     stride_px: int,
 ) -> float | None:
-    """Mean absolute jump between neighbouring pixels where tiles begin or end, over that elsewhere; on tissue.
+    """Mean absolute jump between neighbouring pixels at tile borders, divided by that elsewhere; on tissue.
 
-    Elsewhere is where a pixel of the network's finest feature map begins, as it does at a tile's edge: between those,
-    its bilinear upsampling makes jumps of another size.
+    Elsewhere means where a pixel of the network's finest feature map begins, as one does at a tile's border. Between
+    these places, bilinear upsampling makes jumps of another size.
 
     Parameters
     ----------
     probability_u8 : (H, W) uint8
-    tissue : TissueMask
+        Probability × 255.
     scale : float
         Level-0 pixels per map pixel.
     corners : (N, 2) int
-        (x, y) of the tiles that the map was made of.
+        Top-left corners (x, y) of the tiles that the map was made from, in map pixels.
     tile_px, stride_px : int
-        Side of a tile, and distance of neighbouring tiles' corners; whole multiples of `FINEST_STRIDE`.
+        Side of a tile, and distance between the corners of neighbouring tiles; multiples of `FINEST_STRIDE`.
 
     Returns
     -------
     float or None
-        1 where nothing is to be seen; None if tissue has no such place, or no jump elsewhere.
+        1 if borders are not visible; None if tissue has no border or no other place, or no jump elsewhere.
     """
     size = (probability_u8.shape[1], probability_u8.shape[0])
     grid = corners_px(size, tile_px, stride_px)
@@ -64,7 +64,7 @@ def seam_measure(
 
 
 def _pairs(on: NDArray[np.bool_], axis: int) -> NDArray[np.bool_]:
-    """Where a pixel and the next along an axis are both set."""
+    """Where a pixel and the next one along an axis are both set."""
     first, second = np.delete(on, -1, axis=axis), np.delete(on, 0, axis=axis)
     both: NDArray[np.bool_] = first & second
     return both

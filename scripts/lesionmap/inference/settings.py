@@ -1,4 +1,4 @@
-"""How whole slides are mapped: what the config section ``inference`` says of the probability map."""
+"""The settings of a probability map, from the config section ``inference``."""
 
 import math
 from collections.abc import Mapping
@@ -15,28 +15,28 @@ PATENT_MPP = 2.5  # 4× (claim 8)
 
 @dataclass(frozen=True)
 class MapSettings:
-    """What decides a slide's probability map; names and defaults as in the config section ``inference``.
+    """Settings of a slide's probability map; names and defaults as in the config section ``inference``.
 
     Parameters
     ----------
     tiles : TileSpec
         How the config cuts slides for training.
     magnification : str
-        ``patent`` or ``match_training``: the resolution of the pass.
+        ``patent`` or ``match_training``: the resolution of the first pass.
     overlap : float
-        Share of a tile's side that it has in common with the next, 0–0.5.
+        Share of a tile's side that overlaps with the next tile, 0–0.5.
     flips : bool
-        Whether each tile is also passed flipped, and the mean taken.
+        Whether each tile is also passed flipped, and the results averaged.
     refine : str
-        ``none``, ``unsure``, ``lesion`` or ``all``: which regions are read in full resolution and fused.
+        ``none``, ``unsure``, ``lesion`` or ``all``: which regions are read at full resolution and fused.
     unsure : (float, float)
-        Least and largest probability that is unsure.
+        Lowest and highest probability that counts as unsure.
     threshold : float, "validation" or None
-        What is lesion to ``refine: lesion``; no other map depends on it, and None stands there.
+        Probability from which ``refine: lesion`` takes a pixel as lesion; None for other maps, which do not need it.
     batch_size : int
-        Tiles in a GPU at once, at most.
+        Tiles on a GPU at once, at most.
     max_unreadable_fraction : float
-        A slide of which a larger share of tiles cannot be read is refused.
+        A slide is refused if a larger share of its tiles cannot be read.
     """
 
     tiles: TileSpec
@@ -51,7 +51,7 @@ class MapSettings:
 
     @classmethod
     def of(cls, inference: Mapping[str, Any], batch_size: int, max_unreadable_fraction: float) -> "MapSettings":
-        """From :func:`lesionmap.run.config.map_settings`."""
+        """From the result of :func:`lesionmap.run.config.map_settings`."""
         spec = TileSpec(**inference["tiles"])
         limits = {"batch_size": batch_size, "max_unreadable_fraction": max_unreadable_fraction}
         return cls(**dict(inference) | {"tiles": spec, "unsure": tuple(inference["unsure"])} | limits)
@@ -63,7 +63,7 @@ class MapSettings:
 
     @property
     def view(self) -> str:
-        """The view in training that the map is like: ``low`` or ``fused``."""
+        """The view in training that corresponds to the map: ``low`` or ``fused``."""
         return "low" if self.refine == NO_REFINEMENT else "fused"
 
     @property
@@ -72,7 +72,7 @@ class MapSettings:
         return self.magnification == MATCH_TRAINING or self.refine != NO_REFINEMENT
 
     def refined_range(self, threshold: float) -> tuple[int, int]:
-        """Least and largest probability × 255 of the first pass that ask for a second look."""
+        """Lowest and highest probability × 255 of the first pass for which a region is refined."""
         least, most = (255 * part for part in self.unsure)
         return {
             "unsure": (math.ceil(least - 1e-9), math.floor(most + 1e-9)),
@@ -82,10 +82,10 @@ class MapSettings:
 
 
 def map_mpp(magnification: str, spec: TileSpec) -> float:
-    """µm/px of the pass over whole slides: the method's 4×, or that of the low view in training."""
+    """µm/px of the first pass: the method's 4×, or that of the low view in training."""
     return PATENT_MPP if magnification == PATENT else spec.low_mpp
 
 
 def overlap_px(overlap: float, tile_px: int) -> int:
-    """Pixels that neighbouring tiles have in common: such that all tiles lie alike on the network's finest map."""
+    """Overlap of neighbouring tiles in pixels, rounded down so that all tiles align with the network's finest map."""
     return math.floor(overlap * tile_px / FINEST_STRIDE) * FINEST_STRIDE

@@ -1,4 +1,4 @@
-"""The pass of the network over a whole slide, tile by tile (METHOD.md §5)."""
+"""The sliding window: the network's first pass over a whole slide, tile by tile (METHOD.md §5)."""
 
 import logging
 from collections.abc import Iterator, Sequence
@@ -34,20 +34,20 @@ FLIPS = ((), (2,), (3,), (2, 3))  # axes of (N, C, H, W)
 
 @dataclass(frozen=True)
 class PassSettings:
-    """How a slide is mapped.
+    """Settings of the first pass.
 
     Parameters
     ----------
     mpp : float
         Resolution of tiles and map, µm/px.
     tile_px, overlap_px : int
-        Side of a tile, and what it has in common with the next.
+        Side of a tile, and its overlap with the next tile.
     flips : bool
-        Whether tiles are also passed flipped, and the mean of the four probabilities taken.
+        Whether tiles are also passed flipped, and the four probabilities averaged.
     batch_size : int
-        Tiles in a GPU at once, if so many fit.
+        Tiles on a GPU at once, if so many fit.
     max_unreadable_fraction : float
-        A slide of whose tiles more cannot be read is refused.
+        A slide is refused if a larger share of its tiles cannot be read.
     """
 
     mpp: float
@@ -69,7 +69,7 @@ class SlideMap:
     mpp : float
         Its resolution, µm/px.
     n_read, n_skipped : int
-        Tiles that were passed through the network, and those without tissue.
+        Number of tiles that were passed through the network, and of tiles without tissue.
     unreadable : list of [x, y, width, height]
         Tiles that cannot be read, level-0 pixels.
     seam_measure : float or None
@@ -85,12 +85,12 @@ class SlideMap:
 
 
 class TableOnDevice:
-    """A slide's :func:`lesionmap.stain.table.stain_table` on the network's device, so that raw pixels go there once.
+    """A slide's :func:`lesionmap.stain.table.stain_table` on the network's device, where it normalises raw pixels.
 
     Parameters
     ----------
     table : (2**24, 3) uint8
-    device : torch.device
+        The normalised colour of every colour, in order of R · 2**16 + G · 2**8 + B.
     """
 
     def __init__(self, table: NDArray[np.uint8], device: torch.device) -> None:
@@ -104,7 +104,7 @@ class TableOnDevice:
 
 
 def gather(table: Tensor, images: Tensor) -> Tensor:
-    """Look every pixel of `images` (..., 3) uint8 up in `table` (2**24, 3) uint8 on their common device."""
+    """Look up every pixel of `images`, (..., 3) uint8, in `table`, (2**24, 3) uint8, on the same device."""
     red, green, blue = images.to(torch.int32).unbind(-1)  # (...)
     index = (red << 16) | (green << 8) | blue
     return table.index_select(0, index.flatten()).reshape(images.shape)
@@ -120,13 +120,12 @@ def sliding_window_map(
     *,
     threads: int,
 ) -> SlideMap:
-    """Map the lesion probability of a whole slide. Memory holds a band of tiles, whatever the slide's size.
+    """Map the lesion probability of a whole slide; only a band of tiles is in memory, however large the slide is.
 
     Parameters
     ----------
-    info, tissue, stain, model, settings
     folder : str or Path
-        On whose disk the map lies.
+        The map lies on the disk of this folder.
     threads : int
         CPU cores to use; the map does not depend on it.
 
@@ -161,7 +160,7 @@ def sliding_window_map(
 
 
 def _mean_into(probability_u8: NDArray[np.uint8]) -> Take:
-    """Writes the weighted mean of tiles into a map."""
+    """A function that writes the weighted mean of tiles into a map."""
 
     def take(top: int, total: NDArray[np.float32], weight: NDArray[np.float32]) -> None:
         mean = np.divide(total, weight, out=np.zeros_like(total), where=weight > 0)
@@ -179,7 +178,7 @@ class TileReader:
     mpp: float
 
     def read(self, xy_px: NDArray[np.int64]) -> NDArray[np.uint8] | SlideError:
-        """The tile with its top-left corner at (x, y) of the map; the error if it cannot be read."""
+        """The tile with its top-left corner at map pixel (x, y); the error if it cannot be read."""
         x, y = (xy_px * (self.mpp / self.slide.info.mpp)).tolist()
         try:
             return self.slide.read((x, y), (self.tile_px, self.tile_px), self.mpp)
@@ -195,10 +194,10 @@ def _mapped(
     settings: PassSettings,
     threads: int,
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32] | SlideError]]:
-    """Corner and probability of each tile, in order; the error of those that cannot be read.
+    """Corner and probability of each tile, in order; an error for tiles that cannot be read.
 
-    On a CPU each thread reads a tile and passes it through the network, so that no core waits. A GPU works on a batch
-    while the next one is read.
+    On a CPU, each thread reads a tile and passes it through the network, so no core waits. A GPU works on one batch
+    while the next is read.
     """
     device = model.mean.device
     step = fitting_inference_batch(model, settings.tile_px, settings.batch_size)
@@ -227,7 +226,7 @@ def _mapped(
 def probability_of(
     model: LesionFPN, table: TableOnDevice, images: Sequence[NDArray[np.uint8]], *, flips: bool
 ) -> NDArray[np.float32]:
-    """Lesion probability of images (H, W, 3) uint8 as they are in the slide; (N, H, W)."""
+    """Lesion probability, (N, H, W), of images (H, W, 3) uint8 that are not normalised yet."""
     batch = table.normalised(np.stack(images)).permute(0, 3, 1, 2)  # (N, 3, H, W)
     turns = FLIPS if flips else UNFLIPPED
     flipped = [torch.sigmoid(logits_of(model, batch.flip(axes))).flip(axes) for axes in turns]  # (N, 1, H, W) each

@@ -1,4 +1,4 @@
-"""Tiles become a map: weighted sums over a band of rows, which is all of the map that memory holds."""
+"""Stitch tiles to a map, as weighted sums; only a band of rows of the map is in memory."""
 
 from collections.abc import Callable
 
@@ -9,10 +9,10 @@ Take = Callable[[int, NDArray[np.float32], NDArray[np.float32]], None]
 
 
 def window(tile_px: int, overlap_px: int) -> NDArray[np.float32]:
-    """Weights of a tile, (tile_px, tile_px): those of tiles that overlap by `overlap_px` on each side add up to one.
+    """Weights of a tile, (tile_px, tile_px); those of tiles that overlap by `overlap_px` on each side add up to one.
 
-    Along each axis they rise as sin² over the overlap, so that a tile's edge counts next to nothing. Without overlap
-    they are one.
+    Along each axis they rise as sin² over the overlap, so a tile's edge counts almost nothing. Without overlap, they
+    are one.
     """
     rise = np.sin(np.pi / 2 * (np.arange(overlap_px) + 0.5) / max(1, overlap_px)) ** 2
     along = np.ones(tile_px)
@@ -22,17 +22,17 @@ def window(tile_px: int, overlap_px: int) -> NDArray[np.float32]:
 
 
 class RowBand:
-    """Rows of a map in which tiles are added up; rows that are complete are given away.
+    """A band of rows of a map in which tiles are added up; complete rows are passed on.
 
     Parameters
     ----------
     shape : (int, int)
         Height and width of the map.
     rows : int
-        Height of the highest tile.
+        Height of the tallest tile.
     take : callable
-        Given the number of a row, and sum and weight of it and those below, (n, width) float32 each,
-        which are used up when it returns.
+        Called with the number of the first of n rows, and their sums and weights, (n, width) float32 each.
+        Both arrays are overwritten after the call.
     """
 
     def __init__(self, shape: tuple[int, int], rows: int, take: Take) -> None:
@@ -41,7 +41,7 @@ class RowBand:
         self._total, self._weight = np.zeros((2, rows, width), dtype=np.float32)
 
     def add(self, xy_px: tuple[int, int], weighted: NDArray[np.float32], weights: NDArray[np.float32]) -> None:
-        """Add a tile, (h, w), times its weights, at its corner (x, y) on the map; corners come from top to bottom."""
+        """Add a tile times its weights, (h, w), at its corner (x, y) on the map; corners come from top to bottom."""
         left, top = xy_px
         if top > self._top:
             self._give(top)
@@ -52,11 +52,11 @@ class RowBand:
         weight[:rows, :columns] += weights[:rows, :columns]
 
     def finish(self) -> None:
-        """Give away what is left."""
+        """Pass on the remaining rows."""
         self._give(self._top + len(self._total))
 
     def _give(self, top: int) -> None:
-        """Give away the rows above `top`, which becomes the first of the band."""
+        """Pass on the rows above `top`, which becomes the first row of the band."""
         n, inside = min(top - self._top, len(self._total)), max(0, self._height - self._top)
         if self._weight[: min(n, inside)].any():
             self._take(self._top, self._total[: min(n, inside)], self._weight[: min(n, inside)])

@@ -15,7 +15,7 @@ from lesionmap.files.disk_errors import storage_error
 
 LINE = "%(asctime)s %(levelname)s %(message)s"
 SECONDS_BETWEEN_LINES = 60
-PROGRESS_LINE = "{desc}: {n_fmt} of {total_fmt} {unit}s, {rate_fmt}, {elapsed} passed, {remaining} left{postfix}"
+PROGRESS_LINE = "{desc}: {n_fmt} of {total_fmt} {unit}s, {rate_fmt}, {elapsed} so far, {remaining} left{postfix}"
 
 
 @contextmanager
@@ -49,7 +49,7 @@ def job_log(path: str, slide: str | None = None) -> Iterator[None]:
         sys.exit(f"LesionMap: {known}")
 
 
-def log_beside(path: str, name: str, level: int) -> None:
+def append_to_log(path: str, name: str, level: int) -> None:
     """Append this process's log records to the log of its job, `path`; each line starts with `name`.
 
     Records below `level`, a logging level, are dropped.

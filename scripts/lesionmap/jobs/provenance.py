@@ -24,7 +24,7 @@ RECORDED_LIBRARIES = (
     *("openslide-python", "openslide-bin", "tifffile", "imagecodecs", "simplejpeg"),  # pixels
     *("numpy", "torch", "torchvision", "h5py", "hdf5plugin"),
 )
-UNSAID = ("ctx", "kind", "type_comment")  # fields of a syntax tree that do not change its meaning
+IGNORED_FIELDS = ("ctx", "kind", "type_comment")  # fields of a syntax tree that do not change its meaning
 
 
 def code_digest(script: str) -> str:
@@ -111,7 +111,7 @@ def _logic(source: str, package: str) -> _Logic:
     tree, logic = ast.parse(source), _Logic()
     origins = dict(_imported(tree, package))
     logic.used += [name for local, name in sorted(origins.items()) if not local.isidentifier()]
-    logic.text = _written(tree, origins, logic.used)
+    logic.text = _as_text(tree, origins, logic.used)
     return logic
 
 
@@ -139,10 +139,10 @@ def _is_ours(name: str) -> bool:
     return name.partition(".")[0] == PACKAGE.name
 
 
-def _written(node: Any, origins: Mapping[str, str], used: list[str]) -> str:
+def _as_text(node: Any, origins: Mapping[str, str], used: list[str]) -> str:
     """A part of a syntax tree as text. Empty and absent fields are left out, because Python versions differ in them."""
     if isinstance(node, list):
-        return ",".join(_written(item, origins, used) or "-" for item in _said(node))
+        return ",".join(_as_text(item, origins, used) or "-" for item in _relevant_nodes(node))
     if isinstance(node, ast.Name) and (origin := origins.get(node.id)):
         if not _is_ours(origin):
             return f"Name({origin})"
@@ -150,12 +150,16 @@ def _written(node: Any, origins: Mapping[str, str], used: list[str]) -> str:
             used.append(origin)
         return f"Name(#{used.index(origin)})"
     if isinstance(node, ast.AST):
-        fields = ((name, _written(value, origins, used)) for name, value in ast.iter_fields(node) if name not in UNSAID)
+        fields = (
+            (name, _as_text(value, origins, used))
+            for name, value in ast.iter_fields(node)
+            if name not in IGNORED_FIELDS
+        )
         return f"{type(node).__name__}({';'.join(f'{name}={text}' for name, text in fields if text)})"
     return "" if node is None else ascii(node)
 
 
-def _said(nodes: list[Any]) -> Iterator[Any]:
+def _relevant_nodes(nodes: list[Any]) -> Iterator[Any]:
     """The nodes of a list without imports and docstring; adjacent texts of an f-string are joined."""
     text = ""
     for number, node in enumerate(nodes):

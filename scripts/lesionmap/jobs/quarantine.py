@@ -64,5 +64,5 @@ def slide_job(slide: str, log: str, inputs: Sequence[str], outputs: Sequence[str
             if error.slide != slide:
                 raise
             logging.error("%s", error)
-            sys.stderr.write(f"LesionMap: {error} It goes into quarantine.\n")
+            sys.stderr.write(f"LesionMap: {error} The slide goes into quarantine.\n")
             write_quarantined(outputs, error)

@@ -1,4 +1,4 @@
-"""The lesions of a slide as a DICOM Segmentation (PS3.3 A.51), for archives and viewers that speak DICOM."""
+"""The lesions of a slide as a DICOM Segmentation (PS3.3 A.51), for archives and viewers that use DICOM."""
 
 import json
 import uuid
@@ -32,29 +32,27 @@ from lesionmap.version import VERSION
 
 NAMESPACE = uuid.uuid5(uuid.NAMESPACE_DNS, "lesionmap")
 DICOM_TILE_PX = 512
-DICOM = "dicom"  # as OpenSlide names the vendor
-MAY_BE_EMPTY = (  # type 2: often removed with the patient's name
+DICOM = "dicom"  # OpenSlide's name for the vendor
+MAY_BE_EMPTY = (  # attributes of type 2, which are often removed with the patient's name
     *("PatientID", "PatientName", "PatientBirthDate", "PatientSex"),
     *("AccessionNumber", "StudyID", "StudyDate", "StudyTime", "ReferringPhysicianName"),
 )
-MODEL_TRAINING = "model_training"  # may be longer than DICOM's 10,240 characters; the map has it
-USUAL_THICKNESS_MM = 0.004  # of a section, where the slide's file does not say it
+MODEL_TRAINING = "model_training"  # left out: may exceed DICOM's 10,240 characters; the map's file has it
+USUAL_THICKNESS_MM = 0.004  # of a section, if the slide's file does not say it
 UNKNOWN_DATE, UNKNOWN_TIME = "19700101", "000000"
 
 
 def write_segmentation(info: SlideInfo, lesions_map: str | Path, output: str | Path) -> None:
-    """Write the binary map of a slide as a DICOM Segmentation, one segment, in tiles of which empty ones are left out.
+    """Write the binary map of a slide as a DICOM Segmentation with one segment; empty tiles are left out.
 
-    It lies in the frame of reference of a DICOM slide, and refers to its finest level. For a slide in another format it
-    makes a study, a frame of reference, and an image to refer to, of names that follow from the slide's SHA-256. The
-    same map gives the same bytes: dates are the slide's, and all names (UIDs) follow from the contents.
+    For a DICOM slide, it uses the slide's frame of reference and refers to its finest level. For a slide in another
+    format, it makes up a study, a frame of reference and a source image; their UIDs follow from the slide's SHA-256.
+    The same map gives the same bytes: dates are the slide's, and all UIDs follow from the contents.
 
     Parameters
     ----------
-    info : SlideInfo
     lesions_map : str or Path
         File of :func:`lesionmap.maps.ome_tiff.write_map`.
-    output : str or Path
 
     Raises
     ------
@@ -135,7 +133,7 @@ def _make_reproducible(segmentation: Segmentation, source: Dataset, key: str) ->
 
 
 def _dicom_source(info: SlideInfo) -> Dataset:
-    """Attributes of the finest level of a DICOM slide, whose other files lie beside it; without its pixels."""
+    """Attributes of the finest level of a DICOM slide, without pixels; all its files lie in one folder."""
     first = _attributes(Path(info.path))
     levels = [first] if first else []
     for path in sorted(Path(info.path).parent.iterdir()):
@@ -154,7 +152,7 @@ def _dicom_source(info: SlideInfo) -> Dataset:
 
 
 def _attributes(path: Path) -> Dataset | None:
-    """Those of a whole-slide image's file, but for its pixels; None of any other file."""
+    """Attributes of a whole-slide image file, without pixels; None for any other file."""
     try:
         dataset = dcmread(path, stop_before_pixels=True)
     except (InvalidDicomError, IsADirectoryError):
@@ -163,7 +161,7 @@ def _attributes(path: Path) -> Dataset | None:
 
 
 def _completed(source: Dataset, info: SlideInfo) -> Dataset:
-    """What a Segmentation copies from its source, empty or made up where that has none."""
+    """Add the attributes that a Segmentation copies from its source and that are missing: empty or made up."""
     for keyword in MAY_BE_EMPTY:
         source.setdefault(keyword, None)
     if "FrameOfReferenceUID" not in source:
@@ -178,7 +176,7 @@ def _completed(source: Dataset, info: SlideInfo) -> Dataset:
 
 
 def _stand_in(info: SlideInfo) -> Dataset:
-    """What a DICOM file of this slide would say of it."""
+    """The attributes that a DICOM file of this slide would have."""
     source = Dataset()
     source.SOPClassUID = VLWholeSlideMicroscopyImageStorage
     source.SOPInstanceUID = _uid("image", info.identity)
@@ -198,6 +196,6 @@ def _stand_in(info: SlideInfo) -> Dataset:
 
 
 def _slice_thickness(source: Dataset) -> float:
-    """In mm, as a Segmentation must have it."""
+    """Slice thickness in mm, which a Segmentation must have."""
     measures = source.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0]
     return float(measures.get("SliceThickness") or USUAL_THICKNESS_MM)

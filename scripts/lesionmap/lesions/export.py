@@ -1,4 +1,4 @@
-"""The lesions of a slide for other programs: outlines as GeoJSON, and a table with a row for each."""
+"""Export the lesions of a slide for other programs: outlines as GeoJSON, and a table with a row for each."""
 
 import json
 from collections.abc import Iterable, Iterator
@@ -36,9 +36,9 @@ def write_lesions(
     info: SlideInfo,
     metadata: dict[str, Any],
 ) -> tuple[int, float]:
-    """Write the lesions' outlines as GeoJSON for QuPath (0.4 or later), and a table with a row for each, in that order.
+    """Write lesion outlines as GeoJSON for QuPath (0.4 or later), and a table with a row for each, in the same order.
 
-    Time and memory are linear in the map's pixels and the outlines' vertices; of the maps few rows are in memory.
+    Time and memory are linear in the map's pixels and the outlines' vertices. A few rows of the maps are in memory.
 
     Parameters
     ----------
@@ -47,17 +47,16 @@ def write_lesions(
     lesions_map : str or Path
         File of :func:`lesionmap.maps.ome_tiff.write_map`.
     probability_u8 : (H, W) uint8
-        On the same grid.
-    info : SlideInfo
+        Probability × 255, on the same grid.
     metadata : dict
         Written beside the features: ``unreadable`` (x, y, width, height in level-0 pixels) and ``provenance``.
 
     Returns
     -------
     n : int
-        How many lesions there are.
+        Number of lesions.
     area_mm2 : float
-        Of all of them.
+        Their total area.
     """
     frame = {"unit": "level-0 pixels", "origin_xy_lv0": info.bounds_xy_lv0, "mpp": info.mpp}
     head = json.dumps({"type": "FeatureCollection", "slide": info.slide, "frame": frame, **metadata})
@@ -79,7 +78,7 @@ def write_lesions(
 
 
 def _lesions(lesions_map: str | Path, probability_u8: Rows, info: SlideInfo) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Outline (GeoJSON) and table row of each lesion, in the order in which GDAL finishes them going down the map."""
+    """Outline (GeoJSON) and table row of each lesion, in the order in which GDAL completes them from the top down."""
     names = (f"Lesion {number}" for number in count(1))
     with MapFile(lesions_map) as mapped:
         height, width = mapped.shape
@@ -93,7 +92,7 @@ def _lesions(lesions_map: str | Path, probability_u8: Rows, info: SlideInfo) -> 
 
 
 def _outlines(mapped: MapFile) -> Iterator[NDArray[Any]]:
-    """Polygons around 4-connected lesions in map pixels, some at a time, each (n,) object."""
+    """Polygons around 4-connected lesions, in map pixels, many at a time: arrays (n,) of objects."""
     shapes = rasterio.features.shapes(mapped.band, mask=mapped.band, connectivity=4)
     while some := [geometry["coordinates"] for geometry, _ in islice(shapes, OUTLINES_AT_ONCE)]:
         rings = list(chain.from_iterable(some))
@@ -103,14 +102,14 @@ def _outlines(mapped: MapFile) -> Iterator[NDArray[Any]]:
 
 
 def _first_pixels(outlines: NDArray[Any], width: int) -> NDArray[np.int64]:
-    """Index, in the flattened map, of each outline's first pixel: right of and below the first of its vertices."""
+    """Index of each lesion's first pixel in the flattened map: the pixel right of and below its first vertex."""
     xy, owner = shapely.get_coordinates(outlines, return_index=True)
     index = xy[:, 1].astype(np.int64) * width + xy[:, 0].astype(np.int64)
     return np.minimum.reduceat(index, np.searchsorted(owner, np.arange(len(outlines))))
 
 
 def _placed(xy_lv0: NDArray[np.float64], info: SlideInfo) -> NDArray[np.float64]:
-    """Cut at the slide's edge (the map's last pixels reach beyond it) and moved to the frame of its bounds."""
+    """Clip to the slide's edge (the map's last pixels reach beyond it) and move to the frame of the slide's bounds."""
     return np.round(np.clip(xy_lv0, 0, info.size_lv0) - info.bounds_xy_lv0, COORDINATE_DECIMALS)
 
 
@@ -131,7 +130,7 @@ def _rows(
 
 
 def _feature(outline: str, row: dict[str, Any]) -> str:
-    """One lesion as QuPath's annotation object."""
+    """One lesion as an annotation object of QuPath."""
     properties = {
         "objectType": "annotation",
         "name": row["name"],

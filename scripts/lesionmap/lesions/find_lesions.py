@@ -23,12 +23,12 @@ MODEL_TRAINING = "model_training"
 
 @dataclass(frozen=True)
 class LesionSettings:
-    """What decides a slide's lesions once it is mapped; names and defaults as in the config section ``inference``.
+    """Settings that turn a map into lesions; names and defaults as in the config section ``inference``.
 
     Parameters
     ----------
     threshold : float or "validation"
-        Probability from which a pixel is lesion, or that which suited the model's validation slides best.
+        Probability from which a pixel counts as lesion; "validation": the best one on the model's validation slides.
     smoothing_um, min_lesion_area_um2 : float
         See :class:`lesionmap.lesions.postprocessing.Postprocessing`.
     """
@@ -40,7 +40,7 @@ class LesionSettings:
 
 @dataclass(frozen=True)
 class LesionFiles:
-    """Where the lesions of one slide go: binary map (OME-TIFF), outlines (GeoJSON), table (TSV), record (JSON)."""
+    """Where one slide's lesions are written: binary map (OME-TIFF), outlines (GeoJSON), table (TSV), record (JSON)."""
 
     lesions: str
     outlines: str
@@ -51,19 +51,19 @@ class LesionFiles:
 def find_lesions(
     info: SlideInfo, probability_map: str, files: LesionFiles, settings: LesionSettings, provenance: dict[str, Any]
 ) -> None:
-    """Find the lesions of a slide in its probability map; the network is not asked again.
+    """Find the lesions of a slide in its probability map; the network is not needed.
 
     Parameters
     ----------
     probability_map : str
         File of :func:`lesionmap.inference.map_slide.map_slide`.
     provenance : dict
-        Of this step; that of the map is added.
+        Provenance of this step; that of the map is added.
 
     Raises
     ------
     ModelError
-        If the model is to say the threshold, and does not.
+        If the model should provide the threshold, but has none.
     """
     folder = Path(files.record).parent
     with MapFile(probability_map) as mapped:
@@ -82,7 +82,7 @@ def find_lesions(
 
 
 def above(probability_u8: Rows, threshold: float, folder: Path) -> NDArray[np.bool_]:
-    """Where a map, (H, W), reaches a threshold; (H, W) bool on the disk of `folder`."""
+    """Pixels of a map, (H, W), that reach a threshold; (H, W) bool on the disk of `folder`."""
     lesions, least = on_disk(probability_u8.shape, np.bool_, folder), first_positive(threshold)
     for part in strips(probability_u8.shape[0]):
         lesions[part] = probability_u8[part] >= least

@@ -1,4 +1,4 @@
-"""What is done to the lesions of a map once they are found: smoother outlines, no specks."""
+"""Postprocessing of the lesions of a map: smoother outlines, no specks."""
 
 import math
 from dataclasses import dataclass
@@ -12,19 +12,19 @@ from scipy.ndimage import gaussian_filter
 from lesionmap.maps.components import drop_small
 from lesionmap.maps.on_disk import on_disk, strips
 
-REACH = 4  # standard deviations of a Gaussian
+REACH = 4  # of the Gaussian, in standard deviations
 
 
 @dataclass(frozen=True)
 class Postprocessing:
-    """What is done to lesions; 0: nothing.
+    """Settings of postprocessing; 0 turns a step off.
 
     Parameters
     ----------
     smoothing_um : float
-        Standard deviation of the Gaussian by which they are smoothed.
+        Standard deviation of the Gaussian that smooths lesions.
     min_lesion_area_um2 : float
-        Smaller ones are dropped.
+        Smaller lesions are dropped.
     """
 
     smoothing_um: float
@@ -34,16 +34,16 @@ class Postprocessing:
 def postprocessed(
     lesions: NDArray[np.bool_], tidying: Postprocessing, mpp: float, folder: str | Path
 ) -> tuple[NDArray[np.bool_], dict[str, Any]]:
-    """Lesions, (H, W) at `mpp` µm/px, smoothed and without small ones, and what that has changed.
+    """Smooth lesions, (H, W) at `mpp` µm/px, drop small ones, and report what changed.
 
-    A pixel is lesion after smoothing where at least half of its surroundings, weighted by the Gaussian, was.
+    After smoothing, a pixel is lesion if at least half of its surroundings, weighted by the Gaussian, was lesion.
 
     Returns
     -------
     lesions : (H, W) bool
         On the disk of `folder`; changed in place if they are not smoothed.
     metadata : dict
-        mm² before, after smoothing, and in the end; how many were dropped.
+        Area (mm²) before, after smoothing, and at the end; number of dropped lesions.
     """
     metadata: dict[str, Any] = {"as_found_mm2": _mm2(lesions, mpp)}
     if tidying.smoothing_um:

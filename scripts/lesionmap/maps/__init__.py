@@ -1,7 +1,7 @@
-"""Maps of whole slides, which are larger than memory.
+"""Maps of whole slides, which may be larger than memory.
 
-- ``ome_tiff``: write and read them
+- ``ome_tiff``: write and read maps
 - ``on_disk``: arrays on disk, a few rows at a time
 - ``components``: connected lesions
-- ``probability``: probability as it is stored
+- ``probability``: how probability is stored
 """

@@ -1,4 +1,4 @@
-"""Connected lesions of a map, found and measured a few rows at a time."""
+"""Find and measure the connected lesions of a map, a few rows at a time."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ class Components:
     first : (N,) int64
         Index of the first pixel in the flattened map, ascending.
     pixels, total, peak : (N,) int64
-        How many pixels, and sum and maximum of their probability × 255.
+        Number of pixels, and sum and maximum of their probability × 255.
     """
 
     first: NDArray[np.int64]
@@ -36,11 +36,11 @@ class Components:
         return cls(*(np.empty(0, dtype=np.int64) for _ in range(4)))
 
     def at(self, index: NDArray[np.int64]) -> "Components":
-        """Those of some positions."""
+        """The lesions at the given positions."""
         return Components(self.first[index], self.pixels[index], self.total[index], self.peak[index])
 
     def merged(self, groups: NDArray[np.int64]) -> "Components":
-        """Those of equal group, numbered from 0, as one."""
+        """Merge the lesions of each group; groups are numbered from 0."""
         n = int(groups.max(initial=-1)) + 1
         first = np.full(n, np.iinfo(np.int64).max)
         pixels, total, peak = (np.zeros(n, dtype=np.int64) for _ in range(3))
@@ -57,8 +57,8 @@ def find_components(parts_of_map: Iterable[tuple[NDArray[np.bool_], NDArray[np.u
     Parameters
     ----------
     parts_of_map : iterable of (lesions, probability_u8)
-        The map from its top, some rows at a time: (rows, W) bool, and probability × 255, (rows, W) uint8. How it is
-        divided does not change the result. Measuring takes 40 bytes for each pixel of a strip's lesions.
+        The map from its top, some rows at a time: (rows, W) bool, and probability × 255, (rows, W) uint8. The size of
+        the strips does not change the result. Measuring takes 40 bytes for each lesion pixel of a strip.
     """
     parts, linker, pixels_above = [Components.none()], Linker(), 0
     for lesions, probability_u8 in parts_of_map:
@@ -70,12 +70,12 @@ def find_components(parts_of_map: Iterable[tuple[NDArray[np.bool_], NDArray[np.u
 
 
 def drop_small(lesions: NDArray[np.bool_], least_px: float) -> int:
-    """Unset the 4-connected lesions of fewer than `least_px` pixels of a map, (H, W), that may lie on disk.
+    """Unset the 4-connected lesions of a map, (H, W), that have fewer than `least_px` pixels; it may lie on disk.
 
     Returns
     -------
     int
-        How many they are.
+        Number of lesions that were unset.
     """
     linker, pixels = Linker(), [np.empty(0, dtype=np.int64)]
     for part in strips(lesions.shape[0]):
@@ -91,7 +91,7 @@ def drop_small(lesions: NDArray[np.bool_], least_px: float) -> int:
 
 
 class Linker:
-    """Labels the components of a map strip by strip, and tells which of them hang together."""
+    """Labels the components of a map strip by strip, and tells which of them are connected."""
 
     def __init__(self) -> None:
         self._known = 0
@@ -99,7 +99,7 @@ class Linker:
         self._links = [np.empty((2, 0), dtype=np.int64)]
 
     def labelled(self, lesions: NDArray[np.bool_]) -> NDArray[np.integer[Any]]:
-        """Components of the next strip from the top, numbered from 1, those with a higher place first; 0 elsewhere."""
+        """Components of the next strip, numbered from 1 from its top to its bottom; 0 elsewhere."""
         labels, n = label(lesions)
         first_row, last_row = (np.where(row, row.astype(np.int64) + self._known, 0) for row in (labels[0], labels[-1]))
         if self._above is not None:
@@ -108,14 +108,14 @@ class Linker:
         return np.asarray(labels)
 
     def groups(self) -> NDArray[np.int64]:
-        """For each component of each strip, in their order, the number of the group that it belongs to."""
+        """Group number of each component of all strips, in their order; connected components share a group."""
         pairs, n = np.concatenate(self._links, axis=1), self._known
         graph = coo_array((np.ones(pairs.shape[1], dtype=np.int8), (pairs[0], pairs[1])), shape=(n, n))
         return np.asarray(connected_components(graph, directed=False)[1], dtype=np.int64)
 
 
 def _measured(labels: NDArray[np.integer[Any]], probability_u8: NDArray[np.uint8], offset: int) -> Components:
-    """The components of one strip, whose first pixel has the index `offset` in the flattened map."""
+    """Measure the components of one strip; its first pixel has the index `offset` in the flattened map."""
     places = np.flatnonzero(labels)
     numbers = labels.ravel()[places] - 1
     values = np.asarray(probability_u8).ravel()[places].astype(np.int64)

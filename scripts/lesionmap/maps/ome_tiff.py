@@ -26,22 +26,21 @@ from lesionmap.version import VERSION
 LESION_COLOUR = (200, 0, 0)  # in viewers
 TIFF_TILE_PX = 256
 OME = "http://www.openmicroscopy.org/Schemas/OME/2016-06"
-MOST_CLASSIC_BYTES = 2**31  # of pixels; a classic TIFF ends at 4 GiB, levels and incompressible noise included
+MOST_CLASSIC_BYTES = 2**31  # of level 0; smaller levels and incompressible noise then stay below a classic TIFF's 4 GiB
 
 
 @dataclass(frozen=True)
 class MapNotes:
-    """What a map's file says of it.
+    """What a map's file says about the map.
 
     Parameters
     ----------
-    slide : str
     channel : str
-        What the pixels are.
+        What the pixel values are.
     mpp : float
-        µm/px.
+        µm/px of level 0.
     metadata : mapping of str to JSON-able
-        Frame, provenance and the like.
+        Coordinate frame, provenance and the like.
     """
 
     slide: str
@@ -51,16 +50,15 @@ class MapNotes:
 
 
 def write_map(path: str | Path, image: NDArray[Any], notes: MapNotes, reduction: BlockReduction) -> None:
-    """Write a tiled pyramid, compressed without loss, that is OME-TIFF and opens in OpenSlide with all its levels.
+    """Write a tiled, lossless pyramid as OME-TIFF that OpenSlide opens with all its levels.
 
-    The smaller levels are SubIFDs of the first, as OME-TIFF (2016-06, pyramids) has them, and follow it in the chain of
+    The smaller levels are SubIFDs of the first, as in OME-TIFF pyramids (2016-06). They also follow it in the chain of
     directories, where OpenSlide's generic driver looks for them.
 
     Parameters
     ----------
     image : (H, W) uint8 or bool
-        May lie on disk; few rows of it are in use at once. Bool is written as 0 and 255.
-    notes : MapNotes
+        May lie on disk; only a few rows are in memory at once. Bool is written as 0 and 255.
     reduction : callable
         Makes each level, half as large, from the one before: ``block_mean`` or ``block_max`` of
         :mod:`lesionmap.geometry.resampling`.
@@ -106,7 +104,7 @@ def _tiles(image: NDArray[Any]) -> Iterator[NDArray[np.uint8]]:
 
 
 def _chain_levels(path: Path) -> None:
-    """Let the first SubIFD also be the next directory; tifffile has chained the others."""
+    """Make the first SubIFD the next directory, too; tifffile has chained the others."""
     with tifffile.TiffFile(path) as tiff:
         place = max(tag.offset for tag in tiff.pages.first.tags) + tiff.tiff.tagsize
         (link, *_) = tiff.pages.first.tags["SubIFDs"].value
@@ -117,7 +115,7 @@ def _chain_levels(path: Path) -> None:
 
 
 def _ome_xml(shape: tuple[int, ...], notes: MapNotes) -> str:
-    """The image of level 0, and the metadata as a MapAnnotation whose values are JSON; ASCII."""
+    """OME-XML in ASCII: the image of level 0, and the metadata as a MapAnnotation with JSON values."""
     root = ET.Element("OME", {"xmlns": OME, "Creator": f"LesionMap {VERSION}"})
     image = ET.SubElement(root, "Image", {"ID": "Image:0", "Name": f"{notes.slide}: {notes.channel}"})
     size = {"SizeX": str(shape[1]), "SizeY": str(shape[0]), "SizeZ": "1", "SizeC": "1", "SizeT": "1"}
@@ -137,12 +135,12 @@ def _ome_xml(shape: tuple[int, ...], notes: MapNotes) -> str:
 
 
 def map_frame(mpp: float, mpp_lv0: float) -> dict[str, Any]:
-    """Where the pixels of a map of `mpp` µm/px lie on its slide."""
+    """Coordinate frame of a map of `mpp` µm/px on its slide."""
     return {"unit": "level-0 pixels", "origin_xy_lv0": [0, 0], "per_map_pixel": mpp / mpp_lv0, "mpp": mpp_lv0}
 
 
 class MapFile(AbstractContextManager["MapFile"]):
-    """An open map; a context manager. Its rows are those of level 0.
+    """An open map, as a context manager; indexing reads rows of level 0.
 
     Parameters
     ----------
@@ -156,14 +154,14 @@ class MapFile(AbstractContextManager["MapFile"]):
     mpp : float
         µm/px of level 0.
     metadata : dict
-        Those of its :class:`MapNotes`.
+        As in its :class:`MapNotes`.
     band : rasterio.Band
         Level 0 for GDAL's algorithms.
     """
 
     def __init__(self, path: str | Path) -> None:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", NotGeoreferencedWarning)  # no map of the Earth
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)  # a slide has no geographic coordinates
             self._dataset = rasterio.open(path)
         self.shape: tuple[int, int] = self._dataset.shape
         self.band = rasterio.band(self._dataset, 1)

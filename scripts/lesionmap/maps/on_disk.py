@@ -1,4 +1,4 @@
-"""Arrays that are too large for memory, a few rows at a time."""
+"""Arrays too large for memory: kept on disk and used a few rows at a time."""
 
 import math
 import os
@@ -17,7 +17,7 @@ STRIP_ROWS = 512  # two rows of tiles of a map's file
 
 
 class Rows(Protocol):
-    """An array, (H, W), of which some rows at a time can be had: in memory, on disk, or an open map's."""
+    """An array, (H, W), that is read some rows at a time: in memory, on disk, or an open map."""
 
     @property
     def shape(self) -> Any:
@@ -37,12 +37,12 @@ def strips(height: int, rows: int = STRIP_ROWS) -> Iterator[slice]:
 
 
 def on_disk(shape: tuple[int, ...], dtype: DTypeLike, folder: str | Path) -> NDArray[Any]:
-    """Zeros in an unnamed file in `folder`, which goes away with the array, or with the process if that is killed.
+    """An array of zeros in an unnamed file in `folder`; the file disappears with the array, or with the process.
 
     Raises
     ------
     StorageError
-        If the disk has no room for all of it; without asking, the process would be killed once it is full.
+        If the disk has no room for the whole array. Otherwise, the process would be killed when the disk is full.
     """
     with naming_disk_errors(folder), tempfile.TemporaryFile(dir=folder) as file:
         os.posix_fallocate(file.fileno(), 0, max(1, math.prod(shape) * np.dtype(dtype).itemsize))
@@ -50,12 +50,12 @@ def on_disk(shape: tuple[int, ...], dtype: DTypeLike, folder: str | Path) -> NDA
 
 
 def shrunk(image: Rows, factor: int, reduction: BlockReduction, folder: str | Path) -> NDArray[Any]:
-    """An array that is a `factor`-th as wide and high, by a function such as ``block_mean`` of ``geometry.resampling``.
+    """Shrink both sides of an array by `factor`, with a function such as ``block_mean`` of ``geometry.resampling``.
 
     Parameters
     ----------
     folder : str or Path
-        On whose disk the result lies.
+        The result lies on the disk of this folder.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""Lesion probability as it is stored, whole numbers from 0 to 255, and the threshold that makes lesions of it."""
+"""How lesion probability is stored (whole numbers from 0 to 255), and the threshold for lesion."""
 
 import math
 from typing import Any
@@ -13,7 +13,7 @@ VALIDATION = "validation"
 
 
 def as_u8(probability: NDArray[np.floating[Any]]) -> NDArray[np.uint8]:
-    """Probability × 255, rounded to the nearest."""
+    """Probability × 255, rounded to the nearest whole number."""
     probability_u8: NDArray[np.uint8] = np.rint(probability * 255).astype(np.uint8)
     return probability_u8
 
@@ -24,21 +24,21 @@ def first_positive(threshold: float) -> int:
 
 
 def chosen_threshold(asked: float | str, validated: float | None, stage: str) -> float:
-    """Probability from which a pixel is lesion.
+    """Probability from which a pixel counts as lesion.
 
     Parameters
     ----------
     asked : float or "validation"
         The config's ``inference.threshold``.
     validated : float or None
-        The threshold that suited the model's validation slides best, if the model file has one.
+        The best threshold on the model's validation slides, if the model file has one.
     stage : str
-        For the error.
+        Stage that the error names.
 
     Raises
     ------
     ModelError
-        If the model is to say it, and does not.
+        If the model should provide the threshold, but has none.
     """
     if asked != VALIDATION:
         return float(asked)

@@ -1,4 +1,4 @@
-"""Metrics as pure arithmetic; no files (docs/metrics.md).
+"""Metrics as pure arithmetic, without file access (docs/metrics.md).
 
 - ``pixels``: pixel metrics from histograms
 - ``lesions``: annotated and predicted lesions, matched as in CAMELYON16

@@ -21,7 +21,7 @@ Name = TypeVar("Name")
 
 @dataclass(frozen=True)
 class Bootstrap:
-    """How often patients are drawn, and from which seed."""
+    """Number of bootstrap draws, and their seed."""
 
     draws: int
     seed: int
@@ -39,19 +39,19 @@ class Interval:
 def resampled(
     metrics: Callable[[NDArray[np.float64]], dict[Name, Values]], patient: NDArray[np.int64], settings: Bootstrap
 ) -> dict[Name, Values]:
-    """Metrics of cohorts whose patients are drawn with replacement, as many as there are; each (draws,).
+    """Metrics of bootstrap cohorts, (draws,) each: as many patients as there are, drawn with replacement.
 
-    A patient's slides come along together, as they are not independent. Nothing is stratified: how many of the patients
-    have lesions is itself a matter of chance.
+    All slides of a patient are drawn together, as they are not independent. Draws are not stratified: how many of the
+    patients have lesions is itself a matter of chance.
 
     Parameters
     ----------
     metrics : callable
-        From the weights of slides in some draws, (d, S), to metrics, (d,) each.
+        From the weights of the slides in d draws, (d, S), to metrics, (d,) each.
     patient : (S,) int64
         Number of each slide's patient, from 0.
     settings : Bootstrap
-        Equal ones draw equal patients, so that models are compared on the same draws.
+        Equal settings draw equal patients, so that models are compared on the same draws.
     """
     parts = [metrics(weights[:, patient].astype(np.float64)) for weights in _draws(int(patient.max()) + 1, settings)]
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
@@ -68,15 +68,16 @@ def _draws(n_patients: int, settings: Bootstrap) -> Iterator[NDArray[np.int64]]:
 def interval(values: NDArray[np.float64], n_patients: int) -> Interval:
     """The expanded percentile interval of a metric's draws.
 
-    Percentiles are those of a t distribution with n − 1 degrees of freedom, times √(n / (n − 1)), instead of 2.5 and
-    97.5: plain ones are too narrow where patients are few (Hesterberg, The American Statistician 2015).
+    The plain percentiles 2.5 and 97.5 give too narrow an interval for few patients. Wider percentiles replace them:
+    quantiles of a t distribution with n − 1 degrees of freedom, times √(n / (n − 1)), as percentiles of a normal
+    distribution (Hesterberg, The American Statistician 2015).
 
     Parameters
     ----------
     values : (draws,) float64
-        NaN where a draw has nothing that the metric is about.
+        NaN where the metric is undefined for a draw.
     n_patients : int
-        Those that the metric rests on.
+        Number of patients that the metric rests on.
     """
     if n_patients < LEAST_PATIENTS:
         return Interval(None, None, f"no interval: fewer than {LEAST_PATIENTS} patients")

@@ -1,6 +1,6 @@
-"""Metrics of a cohort: what its slides add up to, with confidence intervals.
+"""Metrics of a cohort, with confidence intervals.
 
-Every metric is a function of sums over slides, so that a bootstrap draw is one weighting of them.
+Every metric is a function of sums over slides, so a bootstrap draw is one weighting of the slides.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -17,7 +17,7 @@ from lesionmap.metrics.bootstrap import Bootstrap, interval, resampled
 from lesionmap.metrics.froc import FROC_METRICS, froc_metrics
 from lesionmap.metrics.pixels import PIXEL_METRICS, PixelMetric, Values, auroc, pixel_metrics, ratio
 
-SIZES_UM = (0, 200, 500, 2000, np.inf)  # 0.2 and 2 mm part isolated cells, micro- and macrometastases (AJCC)
+SIZES_UM = (0, 200, 500, 2000, np.inf)  # 0.2 and 2 mm separate isolated cells, micro- and macrometastases (AJCC)
 SIZE_NAMES = ("below_0.2mm", "0.2_to_0.5mm", "0.5_to_2mm", "from_2mm")
 SWEEP = tuple(round(0.05 * step, 2) for step in range(1, 20))
 AGREEMENT_SD = 1.96  # of Bland and Altman's limits
@@ -25,23 +25,24 @@ AGREEMENT_SD = 1.96  # of Bland and Altman's limits
 
 @dataclass(frozen=True)
 class SlideTable:
-    """What the metrics of a cohort are reckoned from; S slides.
+    """What cohort metrics are computed from; S slides.
 
     Parameters
     ----------
     counts : (S, 4, 256) int64
-        Pixels, see :class:`lesionmap.metrics.pixels.Histograms`.
+        Numbers of pixels, see :class:`lesionmap.metrics.pixels.Histograms`.
     false_positive_scores, detection_scores : (S, 256) int64
-        Detections outside annotated lesions, and lesions that count by their best detection, of each score.
+        By score: number of detections outside annotated lesions, and of lesions whose best detection has it.
     n_lesions : (S,) int64
-        Annotated lesions that count for the FROC curve.
+        Number of annotated lesions that count for the FROC curve.
     by_size : (S, 4, 2) int64
-        Annotated lesions of each size, and those of them that the map finds.
+        Numbers of annotated lesions of each size, and of those that the map finds.
     areas_mm2 : (S, 2) float64
-        Annotated and predicted.
+        Annotated and predicted area.
     patient : (S,) int64
         Number of the patient, from 0.
     threshold : float
+        Probability from which a pixel counts as lesion.
     """
 
     counts: NDArray[np.int64]
@@ -76,7 +77,7 @@ class SlideTable:
         return _any(self.counts[:, LESION])
 
     def metrics(self, weights: NDArray[np.float64]) -> "dict[Metric, Values]":
-        """All :data:`METRICS` for some weightings of the slides, (D, S); each (D,), NaN where undefined."""
+        """All :data:`METRICS` for D weightings of the slides, (D, S); each (D,), NaN where undefined."""
         weighted = WeightedSlides(self, weights)
         return {metric: metric.compute(weighted) for metric in METRICS}
 
@@ -97,8 +98,8 @@ class WeightedSlides:
 
     Parameters
     ----------
-    table : SlideTable
     weights : (D, S) float64
+        D weightings of the table's S slides.
     """
 
     table: SlideTable
@@ -133,16 +134,15 @@ class Metric:
 
     Parameters
     ----------
-    name : str
     compute : callable
         From weighted slides to (D,) float64; NaN where undefined.
     rests_on : callable
-        From a table to the slides without which it would be undefined, (S,) bool; if it tells two kinds of slides
-        apart, those of the rarer kind.
+        From a table to the slides without which the metric would be undefined, (S,) bool. If the metric compares two
+        kinds of slides, those of the rarer kind.
     why_undefined : callable
-        From a table for which it is undefined: the reason.
+        From a table for which the metric is undefined to the reason.
     threshold : float or None
-        Where in the threshold sweep it is taken; None: at the threshold in use, or at none.
+        Its threshold in the sweep; None: the metric uses the threshold of the maps, or none.
     """
 
     name: str
@@ -153,7 +153,7 @@ class Metric:
 
 
 def _any(counts: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Slides that have any, (S,), of counts (S, ...)."""
+    """Which slides have a count that is not 0, (S,), from counts (S, ...)."""
     return np.asarray(counts.reshape(len(counts), -1).any(axis=1))
 
 
@@ -167,6 +167,7 @@ def bland_altman(areas_mm2: NDArray[np.float64], weights: NDArray[np.float64]) -
     areas_mm2 : (S, 2) float64
         Annotated and predicted; the difference is predicted − annotated.
     weights : (D, S) float64
+        D weightings of the slides.
 
     Returns
     -------
@@ -206,7 +207,7 @@ def _recall_of_all(weighted: WeightedSlides) -> Values:
 
 
 def _slide_auroc(score: Callable[[SlideTable], NDArray[Any]], weighted: WeightedSlides) -> Values:
-    """How well a score of slides tells those with lesion from those without."""
+    """AUROC of a score per slide, for slides with lesion against slides without."""
     has_lesion, weights = weighted.table.has_lesion, weighted.weights
     _, rank = np.unique(score(weighted.table), return_inverse=True)
     order = np.argsort(rank, kind="stable")
@@ -304,19 +305,19 @@ def metrics_and_draws(table: SlideTable, settings: Bootstrap) -> tuple[dict[Metr
 
 
 def with_intervals(table: SlideTable, settings: Bootstrap) -> dict[Metric, dict[str, Any]]:
-    """Each of a cohort's :data:`METRICS`, see :func:`entry_of`."""
+    """All :data:`METRICS` of a cohort with their intervals, see :func:`entry_of`."""
     values, draws = metrics_and_draws(table, settings)
     return {metric: entry_of(table, metric, value, draws[metric]) for metric, value in values.items()}
 
 
 def entry_of(table: SlideTable, metric: Metric, value: float, draws: Values) -> dict[str, Any]:
-    """A metric with its interval; JSON-able.
+    """A metric with its interval, which can be written as JSON.
 
     Returns
     -------
     dict
-        ``value``, ``low`` and ``high``, None where undefined; ``slides`` and ``patients`` that it rests on; ``note``,
-        which says why something is None.
+        ``value``, ``low`` and ``high``, None where undefined; numbers of ``slides`` and ``patients`` that it rests on;
+        ``note``, which says why something is None.
     """
     rests_on = metric.rests_on(table)
     n_patients = len(np.unique(table.patient[rests_on]))
@@ -338,7 +339,7 @@ def _detection_scores(lesions: Sequence[Mapping[str, Any]]) -> NDArray[np.int64]
 
 
 def _by_size(lesions: Sequence[Mapping[str, Any]]) -> NDArray[np.int64]:
-    """Lesions of each size and those that the map finds, (4, 2); what was not evaluated is left out."""
+    """Numbers of lesions of each size and of those that the map finds, (4, 2); lesions not evaluated are left out."""
     seen = [lesion for lesion in lesions if lesion["pixels"]]
     extents = np.array([lesion["extent_um"] for lesion in seen])
     found = np.array([lesion["predicted_pixels"] > 0 for lesion in seen], dtype=bool)

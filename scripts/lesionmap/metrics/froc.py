@@ -1,4 +1,4 @@
-"""Free-response ROC: sensitivity for lesions against false detections per slide, as CAMELYON16 reckons it."""
+"""Free-response ROC: sensitivity for lesions against false detections per slide, as computed in CAMELYON16."""
 
 from typing import Any
 
@@ -23,11 +23,12 @@ def froc_curve(
     Parameters
     ----------
     false_positive_scores : (..., 256) array
-        Detections outside annotated lesions of each confidence, 0 to 255, of slides with and without lesion.
+        Number of detections outside annotated lesions with each confidence, 0 to 255, on all slides.
     detection_scores : (..., 256) array
-        Lesions by the confidence of the best detection in them.
+        Number of lesions whose best detection has each confidence.
     n_slides, n_lesions : (...) array
-        Slides, and lesions that count, found or not. Without lesions the sensitivity is NaN.
+        Number of slides with and without lesion, and of lesions that count, found or not. Without lesions the
+        sensitivity is NaN.
     """
     totals = ((false_positive_scores, n_slides), (detection_scores, n_lesions))
     false, sensitivity = (ratio(_from_the_top(scores), _like(scores, total)) for scores, total in totals)
@@ -37,15 +38,16 @@ def froc_curve(
 def froc_metrics(
     false_positive_scores: NDArray[Any], detection_scores: NDArray[Any], n_slides: NDArray[Any], n_lesions: NDArray[Any]
 ) -> dict[str, Values]:
-    """Sensitivity at 1/4, 1/2, 1, 2, 4 and 8 false detections per slide, their mean (the FROC score), and false ones.
+    """Sensitivity at 1/4, 1/2, 1, 2, 4 and 8 false detections per slide, FROC score, and false lesions per slide.
 
-    Between the points of the curve it is interpolated; beyond its last point, where the map has no more false
-    detections, the sensitivity is that of all its detections (Ehteshami Bejnordi et al., JAMA 2017).
+    The FROC score is the mean of the six sensitivities. Sensitivity is interpolated between the points of the curve.
+    Beyond its last point, where the map has no more false detections, it is the sensitivity of all detections
+    (Ehteshami Bejnordi et al., JAMA 2017).
 
     Parameters
     ----------
     false_positive_scores, detection_scores : (D, 256) array
-        As for :func:`froc_curve`, as are `n_slides` and `n_lesions`, (D,).
+        As for :func:`froc_curve`, with `n_slides` and `n_lesions` of shape (D,).
 
     Returns
     -------
@@ -58,11 +60,11 @@ def froc_metrics(
 
 
 def _from_the_top(scores: NDArray[Any]) -> NDArray[np.float64]:
-    """How many there are from each score on, highest first, after a 0."""
+    """Cumulative counts from the highest score down, starting with 0."""
     none = np.zeros((*scores.shape[:-1], 1))
     return np.concatenate([none, np.cumsum(scores[..., ::-1], axis=-1, dtype=np.float64)], axis=-1)
 
 
 def _like(scores: NDArray[Any], total: NDArray[Any]) -> NDArray[np.float64]:
-    """`total`, (...), once for each point of the curve of `scores`."""
+    """`total`, (...), repeated for each point of the curve of `scores`."""
     return np.broadcast_to(np.asarray(total, dtype=np.float64)[..., None], (*scores.shape[:-1], scores.shape[-1] + 1))

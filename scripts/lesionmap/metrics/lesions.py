@@ -1,4 +1,4 @@
-"""What counts as one annotated lesion, by the rules of CAMELYON16."""
+"""Annotated lesions and detections, by the rules of CAMELYON16."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,24 +13,24 @@ from lesionmap.annotations.masks import Outlines
 from lesionmap.maps.components import Linker
 from lesionmap.maps.probability import N_VALUES
 
-MARGIN_UM = 37.5  # half of the 75 µm, five tumour cells, within which CAMELYON16 takes two outlines for one lesion
+MARGIN_UM = 37.5  # half of 75 µm (five tumour cells): CAMELYON16 merges outlines that are closer than that
 
 
 @dataclass(frozen=True)
 class AnnotatedLesions:
     """The lesions of a slide's annotation, numbered from 1.
 
-    Outlines less than 75 µm apart are one lesion, and what is found within 37.5 µm of it or in a hole of it is found in
-    it (Ehteshami Bejnordi et al., JAMA 2017, and the evaluation code of CAMELYON16).
+    Outlines less than 75 µm apart are one lesion. A detection within 37.5 µm of a lesion, or in a hole of it, counts as
+    in the lesion (Ehteshami Bejnordi et al., JAMA 2017, and the evaluation code of CAMELYON16).
 
     Parameters
     ----------
     area_mm2 : (N,) float64
-        Of the outlines, without the margin.
+        Area of its outlines, without the margin.
     extent_um : (N,) float64
-        Diameter of the smallest circle around them.
+        Diameter of the smallest circle around its outlines.
     reaches : Outlines
-        The lesions with their margin and without holes; values are their numbers.
+        The lesions with their margin and without holes; their values are the lesions' numbers.
     """
 
     area_mm2: NDArray[np.float64]
@@ -39,11 +39,11 @@ class AnnotatedLesions:
 
     @classmethod
     def of(cls, outlines: Sequence[BaseGeometry], mpp: float) -> "AnnotatedLesions":
-        """Lesions of the outlines of that class, in level-0 pixels of `mpp` µm."""
+        """From the outlines of the class lesion, in level-0 pixels of `mpp` µm."""
         grown = shapely.buffer(np.array(outlines, dtype=object), MARGIN_UM / mpp)
         parts = shapely.get_parts(shapely.union_all(grown))
         filled = shapely.polygons(shapely.get_exterior_ring(parts))
-        reaches = shapely.get_parts(shapely.union_all(filled))  # a lesion in the hole of another is part of that
+        reaches = shapely.get_parts(shapely.union_all(filled))  # a lesion in a hole of another is part of it
         members = _by_reach(outlines, reaches)
         area = np.array([shapely.area(lesion) for lesion in members])
         extent = np.array([2 * shapely.minimum_bounding_radius(lesion) for lesion in members])
@@ -52,21 +52,21 @@ class AnnotatedLesions:
 
 
 def _by_reach(outlines: Sequence[BaseGeometry], reaches: NDArray[Any]) -> list[BaseGeometry]:
-    """The outlines within each reach, as one geometry each."""
+    """For each reach, the outlines within it as one geometry."""
     inside = shapely.STRtree(outlines).query(reaches, predicate="intersects")
     return [shapely.union_all([outlines[index] for index in inside[1][inside[0] == n]]) for n in range(len(reaches))]
 
 
 @dataclass(frozen=True)
 class Detections:
-    """The lesions of a map as CAMELYON16 takes them: a point and a confidence each.
+    """The lesions of a map as CAMELYON16 counts them: each has a point and a confidence.
 
     Parameters
     ----------
     score : (N,) int64
         Confidence: the highest probability × 255 in the lesion.
     lesion : (N,) int64
-        Number of the annotated lesion in which the point lies, 0 for none.
+        Number of the annotated lesion in which the point lies; 0 if in none.
     """
 
     score: NDArray[np.int64]
@@ -74,7 +74,7 @@ class Detections:
 
     @property
     def false_positive_scores(self) -> NDArray[np.int64]:
-        """Detections outside all annotated lesions of each score, (256,)."""
+        """Number of detections outside annotated lesions with each score, (256,)."""
         return np.bincount(self.score[self.lesion == 0], minlength=N_VALUES)
 
     def best_scores(self, n_lesions: int) -> NDArray[np.int64]:
@@ -88,12 +88,12 @@ class Detections:
 
 
 class DetectionFinder:
-    """Finds the detections of a map, strip by strip from its top; how it is divided does not change the result.
+    """Finds the detections of a map, strip by strip from its top; the size of the strips does not change the result.
 
-    A detection's point is where its probability is highest. Where many of its pixels share that probability (255 is
-    frequent), it lies where most of them do: outside, or in one of the annotated lesions; of equal ones outside, then
-    that with the lowest number. No pixel is chosen for being annotated, so that a map which is lesion everywhere finds
-    one lesion at most.
+    A detection's point is where its probability is highest. Often many pixels share that probability (255 is frequent).
+    The point then lies where most of these pixels lie: outside, or in one of the annotated lesions. In a tie, outside
+    comes first, then the lesion with the lowest number. Annotated pixels are not preferred, so a map that is lesion
+    everywhere finds at most one lesion.
     """
 
     def __init__(self) -> None:
@@ -102,7 +102,7 @@ class DetectionFinder:
         self._votes = [np.empty((4, 0), dtype=np.int64)]  # component, its score, annotated lesion, pixels
 
     def add(self, predicted: NDArray[np.bool_], probability_u8: NDArray[np.uint8], numbers: NDArray[np.int32]) -> None:
-        """Take the next strip: lesions of the map, probability × 255, numbers of annotated lesions; each (rows, W)."""
+        """Add the next strip: predicted lesion, probability × 255, numbers of annotated lesions; each (rows, W)."""
         labels = self._linker.labelled(predicted)
         places = np.flatnonzero(labels)
         component = labels.ravel()[places].astype(np.int64) - 1
@@ -124,7 +124,7 @@ class DetectionFinder:
 def _votes(
     owner: NDArray[np.int64], score: NDArray[np.int64], number: NDArray[np.int64], pixels: NDArray[np.int64]
 ) -> NDArray[np.int64]:
-    """Of pixels of some owners, (N,) each, those at the owner's highest score, summed for each number, (4, M)."""
+    """Sum the pixels at each owner's highest score by lesion number: from (N,) each to (4, M)."""
     peak = np.zeros(int(owner.max(initial=-1)) + 1, dtype=np.int64)
     np.maximum.at(peak, owner, score)
     highest = score == peak[owner]

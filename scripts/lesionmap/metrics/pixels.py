@@ -1,7 +1,7 @@
-"""How well a lesion map agrees with the pathologist, pixel by pixel: the metrics and what they are counted from.
+"""Pixel metrics: how well a lesion map agrees with the pathologist, and the histograms behind them.
 
-Probabilities are stored as whole numbers from 0 to 255, so a 256-bin histogram per class holds all that any of these
-metrics needs; cohort metrics are exact sums of slides' histograms. Definitions and sources: docs/metrics.md.
+Probabilities are stored as whole numbers from 0 to 255, so a 256-bin histogram per class holds all that these metrics
+need. Cohort metrics come from exact sums of slides' histograms. Definitions and sources: docs/metrics.md.
 """
 
 from collections.abc import Callable
@@ -23,7 +23,7 @@ Values = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Histograms:
-    """Pixels of each true class at each probability × 255.
+    """Number of pixels of each true class at each probability × 255.
 
     Parameters
     ----------
@@ -40,7 +40,7 @@ class Histograms:
 
     @classmethod
     def of(cls, probability_u8: NDArray[np.uint8], mask: NDArray[np.uint8]) -> "Histograms":
-        """Count the pixels of a map against a class mask of the same shape; 255 in the mask is left out."""
+        """Count a map's pixels by the class in a mask of the same shape; pixels with 255 in the mask are left out."""
         known = mask < len(CLASS_NAMES) + 1
         index = mask[known].astype(np.int64) * N_VALUES + probability_u8[known]
         counts = np.bincount(index, minlength=(len(CLASS_NAMES) + 1) * N_VALUES)
@@ -52,21 +52,20 @@ class Histograms:
 
 @dataclass(frozen=True)
 class PixelMetric:
-    """One metric of agreement by pixel, lesion against everything else.
+    """One pixel metric, lesion against everything else.
 
     Parameters
     ----------
-    name : str
     compute : callable
         From histograms, (..., 4, 256), and a threshold to (...) float64; NaN where undefined.
     rests_on : callable
-        From histograms, (..., 4, 256): whether they hold the pixels without which it is undefined, (...) bool.
+        From histograms, (..., 4, 256), to whether they hold the pixels that the metric needs, (...) bool.
     why_undefined : callable
-        From histograms, (4, 256), for which it is undefined: the reason.
+        From histograms, (4, 256), for which the metric is undefined to the reason.
     swept : bool
         Whether it is also reported over a range of thresholds.
     averaged : bool
-        Whether its mean over slides is reported, too.
+        Whether its mean over slides is also reported.
     """
 
     name: str
@@ -78,7 +77,7 @@ class PixelMetric:
 
 
 def pixel_metrics(counts: NDArray[Any], threshold: float) -> dict[str, Values]:
-    """All :data:`PIXEL_METRICS` of histograms, (..., 4, 256), at once: the draws of a bootstrap are many."""
+    """All :data:`PIXEL_METRICS` of many histograms at once, (..., 4, 256), as for the draws of a bootstrap."""
     return {metric.name: metric.compute(counts, threshold) for metric in PIXEL_METRICS}
 
 
@@ -90,7 +89,7 @@ def binary_metrics(histograms: Histograms, threshold: float) -> dict[str, float 
 
 @dataclass(frozen=True)
 class Confusion:
-    """True and false, positive and negative pixels at a threshold, (...) float64 each."""
+    """Numbers of true and false positive and negative pixels at a threshold, (...) float64 each."""
 
     tp: Values
     fp: Values
@@ -99,7 +98,7 @@ class Confusion:
 
     @classmethod
     def of(cls, counts: NDArray[Any], threshold: float) -> "Confusion":
-        """Of histograms, (..., 4, 256)."""
+        """From histograms, (..., 4, 256)."""
         cut = first_positive(threshold)
         positive, negative = _lesion_and_not(counts)
         above, below = (
@@ -110,7 +109,7 @@ class Confusion:
 
     @property
     def without_lesion(self) -> Values:
-        """NaN where there is no lesion, else 0: one pixel would there decide between 0 and 1."""
+        """NaN where there is no lesion, else 0. Without lesion, one pixel would decide between 0 and 1."""
         return np.where(self.tp + self.fn > 0, 0.0, np.nan)
 
 
@@ -151,10 +150,10 @@ def false_positive_rate(label: int, counts: NDArray[Any], threshold: float) -> V
 
 
 def auroc(positive: NDArray[Any], negative: NDArray[Any]) -> NDArray[np.float64]:
-    """Area under the ROC curve of histograms of a score, (..., bins) each in ascending order: (...).
+    """Area under the ROC curve, (...), of histograms of a score, (..., bins) each in ascending order.
 
-    It is the probability that a positive scores higher than a negative, ties counting one half (Hanley & McNeil,
-    Radiology 1982); scikit-learn's ``roc_auc_score``, for many histograms at once.
+    It is the probability that a positive scores higher than a negative; ties count one half (Hanley & McNeil,
+    Radiology 1982). Same as scikit-learn's ``roc_auc_score``, for many histograms at once.
     """
     below = np.cumsum(negative, axis=-1) - negative / 2
     pairs = positive.sum(axis=-1, dtype=np.float64) * negative.sum(axis=-1, dtype=np.float64)
@@ -164,8 +163,8 @@ def auroc(positive: NDArray[Any], negative: NDArray[Any]) -> NDArray[np.float64]
 def average_precision(positive: NDArray[Any], negative: NDArray[Any]) -> NDArray[np.float64]:
     """Area under the precision-recall curve, (...), of histograms of a score, (..., bins) each in ascending order.
 
-    The mean of the precision at each value, weighted by the recall gained there, without interpolation (Davis &
-    Goadrich, ICML 2006); scikit-learn's ``average_precision_score``, for many histograms at once.
+    It is the mean precision over all values, weighted by the recall gained at each, without interpolation (Davis &
+    Goadrich, ICML 2006). Same as scikit-learn's ``average_precision_score``, for many histograms at once.
     """
     found = np.cumsum(positive[..., ::-1], axis=-1, dtype=np.float64)[..., ::-1]
     false = np.cumsum(negative[..., ::-1], axis=-1, dtype=np.float64)[..., ::-1]
@@ -175,7 +174,7 @@ def average_precision(positive: NDArray[Any], negative: NDArray[Any]) -> NDArray
 
 
 def brier_score(positive: NDArray[Any], negative: NDArray[Any]) -> NDArray[np.float64]:
-    """Mean squared difference of probability and truth (Brier 1950), (...), of histograms, (..., 256)."""
+    """Mean squared difference between probability and truth (Brier 1950), (...), of histograms, (..., 256)."""
     probability = np.arange(N_VALUES) / (N_VALUES - 1)
     total = positive @ (1 - probability) ** 2 + negative @ probability**2
     return ratio(total, (positive + negative).sum(axis=-1))
@@ -184,8 +183,8 @@ def brier_score(positive: NDArray[Any], negative: NDArray[Any]) -> NDArray[np.fl
 def calibration_error(positive: NDArray[Any], negative: NDArray[Any]) -> NDArray[np.float64]:
     """Expected calibration error, (...), of histograms, (..., 256), in 16 bins of 16 values.
 
-    The mean, weighted by pixels, of how far the mean probability of a bin is from its share of lesion (Naeini et al.,
-    AAAI 2015).
+    It is the mean absolute difference between a bin's mean probability and its share of lesion, weighted by pixels
+    (Naeini et al., AAAI 2015).
     """
     total, probability, lesion = calibration_sums(positive, negative)
     return ratio(np.abs(probability - lesion).sum(axis=-1), total.sum(axis=-1))
@@ -194,7 +193,7 @@ def calibration_error(positive: NDArray[Any], negative: NDArray[Any]) -> NDArray
 def calibration_sums(
     positive: NDArray[Any], negative: NDArray[Any]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Pixels, sum of their probabilities, and lesion pixels in each bin of the calibration, each (..., 16)."""
+    """Pixels, sum of their probabilities, and lesion pixels in each calibration bin, each (..., 16)."""
     everything = positive + negative
     probability = everything * (np.arange(N_VALUES) / (N_VALUES - 1))
     total, expected, lesion = (
@@ -205,9 +204,9 @@ def calibration_sums(
 
 
 def best_threshold(histograms: Histograms) -> float | None:
-    """The probability from which Dice is highest, halfway between two stored values; of equals the nearest to one half.
+    """The threshold with the highest Dice, halfway between two stored values; in a tie, the one nearest to one half.
 
-    None where there is no lesion.
+    None if there is no lesion.
     """
     positive, everything = histograms.counts[LESION], histograms.counts.sum(axis=0)
     if not positive.any():

@@ -37,7 +37,7 @@ def read_backbone(path: str | Path) -> dict[str, Tensor]:
     """
     content = _load(path)
     if not isinstance(content, dict):
-        raise refused(f"{path} is not a state dict; it holds one {type(content).__name__}")
+        raise refused(f"{path} is not a state dict but a {type(content).__name__}")
     wrapped = content.get("state_dict")
     state = wrapped if isinstance(wrapped, dict) else content
     tensors = {str(key): value for key, value in state.items() if isinstance(value, Tensor)}
@@ -73,7 +73,7 @@ def _unreadable(path: Path, error: Exception) -> ModelError:
     if not path.stat().st_size:
         return refused(f"{path} is empty", "copy or download it again")
     if isinstance(error, UnpicklingError):
-        return refused(f"{path} is not a state dict: it holds other things than tensors, which were not run")
+        return refused(f"{path} is not a state dict: it holds objects other than tensors, which were not loaded")
     reason = f"{type(error).__name__}: {error}".splitlines()[0]
     return refused(f"{path} is cut short, or is not a state dict ({reason})", f"copy or download it again; {EXPECTED}")
 

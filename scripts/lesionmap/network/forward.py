@@ -25,7 +25,7 @@ def pick_device(name: str = "auto") -> torch.device:
         raise SettingsError(
             stage="train",
             finding=f"train.device is {name}, but torch finds {count} CUDA devices on this machine",
-            remedy="take train.device: auto or cpu, a number below that, or run where nvidia-smi lists that GPU",
+            remedy="set train.device: auto or cpu, or a lower number; or run where nvidia-smi lists that GPU",
         )
     return device
 

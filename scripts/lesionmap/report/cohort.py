@@ -1,4 +1,4 @@
-"""What the cohort's page of the report shows beside its slides: metrics, models, the worst slides, how long it took."""
+"""Content of the report's cohort page: metrics, compared models, the worst slides, and run times."""
 
 import math
 from collections import defaultdict
@@ -17,12 +17,12 @@ from lesionmap.version import VERSION
 
 MOST_WORST = 10
 COMPARED_METRICS = ("dice", "auroc", "froc_score", "lesion_recall", "slide_auroc_area")
-LATER_STAGES = ("render_report", "conclude")  # what an earlier run left of them is no part of this report
+LATER_STAGES = ("render_report", "conclude")  # their times come from an earlier run, if there are any
 TableRow = Mapping[str, Any]
 
 
 def cohort_content(inputs: ReportInputs, slides: list[SlideReport], config: Mapping[str, Any]) -> dict[str, Any]:
-    """What the cohort's page shows beside what all pages do."""
+    """Content of the cohort page, besides what all pages share."""
     history = read_history(inputs.history) if inputs.history else None
     summary = read_json(inputs.summary)
     evaluated = [slide.metrics for slide in slides if slide.metrics]
@@ -46,32 +46,32 @@ def cohort_content(inputs: ReportInputs, slides: list[SlideReport], config: Mapp
 
 
 def lowest_dice(rows: Iterable[TableRow]) -> list[TableRow]:
-    """Evaluated slides with annotated lesion, those of the lowest Dice first, at most ten.
+    """Evaluated slides with annotated lesion, lowest Dice first, at most ten.
 
     Parameters
     ----------
     rows : iterable of mappings
-        Of the slide table of :func:`lesionmap.evaluation.summary.summarise`.
+        Rows of the slide table of :func:`lesionmap.evaluation.summary.summarise`.
     """
     return sorted((row for row in rows if has_lesion(row)), key=lambda row: row["dice"])[:MOST_WORST]
 
 
 def most_false(rows: Iterable[TableRow]) -> list[TableRow]:
-    """Evaluated slides without annotated lesion on which lesion is marked, the largest area first, at most ten.
+    """Evaluated slides without annotated but with predicted lesion, largest area first, at most ten.
 
-    All that is marked on them is false. Of equal areas the slide with more false lesions comes first.
+    All lesion predicted on them is false. Of slides with equal area, the one with more false lesions comes first.
     """
     false = (row for row in rows if not has_lesion(row) and row["predicted_mm2"] > 0)
     return sorted(false, key=lambda row: (row["predicted_mm2"], row["false_lesions"]), reverse=True)[:MOST_WORST]
 
 
 def has_lesion(row: TableRow) -> bool:
-    """Whether lesion is annotated on an evaluated slide: Dice is defined just then."""
+    """Whether an evaluated slide has annotated lesion; only then is its Dice defined."""
     return not math.isnan(row["dice"])
 
 
 def compared_models(path: str) -> list[dict[str, Any]]:
-    """Some metrics of models that are compared, and what they differ by from this run's.
+    """The most important metrics of the compared models, and their differences from this run's model.
 
     Parameters
     ----------
@@ -93,7 +93,7 @@ def _entry(row: dict[str, str], *columns: str) -> dict[str, float | None]:
 
 
 def stage_times(benchmarks: str) -> list[dict[str, Any]]:
-    """Jobs, summed and longest seconds, and peak memory (MB) of each stage; empty without benchmark files."""
+    """Number of jobs, total and longest time (s), and peak memory (MB) of each stage; empty without benchmark files."""
     measured: dict[str, list[tuple[float, float | None]]] = defaultdict(list)
     for path in sorted(Path(benchmarks).rglob("*.tsv")):
         stage = path.relative_to(benchmarks).parts[0].removesuffix(".tsv")
@@ -113,5 +113,5 @@ def stage_times(benchmarks: str) -> list[dict[str, Any]]:
 
 
 def _megabytes(text: str) -> float | None:
-    """Peak memory as Snakemake notes it; None for a job too short to be looked at."""
+    """Peak memory as Snakemake records it; None for a job too short to be measured."""
     return float(text) if text.replace(".", "", 1).isdigit() else None

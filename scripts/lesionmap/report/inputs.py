@@ -1,4 +1,4 @@
-"""The files that the report is made of."""
+"""The files that the report is made from."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -9,7 +9,7 @@ from lesionmap.jobs.quarantine import quarantined
 
 @dataclass(frozen=True)
 class ReportInputs:
-    """The files that the report shows; sequences hold one file per readable slide, in the sheet's order.
+    """The files that the report is made from; files of slides are in the sheet's order, one per readable slide.
 
     Parameters
     ----------
@@ -20,13 +20,13 @@ class ReportInputs:
     metric_plots : sequence of str
         Files of :func:`lesionmap.evaluation.plots.plot_metrics`.
     models : str or None
-        File of :func:`lesionmap.evaluation.model_comparison.compare_models`; None where no other model is named.
+        File of :func:`lesionmap.evaluation.model_comparison.compare_models`; None if no other model is compared.
     stain_table, stain_spread : str
         Files of :func:`lesionmap.stain.comparison.compare_stains`.
     model : str
         The model file in use.
     history, learning_curves : str or None
-        Training history, and the file of :func:`lesionmap.training.learning_curves.plot_learning_curves`; None where an
+        Training history, and the file of :func:`lesionmap.training.learning_curves.plot_learning_curves`; None if an
         existing model was used.
     records : sequence of str
         Files of :func:`lesionmap.slides.inspection.inspect_slide`.
@@ -37,8 +37,8 @@ class ReportInputs:
     outlines : sequence of str
         Files of :func:`lesionmap.lesions.find_lesions.find_lesions`.
     views, overlays : sequence of str
-        Folders and pictures of :func:`lesionmap.viewer.view.cut_view`. The folders lie in ``views`` beside the pages'
-        folder.
+        Folders and pictures of :func:`lesionmap.viewer.view.cut_view`. The folders lie in ``views``, next to
+        the folder of the pages.
     """
 
     quarantine: str
@@ -61,7 +61,7 @@ class ReportInputs:
 
 
 def without_quarantined(inputs: ReportInputs) -> ReportInputs:
-    """The same without the slides that have no lesion map because a later stage than the inspection refused them."""
+    """`inputs` without slides that have no lesion map because a stage after the inspection refused them."""
     mapped = [not quarantined(path) for path in inputs.outlines]
     return replace(
         inputs,

@@ -1,4 +1,4 @@
-"""The model card: what a model file says of itself, for people who did not train it."""
+"""The model card: what a model file says about the model, for people who did not train it."""
 
 import math
 import re
@@ -21,46 +21,42 @@ MARKUP = re.compile(r"([\\`*_\[\]<>|~&$#!])")
 
 
 class Verbatim(str):
-    """Markdown of our own, which is not escaped."""
+    """Markdown that we wrote; it is not escaped."""
 
 
 class NotRecorded(ChainableUndefined):
-    """What a model file lacks because an older version wrote it."""
+    """A value that a model file lacks because an older version wrote it."""
 
     def __str__(self) -> str:
         return "not recorded"
 
 
 def describe_model(model: str, output: str) -> None:
-    """Write the card of a model file, from that file alone.
+    """Write the model card; the model file is all it needs.
 
     Parameters
     ----------
     model : str
-        Model file; metadata that it lacks are called not recorded.
+        Model file; the card shows missing metadata as "not recorded".
     output : str
         Markdown.
 
     Raises
     ------
     ModelError
-        If the file is no LesionMap model.
+        If the file is not a LesionMap model.
     """
     write_text(output, _templates().get_template("model_card.md.j2").render(card_metadata(model)))
 
 
 def card_metadata(model: str) -> dict[str, Any]:
-    """What a card says of a model file, as :func:`describe_model` and the report need it.
-
-    Parameters
-    ----------
-    model : str
+    """Content of a model card, for :func:`describe_model` and the report.
 
     Returns
     -------
     dict
-        What the file holds, as far as it does; ``file``, its checksum and size; ``validation``, a row for each view;
-        ``most_slides``, how many of the slides are listed.
+        The metadata in the file; ``file``: its checksum and number of parameters; ``validation``: metrics, a row for
+        each view; ``most_slides``: how many slides are listed at most.
     """
     metadata = load_metadata(model)
     epoch = metadata.get("epoch", {})
@@ -73,7 +69,7 @@ def card_metadata(model: str) -> dict[str, Any]:
 
 def _file_metadata(path: str) -> dict[str, Any]:
     with safe_open(path, framework="numpy") as file:
-        numbers = sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118 – no mapping
+        numbers = sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118 – not a mapping
     return {"sha256": sha256(path), "numbers": numbers}
 
 
@@ -84,7 +80,7 @@ def _figures(view: str, epoch: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _templates() -> Environment:
-    templates = Environment(  # noqa: S701 – Markdown, whose every value `escaped` escapes
+    templates = Environment(  # noqa: S701 – Markdown; `escaped` escapes every value
         loader=FileSystemLoader(TEMPLATES),
         finalize=escaped,
         undefined=NotRecorded,
@@ -97,7 +93,7 @@ def _templates() -> Environment:
 
 
 def escaped(value: Any) -> str:
-    """`value` as Markdown that reads as it stands, in one line; a dash for None."""
+    """`value` on one line, with Markdown's special characters escaped; a dash for None."""
     if isinstance(value, Verbatim):
         return value
     return "—" if value is None else MARKUP.sub(r"\\\1", " ".join(str(value).split()))
@@ -109,14 +105,14 @@ def short(identity: Any) -> Any:
 
 
 def rounded(value: Any, unit: str = "") -> Any:
-    """A number with four significant digits, or all if it is whole, and its unit; anything else as it is."""
+    """A number with its unit, floats with four significant digits; anything else unchanged."""
     if not isinstance(value, int | float):
         return value
     return f"{value:.4g}{unit}" if isinstance(value, float) else f"{value}{unit}"
 
 
 def listed(values: Any) -> Any:
-    """Numbers of a list, or numbers and names of a mapping by number, in one line; anything else as it is."""
+    """A list of numbers, or a mapping of names to numbers in order of number, on one line; anything else unchanged."""
     if isinstance(values, dict):
         return ", ".join(f"{number} {name}" for name, number in sorted(values.items(), key=lambda item: item[1]))
     return ", ".join(str(rounded(value)) for value in values) if isinstance(values, list) else values
@@ -126,7 +122,7 @@ FILTERS = {"short": short, "rounded": rounded, "listed": listed}
 
 
 def code_block(content: Any) -> Any:
-    """`content` as YAML in an indented block, which nothing in it can end."""
+    """`content` as YAML in an indented Markdown block, which no content can end."""
     if isinstance(content, NotRecorded):
         return content
     text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=100)

@@ -1,4 +1,4 @@
-"""What a methods section that describes a run has to cite."""
+"""The sources that a methods section about a run has to cite."""
 
 import re
 from collections.abc import Mapping
@@ -14,41 +14,41 @@ STAIN_METHODS = {
     "macenko": "macenko2009",
     "none": "ruifrok2001",
 }
-MOST_NAMED = 4  # authors; of more, the first stands for all
+MOST_NAMED = 4  # authors; if there are more, only the first is named
 
 
 @dataclass(frozen=True)
 class Reference:
-    """A source, as an entry of ``references.bib`` and as a list of references has it.
+    """A source: its entry in ``references.bib``, and its parts for a list of references.
 
     Parameters
     ----------
     bibtex : str
-        The entry.
+        The whole entry.
     """
 
     bibtex: str
 
     def field(self, *names: str) -> str:
-        """The first of some fields that the entry has, without braces; else empty."""
+        """The first of the named fields that the entry has, without braces; empty if it has none."""
         fields = dict(re.findall(r"^  (\w+) = \{(.*)\},?$", self.bibtex, re.MULTILINE))
         return next((fields[name].strip("{}") for name in names if name in fields), "")
 
     @property
     def authors(self) -> str:
-        """Family names and initials, as in ``He K, Zhang X``; ``et al`` where there are more than four."""
+        """Family names and initials, as in ``He K, Zhang X``; ``et al`` if there are more than four."""
         known = [author for author in self.field("author").split(" and ") if author != "others"]
         few = len(known) <= MOST_NAMED and " and others" not in self.bibtex
         return ", ".join(map(_with_initials, known)) if few else f"{_with_initials(known[0])}, et al"
 
     @property
     def title(self) -> str:
-        """Of the paper, patent or program."""
+        """Title of the paper, patent or program."""
         return self.field("title")
 
     @property
     def venue(self) -> str:
-        """Journal, proceedings, or what else it appeared in or as."""
+        """Journal, proceedings, or another form of publication."""
         return self.field("journal", "booktitle", "howpublished")
 
     @property
@@ -60,26 +60,26 @@ class Reference:
 
     @property
     def doi(self) -> str:
-        """Empty where there is none."""
+        """Digital object identifier; empty if there is none."""
         return self.field("doi")
 
 
 def _with_initials(author: str) -> str:
-    """``Marron JS`` of ``Marron, J. S.``; a name without comma is an institution's."""
+    """``Marron JS`` of ``Marron, J. S.``; a name without comma is that of an institution."""
     family, _, given = author.partition(", ")
     initials = ("-".join(part[0] for part in name.split("-")) for name in given.split())
     return f"{family} {''.join(initials)}".strip()
 
 
 def cited_sources(stain: Mapping[str, Any], *, evaluated: bool) -> dict[str, Reference]:
-    """What a run rests on, by what it is cited for, in the order of the text.
+    """The sources of a run's methods, by what each is cited for, in the order of the text.
 
     Parameters
     ----------
     stain : mapping
-        The config's section.
+        The config section ``stain``.
     evaluated : bool
-        Whether any map was held against an annotation.
+        Whether any map was compared with an annotation.
     """
     keys = {"patent": "lesionmap_patent", "stain": STAIN_METHODS[stain["method"]]}
     if stain["method"] == "staintools":
@@ -94,6 +94,6 @@ def cited_sources(stain: Mapping[str, Any], *, evaluated: bool) -> dict[str, Ref
 
 @cache
 def references() -> dict[str, Reference]:
-    """All that may be cited, by key, in the file's order."""
+    """All sources that may be cited, by BibTeX key, in the file's order."""
     entries = FILE.read_text(encoding="utf-8").strip().split("\n\n")
     return {entry[entry.index("{") + 1 : entry.index(",")]: Reference(entry) for entry in entries}

@@ -1,6 +1,6 @@
-"""The report: pages for the cohort and one per slide, which open from disk without network.
+"""Write the report: pages for the cohort and one per slide, which open from disk without a network.
 
-They can be read without JavaScript, too; slides are then shown as pictures.
+The pages also work without JavaScript; slides are then shown as pictures.
 """
 
 import shutil
@@ -30,19 +30,18 @@ STAIN_VECTORS = "stain_vectors.svg"
 
 @dataclass(frozen=True)
 class ReportFiles:
-    """Where the report goes, all in one folder.
+    """Where the report is written, all in one folder.
 
     Parameters
     ----------
     index : str
         The cohort's page, written last.
     stain, model : str
-        The pages of all slides' stains, and of the model.
+        The page about the stains of all slides, and the page about the model.
     script : str
         JavaScript of the cohort's page.
     pages, figures, viewer : str
-        Folders for the slides' pages, for all pictures, and for the scripts of the slides' viewer; what they held is
-        replaced.
+        Folders for the slide pages, for all pictures, and for the scripts of the viewer. Their old content is replaced.
     """
 
     index: str
@@ -61,14 +60,12 @@ def render_report(
 
     Parameters
     ----------
-    inputs : ReportInputs
-    files : ReportFiles
     config : dict
-        The run's config, which the report repeats.
+        The run's config, which the report shows.
     map_mpp : float
         Resolution of the lesion maps, µm/px.
     benchmarks : str
-        Folder of Snakemake's benchmark files, which may be absent; their times differ from run to run.
+        Folder of Snakemake's benchmark files; it may be absent. Their times differ from run to run.
     """
     templates = _templates()
     inputs = without_quarantined(inputs)
@@ -109,7 +106,7 @@ def _templates() -> Environment:
 
 
 def _model_page(model: str, templates: Environment) -> str:
-    """The model's card as a page; what the file lacks is called not recorded."""
+    """The model card as a page; it shows missing metadata as "not recorded"."""
     lenient = templates.overlay(
         undefined=model_card.NotRecorded, finalize=lambda value: MISSING if value is None else value
     )

@@ -1,4 +1,4 @@
-"""What the report shows of each slide."""
+"""What the report shows about each slide."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +16,7 @@ MOST_LESIONS_LISTED = 100
 
 @dataclass(frozen=True)
 class Lesion:
-    """One lesion of a slide; its centroid in level-0 pixels of the file."""
+    """One lesion of a slide; its centroid is in level-0 pixels of the slide file."""
 
     name: str
     area_mm2: float
@@ -27,27 +27,27 @@ class Lesion:
 
 @dataclass(frozen=True)
 class SlideReport:
-    """What is shown of one slide.
+    """What the report shows about one slide.
 
     Parameters
     ----------
     info, resolution, stain : dict
-        Its :class:`lesionmap.slides.slide.SlideInfo`, :class:`lesionmap.slides.inspection.Resolution` and what
-        :func:`lesionmap.stain.match.match_slide` wrote, as JSON.
+        Its :class:`lesionmap.slides.slide.SlideInfo`, :class:`lesionmap.slides.inspection.Resolution` and the file of
+        :func:`lesionmap.stain.match.match_slide`, as read from JSON.
     stain_outlier : str
-        In what its stain is unlike the other slides'; empty if in nothing.
+        How its stain differs from the other slides'; empty if it does not.
     metrics : dict or None
-        Its row of the table of :func:`lesionmap.evaluation.summary.summarise`; None where the slide was not evaluated.
+        Its row of the table of :func:`lesionmap.evaluation.summary.summarise`; None if the slide was not evaluated.
     lesions : list of Lesion
-        The largest, largest first; `n_lesions` and `lesion_area_mm2` are of all.
+        The largest lesions, largest first; `n_lesions` and `lesion_area_mm2` include all.
     threshold : float
-        Probability from which a pixel is lesion.
+        Probability from which a pixel counts as lesion.
     refusals, notes : list of str
-        By which stages it was refused, and what is odd about it.
+        Which stages refused it and why, and other flags.
     provenance : str
-        Where its lesion map comes from, YAML.
+        Where its lesion map comes from, as YAML.
     viewable : bool
-        Whether there are a deep-zoom view and an overlay of it.
+        Whether it has a deep-zoom view and an overlay.
     """
 
     slide: str
@@ -68,30 +68,30 @@ class SlideReport:
 
     @property
     def size_mm(self) -> tuple[float, float]:
-        """Width and height of the scan."""
+        """Width and height of the scan, mm."""
         width, height = self.info["size_lv0"]
         return width * self.info["mpp"] / 1000, height * self.info["mpp"] / 1000
 
     @property
     def oddities(self) -> list[str]:
-        """All that is odd about it, each once."""
+        """All its flags, each once."""
         return list(dict.fromkeys([*self.refusals, *self.notes, *self.stain_oddities]))
 
     @property
     def stain_oddities(self) -> list[str]:
-        """What is odd about its stain; a fit whose verdict is not ``ok`` has a flag."""
+        """All flags of its stain; a fit whose verdict is not ``ok`` always has one."""
         unlike = [f"unlike the other slides: {self.stain_outlier}"] if self.stain_outlier else []
         return [*self.stain["flags"], *unlike]
 
     @property
     def stain_oddness(self) -> tuple[bool, float]:
-        """The larger, the odder: slides that do not show two stains, then by the larger angle to the reference."""
+        """Sort key, larger is odder: whether two stains were not found, then the larger angle to the reference."""
         return self.stain["fitted"]["verdict"] != "ok", max(self.stain["angle_to_reference"])
 
 
 @dataclass(frozen=True)
 class CohortTables:
-    """What the tables of the cohort say of its slides, by id: row of metrics, refusals, in what the stain is unlike."""
+    """Content of the cohort's tables by slide id: metrics, reasons of refusal, how the stain differs."""
 
     metrics: dict[str, dict[str, Any]]
     refusals: dict[str, list[str]]
@@ -110,7 +110,7 @@ def load_slides(inputs: ReportInputs) -> list[SlideReport]:
 
 
 def _refusals(quarantine: str) -> dict[str, list[str]]:
-    """What the stages said that could not use a slide, by slide."""
+    """Why stages could not use a slide, by slide."""
     refusals: dict[str, list[str]] = {}
     for row in read_table(quarantine):
         refusals.setdefault(row["slide"], []).append(f"in quarantine since {row['stage']}: {row['finding']}")
@@ -152,7 +152,7 @@ def _area_mm2(feature: dict[str, Any]) -> float:
 
 def _lesion(feature: dict[str, Any], corner: tuple[int, int]) -> Lesion:
     measurements = feature["properties"]["measurements"]
-    centroid = shape(feature["geometry"]).centroid  # relative to the bounds' corner, as QuPath wants it
+    centroid = shape(feature["geometry"]).centroid  # relative to the bounds' corner, as QuPath expects it
     return Lesion(
         name=feature["properties"]["name"],
         area_mm2=_area_mm2(feature),
@@ -163,5 +163,5 @@ def _lesion(feature: dict[str, Any], corner: tuple[int, int]) -> Lesion:
 
 
 def as_yaml(content: Any) -> str:
-    """Settings and provenance as the pages show them."""
+    """Settings or provenance as YAML, as the pages show them."""
     return yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=100)

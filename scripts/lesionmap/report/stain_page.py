@@ -1,4 +1,4 @@
-"""The report's page of the stains of all slides."""
+"""The report's page about the stains of all slides."""
 
 import math
 from collections.abc import Sequence
@@ -21,23 +21,22 @@ from lesionmap.stain.profile import STAINS, StainProfile
 
 MOST_ODD_STAINS_LISTED = 100
 MOST_STAINS_LABELLED = 20
-MOST_VECTORS = 1000  # that an SVG holds as shapes; more become pixels, or it would open slowly
-FARTHEST_DIRECTION = (1.6, 1.2)  # of a stain that is drawn where it lies
+MOST_VECTORS = 1000  # drawn as shapes; more are drawn as pixels, as the SVG would open slowly
+FARTHEST_DIRECTION = (1.6, 1.2)  # stains farther away are drawn at this limit
 
 
 def stain_colour(row: Sequence[float], concentration: float) -> str:
-    """CSS colour of one stain alone at a concentration; `row` is its optical density in R, G, B."""
+    """CSS colour of one stain at a concentration; `row` is the stain's optical density in R, G, B."""
     return "rgb({}, {}, {})".format(*(round(255 * math.exp(-concentration * part)) for part in row))
 
 
 def draw_stain_vectors(slides: Sequence[SlideReport], path: Path) -> None:
-    """Draw the fitted stain vectors of all slides, and the reference's, as SVG; equal slides give equal bytes.
+    """Draw the stain vectors of all slides and of the reference as SVG; equal slides give equal bytes.
 
     Parameters
     ----------
     slides : sequence of SlideReport
-        At least one. The oddest are labelled, and their two stains joined.
-    path : Path
+        At least one. The oddest are labelled, and a line joins their two stains.
     """
     figure = Figure(figsize=(9, 5.5), layout="constrained")
     axes = figure.subplots()
@@ -51,7 +50,7 @@ def draw_stain_vectors(slides: Sequence[SlideReport], path: Path) -> None:
     reference = StainProfile.of(slides[0].stain["reference"])
     draw_stains(axes, reference, "reference", marker="s", hollow=True)
     for square in axes.lines[-2:]:
-        square.set_path_effects([withStroke(linewidth=2.5, foreground="white")])  # seen among thousands of dots
+        square.set_path_effects([withStroke(linewidth=2.5, foreground="white")])  # visible among thousands of dots
     figure.legend(frameon=False, loc="outside upper center", ncols=4)
     save_svg(figure, path)
 
@@ -64,8 +63,8 @@ def _label_stains(axes: Axes, slide: SlideReport) -> None:
 
 
 def _fitted_directions(slide: SlideReport) -> NDArray[np.float64]:
-    """Where the slide's own stains point, (2, 2); stains of no tissue lie at the edge of the picture."""
-    own = "profile" if slide.stain["fitted"]["verdict"] == "ok" else "fitted"  # a usable profile is in the right order
+    """Directions of the slide's own stains, (2, 2); directions too far away for tissue are moved to the plot's edge."""
+    own = "profile" if slide.stain["fitted"]["verdict"] == "ok" else "fitted"  # a usable profile has its stains sorted
     return np.minimum(directions(np.array(slide.stain[own]["basis"])), FARTHEST_DIRECTION)
 
 
@@ -76,7 +75,7 @@ def _odd_stains(slides: Sequence[SlideReport]) -> list[SlideReport]:
 
 
 def stain_content(inputs: ReportInputs, slides: list[SlideReport]) -> dict[str, Any]:
-    """What the page shows beside what all pages do."""
+    """Content of the stain page, besides what all pages share."""
     odd = _odd_stains(slides)
     return {
         "slides": slides,

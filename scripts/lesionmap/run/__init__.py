@@ -1,10 +1,10 @@
-"""The whole run, before its first job and after its last.
+"""Checks and tables of the whole run, before its first job and after its last.
 
-- ``config``: the config, checked once, and what each stage is told of it
-- ``settings``: what the pre-flight and the costs need to know of a config
-- ``start_checks``: what is looked at before the first job
-- ``doctor``: the pre-flight: what is wrong with a sheet, and what a run will cost
+- ``config``: check the config, and select the settings of each stage
+- ``settings``: the whole config as settings classes, for the pre-flight check and the cost estimate
+- ``start_checks``: checks before the first job
+- ``doctor``: the pre-flight check: problems of a slide sheet, and the costs of a run
 - ``manifest``: the table of readable slides
-- ``quarantine_tables``: the slides that some stage could not use, and parts that could not be read
+- ``quarantine_tables``: the slides that a stage could not use, and unreadable parts of the others
 - ``conclusion``: how a run ends, and its exit status
 """

@@ -1,4 +1,4 @@
-"""How a run ends: headline metrics, what is in quarantine, what is odd, and the exit status."""
+"""The end of a run: headline metrics, quarantined and flagged slides, and the exit status."""
 
 import sys
 from collections import Counter
@@ -12,7 +12,7 @@ from lesionmap.files.records import read_table, write_text
 
 @dataclass(frozen=True)
 class RunTables:
-    """What the conclusion is drawn from: paths of the headline metrics (text) and of three tables (TSV)."""
+    """Paths of what the conclusion reports: the headline metrics (text) and three tables (TSV)."""
 
     headline: str
     manifest: str
@@ -21,7 +21,7 @@ class RunTables:
 
 
 def conclude(tables: RunTables, output: str, *, fail: bool) -> None:
-    """Show headline metrics, quarantine and oddities at the end of a run, and fail if the policy says so.
+    """Print and write headline metrics, flagged slides and quarantine at the end of a run.
 
     Raises
     ------
@@ -42,14 +42,14 @@ def conclude(tables: RunTables, output: str, *, fail: bool) -> None:
 
 
 def quarantine_lines(quarantine: str) -> Iterator[str]:
-    """The quarantine table in words."""
+    """The quarantine table as lines of text."""
     yield f"{len(_refused(quarantine))} of the sheet's slides in quarantine"
     for row in read_table(quarantine):
         yield "  {slide} ({stage}): {finding}. Remedy: {remedy}.".format(**row)
 
 
 def _refused(quarantine: str) -> set[str]:
-    """Slides in quarantine; several stages may have refused the same."""
+    """Slides in quarantine, each once even if several stages refused it."""
     return {row["slide"] for row in read_table(quarantine)}
 
 

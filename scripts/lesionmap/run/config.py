@@ -1,4 +1,4 @@
-"""The config: checked once, with messages that say what to change; and what of it each rule is told."""
+"""Check the config, with messages that say what to change, and select the settings of each rule."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -26,12 +26,12 @@ def cut_of(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def check_config(config: dict[str, Any], schema_path: str | Path) -> None:
-    """Check a config against its schema and against itself.
+    """Check a config against its schema, and its keys against each other.
 
     Raises
     ------
     SettingsError
-        Naming every key that is wrong, what it is, and what it may be.
+        Names every wrong key, its value, and the allowed values.
     """
     problems = list(problems_of(config, read_schema(schema_path))) or list(_contradictions(config))
     if problems:
@@ -57,7 +57,7 @@ def _contradictions(config: Mapping[str, Any]) -> Iterator[str]:
 
 
 def inspection_settings(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What the config asks of a slide: the fields of :class:`lesionmap.slides.inspection.InspectionSettings`."""
+    """Settings of the slide inspection: the fields of :class:`lesionmap.slides.inspection.InspectionSettings`."""
     asked = {key: value for key, value in config["slides"].items() if key not in ("sheet", "roots", "copies")}
     first_pass, tiles = inference_mpp(config), config["tiles"]["mpp"]
     inference = first_pass if config["inference"]["refine"] == NO_REFINEMENT else min(first_pass, tiles)
@@ -65,13 +65,13 @@ def inspection_settings(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def tile_settings(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What the config asks of tiles, as far as results depend on it: not on whether stores are dropped in the end."""
+    """Settings of tiles that results depend on; deleting the tile stores at the end is not one of them."""
     tiles = config["tiles"]
     return {key: value for key, value in tiles.items() if key != "store"} | {"stored": tiles["store"] != "none"}
 
 
 def map_settings(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What the config asks of probability maps: not how many tiles pass at once, nor what is made of a map."""
+    """Settings that decide a probability map: neither batch size nor postprocessing."""
     later = () if config["inference"]["refine"] == LESION_REFINEMENT else ("threshold",)
     left_out = (*MACHINE_SETTINGS, *later, "smoothing_um", "min_lesion_area_um2")
     asked = {key: value for key, value in config["inference"].items() if key not in left_out}
@@ -79,22 +79,22 @@ def map_settings(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def lesion_settings(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What the config asks of the lesions of a map."""
+    """Settings that decide the lesions of a probability map."""
     return {key: config["inference"][key] for key in ("threshold", "smoothing_um", "min_lesion_area_um2")}
 
 
 def train_settings(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What the config asks of training, as far as results depend on it: not on where it runs or how often it saves."""
+    """Settings of training that results depend on: neither the device nor how often it saves."""
     return {key: value for key, value in config["train"].items() if key not in MACHINE_SETTINGS}
 
 
 def check_remote(config: Mapping[str, Any], rows: Mapping[str, SlideRow]) -> None:
-    """See that no slide is to be read from a server all through training.
+    """Check that training would not read slides from a server.
 
     Raises
     ------
     SettingsError
-        If one is.
+        If it would.
     """
     read_in_training = [row.slide for row in rows.values() if row.split in ("train", "val") and is_remote(row.path)]
     if config["tiles"]["store"] == "none" and read_in_training:
@@ -107,7 +107,7 @@ def check_remote(config: Mapping[str, Any], rows: Mapping[str, SlideRow]) -> Non
 
 
 def reference_file(config: Mapping[str, Any], rows: Mapping[str, SlideRow]) -> str | None:
-    """The file that holds the stain reference: the model, or a profile; None if it is a slide or chosen among them.
+    """The file with the stain reference (model or profile); None if the reference is a slide or ``auto``.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""What a run will cost in regions, tiles, disk, memory and hours, and on what that estimate rests."""
+"""Estimate the costs of a run: regions, tiles, disk, memory and hours, and what the estimate rests on."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -21,39 +21,39 @@ from lesionmap.tissue.detection import TissueSettings, tissue_map
 from lesionmap.tissue.mask import FOLD
 
 OVERVIEW_MPP = 32.0
-OVERVIEW_PX_PER_TILE = 4  # at least, along a side: finer tiles want a finer overview
-MOST_OVERVIEW_PX = 2**26  # pixels of a level that are decoded for an overview
+OVERVIEW_PX_PER_TILE = 4  # minimum along a side: small tiles need a finer overview
+MOST_OVERVIEW_PX = 2**26  # size in pixels of the largest level that is decoded for an overview
 # Measured on one core of a 2026 server (AVX-512, no AMX), one thread, real H&E.
 EXTRACTED_MPX_PER_S = 45  # JPEG decoded, resampled, normalised, cut, compressed
-INFERRED_MPX_PER_S = 7  # decoded at a finer level, resampled, normalised
+INFERRED_MPX_PER_S = 7  # decoded from a finer level, resampled, normalised
 HASHED_MB_PER_S = 500
-START_S_PER_SLIDE = 29  # the jobs of one slide start Python nine times; stain and tissue are fitted
-STORE_BYTES_PER_PX = {"lossless": 2.6, "jpeg": 0.4, "jpegxl": 0.25}  # of 3; at quality 90
+START_S_PER_SLIDE = 29  # a slide's jobs start Python nine times, and fit stain and tissue
+STORE_BYTES_PER_PX = {"lossless": 2.6, "jpeg": 0.4, "jpegxl": 0.25}  # uncompressed: 3; lossy codecs at quality 90
 JPEG_XL_LOSSLESS_BYTES_PER_PX = 1.3
 CPU_FLOPS = 80e9  # sustained by the network in fp32, forward and backward
-LOW_PASSES = {"low_only": 1, "high_only": 0}  # over each region in training; the others: 2
+LOW_PASSES = {"low_only": 1, "high_only": 0}  # of the low view, per region in training; other schedules: 2
 GPU_FLOPS = 20e12  # assumed, not measured: a recent data-centre card in mixed precision
 
 
 @dataclass(frozen=True)
 class Work:
-    """What will be computed on one slide.
+    """The work that a run does on one slide.
 
     Parameters
     ----------
     regions, tiles : int
-        Cut for training; 0 for slides that are not trained on.
+        Those cut for training; 0 if the slide is not trained on.
     inference_tiles : int
-        Images that inference passes through the network: tiles of the pass over the whole slide, tiles and low views of
-        the regions that are refined (all with tissue that may be).
+        Images that inference passes through the network: tiles of the first pass, and tiles and low views of refined
+        regions. All regions with tissue count as refined, unless refinement is off.
     tissue_basis : str
-        What the tissue that they are counted on was estimated from.
+        How the tissue was estimated that they are counted on.
     lost_share : float
-        Share of that overview that cannot be read.
+        Share of the overview that cannot be read.
     store_gb : float
-        Disk of its tile store.
+        Size of its tile store on disk.
     cpu_hours : float
-        On one core, without the network.
+        Hours of one core, without the network.
     """
 
     regions: int
@@ -67,14 +67,16 @@ class Work:
 
 @dataclass(frozen=True)
 class Costs:
-    """What a run will cost: by stage in hours of one CPU core, of which `gpu_hours` could be a GPU's instead.
+    """Estimated costs of a run. With a GPU, a stage takes its `gpu_hours` instead of its `cpu_hours`.
 
     Parameters
     ----------
     slides, regions, tiles, inference_tiles : int
+        Totals over the usable slides, see :class:`Work`.
     disk_gb, training_memory_gb : float
+        Size of all tile stores; memory of training for each CPU thread or GPU.
     cpu_hours, gpu_hours : dict
-        By stage; a stage that a GPU does not speed up is in `cpu_hours` alone.
+        By stage; CPU hours are those of one core. A stage that a GPU does not speed up is in `cpu_hours` only.
     basis : list of str
         What the estimates rest on.
     """
@@ -90,7 +92,7 @@ class Costs:
     basis: list[str] = field(default_factory=list)
 
     def lines(self) -> Iterator[str]:
-        """The same in words."""
+        """The costs as lines of text."""
         yield f"{self.slides} usable slides: {self.regions} regions and {self.tiles} tiles for training"
         yield f"{self.inference_tiles} tiles for inference"
         yield f"disk {self.disk_gb:.2f} GB, memory of training {self.training_memory_gb:.1f} GB a CPU thread or GPU"
@@ -101,7 +103,7 @@ class Costs:
 
 
 def predict_work(info: SlideInfo, settings: RunSettings, *, trained: bool) -> Work:
-    """Count the regions and tiles of one slide on an overview of its tissue.
+    """Estimate the work on one slide from an overview of its tissue.
 
     Parameters
     ----------
@@ -133,7 +135,7 @@ def _bytes_per_px(tiles: TileSettings) -> float:
 
 
 def _overview_tissue(info: SlideInfo, settings: TissueSettings, mpp: float) -> tuple[NDArray[np.uint8], str, float]:
-    """255 where there is tissue on a small map of the slide; what that was found from, and the share that is lost."""
+    """A small tissue map of the slide (255: tissue), how it was found, and the share that cannot be read."""
     size = map_size(info.size_lv0, mpp / info.mpp)
     level = max(i for i, factor in enumerate(info.downsamples) if factor <= max(1.0, mpp / info.mpp))
     if np.prod(info.level_sizes[level], dtype=float) > MOST_OVERVIEW_PX:
@@ -149,14 +151,14 @@ def _overview_tissue(info: SlideInfo, settings: TissueSettings, mpp: float) -> t
 
 
 def _tile_shares(info: SlideInfo, tissue: NDArray[np.uint8], side_um: float) -> NDArray[np.uint8]:
-    """Share of tissue, × 255, of each tile of a grid over the slide; (rows, columns)."""
+    """Share of tissue × 255 in each tile of a grid over the slide; (rows, columns)."""
     columns, rows = map_size(info.size_lv0, side_um / info.mpp)
     side_px = side_um / info.mpp * tissue.shape[1] / info.size_lv0[0]
     return area_resample(tissue[..., None].repeat(3, axis=2), (0, 0), side_px, (columns, rows), fill=0)[..., 0]
 
 
 def _kept(shares: NDArray[np.uint8], spec: TileSpec, min_tissue_fraction: float) -> tuple[int, int]:
-    """Regions with enough tissue, and their tiles with any."""
+    """Number of regions with enough tissue, and of their tiles with any tissue."""
     n = spec.tiles_per_side
     padded = np.pad(shares, [(0, -length % n) for length in shares.shape])
     blocks = padded.reshape(padded.shape[0] // n, n, padded.shape[1] // n, n).swapaxes(1, 2)
@@ -165,7 +167,7 @@ def _kept(shares: NDArray[np.uint8], spec: TileSpec, min_tissue_fraction: float)
 
 
 def costs_of(work: Sequence[tuple[str, Work]], settings: RunSettings) -> Costs:
-    """Add up the work of all slides, each with its split, and what the network does on it."""
+    """Add up the costs of all slides, including the network's; `work` pairs each slide's split with its work."""
     backbone, train, tile_px = settings.model.backbone, settings.train, settings.tiles.tile_px
     flops = forward_flops(backbone, tile_px)
     tile_batch = train.tile_batch if isinstance(train.tile_batch, int) else MOST_TILES_ON_CPU
@@ -187,7 +189,7 @@ def costs_of(work: Sequence[tuple[str, Work]], settings: RunSettings) -> Costs:
 
 
 def _images_per_epoch(split: str, work: Work, schedule: str) -> int:
-    """Forward passes that one epoch is worth; a backward pass counts as two."""
+    """Cost of one epoch in forward passes; a backward pass counts as two."""
     low, tiles = LOW_PASSES.get(schedule, 2), 0 if schedule == "low_only" else work.tiles
     return 3 * (low * work.regions + tiles) if split == "train" else min(low, 1) * work.regions + tiles
 

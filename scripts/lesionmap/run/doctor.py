@@ -1,4 +1,4 @@
-"""The pre-flight: what is wrong with a sheet and what a run of it will cost, before anything is computed."""
+"""The pre-flight check: problems of a slide sheet and costs of a run, before anything is computed."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -31,22 +31,22 @@ COLUMNS += ["store_gb", "cpu_hours", "findings", "remedies"]
 
 @dataclass
 class Diagnosis:
-    """What is known of one slide of the sheet.
+    """What is known about one slide of the sheet.
 
     Parameters
     ----------
-    row : SlideRow
     info : SlideInfo or None
-        None if it cannot be used, or is unseen.
+        None if the slide cannot be used, or is unseen.
     unseen : bool
-        Whether it is on a server, and there.
+        Whether it exists on a server, but has not been fetched.
     digest : str or None
         Equal for slides of equal content.
     lesions : int or None
-        Lesion polygons of its annotation; None if it has none that can be read.
+        Number of lesion polygons in its annotation; None without a readable annotation.
     work : Work or None
-        What will be computed on it.
+        The work that a run does on it.
     errors, warnings : list of (finding, remedy)
+        Errors make the check fail; warnings do not.
     """
 
     row: SlideRow
@@ -65,19 +65,19 @@ class Diagnosis:
 
 
 def examine_sheet(rows: Sequence[SlideRow], settings: RunSettings, table: str, report: str, *, threads: int) -> None:
-    """Print a table of the sheet's slides and of the costs of a run, and write it as TSV and JSON.
+    """Check the slides of a sheet and estimate the costs of a run; print both, and write them to files.
 
     Parameters
     ----------
     table, report : str
-        TSV with one row per slide; JSON with the same, the problems of the sheet as a whole, and the costs.
+        TSV with one row per slide; JSON with the same rows, the problems of the whole sheet, and the costs.
     threads : int
-        Slides that are looked at side by side.
+        Number of slides that are checked at the same time.
 
     Raises
     ------
     LesionMapError
-        If there is an error; everything is written and printed before.
+        If there is an error; everything is written and printed first.
     """
     states = _asked_of_servers(rows)
     found = list(map_in_order(partial(diagnose, settings=settings, states=states), rows, threads))
@@ -98,17 +98,17 @@ def examine_sheet(rows: Sequence[SlideRow], settings: RunSettings, table: str, r
 
 
 def _asked_of_servers(rows: Sequence[SlideRow]) -> Mapping[str, str]:
-    """What servers say of the slides that are there."""
+    """What servers report about the slides that they hold, by address."""
     addresses = [row.path for row in rows if is_remote(row.path)]
     if not addresses:
         return {}
-    from lesionmap.slides import remote  # most sheets need none of its libraries
+    from lesionmap.slides import remote  # most sheets do not need its libraries
 
     return remote.states(addresses)
 
 
 def diagnose(row: SlideRow, settings: RunSettings, states: Mapping[str, str]) -> Diagnosis:
-    """All that can be said of one slide without reading much of it; `states` has what servers say of theirs."""
+    """Check one slide without reading much of it; `states` holds what servers report about their slides."""
     found = Diagnosis(row)
     try:
         if is_remote(row.path):
@@ -130,7 +130,7 @@ def diagnose(row: SlideRow, settings: RunSettings, states: Mapping[str, str]) ->
 
 
 def _diagnose_unseen(row: SlideRow, state: str, found: Diagnosis) -> None:
-    """All that is known of a slide on a server before it is fetched; it is missing from the costs."""
+    """Check a slide on a server before it is fetched; the costs do not include it."""
     check_annotation(row)
     if why := why_unavailable(state):
         found.errors.append((why, "correct its path in the slide sheet, or have access granted"))
@@ -161,9 +161,9 @@ def _count_lesions(row: SlideRow, info: SlideInfo, settings: RunSettings, found:
 
 
 def _compare_content(found: Sequence[Diagnosis]) -> None:
-    """Equal slides: an error if metrics would be too good by it, i.e. across splits."""
+    """Find slides of equal content: an error across splits, as metrics would be too good; else a warning."""
     for alike in _grouped(found, [one.digest for one in found]):
-        for same in _grouped(alike, [digest_of(one.row, content_digest) for one in alike]):  # all of it, of these few
+        for same in _grouped(alike, [digest_of(one.row, content_digest) for one in alike]):  # hash these few in full
             leak = len({one.row.split for one in same} & set(JUDGED)) > 1
             for one in same:
                 named = islice((other.row for other in same if other is not one), MOST_NAMED)
@@ -174,7 +174,7 @@ def _compare_content(found: Sequence[Diagnosis]) -> None:
 
 
 def _grouped(found: Sequence[Diagnosis], keys: Sequence[str | None]) -> list[list[Diagnosis]]:
-    """Those that share a key with another; None is no key."""
+    """Groups of slides that share a key; slides with the key None are left out."""
     groups = defaultdict(list)
     for one, key in zip(found, keys, strict=True):
         if key:

@@ -1,11 +1,11 @@
-"""The table of the slides that can be used."""
+"""The manifest: the table of the slides that passed inspection."""
 
 from collections.abc import Sequence
 from typing import Any
 
 from lesionmap.files.records import read_json, read_table, write_table
 
-DICOM = "dicom"  # as OpenSlide names the vendor
+DICOM = "dicom"  # OpenSlide's name for the vendor
 MANIFEST = ["slide", "split", "vendor", "mpp", "mpp_source", "width", "height", "flags", "identity"]
 
 
@@ -32,12 +32,12 @@ def _manifest_row(slide: dict[str, Any]) -> dict[str, Any]:
 
 
 def good_slides(manifest: str, splits: Sequence[str]) -> list[str]:
-    """Ids of the readable slides of some splits, in the sheet's order."""
+    """Ids of the readable slides of the given splits, in the sheet's order."""
     return [row["slide"] for row in read_table(manifest) if row["split"] in splits]
 
 
 def segmented_slides(manifest: str, dicom: str) -> list[str]:
-    """Ids of the readable slides whose lesions are written as DICOM: ``always``, ``never``, ``auto`` (DICOM slides)."""
+    """Ids of the readable slides whose lesions are written as DICOM; with ``auto``, those of the DICOM slides."""
     return [
         row["slide"] for row in read_table(manifest) if dicom == "always" or (dicom, row["vendor"]) == ("auto", DICOM)
     ]

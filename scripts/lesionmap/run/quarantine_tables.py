@@ -1,4 +1,4 @@
-"""What a run lost: the slides that some stage could not use, and the parts of the others that could not be read."""
+"""Tables of what a run lost: slides that a stage could not use, and unreadable parts of the others."""
 
 import sys
 from collections.abc import Iterator, Sequence
@@ -16,16 +16,16 @@ UNREADABLE = ["slide", "stage", "x_lv0", "y_lv0", "width_lv0", "height_lv0"]
 
 @dataclass(frozen=True)
 class RunFiles:
-    """The files of a run that say what was lost. A stage's reason is handed on to all files that follow from it.
+    """The files of a run that tell what was lost. The reason of a quarantine is passed on to all later results.
 
     Parameters
     ----------
     records : sequence of str
-        JSON files of :func:`lesionmap.slides.inspection.inspect_slide`, of the whole sheet.
+        JSON files of :func:`lesionmap.slides.inspection.inspect_slide`, one per slide of the sheet.
     tiles, outlines : sequence of str
-        Records of tile stores, and ``lesions.geojson``: they also list what could not be read.
+        Records of tile stores, and ``lesions.geojson`` files; they also list unreadable parts.
     others : sequence of str
-        Any results of slides.
+        Any other results of slides.
     """
 
     records: Sequence[str]
@@ -35,13 +35,12 @@ class RunFiles:
 
 
 def list_quarantine(files: RunFiles, quarantine: str, unreadable: str) -> None:
-    """Write the tables of all slides that some stage could not use, and of the parts that were left out of the others.
+    """Write a table of the slides that a stage could not use, and one of the unreadable parts of the others.
 
     Parameters
     ----------
-    files : RunFiles
     quarantine, unreadable : str
-        TSV files.
+        The tables to write, TSV.
     """
     slides = {slide["slide"]: slide for slide in map(read_json, files.records)}
     rows = {(name, slide["stage"]): slide for name, slide in slides.items() if slide["verdict"] != "ok"}
@@ -55,12 +54,12 @@ def list_quarantine(files: RunFiles, quarantine: str, unreadable: str) -> None:
 
 
 def show_quarantine(files: RunFiles, quarantine: str, unreadable: str) -> bool:
-    """Write the tables of :func:`list_quarantine` for a run that stopped; show the first where it has news.
+    """Write the tables of :func:`list_quarantine` for a run that stopped; print the first if it has changed.
 
     Returns
     -------
     bool
-        Whether the tables are others than before.
+        Whether a table has changed.
     """
     before = _contents(quarantine, unreadable)
     list_quarantine(files, quarantine, unreadable)

@@ -1,4 +1,4 @@
-"""All that a config says, as the library's own settings: for what looks at the whole run before it starts."""
+"""The whole config as settings classes of the library, for checks of the whole run before it starts."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,11 +21,11 @@ class RunSettings:
     Parameters
     ----------
     model_path : str or None
-        An existing model, which is then not trained.
+        An existing model; if given, no model is trained.
     weights : str
-        ``imagenet``, ``none``, or the file that the backbone starts from.
+        Initial weights of the backbone: ``imagenet``, ``none``, or a file.
     stain_reference : str
-        A slide, ``auto``, or a file.
+        Id of a slide, ``auto``, or a file.
     """
 
     inspection: InspectionSettings
@@ -41,7 +41,7 @@ class RunSettings:
 
     @classmethod
     def of(cls, config: Mapping[str, Any]) -> "RunSettings":
-        """From a config that :func:`lesionmap.run.config.check_config` has found valid."""
+        """From a config that has passed :func:`lesionmap.run.config.check_config`."""
         model, most = config["model"], config["slides"]["max_unreadable_fraction"]
         return cls(
             inspection=InspectionSettings(**inspection_settings(config)),

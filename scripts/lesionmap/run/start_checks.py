@@ -1,4 +1,7 @@
-"""Files dated in the future, by a scanner's or another machine's clock: Snakemake refuses results older than these."""
+"""Checks before the first job: no file is dated in the future, and folders can be written to.
+
+The clock of a scanner or of another machine may be wrong. Snakemake refuses results that are older than their inputs.
+"""
 
 import errno
 import os
@@ -14,7 +17,7 @@ TOLERATED_S = 60  # clocks of a cluster and its file server differ by less
 
 
 def future_date(path: str | Path) -> float | None:
-    """When a file was changed, in seconds since 1970, if that is still to come; else, or without file, None."""
+    """When a file was changed, in seconds since 1970, if that is in the future; else, or without a file, None."""
     try:
         date = Path(path).stat().st_mtime
     except (OSError, ValueError):
@@ -28,23 +31,22 @@ def check_annotations(paths: Iterable[str]) -> None:
         raise StorageError(
             stage="start",
             finding=f"annotations dated in the future: {_latest(later)}; Snakemake refuses results older than these",
-            remedy="date them anew, e.g. by touch",
+            remedy="give them a new date, e.g. by touch",
         )
 
 
 def check_results(folder: str | Path, leave_out: Collection[str] = ()) -> None:
-    """Look for results dated in the future.
+    """Check that no result is dated in the future.
 
     Parameters
     ----------
-    folder : str or Path
     leave_out : collection of str
-        Names of folders in it, of any depth, that are not looked at.
+        Names of folders inside `folder`, at any depth, that are not checked.
 
     Raises
     ------
     StorageError
-        If there are any.
+        If there are such results.
     """
     until = time.time() + TOLERATED_S
     if later := [(date, path) for date, path in _dated(folder, leave_out) if date > until]:
@@ -65,12 +67,12 @@ def _dated(folder: str | Path, leave_out: Collection[str]) -> Iterator[tuple[flo
     for place, folders, files in os.walk(folder):
         folders[:] = [name for name in folders if name not in leave_out]
         for name in files:
-            with suppress(FileNotFoundError):  # a draft that is gone
+            with suppress(FileNotFoundError):  # a draft that has been moved or deleted
                 yield os.lstat(f"{place}/{name}").st_mtime, f"{place}/{name}"
 
 
 def check_writable(folder: str | Path) -> None:
-    """Raise a StorageError if a folder, which need not be there yet, cannot be written to."""
+    """Raise a StorageError if a folder cannot be written to; it need not exist yet."""
     place = existing_folder(Path(folder))
     if not os.access(place, os.W_OK | os.X_OK):
         read_only = os.statvfs(place).f_flag & os.ST_RDONLY

@@ -23,7 +23,7 @@ STAGE = "fetch"
 REMOTE = "remote"
 ENTRY = re.compile(r"[0-9a-f]{16}-\d+")  # key and size in bytes; other names in the folder are never removed
 DIGEST, LOCK = "digest.txt", "lock"  # an entry without a digest is incomplete
-SECONDS_BETWEEN_LOOKS = 1
+POLL_SECONDS = 1
 
 
 @dataclass(frozen=True)
@@ -76,8 +76,8 @@ def cached_slide(record: str, copies: Mapping[str, Any]) -> Iterator[SlideInfo]:
         if digest != info.identity:
             raise RemoteError(
                 stage=STAGE,
-                finding=f"{info.path} is not what was inspected: its digest is {digest}, not {info.identity}",
-                remedy="run again; where the slide has changed it is inspected anew",
+                finding=f"{info.path} has changed since its inspection: its digest is {digest}, not {info.identity}",
+                remedy="run again; if the slide has changed, it is inspected again",
             )
         with _named(path, info.path):
             yield replace(info, path=path)
@@ -193,7 +193,7 @@ class SlideCache:
                 if not waited:
                     logging.info("waiting for room in %s, or for a job that fetches the same slide", self.folder)
                 waited = True
-                time.sleep(SECONDS_BETWEEN_LOOKS)
+                time.sleep(POLL_SECONDS)
                 continue
             with lock:
                 if (place / DIGEST).exists():
@@ -266,7 +266,7 @@ def _lock(stream: IO[str], how: int) -> bool:
     except OSError as error:
         raise SettingsError(
             stage=STAGE,
-            finding=f"{stream.name} cannot be locked ({error.strerror}); its file system is not made for that",
+            finding=f"{stream.name} cannot be locked ({error.strerror}); its file system does not support locks",
             remedy="set slides.copies.folder to a folder on a disk of the machine itself, e.g. $TMPDIR",
         ) from error
     return True

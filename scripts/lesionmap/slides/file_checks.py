@@ -126,7 +126,7 @@ def _what_text_it_is(path: str, head: bytes) -> tuple[str, str]:
         return f"{path} is base64 text, as made for mail, not the slide itself", "decode it"
     if re.fullmatch(r"[ -~\s]*", text):
         return f"{path} is text, not an image (it begins with {text[:20]!r})", "give the slide's own file"
-    return f"{path} is of no known slide format (it begins with {head[:8].hex(' ')})", CONVERT
+    return f"{path} is not in a known slide format (it begins with {head[:8].hex(' ')})", CONVERT
 
 
 def tiff_damage(path: str) -> tuple[str, str] | None:
@@ -150,7 +150,7 @@ def _directory_damage(tiff: tifffile.TiffFile, size: int) -> str | None:
     seen: set[int] = set()
     for number, page in enumerate(tiff.pages):
         if page.offset in seen:
-            return f"is damaged: directory {number} is one of those before it"
+            return f"is damaged: directory {number} repeats an earlier one"
         seen.add(page.offset)
         pieces = zip(page.dataoffsets, page.databytecounts, strict=False)
         end = max(((at & mask) + (length & mask) for at, length in pieces), default=0)

@@ -229,7 +229,7 @@ def find_resolution(row: SlideRow, properties: Mapping[str, str], mpp_from_objec
     raise SlideError(
         slide=row.slide,
         stage=STAGE,
-        finding=f"the file says {mpp_xy[0]:.4g} µm/px along x and {mpp_xy[1]:.4g} along y, which cannot both be"
+        finding=f"the file says {mpp_xy[0]:.4g} µm/px along x and {mpp_xy[1]:.4g} along y, which contradict each other"
         if mpp_xy
         else "the file does not say its resolution (no µm/px)",
         remedy=f"write the scanner's µm/px of level 0 into the column mpp of the slide sheet{hint}",

@@ -123,9 +123,7 @@ def main() -> None:
     for path in new.unfit:
         print(f"{str(path)!a} is left out. Remedy: rename it: no braces, tabs and line ends, and only UTF-8.")
     for closed in new.closed:
-        print(
-            f"{closed.filename} is left out ({closed.strerror}). Remedy: have it opened to you, if slides come there."
-        )
+        print(f"{closed.filename} is left out ({closed.strerror}). Remedy: ask for access to it, if slides come there.")
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ STAGE = "fetch"
 AT_ONCE = 32
 SAMPLE = 20
 TRIES = 3
-CONNECT_S, SILENCE_S = 10, 60
+CONNECT_S, READ_TIMEOUT_S = 10, 60
 PARTIAL = 206
 BUSY = (408, 429, 500, 502, 503, 504)
 CHUNK_BYTES = 2**20
@@ -57,7 +57,7 @@ def states(addresses: Iterable[str], beside: Sequence[str] = ()) -> dict[str, st
         if all(found[address].startswith(REFUSED) for address in theirs) and _refuses(server, beside):
             raise RemoteError(
                 stage=STAGE,
-                finding=f"{server} refuses all that is asked of it, {len(theirs)} slides such as {theirs[0]}",
+                finding=f"{server} refuses every request ({len(theirs)} slides, such as {theirs[0]})",
                 remedy="see that your keys (AWS_… or ~/.netrc) are set and have not expired",
             )
     return found
@@ -85,7 +85,7 @@ def state(address: str) -> str:
             return f"{REFUSED}: access to {address} is refused ({status})"
         raise RemoteError(
             stage=STAGE,
-            finding=f"{address} cannot be asked for: the server answers {status}",
+            finding=f"{address} cannot be checked: the server answers {status}",
             remedy="run again; if that persists, ask whoever runs that server",
         )
 
@@ -103,7 +103,7 @@ def download(address: str, target: Path, size: int) -> None:
     if target.stat().st_size != size:
         raise RemoteError(
             stage=STAGE,
-            finding=f"of {address} {target.stat().st_size} bytes came, not {size}",
+            finding=f"of {address}, {target.stat().st_size} bytes arrived instead of {size}",
             remedy="run again; if that persists, see whether the file is being written to",
         )
 
@@ -154,7 +154,7 @@ class _WebFile:
         self._address = address
 
     def state(self) -> str:
-        answer = _session().head(self._address, allow_redirects=True, timeout=(CONNECT_S, SILENCE_S))
+        answer = _session().head(self._address, allow_redirects=True, timeout=(CONNECT_S, READ_TIMEOUT_S))
         if answer.status_code in (405, 501):  # a server that does not know HEAD
             answer = self._got()
             answer.close()
@@ -183,7 +183,7 @@ class _WebFile:
                     rest = {"Range": f"bytes={stream.tell()}-", "If-Range": version}
 
     def _got(self, rest: Mapping[str, str] | None = None) -> requests.Response:
-        return _session().get(self._address, headers=rest, stream=True, timeout=(CONNECT_S, SILENCE_S))
+        return _session().get(self._address, headers=rest, stream=True, timeout=(CONNECT_S, READ_TIMEOUT_S))
 
 
 def _version(answer: requests.Response) -> str:
@@ -193,7 +193,7 @@ def _version(answer: requests.Response) -> str:
 @cache
 def _s3_client() -> Any:
     retries = {"max_attempts": TRIES, "mode": "standard"}
-    timeouts = {"connect_timeout": CONNECT_S, "read_timeout": SILENCE_S}
+    timeouts = {"connect_timeout": CONNECT_S, "read_timeout": READ_TIMEOUT_S}
     return boto3.client("s3", config=Config(retries=retries, max_pool_connections=AT_ONCE, **timeouts))
 
 

@@ -10,7 +10,7 @@ from lesionmap.files.records import read_json, write_json, write_table
 from lesionmap.jobs.quarantine import usable
 from lesionmap.stain.profile import STAINS
 
-COMPARED = {  # columns checked for outliers, and the smallest difference that matters in each
+OUTLIER_COLUMNS = {  # columns checked for outliers, and the smallest difference that matters in each
     "angle": 5.0,
     "angle_to_reference_haematoxylin": 5.0,
     "angle_to_reference_eosin": 5.0,
@@ -79,7 +79,7 @@ def outliers(frame: pd.DataFrame) -> list[str]:
     if len(fitted) < FEWEST_TO_COMPARE:
         return [""] * len(frame)
     beyond = pd.DataFrame(index=frame.index)
-    for column, least in COMPARED.items():
+    for column, least in OUTLIER_COLUMNS.items():
         low, high = fitted[column].quantile([0.25, 0.75])
         reach = max(1.5 * (high - low), least)
         beyond[column] = frame[column] > high + reach

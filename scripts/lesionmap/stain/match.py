@@ -67,7 +67,7 @@ def match_slide(
     record = match.as_record() | {
         "slide": slide,
         "reference_slide": reference.slide,
-        "angle_to_reference": angles(_upright(fitted, goal).basis, goal.basis).tolist(),
+        "angle_to_reference": angles(_in_reference_order(fitted, goal).basis, goal.basis).tolist(),
         "fitted": {"verdict": fitted.verdict, "basis": fitted.basis, "angle": float(angles(*_rows(fitted))[0])},
         "mean_od": {
             "before": mean_concentrations(pixels, goal),
@@ -104,9 +104,9 @@ def match_stain(
         profile = replace(_fallback(slide, pixels, fitted, reference, settings), verdict=fitted.verdict)
         flags.append(f"stain: {fitted.verdict}; {profile.method} used")
     else:
-        profile = _upright(fitted, reference)
+        profile = _in_reference_order(fitted, reference)
         if profile != fitted:
-            flags.append("stains swapped: so they are nearer to the reference's")
+            flags.append("stains swapped, as that brings them nearer to the reference's")
     ratio, clamped = _ratio(profile, reference, settings.ratio_limits)
     return StainMatch(profile, reference, ratio), flags + clamped
 
@@ -116,7 +116,7 @@ def _rows(profile: StainProfile) -> tuple[NDArray[np.float64], NDArray[np.float6
     return basis[:1], basis[1:]
 
 
-def _upright(fitted: StainProfile, reference: StainProfile) -> StainProfile:
+def _in_reference_order(fitted: StainProfile, reference: StainProfile) -> StainProfile:
     """The fit, with its two stains swapped if that brings them nearer to the reference's."""
     swapped = replace(fitted, basis=fitted.basis[::-1], p99=fitted.p99[::-1])
     nearer = angles(swapped.basis, reference.basis).sum() < angles(fitted.basis, reference.basis).sum()
@@ -135,7 +135,7 @@ def _fallback(
             remedy="check that the slide is well-stained H&E; else remove it, or set stain.fallback: reference",
         )
     if settings.fallback == "macenko":
-        other = _upright(fit(pixels, "macenko"), reference)
+        other = _in_reference_order(fit(pixels, "macenko"), reference)
         if other.verdict == "ok":
             return replace(other, method="Macenko's basis")
     return profile_of(optical_density(pixels), np.array(reference.basis), "the reference's basis")
@@ -149,7 +149,7 @@ def _ratio(
     for stain, own, goal in zip(STAINS, profile.p99, reference.p99, strict=True):
         if profile.n_pixels < FEWEST_PIXELS or own < LEAST_P99:
             ratio.append(1.0)
-            flags.append(f"{stain}: too little to measure, its strength is left as it is")
+            flags.append(f"{stain}: too little to measure; its strength is not changed")
             continue
         exact = goal / own
         ratio.append(float(np.clip(exact, *limits)))

@@ -20,7 +20,7 @@ DRAWN_PIXELS = 20_000
 
 
 @dataclass(frozen=True)
-class DrawnFiles:
+class PlotFiles:
     """Input paths: a slide's match, the PNG files of its fit, and tissue of the reference (None: no picture)."""
 
     match: str
@@ -30,7 +30,7 @@ class DrawnFiles:
     reference_tissue: str | None = None
 
 
-def draw_stain(files: DrawnFiles, picture: str, thumbnails: str) -> None:
+def draw_stain(files: PlotFiles, picture: str, thumbnails: str) -> None:
     """Plot how one slide is normalised.
 
     Parameters

@@ -89,8 +89,8 @@ def read_candidate(source: str, picture: str | None = None) -> Candidate:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise SettingsError(
             stage="choose_reference",
-            finding=f"{source} is no stain profile ({type(error).__name__}: {error})",
-            remedy="train the model that is model.path anew, or infer with the version that trained it"
+            finding=f"{source} is not a stain profile ({type(error).__name__}: {error})",
+            remedy="retrain the model of model.path, or infer with the version that trained it"
             if source.endswith(MODEL)
             else "set stain.reference to a slide id, auto, or a results/stain/reference/profile.json of another run",
         ) from error

@@ -101,7 +101,7 @@ def stain_table(
         factors = np.exp(-slopes[..., None] * od)  # (3, 3, 3, 256)
         factors[:, :, 0] *= I0 * np.exp(sparsity * np.einsum("rkj,kt->rt", solvers, goal))[..., None]
     if not np.isfinite(factors).all():
-        raise ValueError(f"the stains {source.tolist()} are too alike to be told apart")
+        raise ValueError(f"the stains {source.tolist()} are too alike to be separated")
     table = np.empty((1 << 24, 3), dtype=np.uint8)
     absorbed = source[:, :, None] * od
     reds = np.array_split(np.arange(256), threads)

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 
-CHOOSING = ("val_low_loss", "val_high_loss")
+SELECTION_LOSSES = ("val_low_loss", "val_high_loss")
 
 
 def choosing_losses(rows: Sequence[Mapping[str, float | None]]) -> dict[int, float]:
@@ -14,7 +14,7 @@ def choosing_losses(rows: Sequence[Mapping[str, float | None]]) -> dict[int, flo
     rows : sequence of mapping
         A run's history, one row per epoch; a missing loss is absent, None or NaN.
     """
-    for name in CHOOSING:
+    for name in SELECTION_LOSSES:
         found = {index: loss for index, row in enumerate(rows) if (loss := row.get(name)) is not None}
         losses = {index: loss for index, loss in found.items() if not math.isnan(loss)}
         if losses:

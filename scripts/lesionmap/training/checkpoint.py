@@ -148,7 +148,7 @@ class Checkpoint:
                 stage="train",
                 finding=f"the unfinished run {self.path} cannot be read ({type(error).__name__}: "
                 f"{str(error).splitlines()[0] if str(error) else 'no reason given'})",
-                remedy="delete that file; training then starts anew",
+                remedy="delete that file; training then starts again",
             ) from error
 
     def _check(self, other: Mapping[str, Any]) -> None:
@@ -158,8 +158,8 @@ class Checkpoint:
             listing = "".join(f"\n  - {key}: {other.get(key)} there, {ours.get(key)} here" for key in different)
             raise TrainingError(
                 stage="train",
-                finding=f"the unfinished run {self.path} is of other settings or data:{listing}\n",
-                remedy="restore those to go on with that run, or delete that file to train anew",
+                finding=f"the unfinished run {self.path} was started with other settings or data:{listing}\n",
+                remedy="restore those to resume that run, or delete that file to start again",
             )
 
 

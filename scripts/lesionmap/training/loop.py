@@ -238,14 +238,14 @@ class _Run:
         row: HistoryRow = {"epoch": state.epoch + 1, "learning_rate": self.settings.rate(state.epoch)}
         row |= _mean_losses(state.losses, self.settings)
         row |= validate(self.val_loader, self.passes, self.settings, self.group) if len(self.val_loader.regions) else {}
-        self._tell(row)
+        self._report(row)
         state.rows.append(row)
         if published(state.rows) == len(state.rows) - 1:
             state.best = {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
         state.epoch, state.position, state.losses = state.epoch + 1, 0, []
         self._save_if_due()
 
-    def _tell(self, row: HistoryRow) -> None:
+    def _report(self, row: HistoryRow) -> None:
         logging.info("%s", row)
         if self.group.is_main:
             self.bar.write("  ".join(f"{key} {value:.4g}" for key, value in row.items() if value is not None))

@@ -24,7 +24,7 @@ import torch
 
 from lesionmap.errors import InterruptedTrainingError, LesionMapError, SettingsError, TrainingError
 from lesionmap.files.records import read_json, write_json
-from lesionmap.jobs.log import known_error, log_beside
+from lesionmap.jobs.log import append_to_log, known_error
 from lesionmap.network.resources import AUTO
 from lesionmap.network.settings import ModelSettings
 from lesionmap.training.checkpoint import StopRequest
@@ -32,7 +32,7 @@ from lesionmap.training.loop import train
 from lesionmap.training.process_group import joined
 from lesionmap.training.settings import TrainFiles, TrainJob, TrainMachine, TrainSettings
 
-SECONDS_BETWEEN_LOOKS = 0.1
+POLL_SECONDS = 0.1
 Process = subprocess.Popen[bytes]
 
 
@@ -82,7 +82,7 @@ def rank_devices(name: str, count: int) -> list[str]:
             stage="train",
             finding=f"train.processes is {count} and train.device {name}, but each process needs a CUDA device of its "
             f"own, and torch finds {n_gpus} on this machine",
-            remedy="take train.processes: 1 or as many as there are GPUs with train.device: auto, or train.device: cpu",
+            remedy="set train.processes to 1, or to the number of GPUs with train.device: auto, or train.device to cpu",
         )
     return [f"cuda:{number}" for number in range(count)]
 
@@ -115,7 +115,7 @@ def _first_failure(processes: Sequence[Process], stop: StopRequest) -> int | Non
             return failed
         if stop.asked:
             processes[0].terminate()
-        time.sleep(SECONDS_BETWEEN_LOOKS)
+        time.sleep(POLL_SECONDS)
 
 
 def _error_of(rank: int, processes: Sequence[Process], folder: Path, log: str, stop: StopRequest) -> Exception:
@@ -153,7 +153,7 @@ def main(folder: Path, rank: int) -> None:
     description = read_json(folder / "job.json")
     job, files = _job(description["job"]), TrainFiles(**description["files"])
     machine, count = TrainMachine(**description["machines"][rank]), len(description["machines"])
-    log_beside(files.log, f"process {rank + 1}", logging.WARNING if rank else logging.INFO)
+    append_to_log(files.log, f"process {rank + 1}", logging.WARNING if rank else logging.INFO)
     try:
         with joined(folder / "meeting", rank, count, torch.device(machine.device)) as group:
             train(job, files, machine, group)

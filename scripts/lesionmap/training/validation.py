@@ -18,7 +18,7 @@ from lesionmap.training.loss import NonFiniteLossError, focal_sum, labelled_pixe
 from lesionmap.training.process_group import ALONE, ProcessGroup
 from lesionmap.training.settings import TrainSettings
 
-UNTURNED = Augmentation()
+NO_AUGMENTATION = Augmentation()
 
 
 @torch.no_grad()
@@ -36,7 +36,9 @@ def validate(
     """
     seen = {view: Histograms.empty() for view in settings.views}
     losses, n_pixels = dict.fromkeys(settings.views, 0.0), 0
-    for region in loader.tensors((number, UNTURNED) for number in range(group.rank, len(loader.regions), group.count)):
+    for region in loader.tensors(
+        (number, NO_AUGMENTATION) for number in range(group.rank, len(loader.regions), group.count)
+    ):
         passes.pause_point()
         n_pixels += labelled_pixels(region.low_mask)
         for view, loss, probability in _views(passes, region, settings):

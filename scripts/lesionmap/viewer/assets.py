@@ -1,4 +1,4 @@
-"""The viewer of the slides' pages: Leaflet and our glue around it, which all pages share."""
+"""The viewer's files and colours that all slide pages share: Leaflet, and our code around it."""
 
 import shutil
 from importlib.resources import as_file, files
@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 
 TEMPLATES = Path(__file__).parent / "templates/assets"
 LEAFLET = ("leaflet.js", "leaflet.css")
-BOTH_WAYS = 0.25  # of a grey level: some browsers round the values of a table, some cut them off
-COLOURS = "viridis"  # told apart by colour-blind readers, and seen on pink and purple
+BOTH_WAYS = 0.25  # of a grey value: some browsers round the values of a table, others truncate them
+COLOURS = "viridis"  # safe for colour-blind readers, and visible on pink and purple
 
 
 def write_viewer(folder: Path) -> None:
-    """Put the viewer's scripts and styles into a folder."""
+    """Copy the viewer's scripts and styles into a folder."""
     with as_file(files("xstatic.pkg.leaflet") / "data") as leaflet:
         for path in (*(leaflet / name for name in LEAFLET), *TEMPLATES.iterdir()):
             shutil.copyfile(path, folder / path.name)
@@ -33,5 +33,5 @@ def colour_stops() -> str:
 
 
 def _colours(n: int) -> NDArray[np.float64]:
-    """Colours from probability 0 to 1, (n, 3), whole numbers up to 255."""
+    """Colours of `n` probabilities from 0 to 1, (n, 3), whole numbers from 0 to 255."""
     return np.round(colormaps[COLOURS](np.linspace(0, 1, n))[:, :3] * 255)

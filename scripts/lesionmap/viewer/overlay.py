@@ -1,4 +1,4 @@
-"""A picture of a whole slide under its lesion map, for paper and for pages without JavaScript."""
+"""The overlay: a picture of a whole slide with its lesion map, for print and for pages without JavaScript."""
 
 from pathlib import Path
 
@@ -18,8 +18,8 @@ OVERLAY_SIDE_PX = 1600
 def draw_overlay(path: str | Path, slide: Slide, probability_u8: Rows, lesions: Rows, mpp: float) -> None:
     """Write the overlay of a whole slide, its longer side at most `OVERLAY_SIDE_PX`.
 
-    Its pixels are blocks of map pixels: of probability they show the mean, and they are lesion where any of theirs is,
-    so that no lesion is too small to be seen.
+    Each of its pixels is a block of map pixels and shows their mean probability. It is lesion if any of them is, so no
+    lesion is too small to be seen.
 
     Parameters
     ----------
@@ -36,15 +36,18 @@ def draw_overlay(path: str | Path, slide: Slide, probability_u8: Rows, lesions: 
 def write_overlay(
     path: str | Path, overview: NDArray[np.uint8], probability_u8: NDArray[np.uint8], lesions: NDArray[np.bool_]
 ) -> None:
-    """Write a PNG: the slide, its lesion probability as a yellow tint, the lesions' outlines in black.
+    """Write a PNG: the slide, its lesion probability as a yellow tint, the outlines of lesions in black.
 
-    Yellow on purple is told apart with any colour vision.
+    Yellow on purple is visible with any colour vision.
 
     Parameters
     ----------
     overview : (H, W, 3) uint8
+        The slide at the size of the maps.
     probability_u8 : (H, W) uint8
+        Probability × 255.
     lesions : (H, W) bool
+        True inside lesions.
     """
     weight = 0.6 * (probability_u8.astype(np.float32) / 255)[..., None]
     blended = overview * (1 - weight) + np.array(TINT, dtype=np.float32) * weight

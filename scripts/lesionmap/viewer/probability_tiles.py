@@ -1,4 +1,4 @@
-"""Tiles of a slide's lesion probability for the deep-zoom view, as grey PNG."""
+"""Tiles of a slide's lesion probability for the deep-zoom view, as greyscale PNG."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,27 +15,25 @@ from lesionmap.viewer.pyramid import Tile, ZoomLadder, nearest, through_zooms
 
 
 def cut_probability(mapped: MapFile, mpp: float, ladder: ZoomLadder, folder: Path) -> tuple[int, list[Tile]]:
-    """Write the tiles of a map as ``<zoom>/<column>_<row>.png``, without those that are 0 all over.
+    """Write the tiles of a map as ``<zoom>/<column>_<row>.png``; tiles that are 0 everywhere are left out.
 
-    The finest zoom is no coarser than the map. Each of its pixels has the value of the map's pixel that its centre
-    lies in; no value is interpolated. A pixel of a coarser zoom has the largest value of the four that it is made of,
-    so that nothing vanishes in an overview.
+    The finest zoom is no coarser than the map. Each of its pixels has the value of the map pixel that its centre lies
+    in; values are not interpolated. A pixel of a coarser zoom has the largest value of the four pixels that it covers,
+    so nothing vanishes in an overview.
 
     Parameters
     ----------
     mapped : MapFile
         Probability × 255.
     mpp : float
-        µm/px of level 0.
-    ladder : ZoomLadder
-    folder : Path
+        µm/px of the slide's level 0.
 
     Returns
     -------
     zoom : int
-        The finest.
+        The finest zoom.
     tiles : list of Tile
-        Those written.
+        The tiles that were written.
     """
     per_map_px = mapped.mpp / mpp
     zoom, side = ladder.zoom_of(per_map_px), ladder.tile_px
@@ -69,7 +67,7 @@ def _write_png(path: Path, tile: NDArray[np.uint8]) -> None:
 
 
 def value_counts(mapped: MapFile) -> NDArray[np.int64]:
-    """How many of a map's pixels have each value, (256,)."""
+    """Number of a map's pixels with each value, (256,)."""
     counts = np.zeros(N_VALUES, dtype=np.int64)
     for part in strips(mapped.shape[0]):
         counts += np.bincount(mapped[part].ravel(), minlength=N_VALUES)

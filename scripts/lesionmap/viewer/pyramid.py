@@ -14,14 +14,14 @@ import shapely
 from numpy.typing import ArrayLike, NDArray
 
 Tile = tuple[int, int, int]
-WHOLE = 1e-9  # share of a power of two by which rounding may have made it smaller
+WHOLE = 1e-9  # relative tolerance: rounding may make a power of two smaller by this share
 Halve = Callable[[NDArray[np.uint8], int], NDArray[np.uint8]]
 Write = Callable[[int, int, NDArray[np.uint8]], None]
 
 
 @dataclass(frozen=True)
 class ZoomLadder:
-    """Zooms of which each is twice as fine as the one before; zoom 0 shows the whole slide in one tile.
+    """The zooms, each twice as fine as the one before; zoom 0 shows the whole slide in one tile.
 
     Parameters
     ----------
@@ -40,15 +40,15 @@ class ZoomLadder:
         return ((max(self.size_lv0) - 1) // self.tile_px).bit_length()
 
     def scale(self, zoom: int) -> float:
-        """Level-0 pixels per pixel."""
+        """Level-0 pixels per pixel of a zoom."""
         return 2.0 ** (self.native - zoom)
 
     def zoom_of(self, scale: float) -> int:
-        """The coarsest zoom that is no coarser than `scale` level-0 pixels per pixel; may be finer than level 0."""
+        """The coarsest zoom that is no coarser than `scale` level-0 pixels per pixel; it may be finer than level 0."""
         return max(0, self.native + 1 - math.frexp(scale * (1 + WHOLE))[1])
 
     def grid(self, zoom: int) -> tuple[int, int]:
-        """How many columns and rows of tiles cover the slide."""
+        """Number of columns and rows of tiles that cover the slide."""
         side = self.tile_px * self.scale(zoom)
         columns, rows = (math.ceil(length / side) for length in self.size_lv0)
         return columns, rows
@@ -61,7 +61,7 @@ class ZoomLadder:
 
 
 def tiles_near(outline: Any, ladder: ZoomLadder, margin_lv0: float) -> list[Tile]:
-    """The tiles of the native zoom that are no farther than `margin_lv0` from a polygon, row by row."""
+    """The tiles of the native zoom within `margin_lv0` of a polygon, row by row."""
     side, (columns, rows) = ladder.tile_px, ladder.grid(ladder.native)
     left, top, right, bottom = shapely.bounds(outline)
     first = [max(0, math.floor((low - margin_lv0) / side)) for low in (left, top)]
@@ -79,21 +79,20 @@ def tiles_near(outline: Any, ladder: ZoomLadder, margin_lv0: float) -> list[Tile
 def detail_tiles(
     outlines: Sequence[Any], ladder: ZoomLadder, margin_lv0: float, most: int
 ) -> tuple[set[Tile], list[bool]]:
-    """The tiles of the native zoom around some lesions, at most `most`: those of the first lesions first.
+    """The tiles of the native zoom around lesions, at most `most`; the first lesions get theirs first.
 
     Parameters
     ----------
     outlines : sequence of Polygon or MultiPolygon
-    ladder : ZoomLadder
+        Lesions in level-0 pixels, in order of priority.
     margin_lv0 : float
-        How far around a lesion is shown, level-0 pixels.
-    most : int
+        Width of the margin that is shown around a lesion, level-0 pixels.
 
     Returns
     -------
     chosen : set of Tile
     whole : list of bool
-        For each lesion, whether all its tiles are among them.
+        For each lesion, whether `chosen` has all its tiles.
     """
     chosen: set[Tile] = set()
     whole = []
@@ -107,7 +106,7 @@ def detail_tiles(
 
 
 def with_ancestors(tiles: Iterable[Tile], coarsest: int) -> set[Tile]:
-    """Some tiles of one zoom and those of coarser zooms that they lie in, down to the zoom `coarsest`."""
+    """Tiles of one zoom, and the tiles of coarser zooms that contain them, down to the zoom `coarsest`."""
     level = set(tiles)
     found = set(level)
     while level and next(iter(level))[0] > coarsest:
@@ -130,16 +129,16 @@ def runs(tiles: Iterable[Tile]) -> list[list[int]]:
 
 
 def nearest(n: int, first: int, step: float, source_px: float, n_source: int) -> NDArray[np.int64]:
-    """The source pixel that the centre of each of some pixels in a row lies in.
+    """For each of `n` pixels in a row, the source pixel that its centre lies in.
 
     Parameters
     ----------
     n, first : int
-        How many pixels there are, and the number of the first one.
+        Number of pixels, and the index of the first one.
     step, source_px : float
-        Side of a pixel, and of a source pixel, in one unit.
+        Side of a pixel, and of a source pixel, in the same unit.
     n_source : int
-        How many source pixels there are; the pixels beyond them are left out.
+        Number of source pixels; pixels beyond the last one are left out.
 
     Returns
     -------
@@ -153,21 +152,20 @@ def nearest(n: int, first: int, step: float, source_px: float, n_source: int) ->
 def through_zooms(
     rows: Iterable[NDArray[np.uint8]], zoom: int, tile_px: int, halve: Halve, fill: ArrayLike, write: Write
 ) -> None:
-    """Write the rows of tiles of a zoom and of each coarser one, down to zoom 0.
+    """Write the rows of tiles of a zoom and of all coarser zooms, down to zoom 0.
 
     Parameters
     ----------
     rows : iterable of (tile_px, columns · tile_px, …) uint8
-        Those of the finest zoom, from the top.
+        Rows of tiles of the finest zoom, from the top.
     zoom : int
-        Its number.
-    tile_px : int
+        Number of the finest zoom.
     halve : callable
-        What makes a picture half as wide and high: ``halve(picture, 2)``.
+        Makes a picture half as wide and high: ``halve(picture, 2)``.
     fill : uint8 or (3,) uint8
-        What lies beyond the last row and column.
+        Pixel value beyond the last row and column.
     write : callable
-        Is given zoom, row and pixels of each row.
+        Called with the zoom, the number and the pixels of each row of tiles.
     """
     for level in range(zoom, -1, -1):
         rows = _written(rows, level, write)
@@ -196,7 +194,7 @@ def _halved(
 
 
 def _filled(upper: NDArray[np.uint8], tile_px: int, fill: ArrayLike) -> NDArray[Any]:
-    """Two rows of an even number of tiles, of which only the upper one is there yet."""
+    """Two rows of tiles with an even number of columns; only the upper one has its pixels yet."""
     width = upper.shape[1] + upper.shape[1] % (2 * tile_px)
     both = np.empty((2 * tile_px, width, *upper.shape[2:]), dtype=np.uint8)
     both[...] = fill

@@ -1,4 +1,4 @@
-"""Tiles of a slide's picture for the deep-zoom view, as JPEG, as scanned."""
+"""Tiles of a slide's picture for the deep-zoom view, as JPEG, in the colours of the scan."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -19,14 +19,14 @@ from lesionmap.viewer.pyramid import Tile, ZoomLadder, through_zooms
 
 JPEG_QUALITY = 85
 OVERVIEW_PX = 1024
-GLASS_BLOCK_PX = 4  # over which noise is averaged before a colour is held against the glass's
-GLASS_TOLERANCE = 12  # grey levels; real glass varies by as much from place to place
+GLASS_BLOCK_PX = 4  # noise is averaged over it before a colour is compared with the glass
+GLASS_TOLERANCE = 12  # grey values; real glass varies that much across a slide
 Colour = NDArray[np.uint8]
 
 
 @dataclass
 class Content:
-    """Where there is more than glass: one flag for each tile of the native zoom, (rows, columns) bool."""
+    """Where a slide shows more than glass: one flag for each tile of the native zoom, (rows, columns) bool."""
 
     flags: NDArray[np.bool_]
     native: int
@@ -39,25 +39,21 @@ class Content:
 
 @dataclass
 class CutTiles:
-    """What was written of a slide: its tiles, and how many of those read from the slide lack unreadable parts."""
+    """The tiles that were written, and how many of the tiles read from the slide have unreadable parts."""
 
     tiles: list[Tile] = field(default_factory=list)
     damaged: int = 0
 
 
 class SlideCutter:
-    """Cuts a slide's picture into tiles, ``<zoom>/<column>_<row>.jpg``; tiles of nothing but glass are not written.
+    """Cuts a slide's picture into tiles, ``<zoom>/<column>_<row>.jpg``; tiles that show only glass are left out.
 
-    What lies beyond the slide, and what cannot be read, has the colour of the glass.
+    Pixels beyond the slide and pixels that cannot be read get the colour of the glass.
 
     Parameters
     ----------
-    slide : Slide
-    ladder : ZoomLadder
     glass : (3,) uint8
-        See :func:`glass_colour`.
-    folder : Path
-    threads : int
+        Colour of the glass, see :func:`glass_colour`.
     """
 
     def __init__(self, slide: Slide, ladder: ZoomLadder, glass: Colour, folder: Path, threads: int) -> None:
@@ -66,7 +62,7 @@ class SlideCutter:
         self.cut = CutTiles()
 
     def whole(self, zoom: int) -> Content:
-        """Cut the whole slide at a zoom, and all coarser zooms from that one's pixels; say where there is content."""
+        """Cut the whole slide at a zoom, and all coarser zooms from its pixels; return where there is content."""
         columns, rows = self._ladder.grid(zoom)
         n = 2 ** (self._ladder.native - zoom)
         content = Content(np.zeros((rows * n, columns * n), dtype=np.bool_), self._ladder.native)
@@ -85,7 +81,7 @@ class SlideCutter:
         return content
 
     def details(self, tiles: Iterable[Tile]) -> None:
-        """Cut some tiles of any zoom, each read from the slide."""
+        """Cut tiles of any zoom, each read from the slide."""
         ordered = sorted(tiles, key=lambda tile: (tile[0], tile[2], tile[1]))
         for tile, image in zip(ordered, self._read(ordered, "details"), strict=True):
             self._write(tile, image)
@@ -123,7 +119,7 @@ def _rows(images: Iterator[NDArray[np.uint8]], columns: int) -> Iterator[NDArray
 
 
 def _content(pixels: NDArray[np.uint8], glass: Colour, block_px: int) -> NDArray[np.bool_]:
-    """Which square blocks of a picture show more than glass, or than the white of what was not scanned."""
+    """Which square blocks of a picture show more than glass or the white of areas that were not scanned."""
     small = min(GLASS_BLOCK_PX, block_px)
     means = block_mean(pixels, small)
     other = (np.abs(means.astype(np.int16) - glass) > GLASS_TOLERANCE).any(axis=2) & (means < WHITE).any(axis=2)
@@ -133,7 +129,7 @@ def _content(pixels: NDArray[np.uint8], glass: Colour, block_px: int) -> NDArray
 
 
 def glass_colour(slide: Slide, tissue: TissueMask) -> Colour:
-    """The most frequent colour, (3,) uint8, of what is neither tissue nor ink; white where there is no such place."""
+    """The most frequent colour, (3,) uint8, outside tissue and ink; white if there is no such area."""
     scale = max(1.0, max(slide.info.size_lv0) / OVERVIEW_PX)
     size = map_size(slide.info.size_lv0, scale)
     overview, found = slide.read_where_possible((0, 0), size, slide.info.mpp * scale)

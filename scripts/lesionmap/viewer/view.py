@@ -1,4 +1,4 @@
-"""A slide's deep-zoom view: tiles of its picture and of its lesion probability, and what the viewer must know."""
+"""Write a slide's deep-zoom view: tiles of its picture and of its lesion probability, and data for the viewer."""
 
 import json
 from collections.abc import Sequence
@@ -25,18 +25,18 @@ from lesionmap.viewer.pyramid import Tile, ZoomLadder, detail_tiles, runs, with_
 from lesionmap.viewer.slide_tiles import Content, SlideCutter, glass_colour
 
 ZOOM_TILE_PX = 512
-OVERVIEW_MPP = 2.5  # what the whole slide is shown at, at least
-LESIONS, ALL = "lesions", "all"  # what is shown in full resolution
+OVERVIEW_MPP = 2.5  # the whole slide is shown at this resolution or a finer one
+LESIONS, ALL = "lesions", "all"  # what is shown at full resolution
 MARGIN_UM = 100.0  # around a lesion
-MOST_DETAIL_TILES = 1000  # of the native zoom; they and their coarser ones take about 90 MB
-MOST_OUTLINES, MOST_POINTS = 5000, 500_000  # of one kind; of more the browser is busy for half a second at each zoom
+MOST_DETAIL_TILES = 1000  # of the native zoom; with the coarser tiles, about 90 MB
+MOST_OUTLINES, MOST_POINTS = 5000, 500_000  # per class; with more, the browser is busy for half a second per zoom
 LESION = "lesion"
 DATA = "view.js"
 
 
 @dataclass(frozen=True)
 class ViewedFiles:
-    """What is shown beside the slide: paths of its tissue, probability map, lesion map, outlines and annotation."""
+    """Paths of a slide's tissue mask, probability map, lesion map, outlines and annotation."""
 
     tissue: str
     probability: str
@@ -47,7 +47,7 @@ class ViewedFiles:
 
 @dataclass(frozen=True)
 class ViewOutline:
-    """A polygon in level-0 pixels; `name` is a lesion's own, or the class of an annotation as its file has it."""
+    """A polygon in level-0 pixels; `name` is a lesion's name, or the class of an annotation as its file names it."""
 
     name: str
     polygon: BaseGeometry
@@ -55,7 +55,7 @@ class ViewOutline:
 
     @property
     def rings(self) -> list[list[int]]:
-        """Edge and holes, each as x, y, x, y, … without the first point once more."""
+        """Edge and holes, each as x, y, x, y, …; the first point is not repeated at the end."""
         rings = mapping(self.polygon)["coordinates"]
         return [np.rint(ring[:-1]).astype(int).ravel().tolist() for ring in rings]
 
@@ -74,17 +74,15 @@ def cut_view(
 
     Parameters
     ----------
-    info : SlideInfo
     files : ViewedFiles
         An annotation that is in quarantine is left out.
     folder : str
-        ``slide/<zoom>/<column>_<row>.jpg``, ``probability/<zoom>/<column>_<row>.png`` and ``view.js``.
+        Gets ``slide/<zoom>/<column>_<row>.jpg``, ``probability/<zoom>/<column>_<row>.png`` and ``view.js``.
     overlay : str
         PNG of :func:`lesionmap.viewer.overlay.draw_overlay`.
     detail : str
-        What is shown in full resolution: ``lesions``, ``all`` or ``none``; all of the slide is shown at
-        `OVERVIEW_MPP`.
-    provenance : dict
+        What is shown at full resolution: ``lesions``, ``all`` or ``none``. The whole slide is shown at `OVERVIEW_MPP`
+        or finer.
     threads : int
         CPU cores to use; the files do not depend on it.
 
@@ -121,13 +119,13 @@ def cut_view(
 
 
 def as_script(content: Any) -> str:
-    """JSON that ends neither a script nor a line, whatever its texts are."""
+    """JSON on one line that cannot end a script element, whatever texts it holds."""
     text = json.dumps(content, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
 def _predicted(features: Sequence[dict[str, Any]], info: SlideInfo) -> list[ViewOutline]:
-    """A map's lesions, largest first, as the report lists them; their file is relative to the bounds' corner."""
+    """A map's lesions, largest first, as in the report; the file's coordinates are relative to the bounds' corner."""
     corner = np.array(info.bounds_xy_lv0)
     ordered = sorted(features, key=lambda feature: feature["properties"]["measurements"]["Area mm^2"], reverse=True)
     polygons = [shapely.transform(shape(feature["geometry"]), lambda xy: xy + corner) for feature in ordered]
@@ -149,7 +147,7 @@ def _annotated(path: str | None) -> dict[str, list[ViewOutline]]:
 
 
 def _shown(outlines: Sequence[ViewOutline]) -> list[dict[str, Any]]:
-    """The largest of some outlines, at least one, as the viewer shows them."""
+    """The first outlines, at least one and not too many, as the viewer shows them."""
     points = np.cumsum([shapely.get_num_coordinates(outline.polygon) for outline in outlines])
     most = min(MOST_OUTLINES, max(1, int(np.searchsorted(points, MOST_POINTS, side="right"))))
     return [{"name": outline.name, "rings": outline.rings} for outline in outlines[:most]]
@@ -183,7 +181,7 @@ def _cut_slide(
 
 
 def _wanted(detail: str, content: Content, lesions: Sequence[ViewOutline], info: SlideInfo) -> tuple[set[Tile], int]:
-    """The tiles of the native zoom that are shown, and how many lesions are not, or not wholly, among them."""
+    """The tiles of the native zoom to show, and the number of lesions that they do not show in full."""
     ladder = ZoomLadder(info.size_lv0, ZOOM_TILE_PX)
     if detail == LESIONS:
         polygons = [outline.polygon for outline in lesions]
@@ -195,7 +193,7 @@ def _wanted(detail: str, content: Content, lesions: Sequence[ViewOutline], info:
 
 
 def _home(content: Content, ladder: ZoomLadder) -> list[int]:
-    """Left, top, right and bottom of all that is not glass; of the whole slide if nothing else is there."""
+    """Left, top, right and bottom of all that is not glass; of the whole slide if there is only glass."""
     width, height = ladder.size_lv0
     y, x = np.nonzero(content.flags)
     if not len(x):

@@ -282,7 +282,7 @@ def test_an_annotation_all_beside_the_slide_is_refused(tmp_path):
     with pytest.raises(AnnotationError) as caught:
         imported(tmp_path, [feature("Lesion", rectangle(1000, 200, 9, 7)), feature("Fat", rectangle(300, 400, 50, 60))])
     assert str(caught.value) == (
-        "slide s1, import_annotation: all outlines (x 300 to 1009, y 200 to 460) lie beside the slide of 120×90 px. "
+        "slide s1, import_annotation: all outlines (x 300 to 1009, y 200 to 460) lie outside the slide of 120×90 px. "
         "Remedy: check that the annotation belongs to this slide and is in level-0 pixels."
     )
     assert not list(tmp_path.glob("*canonical*"))

@@ -538,9 +538,9 @@ def corners(x):
         ("a.xml", asap(("Polygon", "Lesion", TRIANGLE)).replace('X="10"', ""), "it lacks 'X'"),
         ("a.xml", corners("ten"), "could not convert string to float: 'ten'"),
         ("a.xml", corners("1,234"), "could not convert string to float: '1,234'"),
-        ("a.xml", corners("nan"), "the coordinate nan is no number between ±1e"),
-        ("a.xml", corners("-inf"), "the coordinate -inf is no number between ±1e"),
-        ("a.xml", corners("2e9"), "the coordinate 2e.09 is no number between ±1e"),
+        ("a.xml", corners("nan"), "the coordinate nan is not a number between ±1e"),
+        ("a.xml", corners("-inf"), "the coordinate -inf is not a number between ±1e"),
+        ("a.xml", corners("2e9"), "the coordinate 2e.09 is not a number between ±1e"),
         (
             "a.xml",
             layers(layer('Name="Lesion"', region([("nan", 2), (40, 30)], 'Type="2"'))),

@@ -89,7 +89,7 @@ def test_weights_without_a_layer_of_the_backbone_show_their_keys(tmp_path, name)
 
 @pytest.mark.parametrize(("content", "held"), [([torch.zeros(2)], "list"), (torch.zeros(2), "Tensor")])
 def test_weights_that_are_no_dict_say_what_they_are(tmp_path, content, held):
-    with pytest.raises(ModelError, match=rf"is not a state dict; it holds one {held}"):
+    with pytest.raises(ModelError, match=rf"is not a state dict but a {held}"):
         load_backbone(LesionFPN(SMALL), write_weights(tmp_path / "r.pth", content))
 
 

@@ -86,7 +86,7 @@ def test_all_files_of_a_local_slide_are_copied_if_asked_for(tmp_path, noise, cop
 def test_a_slide_that_changed_after_its_inspection_is_not_used(server, tmp_path, copies, noise):
     record = inspected(f"{server.address}/2026/a%20b.tif", tmp_path, copies)
     write_tiff(tmp_path / "served/2026/a b.tif", noise[::-1])
-    told = pytest.raises(RemoteError, match=r"is not what was inspected.*Remedy: run again")
+    told = pytest.raises(RemoteError, match=r"has changed since its inspection.*Remedy: run again")
     with told, cached_slide(str(record), asdict(copies)):
         pass
 
@@ -214,7 +214,7 @@ def test_a_job_that_waits_says_so_once(tmp_path, caplog):
 
 
 def test_many_that_fail_to_fill_one_entry_get_their_own_error_and_leave_nothing(tmp_path, monkeypatch):
-    monkeypatch.setattr("lesionmap.slides.cache.SECONDS_BETWEEN_LOOKS", 0.001)
+    monkeypatch.setattr("lesionmap.slides.cache.POLL_SECONDS", 0.001)
     shelf, errors = SlideCache(tmp_path, 60), []
 
     def fail(place):

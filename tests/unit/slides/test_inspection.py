@@ -175,7 +175,7 @@ def patched(path, page, tag, value):
 @pytest.mark.parametrize(
     ("page", "tag", "value", "finding"),
     [
-        (1, None, 8, "directory 2 is one of those before it"),
+        (1, None, 8, "directory 2 repeats an earlier one"),
         (0, "ImageLength", 5000, r"image 0 lists 54 of the 711 tiles that its size asks for"),
         (0, "TileWidth", 2**24, r"has tiles of 1.07e\+09 px"),
         (1, "ImageWidth", 64, r"level 1 of 64×166 px has other proportions than level 0 of 517×333 px"),
@@ -191,7 +191,7 @@ def test_directories_of_slides_that_cannot_be_are_refused(tmp_path, noise, page,
 
 
 def test_pixels_of_slides_that_are_half_as_wide_as_high_are_refused():
-    with pytest.raises(SlideError, match=r"0.25 µm/px along x and 0.5 along y, which cannot both be"):
+    with pytest.raises(SlideError, match=r"0.25 µm/px along x and 0.5 along y, which contradict each other"):
         find_resolution(row("s.tif"), properties(0.25, 0.5), None)
     assert find_resolution(row("s.tif", mpp=0.25), properties(0.25, 0.5), None).mpp == 0.25
 

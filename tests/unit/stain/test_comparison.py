@@ -7,7 +7,7 @@ import pytest
 from lesionmap.errors import StainError
 from lesionmap.files.records import write_json
 from lesionmap.jobs.quarantine import write_quarantined
-from lesionmap.stain.comparison import COMPARED, compare_stains, outliers
+from lesionmap.stain.comparison import OUTLIER_COLUMNS, compare_stains, outliers
 from lesionmap.stain.table import StainMatch
 from stained import HE, profile
 
@@ -98,7 +98,7 @@ def test_a_slide_without_pixels_is_listed_without_means(tmp_path):
 
 
 def frame(column, values):
-    same = {"verdict": "ok"} | dict.fromkeys(COMPARED, 1.0)
+    same = {"verdict": "ok"} | dict.fromkeys(OUTLIER_COLUMNS, 1.0)
     return pd.DataFrame({name: [value] * len(values) for name, value in same.items()} | {column: values})
 
 

@@ -10,7 +10,7 @@ from lesionmap.files.pictures import read_png
 from lesionmap.files.records import read_json
 from lesionmap.stain.fit import angles, fit
 from lesionmap.stain.match import MatchSettings, match_slide, match_stain, mean_concentrations
-from lesionmap.stain.plots import DrawnFiles, draw_stain
+from lesionmap.stain.plots import PlotFiles, draw_stain
 from lesionmap.stain.profile import StainProfile
 from lesionmap.stain.table import StainMatch, apply_table
 from stained import CAMELYON, DEGENERATE, HE, OTHER_HE, fitted, profile, stained_pixels, unit
@@ -86,7 +86,7 @@ def test_a_fit_with_its_stains_swapped_comes_out_upright():
     swapped = replace(found, basis=found.basis[::-1], p99=found.p99[::-1])
     (upright, flags), (expected, _) = match(swapped), match(found)
     assert upright == expected
-    assert flags == ["stains swapped: so they are nearer to the reference's"]
+    assert flags == ["stains swapped, as that brings them nearer to the reference's"]
 
 
 NEARLY_ALIKE = unit([CAMELYON[0], 0.95 * CAMELYON[1] + 0.05 * CAMELYON[0]])
@@ -188,7 +188,7 @@ def matched_slide(tmp_path, reference, files, name="m", fallback="reference"):
     settings = MatchSettings(fallback, LIMITS)
     paths = files.profile, files.sample, reference[0], match
     match_slide("s1", *paths, settings=settings, provenance={"code": "abc"})
-    draw_stain(DrawnFiles(match, files.sample, files.tissue, files.overview, *reference[1:]), picture, thumbnails)
+    draw_stain(PlotFiles(match, files.sample, files.tissue, files.overview, *reference[1:]), picture, thumbnails)
     return Outputs(match, picture, thumbnails), read_json(match)
 
 

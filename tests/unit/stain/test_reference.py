@@ -175,14 +175,14 @@ def test_a_file_that_is_no_profile_is_refused(tmp_path, content):
     if content is not None:
         (tmp_path / "p.json").write_bytes(content)
     error = refused(tmp_path, (str(tmp_path / "p.json"),))
-    assert "p.json is no stain profile (" in error.finding
+    assert "p.json is not a stain profile (" in error.finding
     assert error.remedy.startswith("set stain.reference to a slide id, auto, or ")
 
 
 @pytest.mark.parametrize("facts", [{}, {"stain_reference": {"basis": HE.tolist(), "p99": [1, 1]}}])
 def test_a_model_of_a_version_without_such_profiles_is_refused(tmp_path, facts):
     error = refused(tmp_path, (model(tmp_path, **facts),))
-    assert "m.safetensors is no stain profile (" in error.finding
+    assert "m.safetensors is not a stain profile (" in error.finding
     assert "model.path" in error.remedy
 
 

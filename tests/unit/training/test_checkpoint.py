@@ -181,7 +181,7 @@ def test_an_unfinished_run_of_other_settings_is_refused_and_they_are_listed(stop
     ):
         assert f"\n  - {difference}" in message
     assert "train.seed" not in message
-    assert message.endswith("restore those to go on with that run, or delete that file to train anew.")
+    assert message.endswith("restore those to resume that run, or delete that file to start again.")
     assert stopped.read_bytes() == before
 
 

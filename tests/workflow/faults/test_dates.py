@@ -29,7 +29,7 @@ def test_an_annotation_from_the_future_is_refused_before_any_work(project):
     dated(path, HOUR)
     printed = project.run("--forcerun", "conclude", ok=False)
     assert "annotations dated in the future: 1, of which annotations/train_1.geojson by 60 minutes" in printed
-    assert "Remedy: date them anew, e.g. by touch." in printed
+    assert "Remedy: give them a new date, e.g. by touch." in printed
     assert "rule conclude" not in printed.split("annotations dated")[1]
     path.touch()
     assert project.planned() == set()
