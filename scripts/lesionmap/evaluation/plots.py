@@ -232,7 +232,7 @@ def _defined(splits: Summary, *names: str) -> dict[str, Any]:
     }
 
 
-def _gaps(splits: Summary, name: str) -> Iterator[str]:
+def _why_undefined(splits: Summary, name: str) -> Iterator[str]:
     """Why a metric is undefined, for each split for which it is."""
     for split, summary in splits.items():
         entry = summary["metrics"][name]
@@ -243,7 +243,7 @@ def _gaps(splits: Summary, name: str) -> Iterator[str]:
 def _in_words(title: str, splits: Summary, name: str) -> Figure:
     """A figure that says in words why there is nothing to draw."""
     figure = Figure(figsize=WORDS_INCHES)
-    reasons = list(_gaps(splits, name)) or [NOT_EVALUATED]
+    reasons = list(_why_undefined(splits, name)) or [NOT_EVALUATED]
     text = "\n".join(fill(line, 60) for line in [f"{title}: undefined.", *reasons])
     figure.text(0.5, 0.5, text, ha="center", va="center", linespacing=1.5, parse_math=False)
     return figure
@@ -306,7 +306,7 @@ def _legend(axes: Axes, splits: Summary, name: str, more: Sequence[Line2D] = (),
 
 def _handles(axes: Axes, splits: Summary, name: str, more: Sequence[Line2D] = ()) -> list[Any]:
     """Legend entries: what is drawn, what else needs explaining, and why a split is missing."""
-    gaps = [Line2D([], [], linestyle="none", label=fill(gap, 40)) for gap in _gaps(splits, name)]
+    gaps = [Line2D([], [], linestyle="none", label=fill(gap, 40)) for gap in _why_undefined(splits, name)]
     return [*axes.get_legend_handles_labels()[0], *more, *gaps]
 
 

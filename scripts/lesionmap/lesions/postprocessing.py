@@ -32,7 +32,7 @@ class Postprocessing:
 
 
 def postprocessed(
-    lesions: NDArray[np.bool_], tidying: Postprocessing, mpp: float, folder: str | Path
+    lesions: NDArray[np.bool_], settings: Postprocessing, mpp: float, folder: str | Path
 ) -> tuple[NDArray[np.bool_], dict[str, Any]]:
     """Smooth lesions, (H, W) at `mpp` µm/px, drop small ones, and report what changed.
 
@@ -46,11 +46,11 @@ def postprocessed(
         Area (mm²) before, after smoothing, and at the end; number of dropped lesions.
     """
     metadata: dict[str, Any] = {"as_found_mm2": _mm2(lesions, mpp)}
-    if tidying.smoothing_um:
-        lesions = _smoothed(lesions, tidying.smoothing_um / mpp, folder)
+    if settings.smoothing_um:
+        lesions = _smoothed(lesions, settings.smoothing_um / mpp, folder)
     metadata["smoothed_mm2"] = _mm2(lesions, mpp)
     metadata["dropped"] = (
-        drop_small(lesions, tidying.min_lesion_area_um2 / mpp**2) if tidying.min_lesion_area_um2 else 0
+        drop_small(lesions, settings.min_lesion_area_um2 / mpp**2) if settings.min_lesion_area_um2 else 0
     )
     return lesions, metadata | {"kept_mm2": _mm2(lesions, mpp)}
 

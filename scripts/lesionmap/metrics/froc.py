@@ -31,7 +31,7 @@ def froc_curve(
         sensitivity is NaN.
     """
     totals = ((false_positive_scores, n_slides), (detection_scores, n_lesions))
-    false, sensitivity = (ratio(_from_the_top(scores), _like(scores, total)) for scores, total in totals)
+    false, sensitivity = (ratio(_from_the_top(scores), _repeated(scores, total)) for scores, total in totals)
     return false, sensitivity
 
 
@@ -65,6 +65,6 @@ def _from_the_top(scores: NDArray[Any]) -> NDArray[np.float64]:
     return np.concatenate([none, np.cumsum(scores[..., ::-1], axis=-1, dtype=np.float64)], axis=-1)
 
 
-def _like(scores: NDArray[Any], total: NDArray[Any]) -> NDArray[np.float64]:
+def _repeated(scores: NDArray[Any], total: NDArray[Any]) -> NDArray[np.float64]:
     """`total`, (...), repeated for each point of the curve of `scores`."""
     return np.broadcast_to(np.asarray(total, dtype=np.float64)[..., None], (*scores.shape[:-1], scores.shape[-1] + 1))

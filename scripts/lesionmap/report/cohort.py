@@ -36,7 +36,7 @@ def cohort_content(inputs: ReportInputs, slides: list[SlideReport], config: Mapp
         "quarantine": read_table(inputs.quarantine),
         "summary": summary,
         "lowest_dice": lowest_dice(evaluated),
-        "most_false": most_false(evaluated),
+        "largest_false_positives": largest_false_positives(evaluated),
         "all_have_lesion": all(map(has_lesion, evaluated)),
         "models": compared_models(inputs.models) if inputs.models else [],
         "epochs": 0 if history is None else len(history),
@@ -56,7 +56,7 @@ def lowest_dice(rows: Iterable[TableRow]) -> list[TableRow]:
     return sorted((row for row in rows if has_lesion(row)), key=lambda row: row["dice"])[:MOST_WORST]
 
 
-def most_false(rows: Iterable[TableRow]) -> list[TableRow]:
+def largest_false_positives(rows: Iterable[TableRow]) -> list[TableRow]:
     """Evaluated slides without annotated but with predicted lesion, largest area first, at most ten.
 
     All lesion predicted on them is false. Of slides with equal area, the one with more false lesions comes first.

@@ -84,7 +84,7 @@ class SlideReport:
         return [*self.stain["flags"], *unlike]
 
     @property
-    def stain_oddness(self) -> tuple[bool, float]:
+    def stain_sort_key(self) -> tuple[bool, float]:
         """Sort key, larger is odder: whether two stains were not found, then the larger angle to the reference."""
         return self.stain["fitted"]["verdict"] != "ok", max(self.stain["angle_to_reference"])
 

@@ -71,7 +71,7 @@ def _fitted_directions(slide: SlideReport) -> NDArray[np.float64]:
 def _odd_stains(slides: Sequence[SlideReport]) -> list[SlideReport]:
     """The slides whose stain is odd, the oddest first."""
     odd = [slide for slide in slides if slide.stain_oddities]
-    return sorted(odd, key=lambda slide: slide.stain_oddness, reverse=True)
+    return sorted(odd, key=lambda slide: slide.stain_sort_key, reverse=True)
 
 
 def stain_content(inputs: ReportInputs, slides: list[SlideReport]) -> dict[str, Any]:

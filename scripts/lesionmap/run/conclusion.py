@@ -28,7 +28,7 @@ def conclude(tables: RunTables, output: str, *, fail: bool) -> None:
     LesionMapError
         If slides are in quarantine and `fail` is set.
     """
-    lines = [*_oddities(tables), *quarantine_lines(tables.quarantine)]
+    lines = [*_flagged(tables), *quarantine_lines(tables.quarantine)]
     text = Path(tables.headline).read_text(encoding="utf-8") + "\n".join(lines) + "\n"
     sys.stderr.write(text)
     count = len(_refused(tables.quarantine))
@@ -36,7 +36,7 @@ def conclude(tables: RunTables, output: str, *, fail: bool) -> None:
         raise LesionMapError(
             stage="conclude",
             finding=f"everything else is done, but {count} slides are in quarantine (listed above)",
-            remedy="mend or remove those slides, or set on_quarantine: warn",
+            remedy="fix or remove those slides, or set on_quarantine: warn",
         )
     write_text(output, text)
 
@@ -53,7 +53,7 @@ def _refused(quarantine: str) -> set[str]:
     return {row["slide"] for row in read_table(quarantine)}
 
 
-def _oddities(tables: RunTables) -> Iterator[str]:
+def _flagged(tables: RunTables) -> Iterator[str]:
     refused = _refused(tables.quarantine)
     used = (row for row in read_table(tables.manifest) if row["slide"] not in refused)
     odd = [f"  {row['slide']}: {row['flags']}" for row in used if row["flags"]]
@@ -61,4 +61,4 @@ def _oddities(tables: RunTables) -> Iterator[str]:
     for (slide, stage), n in parts.items():
         odd.append(f"  {slide}, {stage}: {n} parts cannot be read and are left out (results/unreadable.tsv)")
     if odd:
-        yield from ["used although something is odd:", *odd]
+        yield from ["used, but flagged:", *odd]

@@ -44,9 +44,9 @@ def _contradictions(config: Mapping[str, Any]) -> Iterator[str]:
         yield "model.norm: frozen statistics need pretrained weights; take group or batch with weights: none"
     if config["tiles"]["store"] == "none" and config["tiles"]["codec"] != LOSSLESS:
         codec = config["tiles"]["codec"]
-        yield f"tiles.codec: {codec} is of no use with store: none, which holds no tiles; take lossless"
+        yield f"tiles.codec: {codec} has no effect with store: none, which stores no tiles; set lossless"
     if config["tiles"]["store"] == "none" and config["slides"]["copies"]["of"] == "all":
-        yield "slides.copies.of: all is of no use with tiles.store: none, by which training reads slides; take remote"
+        yield "slides.copies.of: all has no effect with tiles.store: none, as training then reads the slides; set remote"
     device, processes = config["train"]["device"], config["train"]["processes"]
     if processes > 1 and device.startswith("cuda:"):
         yield f"train.device: {device} is one GPU, and processes: {processes} need one each; take cuda or auto"
@@ -100,7 +100,7 @@ def check_remote(config: Mapping[str, Any], rows: Mapping[str, SlideRow]) -> Non
     if config["tiles"]["store"] == "none" and read_in_training:
         raise SettingsError(
             stage="config",
-            finding="tiles.store is none, by which training reads slides themselves, and "
+            finding="with tiles.store: none, training reads the slides themselves, and "
             f"{', '.join(read_in_training[:3])} are on a server",
             remedy="set tiles.store to keep, or copy the slides for training to a folder of your own",
         )

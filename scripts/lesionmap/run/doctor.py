@@ -21,8 +21,8 @@ from lesionmap.slides.sheet import SlideRow
 from lesionmap.slides.slide import SlideInfo
 from lesionmap.slides.urls import is_remote, why_unavailable
 
-LEARNT_FROM = ("train", "val")
-JUDGED = ("train", "val", "test")
+TRAINING_SPLITS = ("train", "val")
+LABELLED_SPLITS = ("train", "val", "test")
 MOST_ROWS_PRINTED = 100
 MOST_NAMED = 5
 COLUMNS = ["slide", "split", "verdict", "width", "height", "mpp", "regions", "tiles", "inference_tiles", "tissue_basis"]
@@ -93,7 +93,7 @@ def examine_sheet(rows: Sequence[SlideRow], settings: RunSettings, table: str, r
         raise LesionMapError(
             stage="doctor",
             finding=f"{n_errors} errors (listed above and in {table})",
-            remedy="mend them; a run would leave those slides in quarantine, or stop",
+            remedy="fix them; a run would leave those slides in quarantine, or stop",
         )
 
 
@@ -119,7 +119,7 @@ def diagnose(row: SlideRow, settings: RunSettings, states: Mapping[str, str]) ->
         found.warnings += [(flag, "see that this is meant") for flag in examined["flags"]]
         if row.annotation:
             found.lesions = _count_lesions(row, examined["info"], settings, found)
-        trained = row.split in LEARNT_FROM and settings.trains
+        trained = row.split in TRAINING_SPLITS and settings.trains
         found.work = predict_work(examined["info"], settings, trained=trained)
         if lost := found.work.lost_share:
             problems = found.errors if lost > settings.inspection.max_unreadable_fraction else found.warnings
@@ -137,14 +137,14 @@ def _diagnose_unseen(row: SlideRow, state: str, found: Diagnosis) -> None:
     else:
         found.unseen = True
         unknown = "it is there, but nothing more is known of it before a run fetches it, nor what it will cost"
-        found.warnings.append((unknown, "copy one of its kind to a folder of yours to learn that"))
+        found.warnings.append((unknown, "copy a similar slide to a local folder to learn that"))
 
 
 def _count_lesions(row: SlideRow, info: SlideInfo, settings: RunSettings, found: Diagnosis) -> int:
     outlines = read_annotation(row.annotation, info, row.mask_mpp)
     content = canonical(outlines, info, settings.annotations)
     count = int(content["classes"]["lesion"]["polygons"])
-    if not count and row.split in LEARNT_FROM:
+    if not count and row.split in TRAINING_SPLITS:
         found.warnings.append(
             ("its annotation has no lesion", "see that this is meant, and that its classes are mapped")
         )
@@ -164,7 +164,7 @@ def _compare_content(found: Sequence[Diagnosis]) -> None:
     """Find slides of equal content: an error across splits, as metrics would be too good; else a warning."""
     for alike in _grouped(found, [one.digest for one in found]):
         for same in _grouped(alike, [digest_of(one.row, content_digest) for one in alike]):  # hash these few in full
-            leak = len({one.row.split for one in same} & set(JUDGED)) > 1
+            leak = len({one.row.split for one in same} & set(LABELLED_SPLITS)) > 1
             for one in same:
                 named = islice((other.row for other in same if other is not one), MOST_NAMED)
                 others = ", ".join(f"{row.slide} ({row.split})" for row in named)
@@ -183,9 +183,9 @@ def _grouped(found: Sequence[Diagnosis], keys: Sequence[str | None]) -> list[lis
 
 
 def _compare_patients(found: Sequence[Diagnosis]) -> None:
-    judged = [one for one in found if one.row.split in JUDGED]
+    judged = [one for one in found if one.row.split in LABELLED_SPLITS]
     for theirs in _grouped(judged, [one.row.patient for one in judged]):
-        splits = sorted({one.row.split for one in theirs}, key=JUDGED.index)
+        splits = sorted({one.row.split for one in theirs}, key=LABELLED_SPLITS.index)
         for one in theirs if len(splits) > 1 else []:
             finding = f"patient {one.row.patient} is in the splits {' and '.join(splits)}"
             one.errors.append((finding, "give all slides of a patient one split; else the metrics are too good"))

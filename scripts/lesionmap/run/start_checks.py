@@ -54,7 +54,7 @@ def check_results(folder: str | Path, leave_out: Collection[str] = ()) -> None:
             stage="start",
             finding=f"results dated in the future: {_latest(later)}; a job that reads one would fail after its work",
             remedy="set the clock right, of this machine or of the one that wrote them; if they are what they should "
-            "be, snakemake --touch --forceall then dates them anew",
+            "be, snakemake --touch --forceall then gives them new dates",
         )
 
 

@@ -149,7 +149,7 @@ def _ratio(
     for stain, own, goal in zip(STAINS, profile.p99, reference.p99, strict=True):
         if profile.n_pixels < FEWEST_PIXELS or own < LEAST_P99:
             ratio.append(1.0)
-            flags.append(f"{stain}: too little to measure; its strength is not changed")
+            flags.append(f"{stain}: too little to measure, its strength is not changed")
             continue
         exact = goal / own
         ratio.append(float(np.clip(exact, *limits)))

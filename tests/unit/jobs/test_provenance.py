@@ -36,7 +36,7 @@ def changed_rules(scripts, path, old, new):
 def test_comments_docstrings_format_and_import_lines_do_not_count(copy_of_scripts):
     path = "lesionmap/stain/profile.py"
     assert not changed_rules(copy_of_scripts, path, "I0 = 255.0\n", "# white\nI0   =   255.0\n\n\n")
-    assert not changed_rules(copy_of_scripts, path, '    """The stain of', '    """A stain of')
+    assert not changed_rules(copy_of_scripts, path, '    """The stain profile of', '    """A stain profile of')
     assert not changed_rules(copy_of_scripts, path, "import numpy as np\n", "import os\nimport numpy as np\n")
 
 

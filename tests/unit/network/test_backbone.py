@@ -40,7 +40,7 @@ class Exploit:
 def test_code_in_a_backbone_file_is_refused_and_not_run(tmp_path, wrap):
     path, target = tmp_path / "r.pth", tmp_path / "exploited"
     path.write_bytes(wrap(Exploit(target))) if wrap else torch.save({"conv1.weight": Exploit(target)}, path)
-    with pytest.raises(ModelError, match=r"r\.pth is not a state dict: .* which were not run"):
+    with pytest.raises(ModelError, match=r"r\.pth is not a state dict: .* which were not loaded"):
         load_backbone(LesionFPN(SMALL), path)
     assert not target.exists()
 

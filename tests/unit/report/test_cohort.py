@@ -2,7 +2,7 @@
 
 from math import nan
 
-from lesionmap.report.cohort import lowest_dice, most_false, stage_times
+from lesionmap.report.cohort import largest_false_positives, lowest_dice, stage_times
 
 
 def row(slide, dice, *, predicted_mm2=1.0, false_lesions=0):
@@ -26,13 +26,13 @@ def test_the_largest_false_area_comes_first_then_the_most_false_lesions():
         row("many", nan, predicted_mm2=0.5, false_lesions=3),
         row("clean", nan, predicted_mm2=0.0),
     ]
-    assert names(most_false(rows)) == ["many", "few", "small"]
+    assert names(largest_false_positives(rows)) == ["many", "few", "small"]
 
 
 def test_at_most_ten_are_shown():
     rows = [row(f"s{n}", n / 100) for n in range(12)] + [row(f"f{n}", nan, predicted_mm2=n) for n in range(12)]
     assert names(lowest_dice(rows)) == [f"s{n}" for n in range(10)]
-    assert names(most_false(rows)) == [f"f{n}" for n in range(11, 1, -1)]
+    assert names(largest_false_positives(rows)) == [f"f{n}" for n in range(11, 1, -1)]
 
 
 def test_stage_times_sum_over_slides(tmp_path):

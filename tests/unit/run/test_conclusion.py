@@ -66,7 +66,7 @@ def test_a_slide_that_two_stages_refuse_counts_once_and_is_not_called_used(tmp_p
     conclude(tables, str(tmp_path / "end.txt"), fail=False)
     printed = capsys.readouterr().err
     assert "2 of the sheet's slides in quarantine" in printed  # b and c
-    assert "used although something is odd" not in printed
+    assert "used, but flagged" not in printed
 
 
 @pytest.mark.parametrize("fail", [False, True])

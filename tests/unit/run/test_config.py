@@ -152,7 +152,7 @@ def test_a_region_that_is_no_whole_number_of_tiles_is_refused_at_once(root, conf
 
 def test_a_codec_for_tiles_that_are_not_stored_is_refused(root, config):
     config["tiles"] |= {"store": "none", "codec": "jpeg"}
-    with pytest.raises(SettingsError, match=r"tiles\.codec: jpeg is of no use with store: none"):
+    with pytest.raises(SettingsError, match=r"tiles\.codec: jpeg has no effect with store: none"):
         check(root, config)
 
 

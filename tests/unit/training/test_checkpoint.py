@@ -189,7 +189,9 @@ def test_other_outlines_of_the_same_slide_are_other_data(stopped, tmp_path, stor
     changed = region(0)
     changed.masks[changed.masks == 1] = 2
     other = store(tmp_path / "other.h5", changed, region(1, 0), region(2, 16))
-    with pytest.raises(TrainingError, match=r"of other settings or data:\n  - training_slides\.s1: f+, tiles .* there"):
+    with pytest.raises(
+        TrainingError, match=r"with other settings or data:\n  - training_slides\.s1: f+, tiles .* there"
+    ):
         run(tmp_path, [other], stores[1:])
 
 
