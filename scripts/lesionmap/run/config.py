@@ -46,7 +46,7 @@ def _contradictions(config: Mapping[str, Any]) -> Iterator[str]:
         codec = config["tiles"]["codec"]
         yield f"tiles.codec: {codec} has no effect with store: none, which stores no tiles; set lossless"
     if config["tiles"]["store"] == "none" and config["slides"]["copies"]["of"] == "all":
-        yield "slides.copies.of: all has no effect with tiles.store: none, as training then reads the slides; set remote"
+        yield "slides.copies.of: all has no effect with tiles.store: none, as training reads the slides; set remote"
     device, processes = config["train"]["device"], config["train"]["processes"]
     if processes > 1 and device.startswith("cuda:"):
         yield f"train.device: {device} is one GPU, and processes: {processes} need one each; take cuda or auto"

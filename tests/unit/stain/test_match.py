@@ -64,8 +64,8 @@ def test_a_slide_is_matched_to_itself_by_nothing():
                 ("eosin: ratio to the reference 1.20", "1.00 used"),
             ],
         ),
-        ((0.049, 1.2), LIMITS, (1.0, 1.0), [("haematoxylin: too little to measure", "as it is")]),
-        ((1.5, 0.0), LIMITS, (1.0, 1.0), [("eosin: too little to measure", "as it is")]),
+        ((0.049, 1.2), LIMITS, (1.0, 1.0), [("haematoxylin: too little to measure", "not changed")]),
+        ((1.5, 0.0), LIMITS, (1.0, 1.0), [("eosin: too little to measure", "not changed")]),
     ],
 )
 def test_ratios_are_held_within_limits_and_flagged(p99, limits, ratio, flagged):
