@@ -78,9 +78,9 @@ def tests_of(path: Path) -> str:
     return str(mirrored if (ROOT / mirrored).exists() else place.parent)
 
 
-def fails(tests: set[str], workspace: Path) -> bool:
+def fails(tests: str, workspace: Path) -> bool:
     """Whether a test fails, or never ends."""
-    command = [sys.executable, "-m", "pytest", "-n", "0", "-x", "-p", "no:cacheprovider", *sorted(tests)]
+    command = [sys.executable, "-m", "pytest", "-n", "0", "-x", "-p", "no:cacheprovider", tests]
     try:
         return subprocess.run(command, cwd=workspace, capture_output=True, timeout=LIMIT_S).returncode != 0
     except subprocess.TimeoutExpired:
@@ -91,7 +91,7 @@ def survives(mutant: Mutant, workspace: Path) -> bool:
     """Whether a mutant passes the tests of its module."""
     target = workspace / mutant.path.relative_to(ROOT)
     target.write_text(mutant.text, encoding="utf-8")
-    passed = not fails({tests_of(mutant.path)}, workspace)
+    passed = not fails(tests_of(mutant.path), workspace)
     shutil.copy(mutant.path, target)
     return passed
 
@@ -111,8 +111,9 @@ def main() -> None:
         for name in NEEDED:
             copied = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
             copied(ROOT / name, workspace / name)
-        if fails({tests_of(mutant.path) for mutant in drawn}, workspace):
-            sys.exit("the tests fail without a mutation; run: make test")
+        for tests in sorted({tests_of(mutant.path) for mutant in drawn}):
+            if fails(tests, workspace):
+                sys.exit(f"{tests} fails without a mutation; run: make test")
         survivors = 0
         for mutant in drawn:
             if survives(mutant, workspace):
