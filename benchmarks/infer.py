@@ -143,7 +143,7 @@ def ours(case: Case) -> Run:
     inputs = mapping.MapInputs(*(case.file(name) for name in ("tissue.tif", "stain.json", "model.safetensors")))
     info = case.info()
     start = time.perf_counter()
-    mapping.map_slide(info, inputs, probability, record, SETTINGS, {}, threads=THREADS)
+    mapping.map_slide(info, inputs, probability, record, SETTINGS, provenance={}, threads=THREADS)
     clocked(find_lesions, "find_lesions", stages)(info, probability, files, LesionSettings(), {})
     clocked(overlay, "overlay", stages)(info, probability, files.lesions, case.file("overlay.png"))
     run = finished(start, 0)

@@ -97,7 +97,7 @@ def main() -> None:
         inputs = MapInputs(*(str(folder / part) for part in ("tissue.tif", "stain.json", "model.safetensors")))
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         start = time.perf_counter()
-        map_slide(info, inputs, probability, record, settings, {}, threads=2)
+        map_slide(info, inputs, probability, record, settings, provenance={}, threads=2)
         find_lesions(info, probability, files, LesionSettings(), {})
         seconds = time.perf_counter() - start
         print((folder / "inference.json").read_text())

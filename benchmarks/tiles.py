@@ -89,7 +89,9 @@ def ours(case: Case, threads: int) -> Run:
     info = case.info()
     Path(case.folder, "store.h5").unlink(missing_ok=True)  # as Snakemake does with what a job is to make
     start = time.perf_counter()
-    extract_tiles(info, *case.files(), f"{case.folder}/store.h5", case.settings(TileCodec()), {}, threads)
+    extract_tiles(
+        info, *case.files(), f"{case.folder}/store.h5", case.settings(TileCodec()), provenance={}, threads=threads
+    )
     return finished(start)
 
 

@@ -12,5 +12,5 @@ with job, cached_slide(snakemake.input.info, snakemake.config["slides"]["copies"
     settings = Extraction.of(TileSettings(**params.tiles), params.max_unreadable_fraction, paths.stain)
     origin = provenance(params.code, identity=info.identity, tiles=params.tiles)
     store, record = snakemake.output
-    extract_tiles(info, paths.tissue, paths.annotation, store, settings, origin, snakemake.threads)
+    extract_tiles(info, paths.tissue, paths.annotation, store, settings, provenance=origin, threads=snakemake.threads)
     write_record(store, record)

@@ -12,4 +12,4 @@ with job, cached_slide(snakemake.input.info, snakemake.config["slides"]["copies"
     settings = MapSettings.of(params.map, snakemake.config["inference"]["batch_size"], params.max_unreadable_fraction)
     origin = provenance(params.code, identity=info.identity, inference=params.map)
     inputs = MapInputs(paths.tissue, paths.stain, paths.model)
-    map_slide(info, inputs, *snakemake.output, settings, origin, threads=snakemake.threads)
+    map_slide(info, inputs, *snakemake.output, settings, provenance=origin, threads=snakemake.threads)

@@ -143,7 +143,7 @@ def a_test_slides_store(tmp_path):
     stain = str(RESULTS / "stain/camelyon_4.json")
     inputs = [str(RESULTS / part) for part in ("tissue/camelyon_4.tif", "annotations/camelyon_4.geojson")]
     asked = Extraction.of(tile_settings({"tiles": settings}), 0.0, stain)
-    extract_tiles(info, *inputs, str(tmp_path / "camelyon_4.h5"), asked, {})
+    extract_tiles(info, *inputs, str(tmp_path / "camelyon_4.h5"), asked, provenance={})
     return tmp_path / "camelyon_4.h5"
 
 

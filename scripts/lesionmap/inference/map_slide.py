@@ -46,8 +46,8 @@ def map_slide(
     output: str,
     record: str,
     settings: MapSettings,
-    provenance: dict[str, Any],
     *,
+    provenance: dict[str, Any],
     threads: int,
 ) -> None:
     """Write the probability map of one slide, and a record of how it was made.
@@ -70,7 +70,7 @@ def map_slide(
     """
     model = load_metadata(inputs.model)
     check_tiles(settings, model)
-    mapped, refined = _mapped(info, inputs, model, settings, Path(record).parent, threads)
+    mapped, refined = _mapped(info, inputs, model, settings, Path(record).parent, threads=threads)
     provenance = provenance | {"model_training": model["provenance"]}
     metadata = {
         "frame": map_frame(mapped.mpp, info.mpp),
@@ -85,15 +85,15 @@ def map_slide(
 
 
 def _mapped(
-    info: SlideInfo, inputs: MapInputs, metadata: dict[str, Any], settings: MapSettings, folder: Path, threads: int
+    info: SlideInfo, inputs: MapInputs, metadata: dict[str, Any], settings: MapSettings, folder: Path, *, threads: int
 ) -> tuple[SlideMap, Refined | None]:
     """The first pass over the slide and, if configured, its refinement; the map lies on the disk of `folder`."""
     model = load_model(inputs.model).to(pick_device(), memory_format=torch.channels_last)  # type: ignore[call-overload]
     read = (info, TissueMask(inputs.tissue, info), stain_of(info.slide, inputs.stain, metadata), model)
-    mapped = sliding_window_map(*read, _pass_settings(settings, metadata), folder, threads=threads)
+    mapped = sliding_window_map(*read, _pass_settings(settings, metadata), folder=folder, threads=threads)
     if settings.refine == NO_REFINEMENT:
         return mapped, None
-    return mapped, refine_map(mapped, *read, _refine_settings(settings, metadata), threads=threads)
+    return mapped, refine_map(mapped, *read, settings=_refine_settings(settings, metadata), threads=threads)
 
 
 def validated_threshold(settings: MapSettings, model: dict[str, Any]) -> float | None:

@@ -84,8 +84,8 @@ def refine_map(
     tissue: TissueMask,
     stain: StainMatch,
     model: LesionFPN,
-    settings: RefineSettings,
     *,
+    settings: RefineSettings,
     threads: int,
 ) -> Refined:
     """Replace the probability of the first pass by the fused probability, region by region.

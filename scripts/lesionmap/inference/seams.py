@@ -12,6 +12,7 @@ def seam_measure(
     tissue: TissueMask,
     scale: float,
     corners: NDArray[np.int64],
+    *,
     tile_px: int,
     stride_px: int,
 ) -> float | None:

@@ -116,8 +116,8 @@ def sliding_window_map(
     stain: StainMatch,
     model: LesionFPN,
     settings: PassSettings,
-    folder: str | Path,
     *,
+    folder: str | Path,
     threads: int,
 ) -> SlideMap:
     """Map the lesion probability of a whole slide; only a band of tiles is in memory, however large the slide is.
@@ -144,7 +144,7 @@ def sliding_window_map(
     failed: list[SlideError] = []
     unreadable: list[list[float]] = []
     with progress(len(corners), f"infer {info.slide}", "tile") as bar:
-        for xy, tile in _mapped(info, stain, model, corners, settings, threads):
+        for xy, tile in _mapped(info, stain, model, corners, settings, threads=threads):
             bar.update()
             if isinstance(tile, SlideError):
                 logging.warning("%s", tile)
@@ -154,7 +154,7 @@ def sliding_window_map(
                 band.add(tuple(xy), tile * weights, weights)
     band.finish()
     check_damage(info, STAGE, failed, len(corners), settings.max_unreadable_fraction)
-    seams = seam_measure(probability_u8, tissue, scale, corners, tile_px, stride_px)
+    seams = seam_measure(probability_u8, tissue, scale, corners, tile_px=tile_px, stride_px=stride_px)
     counts = len(corners) - len(failed), len(grid) - len(corners)
     return SlideMap(probability_u8, settings.mpp, *counts, unreadable, seams)
 
@@ -192,6 +192,7 @@ def _mapped(
     model: LesionFPN,
     corners: NDArray[np.int64],
     settings: PassSettings,
+    *,
     threads: int,
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32] | SlideError]]:
     """Corner and probability of each tile, in order; an error for tiles that cannot be read.

@@ -66,6 +66,7 @@ def extract_tiles(
     annotation_path: str,
     output: str,
     settings: Extraction,
+    *,
     provenance: dict[str, Any],
     threads: int = 1,
 ) -> None:

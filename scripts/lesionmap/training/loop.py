@@ -106,7 +106,7 @@ def train(job: TrainJob, files: TrainFiles, machine: TrainMachine, group: Proces
             job.settings, files, learner, state, checkpoint, passes, loader, val_loader, tensorboard, bar, group
         ).finish()
     if group.is_main:
-        publish(job, files, learner.model, state, regions, val_regions)
+        publish(job, files, learner.model, state, regions=regions, val_regions=val_regions)
         checkpoint.path.unlink(missing_ok=True)
 
 

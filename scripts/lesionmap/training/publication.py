@@ -33,6 +33,7 @@ def publish(
     files: TrainFiles,
     model: LesionFPN,
     state: RunState,
+    *,
     regions: RegionDataset,
     val_regions: RegionDataset,
 ) -> None:

@@ -46,7 +46,7 @@ def cut_probability(mapped: MapFile, mpp: float, ladder: ZoomLadder, folder: Pat
                 _write_png(folder / f"{level}/{column}_{row}.png", tile)
                 written.append((level, column, row))
 
-    through_zooms(_rows(mapped, per_map_px, ladder, zoom), zoom, side, block_max, 0, write)
+    through_zooms(_rows(mapped, per_map_px, ladder, zoom), zoom, side, block_max, fill=0, write=write)
     return zoom, written
 
 

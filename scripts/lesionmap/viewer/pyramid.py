@@ -150,7 +150,7 @@ def nearest(n: int, first: int, step: float, source_px: float, n_source: int) ->
 
 
 def through_zooms(
-    rows: Iterable[NDArray[np.uint8]], zoom: int, tile_px: int, halve: Halve, fill: ArrayLike, write: Write
+    rows: Iterable[NDArray[np.uint8]], zoom: int, tile_px: int, halve: Halve, *, fill: ArrayLike, write: Write
 ) -> None:
     """Write the rows of tiles of a zoom and of all coarser zooms, down to zoom 0.
 

@@ -77,7 +77,7 @@ class SlideCutter:
                     self._write((level, column, row), tile)
 
         images = self._read(tiles, "whole slide")
-        through_zooms(_rows(images, columns), zoom, self._ladder.tile_px, block_mean, self._glass, write)
+        through_zooms(_rows(images, columns), zoom, self._ladder.tile_px, block_mean, fill=self._glass, write=write)
         return content
 
     def details(self, tiles: Iterable[Tile]) -> None:

@@ -112,7 +112,7 @@ def cut_view(
         MapFile(files.probability) as probability,
         MapFile(files.lesions) as lesion_map,
     ):
-        view |= _cut_slide(slide, TissueMask(files.tissue, info), lesions, draft / "slide", detail, threads)
+        view |= _cut_slide(slide, TissueMask(files.tissue, info), lesions, draft / "slide", detail, threads=threads)
         view["probability"] = _cut_probability(probability, content["threshold"], info, draft / "probability")
         draw_overlay(overlay, slide, probability, lesion_map, probability.mpp)
         write_text(draft / DATA, f"window.lesionmapView = {as_script(view)};\n")
@@ -163,7 +163,7 @@ def _class_view(name: str, outlines: list[ViewOutline]) -> dict[str, Any]:
 
 
 def _cut_slide(
-    slide: Slide, tissue: TissueMask, lesions: Sequence[ViewOutline], folder: Path, detail: str, threads: int
+    slide: Slide, tissue: TissueMask, lesions: Sequence[ViewOutline], folder: Path, detail: str, *, threads: int
 ) -> dict[str, Any]:
     info, ladder = slide.info, ZoomLadder(slide.info.size_lv0, ZOOM_TILE_PX)
     base = ladder.zoom_of(OVERVIEW_MPP / info.mpp)

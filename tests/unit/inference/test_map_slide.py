@@ -40,7 +40,7 @@ def mapped(tmp_path, **changes):
     out.mkdir()
     inputs = MapInputs(*(str(tmp_path / name) for name in ("tissue.tif", "stain.json", "m.safetensors")))
     outputs = [str(out / name) for name in ("probability.ome.tif", "inference.json")]
-    map_slide(info, inputs, *outputs, replace(SETTINGS, **changes), {"code": "d"}, threads=1)
+    map_slide(info, inputs, *outputs, replace(SETTINGS, **changes), provenance={"code": "d"}, threads=1)
     with MapFile(outputs[0]) as probability:
         return read_json(outputs[1]), probability.metadata, {path.name for path in out.iterdir()}
 

@@ -54,12 +54,12 @@ def network(fusion="mean"):
 
 
 def first_pass(slide, model, tmp_path):
-    return sliding_window_map(slide[0], slide[1], STAIN, model, FIRST, tmp_path, threads=2)
+    return sliding_window_map(slide[0], slide[1], STAIN, model, FIRST, folder=tmp_path, threads=2)
 
 
 def refined(slide, model, tmp_path, threads=2, **changes):
     mapped = first_pass(slide, model, tmp_path)
-    counts = refine_map(mapped, *slide, STAIN, model, replace(ALL, **changes), threads=threads)
+    counts = refine_map(mapped, *slide, STAIN, model, settings=replace(ALL, **changes), threads=threads)
     return mapped.probability_u8, counts
 
 
@@ -135,10 +135,10 @@ def test_what_lies_beside_the_tissue_asks_for_no_second_look(slide, tmp_path):
     on_tissue = slide[1].at((0, 0), mapped.probability_u8.shape[::-1], PX)
     only_beside = replace(ALL, looked_at=(255, 255))
     mapped.probability_u8[:] = np.where(on_tissue, 254, 255)
-    assert refine_map(mapped, *slide, STAIN, network(), only_beside, threads=1).regions == 0
+    assert refine_map(mapped, *slide, STAIN, network(), settings=only_beside, threads=1).regions == 0
     mapped.probability_u8[2, 6] = 255
     assert on_tissue[2, 6]
-    assert refine_map(mapped, *slide, STAIN, network(), only_beside, threads=1).regions == 1
+    assert refine_map(mapped, *slide, STAIN, network(), settings=only_beside, threads=1).regions == 1
 
 
 def test_a_region_whose_tissue_no_pixel_of_the_low_view_shows_has_no_tiles_to_look_at(slide, tmp_path):
@@ -150,7 +150,7 @@ def test_a_region_whose_tissue_no_pixel_of_the_low_view_shows_has_no_tiles_to_lo
     assert fine.at((0, 0), (WIDTH // PX, 1), PX).any()
     assert not fine.at((0, 0), (WIDTH // LOW_PX, 1), LOW_PX).any()
     mapped = first_pass(slide, network(), tmp_path)
-    assert refine_map(mapped, info, fine, STAIN, network(), ALL, threads=1).regions == 0
+    assert refine_map(mapped, info, fine, STAIN, network(), settings=ALL, threads=1).regions == 0
 
 
 def test_threads_do_not_change_a_byte(slide, tmp_path):
@@ -163,9 +163,9 @@ def test_an_unreadable_region_keeps_the_first_pass_and_is_listed(slide, tmp_path
     mapped = first_pass(slide, model, tmp_path)
     first = mapped.probability_u8.copy()
     damage(tmp_path / "s.tif", (200, 40))
-    counts = refine_map(mapped, *slide, STAIN, model, replace(ALL, max_unreadable_fraction=0.4), threads=1)
+    counts = refine_map(mapped, *slide, STAIN, model, settings=replace(ALL, max_unreadable_fraction=0.4), threads=1)
     assert counts.unreadable == [[128, 0, 128, 128]]
     assert counts.regions == 2
     np.testing.assert_array_equal(mapped.probability_u8[:25, 26:], first[:25, 26:])
     with pytest.raises(SlideError, match=r"slide s1, map_slide: 1 of 3 boxes cannot be read, more than 10 %"):
-        refine_map(mapped, *slide, STAIN, model, replace(ALL, max_unreadable_fraction=0.1), threads=1)
+        refine_map(mapped, *slide, STAIN, model, settings=replace(ALL, max_unreadable_fraction=0.1), threads=1)

@@ -12,7 +12,9 @@ def measured(tmp_path, probability_u8, tissue, tile_px, stride_px):
     tifffile.imwrite(tmp_path / "tissue.tif", tissue.astype(np.uint8) * 255)
     info = SlideInfo("s", "", "", "", (width * 4, height * 4), 0.5, (1.0,), ((width * 4, height * 4),), (0, 0))
     corners = corners_px((width, height), tile_px, stride_px)
-    return seam_measure(probability_u8, TissueMask(tmp_path / "tissue.tif", info), 4.0, corners, tile_px, stride_px)
+    return seam_measure(
+        probability_u8, TissueMask(tmp_path / "tissue.tif", info), 4.0, corners, tile_px=tile_px, stride_px=stride_px
+    )
 
 
 def naively(probability_u8, tissue, tile_px, stride_px):

@@ -89,7 +89,7 @@ def slide(tmp_path):
 
 def passed(slide, settings, model, threads=2):
     info, tissue = slide
-    found = sliding_window_map(info, tissue, STAIN, model, settings, Path(info.path).parent, threads=threads)
+    found = sliding_window_map(info, tissue, STAIN, model, settings, folder=Path(info.path).parent, threads=threads)
     assert found.unreadable == []
     return found
 

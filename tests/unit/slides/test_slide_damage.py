@@ -55,7 +55,7 @@ def slide(tmp_path):
 def extracted(tmp_path, info, most):
     settings = Extraction(SPEC, 0.0, most, STAIN, TileCodec())
     paths = [str(tmp_path / name) for name in ("tissue.tif", "a.geojson", "s.h5")]
-    extract_tiles(info, *paths, settings, {})
+    extract_tiles(info, *paths, settings, provenance={})
     return paths[2]
 
 
@@ -78,7 +78,7 @@ def test_too_many_unreadable_regions_refuse_the_slide_and_leave_no_store(tmp_pat
 def mapped(tmp_path, info, most, batch_size):
     settings = PassSettings(0.5, 32, 0, False, batch_size, most)
     tissue = TissueMask(tmp_path / "tissue.tif", info)
-    mapped = sliding_window_map(info, tissue, STAIN, Half(), settings, tmp_path, threads=2)
+    mapped = sliding_window_map(info, tissue, STAIN, Half(), settings, folder=tmp_path, threads=2)
     return mapped.probability_u8, mapped.unreadable
 
 
@@ -119,5 +119,5 @@ def test_unreadable_parts_count_as_tissue_so_that_later_stages_try_them(tmp_path
 def test_the_stain_of_damaged_slides_is_fitted_on_the_rest(tmp_path, slide):
     files = FitFiles(*(str(tmp_path / name) for name in ("fit.json", "sample.png", "view.png", "overview.png")))
     settings = StainSettings(method="none", n_pixels=5000, seed=0)
-    fit_slide(slide, str(tmp_path / "tissue.tif"), files, settings, {})
+    fit_slide(slide, str(tmp_path / "tissue.tif"), files, settings, provenance={})
     assert read_json(files.profile)["profile"]["n_pixels"] > 4000

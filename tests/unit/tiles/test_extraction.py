@@ -28,7 +28,7 @@ def regions_with_marker(tmp_path, xy_lv0, size=(333, 301)):
     tifffile.imwrite(tmp_path / "tissue.tif", np.full((height // 8 + 1, width // 8 + 1), 255, dtype=np.uint8))
     settings = Extraction(SPEC, 0.0, 0.0, StainMatch(PROFILE, PROFILE, (1.0, 1.0)), TileCodec())
     tissue, annotation, store = (str(tmp_path / name) for name in ("tissue.tif", "a.geojson", "store.h5"))
-    extract_tiles(info, tissue, annotation, store, settings, {})
+    extract_tiles(info, tissue, annotation, store, settings, provenance={})
     with TileStore(store) as opened:
         return [opened.region(index) for index in range(len(opened))]
 
@@ -78,6 +78,6 @@ def test_a_region_with_exactly_the_least_share_of_tissue_is_kept(tmp_path, least
     tissue[:, 16:] = 255
     tifffile.imwrite(tmp_path / "tissue.tif", tissue)
     settings = Extraction(SPEC, least, 0.0, StainMatch(PROFILE, PROFILE, (1.0, 1.0)), TileCodec())
-    extract_tiles(info, str(tmp_path / "tissue.tif"), None, str(tmp_path / "store.h5"), settings, {})
+    extract_tiles(info, str(tmp_path / "tissue.tif"), None, str(tmp_path / "store.h5"), settings, provenance={})
     with TileStore(str(tmp_path / "store.h5")) as opened:
         assert len(opened) == expected

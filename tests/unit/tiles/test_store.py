@@ -81,7 +81,13 @@ def test_stores_are_the_same_bytes_for_any_number_of_threads(tmp_path, codec):
     for threads in (1, 2, 7):
         output = tmp_path / f"{threads}.h5"
         extract_tiles(
-            info, str(tmp_path / "tissue.tif"), str(tmp_path / "a.geojson"), str(output), settings, {}, threads
+            info,
+            str(tmp_path / "tissue.tif"),
+            str(tmp_path / "a.geojson"),
+            str(output),
+            settings,
+            provenance={},
+            threads=threads,
         )
         contents.append(output.read_bytes())
     assert contents[0] == contents[1] == contents[2]
@@ -100,7 +106,9 @@ def test_regions_with_little_tissue_are_left_out_unless_they_are_annotated(tmp_p
     lesion = {"properties": {"class": "lesion"}, "geometry": {"type": "Polygon", "coordinates": [outline]}}
     write_json(tmp_path / "a.geojson", {"type": "FeatureCollection", "features": [lesion]})
     settings = Extraction(SPEC, 0.1, 0.0, StainMatch(PROFILE, PROFILE, (1.0, 1.0)), TileCodec())
-    extract_tiles(info, *(str(tmp_path / name) for name in ("tissue.tif", "a.geojson", "s.h5")), settings, {})
+    extract_tiles(
+        info, *(str(tmp_path / name) for name in ("tissue.tif", "a.geojson", "s.h5")), settings, provenance={}
+    )
     with TileStore(tmp_path / "s.h5") as opened:
         regions = [opened.region(index) for index in range(len(opened))]
     assert [part.xy_lv0 for part in regions] == [(0, 0), (256, 128), (384, 128)]

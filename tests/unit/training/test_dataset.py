@@ -116,7 +116,7 @@ def extracted(tmp_path):
     for name, stored in (("stored", True), ("none", False)):
         settings = Extraction(SPEC, 0.0, 0.0, match, TileCodec(), stored)
         paths = [str(tmp_path / part) for part in ("tissue.tif", "a.geojson", f"{name}.h5")]
-        extract_tiles(info, *paths, settings, {})
+        extract_tiles(info, *paths, settings, provenance={})
     return tmp_path
 
 

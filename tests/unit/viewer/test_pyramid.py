@@ -21,7 +21,7 @@ def test_each_zoom_is_made_of_the_one_before(tiles: tuple[int, int]) -> None:
         assert row == len(seen.setdefault(zoom, []))
         seen[zoom].append(pixels.copy())
 
-    through_zooms(iter(np.split(whole, rows)), 3, 8, block_mean, FILL, write)
+    through_zooms(iter(np.split(whole, rows)), 3, 8, block_mean, fill=FILL, write=write)
     assert list(seen) == [3, 2, 1, 0]
     for zoom in range(3, -1, -1):
         np.testing.assert_array_equal(np.concatenate(seen[zoom]), whole)
@@ -36,7 +36,9 @@ def test_the_largest_value_is_seen_from_afar() -> None:
     whole = np.zeros((24, 40), dtype=np.uint8)
     whole[23, 39] = 7
     written = {}
-    through_zooms(np.split(whole, 3), 3, 8, block_max, 0, lambda zoom, row, pixels: written.update({zoom: pixels}))
+    through_zooms(
+        np.split(whole, 3), 3, 8, block_max, fill=0, write=lambda zoom, row, pixels: written.update({zoom: pixels})
+    )
     assert {zoom: pixels.max() for zoom, pixels in written.items()} == dict.fromkeys(range(4), 7)
     assert (written[0][2, 4], np.count_nonzero(written[0])) == (7, 1)
 
