@@ -12,6 +12,7 @@ from lesionmap.files.records import read_json, write_json
 from lesionmap.metrics.bootstrap import Bootstrap
 from lesionmap.report.inputs import ReportInputs
 from lesionmap.report.render import ReportFiles, render_report
+from lesionmap.run.config import inference_mpp
 from lesionmap.stain.comparison import compare_stains
 
 DRAWS = Bootstrap(draws=1000, seed=0)
@@ -42,7 +43,9 @@ def render_large(results: Path, folder: Path, count: int) -> Path:
     names = ("index.html", "stain.html", "model.html", "report.js", "slides", "figures", "viewer")
     files = ReportFiles(*(str(report / name) for name in names))
     benchmarks = str(results / "benchmarks")
-    render_report(_inputs(results, folder, copies), files, config=config, benchmarks=benchmarks)
+    render_report(
+        _inputs(results, folder, copies), files, config=config, map_mpp=inference_mpp(config), benchmarks=benchmarks
+    )
     return report
 
 

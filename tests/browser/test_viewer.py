@@ -153,8 +153,8 @@ def test_opacity_is_that_of_the_map_alone(page: Page, report: Path) -> None:
 def test_a_lesion_of_the_list_is_brought_into_view_and_marked(page: Page, report: Path, screenshots: Path) -> None:
     open_viewer(page, report)
     rows = page.locator("tr[data-lesion]")
-    assert rows.count() >= 3
-    for number in range(3):
+    assert rows.count() >= 2
+    for number in range(rows.count()):
         row = rows.nth(number)
         if number == 1:
             row.get_by_role("button").focus()
