@@ -2,7 +2,9 @@
 
 import hashlib
 import json
+import re
 from dataclasses import asdict, replace
+from importlib import import_module
 
 import numpy as np
 import pytest
@@ -57,6 +59,12 @@ def rows(text):
     """First cell → the other cells of every table row."""
     cells = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| ")]
     return {first: others for first, *others in cells}
+
+
+def test_the_function_that_it_names_is_there(tmp_path, metadata):
+    (dotted,) = re.findall(r"`([a-z_.]+)\(path\)`", card(tmp_path, metadata))
+    module, _, name = dotted.rpartition(".")
+    assert callable(getattr(import_module(module), name))
 
 
 def test_what_training_records_before_its_first_epoch(metadata):

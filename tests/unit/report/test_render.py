@@ -293,7 +293,7 @@ def test_a_cohort_without_slides_has_a_page(inputs: ReportInputs, tmp_path: Path
     report = render(only(inputs, 0), tmp_path)
     page = Page(report / "stain.html")
     assert "No slide was mapped." in page.source
-    assert "All slides are brought to" not in page.source
+    assert "All slides are normalised to" not in page.source
     assert page.images == []
     assert not (report / "figures" / "stain_vectors.svg").exists()
 
@@ -346,7 +346,7 @@ def test_citations_have_the_numbers_of_their_sources(inputs: ReportInputs, tmp_p
 @pytest.mark.parametrize(
     ("fallback", "sentence"),
     [
-        ("reference", "the slide's colours were taken apart by the reference's vectors."),
+        ("reference", "the slide's colours were separated with the reference's vectors."),
         ("macenko", "or by those of the reference if that was no better."),
         ("fail", "Slides whose tissue did not show haematoxylin and eosin were left out."),
     ],

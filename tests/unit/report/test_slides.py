@@ -127,7 +127,7 @@ def test_stain_of_a_slide(report: Path) -> None:
     assert page.row("Eosin") == ["Eosin", "", "0.000", "1.000", "0.000", "1.000", "1.5", "1.25"]
     assert "rgb(104, 77, 255)" in page.source  # 255 · exp(−1.5 · 0.6), 255 · exp(−1.5 · 0.8)
     assert "Verdict of the fit: ok; its two stains are 36.9° apart." in page.source
-    assert "by its own vectors, fitted by the method vahadane." in page.source
+    assert "with its own vectors, fitted by the method vahadane." in page.source
     assert "the stain of the reference, slide train_1." in page.source
     assert "This fit is not used" not in page.source
     assert "This slide is the reference." in (report / "slides" / "train_1.html").read_text()
@@ -145,7 +145,7 @@ def test_a_slide_whose_fit_is_not_used_says_so(inputs: ReportInputs, tmp_path: P
     report = render(inputs, tmp_path)
     page = (report / "slides" / "new_1.html").read_text()
     assert "Verdict of the fit: not H&amp;E; its two stains are 53.1° apart." in page
-    assert "This fit is not used: the slide's colours are taken apart by the reference&#39;s basis instead." in page
+    assert "This fit is not used: the slide's colours are separated with the reference&#39;s basis instead." in page
     assert page.count('<p class="notice">eosin: &lt;too little&gt;</p>') == 2  # at the top and under Stain
     assert page.count('<p class="notice">unlike the other slides: angle, ratio eosin</p>') == 1
     index = (report / "index.html").read_text()
@@ -155,5 +155,5 @@ def test_a_slide_whose_fit_is_not_used_says_so(inputs: ReportInputs, tmp_path: P
 def test_vectors_that_were_not_fitted_are_not_called_so(inputs: ReportInputs, tmp_path: Path) -> None:
     change_stain(inputs, "new_1", profile=stain_match("new_1")["profile"] | {"method": "none"})
     page = (render(inputs, tmp_path) / "slides" / "new_1.html").read_text()
-    assert "by the published average vectors; nothing was fitted" in page
-    assert "by its own vectors" not in page
+    assert "with the published average vectors; nothing was fitted" in page
+    assert "with its own vectors" not in page

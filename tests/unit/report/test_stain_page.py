@@ -50,8 +50,8 @@ def test_the_page_on_stain_says_how_the_reference_was_chosen(
 ) -> None:
     changes = {"stain": CONFIG["stain"] | {"reference": reference}, "model": CONFIG["model"] | {"path": model}}
     page = Page(render(inputs, tmp_path, **changes) / "stain.html")
-    assert page.source.count("All slides are brought to") == 1
-    assert f"All slides are brought to the stain {sentence}" in page.source
+    assert page.source.count("All slides are normalised to") == 1
+    assert f"All slides are normalised to the stain {sentence}" in page.source
     assert ("../stain/reference/candidates.tsv" in page.links) == ("automatically" in sentence)
 
 
