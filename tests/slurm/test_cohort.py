@@ -128,7 +128,13 @@ def test_training_gives_way_goes_on_where_it_was_and_outlives_the_controller(pro
 
 @pytest.mark.parametrize(
     ("group", "cpus", "minutes"),
-    [("inspect", 1, 4 * 20), ("match", 1, 3 * 5), ("infer", 2, 3 * 60), ("views", 2, 3 * 60), ("results", 1, 10)],
+    [
+        ("inspect", 1, 4 * 20),
+        ("match", 1, 3 * (5 + 5)),
+        ("infer", 2, 3 * (60 + 10)),
+        ("views", 2, 3 * 60),
+        ("results", 1, 10),
+    ],
 )
 def test_neighbouring_slides_share_a_job_and_take_turns_in_it(project, cluster, group, cpus, minutes):
     (job,) = cluster.jobs(f"rule_{group}_0")

@@ -1,6 +1,7 @@
 """The order of the library's folders, and the sizes that keep them readable."""
 
 import ast
+import importlib.util
 import re
 import subprocess
 import sys
@@ -74,6 +75,16 @@ def test_imports_point_down(path):
 )
 def test_an_import_that_points_up_is_noticed(importer, target, up):
     assert points_up(importer, target) is up
+
+
+@pytest.mark.parametrize("path", sorted((SCRIPTS.parent / "workflow/rules").glob("*.smk")), ids=lambda path: path.stem)
+def test_what_a_rule_file_imports_is_there(path):
+    """Also where it does so late, in a function that few runs call."""
+    found = re.findall(r"^ *from (lesionmap[.\w]*) import ([\w, ]+)", path.read_text(encoding="utf-8"), re.MULTILINE)
+    for module, names in found:
+        for name in names.strip().split(", "):
+            importer = importlib.import_module(module)
+            assert hasattr(importer, name) or importlib.util.find_spec(f"{module}.{name}")
 
 
 def test_inference_rests_on_nothing_of_training():

@@ -3,7 +3,7 @@
 
 
 rule import_annotation:
-    """Bring one slide's annotation into the canonical form."""
+    """Convert one slide's annotation to the canonical form."""
     input:
         annotation=annotation_file,
         info="results/slides/{slide}.json",

@@ -2,13 +2,13 @@
 
 
 PLACE = {slide: place for place, slide in enumerate(SLIDES)}
-# Groups whose jobs wait for all training slides. Snakemake looks for each of their jobs at all that it waits for, which
+# Groups whose jobs wait for all training slides. For each of these jobs Snakemake looks at all that it waits for. This
 # takes a minute at half a million pairs of a slide and a training slide, and grows with their number.
 AFTER_TRAINING = ("match", "infer", "views", "results")
 MOST_PAIRS = 1_000_000
 
 
-# Rules of seconds, which run beside Snakemake itself: to queue would take longer.
+# Rules that take seconds. They run beside Snakemake itself: queueing would take longer.
 localrules:
     build_manifest,
     choose_reference,
@@ -27,7 +27,7 @@ def n_training_slides():
 
 
 def grows(amount):
-    """As much at the first attempt, twice as much at the second: for memory (MB) and time (minutes)."""
+    """Memory (MB) or time (minutes) that grows with each attempt: twice the amount at the second."""
 
     def at_attempt(wildcards, attempt):
         return amount * attempt
@@ -36,11 +36,11 @@ def grows(amount):
 
 
 def shard(group, n_slides):
-    """Group a rule's jobs by so many neighbours of the slide sheet.
+    """Group a rule's jobs by `n_slides` neighbouring slides of the sheet.
 
     A cluster runs the jobs of a group one after another as one job of its own, if `group-components` of the profile
     names the group. Which slides go together is fixed: Snakemake's own choice changes whenever a checkpoint ends, and
-    would then submit running jobs once more. Where that would take Snakemake too long each slide is a job of its own.
+    would then submit running jobs once more. If grouping would take Snakemake too long, each slide is a job of its own.
     """
     alone = group in AFTER_TRAINING and len(SLIDES) * n_training_slides() > MOST_PAIRS
 
@@ -48,7 +48,7 @@ def shard(group, n_slides):
         if alone or group not in workflow.group_settings.group_components:
             return None
         name = f"{group}_{PLACE[wildcards.slide] // n_slides}"
-        workflow.parent_groupids[name] = group  # by which Snakemake finds what the profile says of it
+        workflow.parent_groupids[name] = group  # lets Snakemake find the profile's setting for it
         return name
 
     return of_slide

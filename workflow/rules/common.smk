@@ -1,4 +1,4 @@
-# Config, slide sheet, and the look-ups of their rows that rules share.
+# Config, slide sheet, and the look-ups of their values that rules share.
 
 import gc
 import sys
@@ -15,7 +15,7 @@ from lesionmap.run.start_checks import future_date
 from lesionmap.slides.sheet import read_sheet
 from lesionmap.slides.urls import is_remote
 
-# A plan is millions of objects, and all of them stay: Python need not look so often which could go (a sixth of the time).
+# A plan is millions of objects that all stay, so Python collects garbage less often (this saves a sixth of the time).
 gc.set_threshold(100_000, 50, 1000)
 
 try:
@@ -33,17 +33,17 @@ wildcard_constraints:
 
 
 def slide_file(wildcards):
-    """The slide's file, whose date tells of a change.
+    """The slide's file, whose date shows a change.
 
-    Nothing while it is missing, which its inspection then reports, for one on a server, or if it is dated in the future:
-    Snakemake refuses results that are older than what they are made of. Later rules go by the slide's record alone.
+    Empty if the file is missing (its inspection reports that), is on a server, or is dated in the future: Snakemake
+    refuses results that are older than their inputs. Later rules depend on the slide's record alone.
     """
     path = SLIDES[wildcards.slide].path
     return path if Path(path).exists() and not future_date(path) else []
 
 
 def slide_date_to_come(wildcards):
-    """When the slide was changed, if that is dated in the future, so that its change is seen nevertheless."""
+    """The slide's date if it is in the future, so that a change is still noticed."""
     return future_date(SLIDES[wildcards.slide].path)
 
 
@@ -58,12 +58,12 @@ def shown_annotation(wildcards):
 
 
 def slide_row(wildcards):
-    """The slide's row of the sheet, as far as its inspection needs it."""
+    """The columns of the slide's row that its inspection needs."""
     return {key: value for key, value in vars(SLIDES[wildcards.slide]).items() if key not in ("mask_mpp", "patient")}
 
 
 def mask_mpp(wildcards):
-    """µm/px of the slide's annotation, if that is a mask and its row says it."""
+    """µm/px of the slide's annotation, if that is a mask and its row gives it."""
     return SLIDES[wildcards.slide].mask_mpp
 
 
@@ -73,7 +73,7 @@ def sheet_rows(wildcards):
 
 
 def slide_role(wildcards):
-    """What the slide is for, train, val, test or inference, and whose it is, if the sheet says so."""
+    """The slide's split (train, val, test or inference), and its patient if the sheet names one."""
     row = SLIDES[wildcards.slide]
     return {"split": row.split, "patient": row.patient or None}
 
@@ -83,7 +83,7 @@ REMOTE_STATES = {}
 
 def remote_state(address):
     """Size and version of a slide on a server, or why it is unavailable; one job asks for its own slide only."""
-    from lesionmap.slides.slide import remote  # most sheets need none of its libraries
+    from lesionmap.slides import remote  # most sheets need none of its libraries
 
     if address not in REMOTE_STATES:
         addresses = [row.path for row in SLIDES.values() if is_remote(row.path)]
@@ -95,7 +95,7 @@ def remote_state(address):
 
 
 def files_exist(wildcards):
-    """Whether the slide and its annotation are there: when one turns up, or a server's changes, it is inspected again."""
+    """Whether the slide and its annotation exist: if one appears, or changes on a server, inspect again."""
     row = SLIDES[wildcards.slide]
     files = [path for path in (row.path, row.annotation) if path]
     return [remote_state(path) if is_remote(path) else Path(path).exists() for path in files]

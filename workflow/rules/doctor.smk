@@ -8,7 +8,7 @@ localrules:
 
 
 rule doctor:
-    """Say what is wrong with the sheet and what a run will cost; run it by `snakemake doctor`, before the first run."""
+    """Say what is wrong with the sheet and what a run will cost; run `snakemake doctor` before the first run."""
     log:
         "logs/doctor.log",
     retries: 0
@@ -19,7 +19,7 @@ rule doctor:
         mem_mb=4000,
         runtime=60,
     params:
-        # No outputs: those of a failed job are removed, and this one is to leave its tables and fail.
+        # No outputs: Snakemake removes those of a failed job, but this one must keep its tables when it fails.
         table="results/doctor.tsv",
         report="results/doctor.json",
         rows=sheet_rows,

@@ -9,7 +9,7 @@
 
 
 rule evaluate_slide:
-    """Hold one slide's lesion map against its annotation."""
+    """Compare one slide's lesion map with its annotation."""
     input:
         info="results/slides/{slide}.json",
         probability="results/lesions/{slide}/probability.ome.tif",
@@ -38,7 +38,7 @@ rule evaluate_slide:
 
 
 rule summarise:
-    """Put the metrics of all slides together."""
+    """Combine the metrics of all slides."""
     input:
         collect("results/metrics/{slide}.json", slide=evaluated_slides),
     output:
@@ -139,7 +139,7 @@ rule plot_metrics:
 
 
 rule compare_models:
-    """Put the metrics of several models on the same slides side by side."""
+    """Compare the metrics of several models on the same slides."""
     input:
         own=collect("results/metrics/{slide}.json", slide=evaluated_slides),
         others=list(config["evaluation"]["compare"].values()),

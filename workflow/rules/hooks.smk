@@ -6,23 +6,23 @@ from lesionmap.run.quarantine_tables import RunFiles, show_quarantine
 
 
 def check_start():
-    """Refuse to start where jobs would fail after their work: results that are read-only, dates in the future."""
+    """Refuse to start if jobs would fail after their work: results that are read-only, dates in the future."""
     try:
         start_checks.check_writable("results")
         start_checks.check_annotations(row.annotation for row in SLIDES.values() if row.annotation)
-        if not workflow.touch:  # which dates results anew
+        if not workflow.touch:  # --touch gives results new dates
             start_checks.check_results("results", leave_out=("benchmarks", "views"))
     except StorageError as error:
         raise WorkflowError(f"LesionMap: {error}")
 
 
 def existing(*patterns):
-    """Those files of all slides that are there."""
+    """Those files of all slides that exist."""
     return [path for path in expand(patterns, slide=SLIDES) if Path(path).exists()]
 
 
 def show_quarantine_so_far():
-    """Say what is in quarantine when a run cannot reach its end; the tables would be those of an earlier run, or none."""
+    """Show what is in quarantine if a run stops early; else the tables would be missing or those of an earlier run."""
     others = (f"results/{kind}" for kind in ("tissue/{slide}.tif", "annotations/{slide}.geojson", "stain/{slide}.json"))
     files = RunFiles(
         records=existing("results/slides/{slide}.json"),
@@ -31,13 +31,13 @@ def show_quarantine_so_far():
         others=existing(*others),
     )
     if show_quarantine(files, "results/quarantine.tsv", "results/unreadable.tsv"):
-        # To Snakemake they would be up to date once the slide of a failed job has the content it had before.
+        # Else Snakemake would take them as up to date once the slide of a failed job has its earlier content again.
         workflow.persistence.started(rules.list_quarantine)
 
 
-# A job on a cluster reads config, sheet and rules anew. Where there are checkpoints Snakemake plans all that its inputs
-# are made from, down to the sheet. The job was sent because its inputs are there, so it need not know of any rule but its
-# own: that took a minute and 1 GB of each job.
+# A job on a cluster reads config, sheet and rules again. If there are checkpoints, Snakemake plans everything that its
+# inputs are made from, down to the sheet, which took each job a minute and 1 GB. The job was sent because its inputs
+# exist, so it needs no rule but its own.
 if not workflow.is_main_process:
     for rule_ in workflow.rules:
         rule_.is_checkpoint = False

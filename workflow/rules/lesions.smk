@@ -3,7 +3,7 @@
 #         results/lesions/{slide}/lesions.geojson   outlines for QuPath
 #         results/lesions/{slide}/lesions.tsv       a row per lesion
 #         results/lesions/{slide}/lesions.json      threshold, number and areas of the lesions
-#         results/lesions/{slide}/lesions.dcm       DICOM Segmentation, of the slides that exports.dicom says
+#         results/lesions/{slide}/lesions.dcm       DICOM Segmentation, for the slides that exports.dicom selects
 
 
 rule find_lesions:
@@ -21,7 +21,7 @@ rule find_lesions:
     benchmark:
         "results/benchmarks/find_lesions/{slide}.tsv"
     group:
-        shard("results", 10)
+        shard("infer", 5 if config["inference"]["refine"] == "none" else 1)
     conda:
         "../../envs/lesionmap.yaml"
     threads: 1

@@ -1,4 +1,4 @@
-# Look-ups that rules share of what is known once the manifest is built: which slides are readable, and the stain reference.
+# Look-ups that rules share, known once the manifest is built: the readable slides and the stain reference.
 
 from functools import cache
 
@@ -8,7 +8,7 @@ from lesionmap.run.manifest import good_slides, segmented_slides
 
 @cache
 def manifest():
-    """The table of readable slides. Until it is built Snakemake is told so, and asks again; a job has it."""
+    """The table of readable slides. Snakemake asks again until it is built; when a job runs, it is there."""
     return checkpoints.build_manifest.get().output[0] if workflow.is_main_process else "results/manifest.tsv"
 
 
@@ -24,12 +24,12 @@ def readable_slides(wildcards):
 
 
 def dicom_slides(wildcards):
-    """Slides whose lesions are written as DICOM, too."""
+    """Slides whose lesions are also written as DICOM."""
     return segmented_slides(manifest(), config["exports"]["dicom"])
 
 
 def evaluated_slides(wildcards):
-    """Slides whose lesion map is held against their annotation: those that no weight was fitted to."""
+    """Slides whose lesion map is compared with their annotation: those that no weight was fitted to."""
     return good("val", "test")
 
 
@@ -65,18 +65,18 @@ def reference_candidates(wildcards):
 
 @cache
 def chosen_slide(choice, written_ns):
-    """The slide that is the stain reference, of the file as it was written last: every slide's plan asks for it."""
+    """The slide that is the stain reference. Cached for each version of the file, as every slide's plan asks for it."""
     return read_json(choice)["slide"]
 
 
 def of_reference(path):
-    """A file of the slide that is the stain reference. The choice is no input: while it stays, nothing is made anew."""
+    """A file of the reference slide. The choice is no input: while it stays the same, nothing is made again."""
     choice = Path("results/stain/reference/profile.json")
     return [path.format(slide=chosen_slide(choice, choice.stat().st_mtime_ns))] if choice.exists() else []
 
 
 def reference_profile(wildcards):
-    """What holds the stain that slides are brought to."""
+    """The file with the stain that slides are matched to."""
     return [REFERENCE_FILE] if REFERENCE_FILE else of_reference("results/stain/fits/{slide}.json")
 
 
@@ -86,10 +86,10 @@ def reference_tissue(wildcards):
 
 
 def after_manifest(path):
-    """Ask for a result of the cohort once the manifest is built, so that a touched slide makes nothing of it anew."""
+    """Ask for a result of the cohort once the manifest is built, so that a touched slide does not make it again."""
     return lambda wildcards: manifest() and path
 
 
 def model_file(wildcards):
-    """The model to infer with: the config's, else the one that is trained."""
+    """The model to infer with: the config's, else the one trained here."""
     return config["model"]["path"] or after_manifest("results/model/lesionmap.safetensors")(wildcards)

@@ -4,10 +4,10 @@
 #         results/report/model.html    the model's card
 #         results/report/slides/       a page per slide
 #         results/report/figures/      the pictures of all pages
-#         results/report/viewer/       Leaflet and what the slides' pages need around it
+#         results/report/viewer/       Leaflet and the other files that the slides' pages need
 #         results/quarantine.tsv       slides that some stage could not use: stage, finding, remedy
 #         results/unreadable.tsv       parts of the other slides that could not be read
-#         results/conclusion.txt       headline metrics, quarantine, what is odd
+#         results/conclusion.txt       headline metrics, quarantine, flags
 
 
 rule list_quarantine:
@@ -105,7 +105,7 @@ rule conclude:
         "logs/conclude.log",
     benchmark:
         "results/benchmarks/conclude.tsv"
-    # It fails by design where on_quarantine says so.
+    # It fails by design if on_quarantine says so.
     retries: 0
     conda:
         "../../envs/lesionmap.yaml"

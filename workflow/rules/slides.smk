@@ -1,6 +1,6 @@
 # Reads   the slide sheet and the slides
 # Writes  results/slides/{slide}.json   what a slide is, or why it is in quarantine
-#         results/manifest.tsv          readable slides, and what is odd about them
+#         results/manifest.tsv          readable slides and their flags
 
 
 rule inspect_slide:

@@ -1,7 +1,7 @@
 # Reads   the slide, its record and its tissue
 # Writes  results/stain/fits/{slide}.json       stain basis, P99 and verdict of the slide alone
-#         results/stain/reference/              the stain that all slides are brought to, and how it was chosen
-#         results/stain/{slide}.json            how the slide is brought to it
+#         results/stain/reference/              the stain that all slides are matched to, and how it was chosen
+#         results/stain/{slide}.json            how the slide is matched to it
 #         results/stain/{slide}.png             what that looks like; thumbnails/ shows the whole slide
 #         results/stain/cohort.tsv, spread.json all slides side by side
 
@@ -36,7 +36,7 @@ rule fit_stain:
 
 
 checkpoint choose_reference:
-    """Write down the stain that every slide is brought to."""
+    """Record the stain that every slide is matched to."""
     input:
         file=REFERENCE_FILE or [],
         fits=collect("results/stain/fits/{slide}.json", slide=reference_candidates),
@@ -62,7 +62,7 @@ checkpoint choose_reference:
 
 
 rule match_stain:
-    """Decide how one slide is brought to the reference's stain."""
+    """Decide how one slide is matched to the reference's stain."""
     input:
         fit="results/stain/fits/{slide}.json",
         sample="results/stain/samples/{slide}.png",
@@ -90,7 +90,7 @@ rule match_stain:
 
 
 rule draw_stain:
-    """Show how one slide is normalised; nothing computes with the pictures."""
+    """Show how one slide is normalised; no result depends on the pictures."""
     input:
         match="results/stain/{slide}.json",
         sample="results/stain/samples/{slide}.png",
@@ -106,7 +106,7 @@ rule draw_stain:
     benchmark:
         "results/benchmarks/draw_stain/{slide}.tsv"
     group:
-        shard("results", 10)
+        shard("match", 10)
     conda:
         "../../envs/lesionmap.yaml"
     threads: 1
@@ -120,7 +120,7 @@ rule draw_stain:
 
 
 rule compare_stains:
-    """Put the stains of all slides side by side."""
+    """Compare the stains of all slides."""
     input:
         collect("results/stain/{slide}.json", slide=readable_slides),
     output:

@@ -4,7 +4,7 @@
 #         results/model/checkpoints/            the last and the best epoch
 #         results/model/learning_curves.svg     loss, Dice and AUROC over the epochs
 #         results/model/MODEL_CARD.md           what the model is, from the model file alone
-#         results/model/unfinished.pt           while training is unfinished: where it goes on
+#         results/model/unfinished.pt           while training is unfinished: its state, to continue from
 #         logs/tensorboard/                     losses and validation metrics, for TensorBoard
 
 
@@ -13,7 +13,7 @@ localrules:
 
 
 rule fetch_backbone:
-    """Download torchvision's ImageNet weights of one backbone, on the machine that has the network."""
+    """Download torchvision's ImageNet weights of one backbone, on the machine that runs Snakemake."""
     output:
         "resources/backbone/{backbone}.pth",
     log:
@@ -52,7 +52,7 @@ rule train:
     threads: 4 * config["train"]["processes"]
     resources:
         mem_mb=grows(12000 * config["train"]["processes"]),
-        # What is not finished by then goes on at the next attempt.
+        # Training that is not finished by then continues at the next attempt.
         runtime=2880,
         gpu=0 if config["train"]["device"] == "cpu" else config["train"]["processes"],
     params:

@@ -1,5 +1,5 @@
 # Reads   the slide, its record and tissue, its lesion maps and, where it has one, its annotation
-# Writes  results/report/views/{slide}/   its deep-zoom view, which its page of the report shows
+# Writes  results/report/views/{slide}/   its deep-zoom view, shown on its page of the report
 #         …/slide/                        tiles of the slide: <zoom>/<column>_<row>.jpg
 #         …/probability/                  tiles of the lesion probability × 255: <zoom>/<column>_<row>.png
 #         …/view.js                       sizes, outlines, and which tiles there are
@@ -7,7 +7,7 @@
 
 
 rule cut_view:
-    """Show one slide and its lesion map: as the tiles of a deep-zoom view, and as one picture."""
+    """Show one slide and its lesion map, as the tiles of a deep-zoom view and as one picture."""
     input:
         info="results/slides/{slide}.json",
         tissue="results/tissue/{slide}.tif",
