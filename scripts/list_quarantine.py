@@ -5,5 +5,6 @@ from lesionmap.run.quarantine_tables import RunFiles, list_quarantine
 
 with job_log(snakemake.log[0]):
     paths = snakemake.input
-    files = RunFiles(paths.records, paths.tiles, paths.outlines, [*paths.metrics, *paths.dicom, *paths.views])
+    others = [*paths.lesions, *paths.metrics, *paths.dicom, *paths.views]
+    files = RunFiles(paths.records, paths.tiles, paths.maps, others)
     list_quarantine(files, *snakemake.output)

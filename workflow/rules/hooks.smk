@@ -23,12 +23,12 @@ def existing(*patterns):
 
 def show_quarantine_so_far():
     """Show what is in quarantine if a run stops early; else the tables would be missing or those of an earlier run."""
-    others = (f"results/{kind}" for kind in ("tissue/{slide}.tif", "annotations/{slide}.geojson", "stain/{slide}.json"))
+    others = ("tissue/{slide}.tif", "annotations/{slide}.geojson", "stain/{slide}.json", "lesions/{slide}/lesions.json")
     files = RunFiles(
         records=existing("results/slides/{slide}.json"),
         tiles=existing("results/tiles/{slide}.json"),
-        outlines=existing("results/lesions/{slide}/lesions.geojson"),
-        others=existing(*others),
+        maps=existing("results/lesions/{slide}/inference.json"),
+        others=existing(*(f"results/{kind}" for kind in others)),
     )
     if show_quarantine(files, "results/quarantine.tsv", "results/unreadable.tsv"):
         # Else Snakemake would take them as up to date once the slide of a failed job has its earlier content again.

@@ -15,7 +15,8 @@ rule list_quarantine:
     input:
         records=collect("results/slides/{slide}.json", slide=SLIDES),
         tiles=collect("results/tiles/{slide}.json", slide=tiled_slides),
-        outlines=collect("results/lesions/{slide}/lesions.geojson", slide=readable_slides),
+        maps=collect("results/lesions/{slide}/inference.json", slide=readable_slides),
+        lesions=collect("results/lesions/{slide}/lesions.json", slide=readable_slides),
         metrics=collect("results/metrics/{slide}.json", slide=evaluated_slides),
         dicom=collect("results/lesions/{slide}/lesions.dcm", slide=dicom_slides),
         views=collect("results/report/views/{slide}", slide=readable_slides),

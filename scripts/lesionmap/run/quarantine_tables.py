@@ -22,15 +22,15 @@ class RunFiles:
     ----------
     records : sequence of str
         JSON files of :func:`lesionmap.slides.inspection.inspect_slide`, one per slide of the sheet.
-    tiles, outlines : sequence of str
-        Records of tile stores, and ``lesions.geojson`` files; they also list unreadable parts.
+    tiles, maps : sequence of str
+        Records of tile stores and of maps (``inference.json``); they also list unreadable parts.
     others : sequence of str
         Any other results of slides.
     """
 
     records: Sequence[str]
     tiles: Sequence[str] = ()
-    outlines: Sequence[str] = ()
+    maps: Sequence[str] = ()
     others: Sequence[str] = ()
 
 
@@ -44,12 +44,12 @@ def list_quarantine(files: RunFiles, quarantine: str, unreadable: str) -> None:
     """
     slides = {slide["slide"]: slide for slide in map(read_json, files.records)}
     rows = {(name, slide["stage"]): slide for name, slide in slides.items() if slide["verdict"] != "ok"}
-    for reason in filter(None, map(quarantined, [*files.tiles, *files.outlines, *files.others])):
+    for reason in filter(None, map(quarantined, [*files.tiles, *files.maps, *files.others])):
         if reason.slide in slides:
             named = {key: slides[reason.slide][key] for key in ("slide", "split")}
             rows[reason.slide, reason.stage] = named | as_record(reason)
     write_table(quarantine, list(rows.values()), QUARANTINE)
-    boxes = [*_unreadable(files.tiles, "extract_tiles"), *_unreadable(files.outlines, "map_slide")]
+    boxes = [*_unreadable(files.tiles, "extract_tiles"), *_unreadable(files.maps, "map_slide")]
     write_table(unreadable, boxes, UNREADABLE)
 
 

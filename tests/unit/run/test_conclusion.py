@@ -46,8 +46,8 @@ def test_parts_that_were_left_out_are_listed_with_their_place(tmp_path, records,
         writer.skip((64.0, 128.5, 64.0, 64.0))
         writer.skip((0.0, 64.0, 64.0, 64.0))
     write_record(store, tmp_path / "tiles.json")
-    write_json(tmp_path / "lesions.geojson", {"slide": "b", "unreadable": [[0, 10, 20, 30]]})
-    results = [str(tmp_path / "lesions.geojson")]
+    write_json(tmp_path / "inference.json", {"slide": "b", "unreadable": [[0, 10, 20, 30]]})
+    results = [str(tmp_path / "inference.json")]
     list_quarantine(RunFiles(records, [str(tmp_path / "tiles.json")], results), tables.quarantine, tables.unreadable)
     assert pd.read_csv(tables.unreadable, sep="\t", keep_default_na=False).to_numpy().tolist() == [
         ["NA", "extract_tiles", 64.0, 128.5, 64.0, 64.0],

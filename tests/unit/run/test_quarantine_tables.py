@@ -70,7 +70,7 @@ def test_a_run_that_stops_shows_what_is_in_quarantine_so_far(tmp_path, records, 
     assert capsys.readouterr().err == ""
 
 
-@pytest.mark.parametrize("kind", ["tiles", "outlines", "others"])
+@pytest.mark.parametrize("kind", ["tiles", "maps", "others"])
 def test_slides_that_any_stage_refused_are_listed(tmp_path, records, tables, kind):
     path = str(tmp_path / "refused.json")
     write_quarantined([path], SlideError(slide="b", stage="some_stage", finding="damaged", remedy="copy it"))
