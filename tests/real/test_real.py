@@ -25,6 +25,7 @@ from lesionmap.slides.reader_selection import choose_reader
 from lesionmap.slides.sheet import SlideRow
 from lesionmap.slides.slide import Slide, load_info, open_slide
 from lesionmap.tiles.extraction import Extraction, extract_tiles
+from lesionmap.tiles.settings import TileSettings
 from lesionmap.tiles.store import TileStore
 from lesionmap.tissue.quality import is_blurred
 from scipy.ndimage import gaussian_filter
@@ -142,7 +143,7 @@ def a_test_slides_store(tmp_path):
     settings = yaml.safe_load((ROOT / "config/config.yaml").read_text())["tiles"] | {"region_px": 1024, "tile_px": 128}
     stain = str(RESULTS / "stain/camelyon_4.json")
     inputs = [str(RESULTS / part) for part in ("tissue/camelyon_4.tif", "annotations/camelyon_4.geojson")]
-    asked = Extraction.of(tile_settings({"tiles": settings}), 0.0, stain)
+    asked = Extraction.of(TileSettings(**tile_settings({"tiles": settings})), 0.0, stain)
     extract_tiles(info, *inputs, str(tmp_path / "camelyon_4.h5"), asked, provenance={})
     return tmp_path / "camelyon_4.h5"
 
