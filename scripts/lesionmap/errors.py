@@ -9,7 +9,7 @@ class LesionMapError(Exception):
     stage : str
         The rule in which the problem was found, e.g. ``"fit_stain"``.
     finding : str
-        What was found, with the figures that matter.
+        What was found, with the numbers that matter.
     remedy : str
         What the user can do about it.
     slide : str, optional

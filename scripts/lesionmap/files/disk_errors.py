@@ -28,8 +28,8 @@ def naming_disk_errors(path: str | Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if told := storage_error(error, path, stage="writing"):
-            raise told from error
+        if disk_error := storage_error(error, path, stage="writing"):
+            raise disk_error from error
         raise
 
 
@@ -67,8 +67,8 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 
 
 def _number(cause: BaseException) -> int | None:
-    told = NUMBER_IN_TEXT.search(str(cause))
-    return int(told[1]) if told else cause.errno if isinstance(cause, OSError) else None
+    number = NUMBER_IN_TEXT.search(str(cause))
+    return int(number[1]) if number else cause.errno if isinstance(cause, OSError) else None
 
 
 def _place(cause: BaseException, path: str | Path | None) -> Path | None:

@@ -70,13 +70,13 @@ def find_lesions(
         threshold = chosen_threshold(settings.threshold, mapped.metadata["validated_threshold"], STAGE)
         of_map = dict(mapped.metadata["provenance"])
         provenance = provenance | {MODEL_TRAINING: of_map.pop(MODEL_TRAINING), "map": of_map}
-        told = {"unreadable": mapped.metadata["unreadable"], "threshold": threshold, "provenance": provenance}
+        metadata = {"unreadable": mapped.metadata["unreadable"], "threshold": threshold, "provenance": provenance}
         lesions = above(mapped, threshold, folder)
         steps = Postprocessing(settings.smoothing_um, settings.min_lesion_area_um2)
         lesions, areas = postprocessed(lesions, steps, mapped.mpp, folder)
-        notes = MapNotes(info.slide, "lesion", mapped.mpp, {"frame": mapped.metadata["frame"], **told})
+        notes = MapNotes(info.slide, "lesion", mapped.mpp, {"frame": mapped.metadata["frame"], **metadata})
         write_map(files.lesions, lesions, notes, block_max)
-        n, area_mm2 = write_lesions(files.outlines, files.table, files.lesions, mapped, info=info, metadata=told)
+        n, area_mm2 = write_lesions(files.outlines, files.table, files.lesions, mapped, info=info, metadata=metadata)
     write_json(files.record, {"slide": info.slide, "threshold": threshold, "n": n, **areas, "provenance": provenance})
     logging.info("%s: %d lesions, %.3f mm²", info.slide, n, area_mm2)
 

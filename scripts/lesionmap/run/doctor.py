@@ -239,8 +239,8 @@ def _printed(found: Sequence[Diagnosis], sheet_errors: Sequence[tuple[str, str]]
     yield f"{'slide':{width}}  split      verdict  regions   tiles  findings"
     for one in shown:
         regions, tiles = (one.work.regions, one.work.tiles) if one.work else ("", "")
-        told = "; ".join(f"{finding}. Remedy: {remedy}" for finding, remedy in [*one.errors, *one.warnings])
-        yield f"{one.row.slide:{width}}  {one.row.split:9}  {one.verdict:7}  {regions:>7}  {tiles:>6}  {told}".rstrip()
+        text = "; ".join(f"{finding}. Remedy: {remedy}" for finding, remedy in [*one.errors, *one.warnings])
+        yield f"{one.row.slide:{width}}  {one.row.split:9}  {one.verdict:7}  {regions:>7}  {tiles:>6}  {text}".rstrip()
     if len(shown) < len(found):
         yield f"… and {len(found) - len(shown)} slides without a finding"
     if n_unseen := sum(one.unseen for one in found):

@@ -53,11 +53,11 @@ class TensorBoard(AbstractContextManager["TensorBoard"]):
     def __exit__(self, *_: object) -> None:
         self._writer.close()
 
-    def add(self, figures: Mapping[str, float | None], step: int) -> None:
+    def add(self, metrics: Mapping[str, float | None], step: int) -> None:
         """Write metrics by name, after `step` regions; None values are left out."""
-        for name, figure in figures.items():
-            if figure is not None:
-                self._writer.add_scalar(name, figure, step)
+        for name, value in metrics.items():
+            if value is not None:
+                self._writer.add_scalar(name, value, step)
 
 
 def train(job: TrainJob, files: TrainFiles, machine: TrainMachine, group: ProcessGroup = ALONE) -> None:
@@ -249,7 +249,7 @@ class _Run:
         logging.info("%s", row)
         if self.group.is_main:
             self.bar.write("  ".join(f"{key} {value:.4g}" for key, value in row.items() if value is not None))
-        self.tensorboard.add({f"epoch/{name}": figure for name, figure in row.items() if name != "epoch"}, self._step())
+        self.tensorboard.add({f"epoch/{name}": value for name, value in row.items() if name != "epoch"}, self._step())
 
     def _low_images(self) -> Iterator[NDArray[np.uint8]]:
         for number in range(len(self.loader.regions)):

@@ -43,19 +43,19 @@ class ProcessGroup:
         """Whether this is the main process, which writes the results."""
         return self.rank == 0
 
-    def gathered(self, figures: Sequence[float]) -> list[list[float]]:
-        """The `figures` of every process, by rank; each process must give equally many."""
+    def gathered(self, values: Sequence[float]) -> list[list[float]]:
+        """The `values` of every process, by rank; each process must give equally many."""
         if self.count == 1:
-            return [list(figures)]
-        table = torch.zeros(self.count, len(figures), dtype=torch.float64, device=self.device)
-        table[self.rank] = torch.tensor(figures, dtype=torch.float64)
+            return [list(values)]
+        table = torch.zeros(self.count, len(values), dtype=torch.float64, device=self.device)
+        table[self.rank] = torch.tensor(values, dtype=torch.float64)
         _add_up(table)
         rows: list[list[float]] = table.tolist()
         return rows
 
-    def summed(self, figures: Sequence[float]) -> list[float]:
-        """Element-wise sums of `figures` over all processes."""
-        return [sum(column) for column in zip(*self.gathered(figures), strict=True)]
+    def summed(self, values: Sequence[float]) -> list[float]:
+        """Element-wise sums of `values` over all processes."""
+        return [sum(column) for column in zip(*self.gathered(values), strict=True)]
 
     def mean_gradients(self, weights: Sequence[nn.Parameter], has_region: bool) -> bool:
         """Replace each weight's gradient by the mean over the processes that have a region.
@@ -97,10 +97,10 @@ def _gradient(weight: nn.Parameter) -> Tensor:
     return torch.zeros_like(weight) if weight.grad is None else weight.grad
 
 
-def _add_up(figures: Tensor) -> None:
-    """Replace `figures` by their sum over all processes; every process gets identical values."""
+def _add_up(values: Tensor) -> None:
+    """Replace `values` by their sum over all processes; every process gets identical values."""
     try:
-        torch.distributed.all_reduce(figures)
+        torch.distributed.all_reduce(values)
     except RuntimeError:
         time.sleep(SECONDS_TO_BE_ENDED)  # another process has ended: its error is the one to report, not this
         raise
