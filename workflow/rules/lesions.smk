@@ -21,7 +21,7 @@ rule find_lesions:
     benchmark:
         "results/benchmarks/find_lesions/{slide}.tsv"
     group:
-        shard("infer", 5 if config["inference"]["refine"] == "none" else 1)
+        shard("views", 1 if config["report"]["detail"] == "all" else 5)
     conda:
         "../../envs/lesionmap.yaml"
     threads: 1
