@@ -75,7 +75,7 @@ class MapSettings:
         """Lowest and highest probability × 255 of the first pass for which a region is refined."""
         least, most = (255 * part for part in self.unsure)
         return {
-            "unsure": (math.ceil(least - 1e-9), math.floor(most + 1e-9)),
+            "unsure": (math.ceil(least), math.floor(most)),
             "lesion": (first_positive(threshold), 255),
             "all": (0, 255),
         }[self.refine]
