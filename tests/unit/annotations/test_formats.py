@@ -544,7 +544,7 @@ def corners(x):
         (
             "a.xml",
             layers(layer('Name="Lesion"', region([("nan", 2), (40, 30)], 'Type="2"'))),
-            "the coordinate nan is no number",
+            "the coordinate nan is not a number",
         ),
         ("a.geojson", "", "JSONDecodeError"),
         ("a.geojson", "{", "JSONDecodeError"),
@@ -565,8 +565,8 @@ def corners(x):
         ("a.geojson", qupath(feature(SQUARE)), "TypeError"),  # a ring too few
         ("a.geojson", qupath(feature([[[1], [2], [3]]])), "ValueError"),
         ("a.geojson", qupath(feature([[["a", "b"], [2, 3], [4, 5]]])), "could not convert string to float: 'a'"),
-        ("a.geojson", qupath(feature([[[math.nan, 1], [2, 3], [4, 5]]])), "the coordinate nan is no number"),
-        ("a.geojson", qupath(feature([[[1, math.inf], [2, 3], [4, 5]]])), "the coordinate inf is no number"),
+        ("a.geojson", qupath(feature([[[math.nan, 1], [2, 3], [4, 5]]])), "the coordinate nan is not a number"),
+        ("a.geojson", qupath(feature([[[1, math.inf], [2, 3], [4, 5]]])), "the coordinate inf is not a number"),
         ("a.geojson", qupath(feature([[[10**400, 1], [2, 3], [4, 5]]])), "int too large"),
         ("a.geojson", qupath(feature([SQUARE], classification={"name": "\ud800"})), "UnicodeEncodeError"),
         ("a.tif", "", "TiffFileError"),
