@@ -71,11 +71,11 @@ def _changes(node: ast.AST) -> Iterator[ast.AST]:
         yield changed
 
 
-def tests_of(path: Path) -> str:
-    """The tests that mirror a module, or else its folder's."""
+def tests_of(path: Path) -> list[str]:
+    """The tests that mirror a module, if there are any, then all of its folder."""
     place = Path(TESTS) / path.relative_to(ROOT / LIBRARY)
     mirrored = place.with_name(f"test_{place.name}")
-    return str(mirrored if (ROOT / mirrored).exists() else place.parent)
+    return [str(mirrored)] * (ROOT / mirrored).exists() + [str(place.parent)] * (path.parent != ROOT / LIBRARY)
 
 
 def fails(tests: str, workspace: Path) -> bool:
@@ -88,10 +88,10 @@ def fails(tests: str, workspace: Path) -> bool:
 
 
 def survives(mutant: Mutant, workspace: Path) -> bool:
-    """Whether a mutant passes the tests of its module."""
+    """Whether a mutant passes the tests of its module and of its folder."""
     target = workspace / mutant.path.relative_to(ROOT)
     target.write_text(mutant.text, encoding="utf-8")
-    passed = not fails(tests_of(mutant.path), workspace)
+    passed = not any(fails(tests, workspace) for tests in tests_of(mutant.path))
     shutil.copy(mutant.path, target)
     return passed
 
@@ -111,7 +111,7 @@ def main() -> None:
         for name in NEEDED:
             copied = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
             copied(ROOT / name, workspace / name)
-        for tests in sorted({tests_of(mutant.path) for mutant in drawn}):
+        for tests in sorted({tests_of(mutant.path)[0] for mutant in drawn}):
             if fails(tests, workspace):
                 sys.exit(f"{tests} fails without a mutation; run: make test")
         survivors = 0
