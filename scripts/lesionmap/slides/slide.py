@@ -66,6 +66,11 @@ class SlideInfo:
         """Make it from its JSON form, in which tuples are lists."""
         return cls(**{key: _as_tuple(value) for key, value in record.items()})
 
+    def level_for(self, mpp: float) -> int:
+        """The level that :meth:`Slide.read` reads for a resolution: the coarsest that is fine enough, else level 0."""
+        fine_enough = [i for i, factor in enumerate(self.downsamples) if factor <= mpp / self.mpp * 1.001]
+        return max(fine_enough, key=lambda i: self.downsamples[i], default=0)
+
 
 def load_info(path: str | Path) -> SlideInfo:
     """Read the record that :func:`lesionmap.slides.inspection.inspect_slide` wrote.
@@ -140,7 +145,7 @@ class Slide(AbstractContextManager["Slide"]):
             If the file is damaged there.
         """
         scale = mpp / self.info.mpp  # level-0 pixels per output pixel
-        level = self._best_level(scale)
+        level = self.info.level_for(mpp)
         rows = max(1, int(MOST_PIXELS_AT_ONCE * (self.info.downsamples[level] / scale) ** 2 / size_px[0]))
         strips = []
         for row in range(0, size_px[1], rows):
@@ -284,12 +289,7 @@ class Slide(AbstractContextManager["Slide"]):
 
     def _step(self, mpp: float) -> float:
         """Pixels of the level that is read, per pixel of the result at `mpp`."""
-        scale = mpp / self.info.mpp
-        return scale / self.info.downsamples[self._best_level(scale)]
-
-    def _best_level(self, scale: float) -> int:
-        fine_enough = [i for i, factor in enumerate(self.info.downsamples) if factor <= scale * 1.001]
-        return max(fine_enough, key=lambda i: self.info.downsamples[i], default=0)
+        return mpp / self.info.mpp / self.info.downsamples[self.info.level_for(mpp)]
 
     def _level_box(
         self, level: int, start: tuple[float, float], step: float, size_px: tuple[int, int]
