@@ -16,9 +16,11 @@ from lesionmap.jobs.parallel import map_in_order
 from lesionmap.run.costs import Costs, Work, costs_of, predict_work
 from lesionmap.run.settings import RunSettings
 from lesionmap.slides.file_checks import content_digest, quick_digest
+from lesionmap.slides.illumination import check_illumination
 from lesionmap.slides.inspection import check_annotation, digest_of, examine
+from lesionmap.slides.sampling import BOX_PX, sample_level
 from lesionmap.slides.sheet import SlideRow
-from lesionmap.slides.slide import SlideInfo
+from lesionmap.slides.slide import Slide, SlideInfo
 from lesionmap.slides.urls import is_remote, why_unavailable
 
 TRAINING_SPLITS = ("train", "val")
@@ -119,6 +121,7 @@ def diagnose(row: SlideRow, settings: RunSettings, states: Mapping[str, str]) ->
         found.warnings += [(flag, "see that this is meant") for flag in examined["flags"]]
         if row.annotation:
             found.lesions = _count_lesions(row, examined["info"], settings, found)
+        _check_light(examined["info"])
         trained = row.split in TRAINING_SPLITS and settings.trains
         found.work = predict_work(examined["info"], settings, trained=trained)
         if lost := found.work.lost_share:
@@ -138,6 +141,14 @@ def _diagnose_unseen(row: SlideRow, state: str, found: Diagnosis) -> None:
         found.unseen = True
         unknown = "it is there, but nothing more is known of it before a run fetches it, nor what it will cost"
         found.warnings.append((unknown, "copy a similar slide to a local folder to learn that"))
+
+
+def _check_light(info: SlideInfo) -> None:
+    """Refuse fluorescence and dark-field images, by a level that is quickly read."""
+    level = max(i for i, size in enumerate(info.level_sizes) if i == 0 or max(size) >= BOX_PX)
+    with Slide(info, "doctor") as slide:
+        tones = sample_level(slide, level, read_share=0.0).tones
+    check_illumination(tones, info.slide, "doctor")
 
 
 def _count_lesions(row: SlideRow, info: SlideInfo, settings: RunSettings, found: Diagnosis) -> int:

@@ -1,29 +1,27 @@
 """Inspect each slide before all other stages: what it is, and whether it can be used."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import openslide
 from PIL import ImageCms
 
 from lesionmap.errors import SlideError
 from lesionmap.files.records import write_json
-from lesionmap.geometry.tiling import map_size
 from lesionmap.jobs.quarantine import as_record
 from lesionmap.slides.cache import IN_PLACE, CacheSettings, cached_file
 from lesionmap.slides.file_checks import cannot_be_read, content_digest, tiff_damage, why_unopened
+from lesionmap.slides.illumination import check_illumination
 from lesionmap.slides.reader_selection import choose_reader
+from lesionmap.slides.sampling import LevelSample, check_readable, sample_level, sum_tones
 from lesionmap.slides.sheet import SlideRow
-from lesionmap.slides.slide import Slide, SlideInfo, check_damage, open_slide, srgb_transform
+from lesionmap.slides.slide import Slide, SlideInfo, open_slide, srgb_transform
 from lesionmap.slides.urls import why_unavailable
 
 STAGE = "inspect_slide"
-INSPECTED_BOX_PX = 512
-FEWEST_INSPECTED_BOXES = 64
 NEEDED_BY = {"train": "tiles", "val": "tiles", "test": "inference", "inference": "inference"}
 PLAUSIBLE_MPP = (0.1, 2.0)  # µm/px of level 0: finer than any objective resolves, coarser than any slide scanner
 # Ratio of µm/px along x and y: flagged above the first, not used above the second.
@@ -108,7 +106,8 @@ def inspect_slide(
 def _inspected(row: SlideRow, settings: InspectionSettings) -> dict[str, Any]:
     findings = examine(row, settings)
     info = replace(findings["info"], identity=digest_of(row, content_digest))
-    findings["flags"] += _check_readable(info, settings)
+    samples = _sampled(info, settings, findings["flags"])
+    check_illumination(sum_tones(samples), row.slide, STAGE)
     choice = choose_reader(info, settings.reader, STAGE)
     info = replace(info, reader=choice.reader)
     return findings | {"resolution": vars(findings["resolution"]), "reader": vars(choice), "info": vars(info)}
@@ -358,27 +357,11 @@ def check_annotation(row: SlideRow) -> None:
         )
 
 
-def _check_readable(info: SlideInfo, settings: InspectionSettings) -> list[str]:
+def _sampled(info: SlideInfo, settings: InspectionSettings, flags: list[str]) -> list[LevelSample]:
     """Read sample boxes of every level; flag damage, and refuse the slide if a level has too much of it."""
-    flags = []
+    samples = []
     with Slide(info, STAGE) as slide:
-        for level, (width, height) in enumerate(info.level_sizes):
-            unreadable, boxes = [], list(_sampled_boxes(width, height, settings.read_share))
-            for x, y in boxes:
-                try:
-                    slide.read_level(
-                        level, (x, y), (min(INSPECTED_BOX_PX, width - x), min(INSPECTED_BOX_PX, height - y))
-                    )
-                except SlideError as error:
-                    unreadable.append(error)
-            check_damage(info, STAGE, unreadable, len(boxes), settings.max_unreadable_fraction)
-            if unreadable:
-                flags.append(f"{len(unreadable)} of {len(boxes)} sampled boxes of level {level} cannot be read")
-    return flags
-
-
-def _sampled_boxes(width: int, height: int, share: float) -> Iterator[tuple[int, int]]:
-    columns, rows = map_size((width, height), INSPECTED_BOX_PX)
-    wanted = min(columns * rows, max(FEWEST_INSPECTED_BOXES, math.ceil(share * columns * rows)))
-    for index in np.unique(np.linspace(0, columns * rows - 1, wanted).round().astype(int)):
-        yield int(index % columns) * INSPECTED_BOX_PX, int(index // columns) * INSPECTED_BOX_PX
+        for level in range(len(info.level_sizes)):
+            samples.append(sample_level(slide, level, settings.read_share))
+            flags += check_readable(info, level, samples[-1], settings.max_unreadable_fraction, STAGE)
+    return samples

@@ -253,6 +253,16 @@ def test_damage_that_an_overview_of_slides_shows_is_a_warning(tmp_path, rows, co
     assert "of an overview cannot be read" in table["findings"]["e"]
 
 
+def test_fluorescence_among_the_slides_is_an_error(tmp_path, rows, config, capsys):
+    blue = np.zeros((1100, 1600, 3), dtype=np.uint8)
+    blue[..., 2] = np.random.default_rng(0).integers(0, 200, blue.shape[:2])
+    slide = SlideRow("e", str(write_tiff(tmp_path / "e.tif", blue, factors=(1, 2, 8))), "inference")
+    failed, _, table, _ = examined(tmp_path, [*rows, slide], config, capsys)
+    assert failed is not None
+    assert table["verdict"]["e"] == "error"
+    assert "it is no brightfield image: its structures shine in pure colours" in table["findings"]["e"]
+
+
 @pytest.mark.parametrize("backbone", FORWARD_FLOPS)
 def test_the_networks_operations_are_what_torch_counts(backbone):
     with torch.device("meta"):

@@ -272,7 +272,7 @@ def test_damage_is_flagged_up_to_the_limit_and_quarantined_beyond(tmp_path, dama
 
 @pytest.mark.parametrize(("share", "sampled"), [(0.001, 64), (0.5, 64), (0.75, 90), (1.0, 120)])
 def test_at_least_64_boxes_of_a_slide_are_read(tmp_path, monkeypatch, share, sampled):
-    monkeypatch.setattr("lesionmap.slides.inspection.INSPECTED_BOX_PX", 16)  # so that 192 × 160 px are 120 boxes
+    monkeypatch.setattr("lesionmap.slides.sampling.BOX_PX", 16)  # so that 192 × 160 px are 120 boxes
     image = np.random.default_rng(1).integers(0, 255, (160, 192, 3), dtype=np.uint8)
     path = damage(write_tiff(tmp_path / "s.tif", image), (70, 70))
     record = inspected(tmp_path, row(path), read_share=share, max_unreadable_fraction=1.0)
