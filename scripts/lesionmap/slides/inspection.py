@@ -1,7 +1,7 @@
 """Inspect each slide before all other stages: what it is, and whether it can be used."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from lesionmap.jobs.quarantine import as_record
 from lesionmap.slides.cache import IN_PLACE, CacheSettings, cached_file
 from lesionmap.slides.file_checks import cannot_be_read, content_digest, tiff_damage, why_unopened
 from lesionmap.slides.illumination import check_illumination
+from lesionmap.slides.pyramid import compare_levels, pyramid_flags, pyramid_record
 from lesionmap.slides.reader_selection import choose_reader
 from lesionmap.slides.sampling import LevelSample, check_readable, sample_level, sum_tones
 from lesionmap.slides.sheet import SlideRow
@@ -87,8 +88,9 @@ def inspect_slide(
     ----------
     output : str
         Path of a JSON file with ``slide``, ``split``, ``verdict``. If that is ``ok``: also ``flags`` (what is odd about
-        the slide), ``resolution``, ``icc_profile``, ``reader`` and ``info``. If ``quarantined``: also ``stage``,
-        ``finding`` and ``remedy``.
+        the slide), ``resolution``, ``icc_profile``, ``pyramid`` (a
+        :class:`lesionmap.slides.pyramid.LevelDifference` of each coarser level), ``reader`` and ``info``. If
+        ``quarantined``: also ``stage``, ``finding`` and ``remedy``.
     present : bool or str
         Whether the file existed when the run was planned; for a remote file, its state from
         :func:`lesionmap.slides.remote.states`.
@@ -110,7 +112,9 @@ def _inspected(row: SlideRow, settings: InspectionSettings) -> dict[str, Any]:
     check_illumination(sum_tones(samples), row.slide, STAGE)
     choice = choose_reader(info, settings.reader, STAGE)
     info = replace(info, reader=choice.reader)
-    return findings | {"resolution": vars(findings["resolution"]), "reader": vars(choice), "info": vars(info)}
+    pyramid = _compared(info, settings, samples, findings["flags"])
+    said = {"resolution": vars(findings["resolution"]), "pyramid": pyramid, "reader": vars(choice), "info": vars(info)}
+    return findings | said
 
 
 def _check_present(row: SlideRow, present: bool | str) -> None:
@@ -365,3 +369,13 @@ def _sampled(info: SlideInfo, settings: InspectionSettings, flags: list[str]) ->
             samples.append(sample_level(slide, level, settings.read_share))
             flags += check_readable(info, level, samples[-1], settings.max_unreadable_fraction, STAGE)
     return samples
+
+
+def _compared(
+    info: SlideInfo, settings: InspectionSettings, samples: Sequence[LevelSample], flags: list[str]
+) -> list[dict[str, Any]]:
+    """How each level differs from the mean of level 0; flag those that the network reads and that are no average."""
+    with Slide(info, STAGE) as slide:
+        found = compare_levels(slide, {level: sample.places for level, sample in enumerate(samples) if level})
+    flags += pyramid_flags(found, {info.level_for(mpp) for mpp in settings.needed_mpp.values()})
+    return pyramid_record(found)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from lesionmap.errors import SlideError
 from lesionmap.geometry.tiling import map_size
 from lesionmap.slides.illumination import count_tones
+from lesionmap.slides.pyramid import Place, richest_places
 from lesionmap.slides.slide import Slide, SlideInfo, check_damage
 
 BOX_PX = 512
@@ -28,11 +29,14 @@ class LevelSample:
         One per box that cannot be read.
     tones : (256, 256) int64
         Sum of :func:`lesionmap.slides.illumination.count_tones`.
+    places : list of Place
+        The places with the most detail; see :func:`lesionmap.slides.pyramid.richest_places`.
     """
 
     n_boxes: int = 0
     unreadable: list[SlideError] = field(default_factory=list)
     tones: NDArray[np.int64] = field(default_factory=lambda: np.zeros((256, 256), dtype=np.int64))
+    places: list[Place] = field(default_factory=list)
 
 
 def sample_level(slide: Slide, level: int, read_share: float) -> LevelSample:
@@ -52,6 +56,7 @@ def sample_level(slide: Slide, level: int, read_share: float) -> LevelSample:
             sample.unreadable.append(error)
             continue
         sample.tones += count_tones(pixels)
+        sample.places = richest_places(slide.info, level, pixels, (x, y), sample.places)
     return sample
 
 
