@@ -144,7 +144,7 @@ def ours(case: Case) -> Run:
     info = case.info()
     start = time.perf_counter()
     mapping.map_slide(info, inputs, probability, record, SETTINGS, provenance={}, threads=THREADS)
-    clocked(find_lesions, "find_lesions", stages)(info, probability, files, LesionSettings(), {})
+    clocked(find_lesions, "find_lesions", stages)(info, probability, inputs.tissue, files, LesionSettings(), {})
     clocked(overlay, "overlay", stages)(info, probability, files.lesions, case.file("overlay.png"))
     run = finished(start, 0)
     tiles = read_json(record)["tiles"]["read"]

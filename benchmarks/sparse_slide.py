@@ -98,7 +98,7 @@ def main() -> None:
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         start = time.perf_counter()
         map_slide(info, inputs, probability, record, settings, provenance={}, threads=2)
-        find_lesions(info, probability, files, LesionSettings(), {})
+        find_lesions(info, probability, inputs.tissue, files, LesionSettings(), {})
         seconds = time.perf_counter() - start
         print((folder / "inference.json").read_text())
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

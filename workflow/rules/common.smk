@@ -59,7 +59,15 @@ def shown_annotation(wildcards):
 
 def slide_row(wildcards):
     """The columns of the slide's row that its inspection needs."""
-    return {key: value for key, value in vars(SLIDES[wildcards.slide]).items() if key not in ("mask_mpp", "patient")}
+    others = ("mask_mpp", "patient", "white_point")
+    return {key: value for key, value in vars(SLIDES[wildcards.slide]).items() if key not in others}
+
+
+def stain_settings(wildcards):
+    """The settings of the slide's stain fit; the white point of its row goes before that of the config."""
+    settings = {key: config["stain"][key] for key in ("method", "n_pixels", "seed", "white_point")}
+    white_point = SLIDES[wildcards.slide].white_point
+    return settings | ({"white_point": list(white_point)} if white_point else {})
 
 
 def mask_mpp(wildcards):

@@ -1,4 +1,4 @@
-# Reads   the slide's probability map
+# Reads   the slide's probability map and tissue
 # Writes  results/lesions/{slide}/lesions.tif       255 lesion, pyramid
 #         results/lesions/{slide}/lesions.geojson   outlines for QuPath
 #         results/lesions/{slide}/lesions.tsv       a row per lesion
@@ -10,6 +10,7 @@ rule find_lesions:
     """Find the lesions of one slide in its probability map."""
     input:
         info="results/slides/{slide}.json",
+        tissue="results/tissue/{slide}.tif",
         probability="results/lesions/{slide}/probability.ome.tif",
     output:
         lesions="results/lesions/{slide}/lesions.tif",

@@ -1,5 +1,5 @@
 # Reads   the slide, its record and its tissue
-# Writes  results/stain/fits/{slide}.json       stain basis, P99 and verdict of the slide alone
+# Writes  results/stain/fits/{slide}.json       white point, stain basis, P99 and verdict of the slide alone
 #         results/stain/reference/              the stain that all slides are matched to, and how it was chosen
 #         results/stain/{slide}.json            how the slide is matched to it
 #         results/stain/{slide}.png             what that looks like; thumbnails/ shows the whole slide
@@ -29,7 +29,7 @@ rule fit_stain:
         mem_mb=grows(2000),
         runtime=grows(10),
     params:
-        stain={key: config["stain"][key] for key in ("method", "n_pixels", "seed")},
+        stain=stain_settings,
         code=code_digest("fit_stain"),
     script:
         "../../scripts/fit_stain.py"

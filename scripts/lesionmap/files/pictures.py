@@ -1,6 +1,9 @@
 """Write small maps as TIFF with their resolution, and pictures as PNG."""
 
+import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tifffile
@@ -12,8 +15,11 @@ from lesionmap.files.atomic import written_whole
 TIFF_TILE_PX = 256
 
 
-def write_tiff(path: str | Path, image: NDArray[np.uint8], *, mpp: float) -> None:
-    """Write (H, W) uint8 as a tiled, losslessly compressed TIFF of one level, with `mpp` (µm/px) as resolution."""
+def write_tiff(path: str | Path, image: NDArray[np.uint8], *, mpp: float, metadata: Mapping[str, Any]) -> None:
+    """Write (H, W) uint8 as a tiled, losslessly compressed TIFF of one level, with `mpp` (µm/px) as resolution.
+
+    `metadata` becomes its description, as JSON.
+    """
     with written_whole(path) as draft:
         tifffile.imwrite(
             draft,
@@ -23,6 +29,7 @@ def write_tiff(path: str | Path, image: NDArray[np.uint8], *, mpp: float) -> Non
             compression="zlib",
             resolution=(1e4 / mpp, 1e4 / mpp),
             resolutionunit="CENTIMETER",
+            description=json.dumps(metadata),
             metadata=None,
             software="LesionMap",
         )

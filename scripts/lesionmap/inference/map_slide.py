@@ -87,13 +87,19 @@ def map_slide(
 def _mapped(
     info: SlideInfo, inputs: MapInputs, metadata: dict[str, Any], settings: MapSettings, folder: Path, *, threads: int
 ) -> tuple[SlideMap, Refined | None]:
-    """The first pass over the slide and, if configured, its refinement; the map lies on the disk of `folder`."""
+    """The first pass over the slide and, if configured, its refinement, cleared where there is no tissue.
+
+    The map lies on the disk of `folder`.
+    """
     model = load_model(inputs.model).to(pick_device(), memory_format=torch.channels_last)  # type: ignore[call-overload]
-    read = (info, TissueMask(inputs.tissue, info), stain_of(info.slide, inputs.stain, metadata), model)
+    tissue = TissueMask(inputs.tissue, info)
+    read = (info, tissue, stain_of(info.slide, inputs.stain, metadata), model)
     mapped = sliding_window_map(*read, _pass_settings(settings, metadata), folder=folder, threads=threads)
-    if settings.refine == NO_REFINEMENT:
-        return mapped, None
-    return mapped, refine_map(mapped, *read, settings=_refine_settings(settings, metadata), threads=threads)
+    refined = None
+    if settings.refine != NO_REFINEMENT:
+        refined = refine_map(mapped, *read, settings=_refine_settings(settings, metadata), threads=threads)
+    tissue.clear_background(mapped.probability_u8, mapped.mpp / info.mpp)
+    return mapped, refined
 
 
 def validated_threshold(settings: MapSettings, model: dict[str, Any]) -> float | None:

@@ -25,7 +25,7 @@ from lesionmap.network.thread_pool import ThreadPool
 from lesionmap.slides.slide import SlideInfo, check_damage
 from lesionmap.stain.table import StainMatch
 from lesionmap.tiles.region_reader import RegionReader
-from lesionmap.tissue.mask import TissueMask
+from lesionmap.tissue.mask import TissueMask, stained
 
 
 @dataclass(frozen=True)
@@ -149,8 +149,8 @@ def _places(mapped: SlideMap, info: SlideInfo, tissue: TissueMask, settings: Ref
         (left, right), (top, bottom) = _covering(x, side_lv0, scale), _covering(y, side_lv0, scale)
         first_pass = mapped.probability_u8[top:bottom, left:right]
         on_tissue = tissue.at((left * scale, top * scale), (first_pass.shape[1], first_pass.shape[0]), scale)
-        covered = tissue.at((x, y), (spec.tile_px, spec.tile_px), low_scale)
-        kept = tiles_with(covered, spec.tiles_per_side)
+        codes = tissue.codes_at((x, y), (spec.tile_px, spec.tile_px), low_scale)
+        kept = tiles_with(stained(codes), spec.tiles_per_side)
         if kept.any() and (on_tissue & (first_pass >= least) & (first_pass <= most)).any():
             yield _Place((x, y), kept)
 

@@ -16,6 +16,7 @@ from lesionmap.maps.ome_tiff import MapFile, MapNotes, write_map
 from lesionmap.maps.on_disk import Rows, on_disk, strips
 from lesionmap.maps.probability import chosen_threshold, first_positive
 from lesionmap.slides.slide import SlideInfo
+from lesionmap.tissue.mask import TissueMask
 
 STAGE = "find_lesions"
 MODEL_TRAINING = "model_training"
@@ -49,7 +50,12 @@ class LesionFiles:
 
 
 def find_lesions(
-    info: SlideInfo, probability_map: str, files: LesionFiles, settings: LesionSettings, provenance: dict[str, Any]
+    info: SlideInfo,
+    probability_map: str,
+    tissue_path: str,
+    files: LesionFiles,
+    settings: LesionSettings,
+    provenance: dict[str, Any],
 ) -> None:
     """Find the lesions of a slide in its probability map; the network is not needed.
 
@@ -57,6 +63,8 @@ def find_lesions(
     ----------
     probability_map : str
         File of :func:`lesionmap.inference.map_slide.map_slide`.
+    tissue_path : str
+        The slide's tissue mask.
     provenance : dict
         Provenance of this step; that of the map is added.
 
@@ -73,7 +81,10 @@ def find_lesions(
         metadata = {"unreadable": mapped.metadata["unreadable"], "threshold": threshold, "provenance": provenance}
         lesions = above(mapped, threshold, folder)
         steps = Postprocessing(settings.smoothing_um, settings.min_lesion_area_um2)
-        lesions, areas = postprocessed(lesions, steps, mapped.mpp, folder)
+        tissue, scale = TissueMask(tissue_path, info), mapped.mpp / info.mpp
+        lesions, areas = postprocessed(
+            lesions, steps, mapped.mpp, folder, lambda found: tissue.clear_background(found, scale)
+        )
         notes = MapNotes(info.slide, "lesion", mapped.mpp, {"frame": mapped.metadata["frame"], **metadata})
         write_map(files.lesions, lesions, notes, block_max)
         n, area_mm2 = write_lesions(files.outlines, files.table, files.lesions, mapped, info=info, metadata=metadata)

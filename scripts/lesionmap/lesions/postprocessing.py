@@ -1,6 +1,7 @@
 """Postprocessing of the lesions of a map: smoother outlines, no specks."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,11 +33,20 @@ class Postprocessing:
 
 
 def postprocessed(
-    lesions: NDArray[np.bool_], settings: Postprocessing, mpp: float, folder: str | Path
+    lesions: NDArray[np.bool_],
+    settings: Postprocessing,
+    mpp: float,
+    folder: str | Path,
+    clear_background: Callable[[NDArray[np.bool_]], None],
 ) -> tuple[NDArray[np.bool_], dict[str, Any]]:
     """Smooth lesions, (H, W) at `mpp` µm/px, drop small ones, and report what changed.
 
     After smoothing, a pixel is lesion if at least half of its surroundings, weighted by the Gaussian, was lesion.
+
+    Parameters
+    ----------
+    clear_background : callable
+        Clears a map of lesions, in place, where there is no tissue: smoothing must not reach beyond it.
 
     Returns
     -------
@@ -48,6 +58,7 @@ def postprocessed(
     metadata: dict[str, Any] = {"as_found_mm2": _mm2(lesions, mpp)}
     if settings.smoothing_um:
         lesions = _smoothed(lesions, settings.smoothing_um / mpp, folder)
+        clear_background(lesions)
     metadata["smoothed_mm2"] = _mm2(lesions, mpp)
     metadata["dropped"] = (
         drop_small(lesions, settings.min_lesion_area_um2 / mpp**2) if settings.min_lesion_area_um2 else 0

@@ -14,7 +14,7 @@ from lesionmap.slides.urls import is_remote, lies_below, why_unfit, without_secr
 
 SPLITS = ("train", "val", "test", "inference")
 NEEDED_COLUMNS = ["slide", "path", "split"]
-OPTIONAL_COLUMNS = {"annotation": "", "mpp": "", "upsample": "", "mask_mpp": "", "patient": ""}
+OPTIONAL_COLUMNS = {"annotation": "", "mpp": "", "upsample": "", "mask_mpp": "", "patient": "", "white_point": ""}
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,8 @@ class SlideRow:
         µm/px of an annotation that is a mask; None: the mask covers the whole slide, and its µm/px follows from that.
     patient : str
         The patient's id; empty if unknown.
+    white_point : (int, int, int) or None
+        Colour of bare glass, R, G, B; None: the config's ``stain.white_point`` applies.
     """
 
     slide: str
@@ -49,6 +51,7 @@ class SlideRow:
     upsample: bool = False
     mask_mpp: float | None = None
     patient: str = ""
+    white_point: tuple[int, ...] | None = None
 
 
 def read_sheet(path: str | Path, schema_path: str | Path, roots: Sequence[str] | None) -> dict[str, SlideRow]:
@@ -129,7 +132,9 @@ def _check_columns(path: str | Path, columns: list[str]) -> None:
 
 def _parsed(row: dict[str, str]) -> SlideRow:
     numbers = {key: float(row[key]) if row[key] else None for key in ("mpp", "mask_mpp")}
-    return SlideRow(**row | numbers | {"upsample": row["upsample"].lower() == "true"})  # type: ignore[arg-type]
+    white_point = tuple(int(part) for part in row["white_point"].split(",")) if row["white_point"] else None
+    others = {"upsample": row["upsample"].lower() == "true", "white_point": white_point}
+    return SlideRow(**row | numbers | others)  # type: ignore[arg-type]
 
 
 def _row_problems(

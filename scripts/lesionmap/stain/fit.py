@@ -1,6 +1,6 @@
 """Fit a slide's stain: sample its tissue, find the stain basis, judge the fit (METHOD.md §1.2)."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -11,10 +11,12 @@ from lesionmap.files.pictures import read_png, write_png
 from lesionmap.files.records import write_json
 from lesionmap.geometry.tiling import map_size
 from lesionmap.slides.slide import Slide, SlideInfo
-from lesionmap.stain.profile import StainProfile, optical_density
+from lesionmap.stain.profile import WHITE, Colour, StainProfile, optical_density
 from lesionmap.stain.separation import concentrations, find_basis
 from lesionmap.stain.table import CONCENTRATION_SPARSITY
+from lesionmap.stain.white_point import AUTO, find_white_point
 from lesionmap.tissue.detection import ink
+from lesionmap.tissue.glass import white_balanced
 from lesionmap.tissue.mask import TissueMask
 
 FEWEST_PIXELS = 1000
@@ -35,11 +37,15 @@ OVERVIEW_PX = 256
 
 @dataclass(frozen=True)
 class StainSettings:
-    """Fit by `method` (:func:`lesionmap.stain.separation.find_basis`) on `n_pixels` drawn with `seed`."""
+    """Fit by `method` (:func:`lesionmap.stain.separation.find_basis`) on `n_pixels` drawn with `seed`.
+
+    `white_point` is "auto" or (R, G, B), see :func:`lesionmap.stain.white_point.find_white_point`.
+    """
 
     method: str
     n_pixels: int
     seed: int
+    white_point: str | Sequence[float] = AUTO
 
 
 @dataclass(frozen=True)
@@ -76,16 +82,24 @@ def fit_slide(
     """
     tissue = TissueMask(tissue_path, info)
     scale = max(info.size_lv0) / OVERVIEW_PX
+    generator = np.random.default_rng(settings.seed)
     with Slide(info, "fit_stain") as slide:
-        pixels = sample_tissue(slide, tissue, settings)
+        boxes = list(read_boxes(slide, tissue, generator))
         view, _ = slide.read_where_possible(_fullest_corner(tissue), (VIEW_PX, VIEW_PX), info.mpp)
         overview, _ = slide.read_where_possible((0, 0), map_size(info.size_lv0, scale), info.mpp * scale)
+    white = find_white_point(settings.white_point, tissue.glass, [box.image for box in boxes])
+    pixels = sample_tissue(boxes, white.colour, settings.n_pixels, generator)
     write_png(files.sample, _as_image(pixels))
     write_png(files.tissue, view)
     write_png(files.overview, overview)
-    profile = fit(pixels, settings.method)
-    record = {"slide": info.slide, "profile": asdict(profile), "parameters": asdict(settings)}
-    write_json(files.profile, record | {"provenance": provenance})
+    record = {
+        "slide": info.slide,
+        "profile": asdict(fit(pixels, settings.method, white.colour)),
+        "white_point": asdict(white),
+        "parameters": asdict(settings),
+        "provenance": provenance,
+    }
+    write_json(files.profile, record)
 
 
 def _as_image(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -101,7 +115,7 @@ def read_sample(path: str, n_pixels: int) -> NDArray[np.uint8]:
     return pixels
 
 
-def fit(pixels: NDArray[np.uint8], method: str) -> StainProfile:
+def fit(pixels: NDArray[np.uint8], method: str, white_point: Colour = WHITE) -> StainProfile:
     """Fit basis and P99 to tissue pixels and judge the fit; the values are finite for any pixels.
 
     Parameters
@@ -110,14 +124,18 @@ def fit(pixels: NDArray[np.uint8], method: str) -> StainProfile:
         Tissue pixels from :func:`sample_tissue`.
     method : str
         See :func:`lesionmap.stain.separation.find_basis`.
+    white_point : (float, float, float)
+        Colour of the slide's glass.
     """
     enough = len(pixels) >= FEWEST_PIXELS
-    od = optical_density(pixels)
-    return profile_of(od, find_basis(pixels, od, method if enough else "none"), method)
+    od, balanced = optical_density(pixels, white_point), white_balanced(pixels, white_point)
+    return profile_of(od, find_basis(balanced, od, method if enough else "none"), method, white_point)
 
 
-def profile_of(od: NDArray[np.float64], basis: NDArray[np.float64], method: str) -> StainProfile:
-    """Stain profile of tissue pixels, (N, 3) optical density, for a given basis."""
+def profile_of(
+    od: NDArray[np.float64], basis: NDArray[np.float64], method: str, white_point: Colour = WHITE
+) -> StainProfile:
+    """Stain profile of tissue pixels, (N, 3) optical density relative to the white point, for a given basis."""
     found = concentrations(od, basis, CONCENTRATION_SPARSITY)
     p99 = np.percentile(found, 99, axis=0) if len(od) else np.zeros(2)
     residual = od - np.einsum("nk,kc->nc", found, basis)
@@ -128,6 +146,7 @@ def profile_of(od: NDArray[np.float64], basis: NDArray[np.float64], method: str)
         reconstruction_error=float(np.sqrt(np.mean(residual**2))) if len(od) else 0.0,
         method=method,
         verdict=verdict(len(od), basis, p99),
+        white_point=white_point,
     )
 
 
@@ -168,28 +187,42 @@ def angles(rows: Any, others: Any) -> NDArray[np.float64]:
     return degrees
 
 
-def sample_tissue(slide: Slide, tissue: TissueMask, settings: StainSettings) -> NDArray[np.uint8]:
-    """Sample stained pixels evenly from the tissue of the whole slide; (N, 3) uint8, N ≤ `settings.n_pixels`.
+@dataclass(frozen=True)
+class TissueBox:
+    """A box of a slide, (H, W, 3) uint8, and where it shows tissue, (H, W) bool."""
 
-    A grid of 16 × 16 cells covers the tissue. Up to 256 boxes of 256 px are taken from the cells in turn. All boxes
-    give the same number of pixels, so dense tissue counts no more than loose tissue. Pale pixels are then dropped
-    because they hold more noise than stain. The limit depends on how strongly the slide is stained.
+    image: NDArray[np.uint8]
+    tissue: NDArray[np.bool_]
+
+
+def read_boxes(slide: Slide, tissue: TissueMask, generator: np.random.Generator) -> Iterator[TissueBox]:
+    """Read up to 256 boxes of 256 px at level-0 resolution, evenly from the tissue of the whole slide."""
+    size = (SAMPLED_BOX_PX, SAMPLED_BOX_PX)
+    for x, y in _spread(_tissue_boxes(tissue), generator):
+        image, _ = slide.read_where_possible((x, y), size, slide.info.mpp)
+        yield TissueBox(image, tissue.at((x, y), size, 1.0))
+
+
+def sample_tissue(
+    boxes: Sequence[TissueBox], white_point: Colour, n_pixels: int, generator: np.random.Generator
+) -> NDArray[np.uint8]:
+    """Sample up to `n_pixels` stained pixels from boxes; (N, 3) uint8.
+
+    All boxes give the same number of pixels, so dense tissue counts no more than loose tissue. Pale pixels are then
+    dropped because they hold more noise than stain. The limit depends on how strongly the slide is stained.
     """
-    generator = np.random.default_rng(settings.seed)
-    boxes = _spread(_tissue_boxes(tissue), generator)
-    quotas = np.diff(np.linspace(0, settings.n_pixels, len(boxes) + 1).astype(int))
-    samples = []
-    for xy, quota in zip(boxes, quotas, strict=True):
-        box, _ = slide.read_where_possible(tuple(xy), (SAMPLED_BOX_PX, SAMPLED_BOX_PX), slide.info.mpp)
-        pixels = box[tissue.at(tuple(xy), (SAMPLED_BOX_PX, SAMPLED_BOX_PX), 1.0) & shows_stain(box)]
+    quotas = np.diff(np.linspace(0, n_pixels, len(boxes) + 1).astype(int))
+    samples = [np.empty((0, 3), np.uint8)]
+    for box, quota in zip(boxes, quotas, strict=True):
+        pixels = box.image[box.tissue & shows_stain(white_balanced(box.image, white_point))]
         samples.append(pixels[generator.permutation(len(pixels))[:quota]])
-    sample = np.concatenate([np.empty((0, 3), np.uint8), *samples])
-    density = optical_density(sample).mean(axis=1)
+    sample = np.concatenate(samples)
+    density = optical_density(sample, white_point).mean(axis=1)
     return sample[density >= PALE * np.percentile(density, 99)] if len(sample) else sample
 
 
 def shows_stain(image: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """Pixels that can show stain: not glass, not black, not ink; (H, W) bool."""
+    """Pixels of a white-balanced image that can show stain: not glass, not black, not ink; (H, W) bool."""
     grey = image.mean(axis=-1)
     kept: NDArray[np.bool_] = (grey > DARKEST) & (grey < BRIGHTEST) & ~ink(image)
     return kept

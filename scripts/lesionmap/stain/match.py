@@ -9,10 +9,11 @@ from numpy.typing import NDArray
 from lesionmap.errors import StainError
 from lesionmap.files.records import read_json, write_json
 from lesionmap.stain.fit import FEWEST_PIXELS, LEAST_P99, angles, fit, profile_of, read_sample
-from lesionmap.stain.profile import STAINS, StainProfile, optical_density
+from lesionmap.stain.profile import STAINS, WHITE, Colour, StainProfile, optical_density
 from lesionmap.stain.reference import read_candidate
 from lesionmap.stain.separation import concentrations
 from lesionmap.stain.table import StainMatch, apply_table
+from lesionmap.stain.white_point import WhitePoint
 
 
 @dataclass(frozen=True)
@@ -59,9 +60,10 @@ def match_slide(
     StainError
         If the slide's stain could not be fitted and `settings.fallback` is ``fail``.
     """
-    fitted = StainProfile.of(read_json(fit_path)["profile"])
+    fit_record = read_json(fit_path)
+    fitted = StainProfile.of(fit_record["profile"])
     reference = read_candidate(reference_path)
-    goal = reference.profile
+    goal, white = reference.profile, WhitePoint(**fit_record["white_point"])
     pixels = read_sample(sample, fitted.n_pixels)
     match, flags = match_stain(slide, pixels, fitted, goal, settings)
     record = match.as_record() | {
@@ -70,10 +72,11 @@ def match_slide(
         "angle_to_reference": angles(_in_reference_order(fitted, goal).basis, goal.basis).tolist(),
         "fitted": {"verdict": fitted.verdict, "basis": fitted.basis, "angle": float(angles(*_rows(fitted))[0])},
         "mean_od": {
-            "before": mean_concentrations(pixels, goal),
+            "before": mean_concentrations(pixels, goal, fitted.white_point),
             "after": mean_concentrations(apply_table(match.table(), pixels), goal),
         },
-        "flags": flags,
+        "white_point": asdict(white),
+        "flags": white.flags + flags,
         "parameters": asdict(settings),
         "provenance": provenance,
     }
@@ -135,10 +138,11 @@ def _fallback(
             remedy="check that the slide is well-stained H&E; else remove it, or set stain.fallback: reference",
         )
     if settings.fallback == "macenko":
-        other = _in_reference_order(fit(pixels, "macenko"), reference)
+        other = _in_reference_order(fit(pixels, "macenko", fitted.white_point), reference)
         if other.verdict == "ok":
             return replace(other, method="Macenko's basis")
-    return profile_of(optical_density(pixels), np.array(reference.basis), "the reference's basis")
+    od = optical_density(pixels, fitted.white_point)
+    return profile_of(od, np.array(reference.basis), "the reference's basis", fitted.white_point)
 
 
 def _ratio(
@@ -158,9 +162,11 @@ def _ratio(
     return (ratio[0], ratio[1]), flags
 
 
-def mean_concentrations(pixels: NDArray[np.uint8], reference: StainProfile) -> list[float] | None:
+def mean_concentrations(
+    pixels: NDArray[np.uint8], reference: StainProfile, white_point: Colour = WHITE
+) -> list[float] | None:
     """Mean of each stain over pixels, measured in the reference's basis (λ = 0); None without pixels."""
     if not len(pixels):
         return None
-    means = concentrations(optical_density(pixels), np.array(reference.basis), 0.0).mean(axis=0)
+    means = concentrations(optical_density(pixels, white_point), np.array(reference.basis), 0.0).mean(axis=0)
     return [float(mean) for mean in means]

@@ -63,11 +63,14 @@ def draw_match(path: str, tissue: Sequence[NDArray[np.uint8]], pixels: NDArray[n
     """
     figure = Figure(figsize=(17, 4.6), dpi=100, layout="constrained")
     *pictures, chart = figure.subplots(1, 4)
-    for axes, image, title in zip(pictures, tissue, ("before", "after", "reference"), strict=True):
+    white = ", ".join(f"{part:.0f}" for part in match.profile.white_point)
+    titles = (f"before (glass {white})", "after", "reference")
+    for axes, image, title in zip(pictures, tissue, titles, strict=True):
         axes.imshow(image)
         axes.set_title(title)
         axes.set_axis_off()
-    dots = directions(optical_density(pixels[:: max(1, len(pixels) // DRAWN_PIXELS)]))
+    drawn = pixels[:: max(1, len(pixels) // DRAWN_PIXELS)]
+    dots = directions(optical_density(drawn, match.profile.white_point))
     chart.scatter(*dots.T, s=2, color="0.75", linewidths=0, zorder=1)
     draw_stains(chart, match.profile, "slide", marker="o")
     draw_stains(chart, match.reference, "reference", marker="s", hollow=True)

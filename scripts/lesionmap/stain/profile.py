@@ -8,6 +8,8 @@ from numpy.typing import NDArray
 
 I0 = 255.0
 OD_FLOOR = 1e-6
+Colour = tuple[float, float, float]
+WHITE: Colour = (I0, I0, I0)
 Basis = tuple[tuple[float, float, float], tuple[float, float, float]]
 STAINS = ("haematoxylin", "eosin")
 PALETTE_PX = 512
@@ -31,6 +33,8 @@ class StainProfile:
         How the basis was found.
     verdict : str
         ``ok``, or why the pixels do not show two stains; see :func:`lesionmap.stain.fit.verdict`.
+    white_point : (float, float, float)
+        Colour of bare glass, which has no optical density; see :mod:`lesionmap.stain.white_point`.
     """
 
     basis: Basis
@@ -39,16 +43,19 @@ class StainProfile:
     reconstruction_error: float
     method: str
     verdict: str
+    white_point: Colour = WHITE
 
     @classmethod
     def of(cls, record: dict[str, Any]) -> "StainProfile":
-        """Build a profile from its JSON form."""
-        return cls(**record | {"basis": tuple(map(tuple, record["basis"])), "p99": tuple(record["p99"])})
+        """Build a profile from its JSON form; profiles of earlier versions have no white point, it was 255."""
+        tuples = {key: tuple(record[key]) for key in ("p99", "white_point") if key in record}
+        return cls(**record | tuples | {"basis": tuple(map(tuple, record["basis"]))})
 
 
-def optical_density(pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
-    """−ln(I / 255), at least 1e-6; same shape, float64."""
-    return np.maximum(-np.log(np.maximum(pixels, 1) / I0), OD_FLOOR)
+def optical_density(pixels: NDArray[np.uint8], white_point: Colour = WHITE) -> NDArray[np.float64]:
+    """−ln(I / white point) of pixels (..., 3), at least 1e-6; same shape, float64."""
+    density: NDArray[np.float64] = np.maximum(-np.log(np.maximum(pixels, 1) / np.array(white_point)), OD_FLOOR)
+    return density
 
 
 def palette(profile: StainProfile) -> NDArray[np.uint8]:

@@ -11,7 +11,7 @@ from lesionmap.stain.profile import OD_FLOOR
 
 FIT_SPARSITY = 0.1  # λ of the dictionary, as in StainTools
 FIT_ITERATIONS = 100
-MACENKO_LEAST_OD = 0.15  # β of the paper; fainter pixels have no reliable direction
+MACENKO_LEAST_OD = 0.15  # β of the paper, for all channels; fainter pixels have no reliable direction
 MACENKO_PERCENTILE = 1  # α of the paper
 SINGULAR = 1e-12  # below this, the determinant of W·Wᵀ is too small to divide by
 RUIFROK = ((0.65, 0.70, 0.29), (0.07, 0.99, 0.11))  # Ruifrok & Johnston 2001, haematoxylin and eosin
@@ -23,7 +23,7 @@ def find_basis(pixels: NDArray[np.uint8], od: NDArray[np.float64], method: str) 
     Parameters
     ----------
     pixels : (N, 3) uint8
-        Tissue pixels; only ``staintools`` reads them.
+        White-balanced tissue pixels; only ``staintools`` reads them.
     od : (N, 3) float64
         Their optical density.
     method : str
@@ -59,7 +59,7 @@ def _unit(basis: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _macenko(od: NDArray[np.float64]) -> NDArray[np.float64]:
-    stained = od[(od > MACENKO_LEAST_OD).any(axis=1)]
+    stained = od[(od > MACENKO_LEAST_OD).all(axis=1)]
     stained = stained if len(stained) > len(od) // 100 else od
     centred = stained - stained.mean(axis=0)
     plane = np.linalg.eigh(np.einsum("ni,nj->ij", centred, centred))[1][:, [2, 1]]

@@ -1,9 +1,10 @@
 """Normalise stains with a lookup table that holds the new colour of every colour (METHOD.md §1.2).
 
-Optical density OD = −ln(I / 255) = H · W. W is the (2, 3) basis of unit rows, haematoxylin first; H ≥ 0 are the
-concentrations of a pixel.
+Optical density OD = −ln(I / I0) = H · W. I0 is the slide's white point, and 255 in the normalised image. W is the
+(2, 3) basis of unit rows, haematoxylin first; H ≥ 0 are the concentrations of a pixel.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -13,12 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lesionmap.jobs.parallel import map_in_order
-from lesionmap.stain.profile import I0, StainProfile, optical_density
+from lesionmap.stain.profile import I0, WHITE, Colour, StainProfile, optical_density
 from lesionmap.stain.separation import tabulate
 
 CONCENTRATION_SPARSITY = 0.01  # λ of the concentrations, as in StainTools
 SMALLEST_PART = 2**18  # pixels; a thread takes longer to start than to do less
-GLASS_FROM = 250  # colours with all channels at or above this are glass
+GLASS_FROM = 250  # of 255: brighter colours are glass
 
 
 @dataclass(frozen=True)
@@ -52,13 +53,15 @@ class StainMatch:
     def table(self, threads: int = 1) -> NDArray[np.uint8]:
         """The :func:`stain_table` of this slide."""
         target = np.array(self.reference.basis) * np.array(self.ratio)[:, None]
-        return stain_table(self.profile.basis, target, threads=threads)
+        return stain_table(self.profile.basis, target, white_point=self.profile.white_point, threads=threads)
 
 
 def stain_table(
     basis: Sequence[Sequence[float]] | NDArray[np.float64],
     target: Sequence[Sequence[float]] | NDArray[np.float64],
     sparsity: float = CONCENTRATION_SPARSITY,
+    *,
+    white_point: Colour = WHITE,
     threads: int = 1,
 ) -> NDArray[np.uint8]:
     """Tabulate the normalisation of all 2²⁴ colours.
@@ -75,14 +78,17 @@ def stain_table(
         W of the reference, its rows multiplied by the ratios of P99.
     sparsity : float
         λ ≥ 0.
+    white_point : (float, float, float)
+        Colour of the slide's glass.
     threads : int
         One thread needs a tenth of a second.
 
     Returns
     -------
     (2**24, 3) uint8
-        Normalised colour at index R·65536 + G·256 + B: 255 · exp(−h · target), rounded. White stays white: colours
-        with all channels at 250 or above stay at 250 or above (this matters only for ratios above 1.25).
+        Normalised colour at index R·65536 + G·256 + B: 255 · exp(−h · target), rounded. Glass becomes white: colours
+        whose channels all reach 250/255 of the white point end at 250 or above (this matters only for ratios above
+        1.25).
 
     Raises
     ------
@@ -90,7 +96,7 @@ def stain_table(
         If the two stains of `basis` are too alike to compute concentrations.
     """
     source, goal = np.asarray(basis, dtype=np.float64), np.asarray(target, dtype=np.float64)
-    od = optical_density(np.arange(256, dtype=np.uint8))
+    od = optical_density(np.arange(256, dtype=np.uint8)[:, None], white_point).T  # (3 channels, 256)
     gram = source @ source.T
     with np.errstate(all="ignore"):
         solvers = np.stack(
@@ -103,11 +109,12 @@ def stain_table(
     if not np.isfinite(factors).all():
         raise ValueError(f"the stains {source.tolist()} are too alike to be separated")
     table = np.empty((1 << 24, 3), dtype=np.uint8)
-    absorbed = source[:, :, None] * od
+    absorbed = source[:, :, None] * od  # (2, 3, 256)
     reds = np.array_split(np.arange(256), threads)
     for _ in map_in_order(lambda part: tabulate(table, part, factors, absorbed, gram, sparsity), reds, threads):
         pass
-    glass = table.reshape(256, 256, 256, 3)[GLASS_FROM:, GLASS_FROM:, GLASS_FROM:]
+    darkest = [math.ceil(part * GLASS_FROM / I0) for part in white_point]
+    glass = table.reshape(256, 256, 256, 3)[darkest[0] :, darkest[1] :, darkest[2] :]
     np.maximum(glass, GLASS_FROM, out=glass)
     return table
 

@@ -24,7 +24,7 @@ from lesionmap.tiles.codec import TileCodec, pack
 from lesionmap.tiles.region_reader import RegionReader
 from lesionmap.tiles.settings import TileSettings
 from lesionmap.tiles.store import PackedRegion, TileStore, TileStoreWriter, class_pixels, new_store
-from lesionmap.tissue.mask import FOLD, TissueMask
+from lesionmap.tissue.mask import FOLD, TissueMask, stained
 from lesionmap.tissue.quality import SHARES, RegionQuality, is_blurred
 
 
@@ -142,8 +142,8 @@ class RegionStrip:
 
     Parameters
     ----------
-    low_image : (rows·s/n, s, 3) uint8
-        These rows at low resolution, not compressed.
+    low_image : (h, s, 3) uint8
+        Rows of the low-resolution view, not compressed (:meth:`lesionmap.tiles.region_reader.RegionReader.strip`).
     images, masks : list of bytes
         Compressed images and masks of the kept tiles, row by row.
     blurred : list of bool
@@ -222,8 +222,8 @@ class RegionCutter(AbstractContextManager["RegionCutter"]):
     def plan(self, xy_lv0: tuple[float, float]) -> RegionPlan | None:
         """Plan the region at a corner; None if it has too little tissue and no annotation.
 
-        Tiles with neither tissue nor annotation are left out. Tissue is looked up at the pixels of the low-resolution
-        view, because the tissue map is no finer.
+        Tiles with neither stained tissue nor annotation are left out. Tissue is looked up at the pixels of the
+        low-resolution view, because the tissue map is no finer.
         """
         spec, scale = self._settings.spec, self._settings.spec.mpp / self._info.mpp
         side = (spec.region_px, spec.region_px)
@@ -233,7 +233,7 @@ class RegionCutter(AbstractContextManager["RegionCutter"]):
         annotated = tiles_with(mask, spec.tiles_per_side)
         if not annotated.any() and covered.mean() < max(self._settings.min_tissue_fraction, 1e-9):
             return None
-        kept = tiles_with(covered, spec.tiles_per_side) | annotated
+        kept = tiles_with(stained(codes), spec.tiles_per_side) | annotated
         columns, rows = inside(xy_lv0, spec.region_px, scale, self._info.size_lv0)
         mask[rows:] = mask[:, columns:] = IGNORE
         return RegionPlan(xy_lv0, codes, mask, kept)
@@ -247,12 +247,10 @@ class RegionCutter(AbstractContextManager["RegionCutter"]):
             If the file is damaged there.
         """
         settings, spec = self._settings, self._settings.spec
-        side = spec.tile_px // spec.tiles_per_side
-        low_image = np.empty((len(rows) * side, spec.tile_px, 3), dtype=np.uint8)
-        low_blocks, masks = cut(low_image, side), cut(plan.mask, spec.tile_px)  # views
+        low_image, tiles = self._reader.strip(plan.xy_lv0, rows)
+        masks = cut(plan.mask, spec.tile_px)  # a view
         strip = RegionStrip(low_image, [], [], [], np.zeros(len(STORED_CLASSES), dtype=np.int64))
-        for (row, column), image, low in self._reader.tiles(plan.xy_lv0, rows):
-            low_blocks[rows.index(row), column] = low
+        for (row, column), image in tiles:
             if plan.kept[row, column]:
                 strip.images.extend([settings.codec.encode(image)] if settings.stored else [])
                 strip.masks.append(pack(masks[row, column]))

@@ -55,10 +55,10 @@ class RegionReader(AbstractContextManager["RegionReader"]):
         step = 1 if self._spec.mpp == self._slide.info.mpp else n
         return [range(row, row + step) for row in range(0, n, step)]
 
-    def tiles(
+    def strip(
         self, xy_lv0: tuple[float, float], rows: range
-    ) -> Iterator[tuple[tuple[int, int], NDArray[np.uint8], NDArray[np.uint8]]]:
-        """Read some rows of tiles of the region at a corner; s is the side of a tile, n the tiles per side of a region.
+    ) -> tuple[NDArray[np.uint8], Iterator[tuple[tuple[int, int], NDArray[np.uint8]]]]:
+        """Read some rows of tiles of the region at a corner; s is the side of a tile.
 
         Parameters
         ----------
@@ -67,14 +67,12 @@ class RegionReader(AbstractContextManager["RegionReader"]):
         rows : range
             One of `strips`.
 
-        Yields
-        ------
-        place : (int, int)
-            Row and column of a tile in the region.
-        image : (s, s, 3) uint8
-            The normalised tile, while it is still in the processor's cache.
-        low_image : (s/n, s/n, 3) uint8
-            The same tile at low resolution.
+        Returns
+        -------
+        low_image : (h, s, 3) uint8
+            The rows of the low-resolution view that were read with it; those of all strips make up the view, (s, s, 3).
+        tiles : iterator of (int, int) and (s, s, 3) uint8
+            Row and column of each tile in the region, and the tile, normalised when it is asked for.
 
         Raises
         ------
@@ -83,16 +81,31 @@ class RegionReader(AbstractContextManager["RegionReader"]):
         """
         spec, side = self._spec, self._spec.tile_px
         top_lv0 = rows.start * side * spec.mpp / self._slide.info.mpp
-        strip = self._slide.read((xy_lv0[0], xy_lv0[1] + top_lv0), (spec.region_px, len(rows) * side), spec.mpp)
-        blocks = cut(strip, side)
-        for row, column in np.ndindex(blocks.shape[:2]):
-            image = apply_table(self._table, blocks[row, column])
-            yield (rows[row], column), image, block_mean(image, spec.tiles_per_side)
+        pixels = self._slide.read((xy_lv0[0], xy_lv0[1] + top_lv0), (spec.region_px, len(rows) * side), spec.mpp)
+        blocks = cut(pixels, side)
+        tiles = (
+            ((rows[row], column), apply_table(self._table, blocks[row, column]))
+            for row, column in np.ndindex(blocks.shape[:2])
+        )
+        return apply_table(self._table, self._low_rows(xy_lv0, rows, pixels)), tiles
+
+    def _low_rows(self, xy_lv0: tuple[float, float], rows: range, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Rows of the low-resolution view as inference would read them, not normalised yet.
+
+        If inference would read a coarser level of the file, so does this: the whole view with the first strip.
+        Otherwise they are the mean of the strip's `pixels`.
+        """
+        spec = self._spec
+        if self._slide.info.level_for(spec.low_mpp) == self._slide.info.level_for(spec.mpp):
+            return block_mean(pixels, spec.tiles_per_side)
+        if rows.start:
+            return np.empty((0, spec.tile_px, 3), np.uint8)
+        return self._slide.read(xy_lv0, (spec.tile_px, spec.tile_px), spec.low_mpp)
 
     def region(
         self, xy_lv0: tuple[float, float], kept: NDArray[np.bool_]
     ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        """Read the region at a corner; s and n as in :meth:`tiles`.
+        """Read the region at a corner; s is the side of a tile, n the tiles per side.
 
         Parameters
         ----------
@@ -115,11 +128,11 @@ class RegionReader(AbstractContextManager["RegionReader"]):
         """
         side = self._spec.tile_px
         images = np.empty((kept.sum(), side, side, 3), dtype=np.uint8)
-        low_image = np.empty((side, side, 3), dtype=np.uint8)
-        targets, low_blocks = iter(images), cut(low_image, side // self._spec.tiles_per_side)  # a view
+        targets, low_images = iter(images), []
         for rows in self.strips:
-            for place, image, low in self.tiles(xy_lv0, rows):
-                low_blocks[place] = low
+            low_image, tiles = self.strip(xy_lv0, rows)
+            low_images.append(low_image)
+            for place, image in tiles:
                 if kept[place]:
                     next(targets)[...] = image
-        return images, low_image
+        return images, np.concatenate(low_images)

@@ -1,26 +1,37 @@
 """Find the tissue on a slide, and where it is folded or covered with ink."""
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
-from skimage.filters import threshold_otsu
-from skimage.morphology import remove_small_holes, remove_small_objects
+from skimage.morphology import isotropic_closing, isotropic_opening, remove_small_holes, remove_small_objects
 
 from lesionmap.errors import SlideError
 from lesionmap.files.pictures import write_tiff
 from lesionmap.geometry.tiling import map_size
 from lesionmap.slides.slide import Slide, SlideInfo
-from lesionmap.tissue.mask import FOLD, INK, TISSUE
+from lesionmap.tissue.glass import Glass, find_glass, white_balanced
+from lesionmap.tissue.mask import FOLD, GAP, INK, TISSUE
 
-STRONGEST_THRESHOLD = 40.0  # colour spread (max − min of RGB, 0–255) above which a pixel is tissue on any slide
-LEAST_ABOVE_GLASS = 3.0  # colour spread of fat cell membranes above glass, at 8 µm/px
-NOISE_FACTOR = 6.0
+LEAST_COLOUR = 0.08  # difference between channels of the optical density of stained tissue
+LEAST_HUE = 0.3  # the same, as a share of the density: greys have less, stains at least twice as much
+LEAST_CONTRAST = 0.03  # optical density by which cell membranes of fat stand out, at 12 µm/px
+NOISE_PERCENTILE, MOST_NOISE = 99, 1.5  # of colour and contrast on glass; tissue has this many times more
+FAINT = 0.15  # mean optical density up to which JPEG may have taken the colour
+MEMBRANE_UM = 20.0  # wider things are no membranes
+CROWD_UM, LEAST_CROWD = 120.0, 0.1  # in a square of this side, this share must be stained
+CELL_UM = 150.0  # widest gap that belongs to the tissue around it: the largest fat cells
+STRAND_UM = 64.0  # narrower strands without colour are no tissue: edges of cover slips, scratches
+INK_DENSITY = 0.6  # mean optical density of black ink; grey dirt has less
+SMALLEST_INK_UM2 = 2_000.0
 INK_MARGIN_PX = 2  # at its edge, ink mixes with what lies beneath
-FOLD_DENSITY = 1.6  # times the median density of the slide's tissue
+FOLD_DENSITY = 1.6  # times the mean density of its surroundings
+FOLD_HUE = 0.985  # cosine of the angle between its optical density and that of its surroundings
+SURROUNDINGS_UM = 800.0  # side of the square that counts as surroundings
 SMALLEST_FOLD_UM2 = 10_000.0
+BLUR_PX = 0.7  # against noise
+DENSITY = -np.log(np.maximum(np.arange(256, dtype=np.float32), 1) / 255)  # optical density of a grey level
 
 
 @dataclass(frozen=True)
@@ -35,7 +46,8 @@ class TissueSettings:
 def find_tissue(info: SlideInfo, output: str, settings: TissueSettings) -> None:
     """Write the tissue map of a slide: a TIFF of the codes of :func:`tissue_map`, at `settings.mpp`.
 
-    Unreadable areas count as tissue, so that later stages try to read them and count the failures.
+    Unreadable areas count as tissue, so that later stages try to read them and count the failures. The colour of the
+    slide's glass is stored with the map.
 
     Raises
     ------
@@ -45,7 +57,8 @@ def find_tissue(info: SlideInfo, output: str, settings: TissueSettings) -> None:
     scale = settings.mpp / info.mpp
     with Slide(info, "find_tissue") as slide:
         overview, found = slide.read_where_possible((0, 0), map_size(info.size_lv0, scale), settings.mpp)
-    codes = tissue_map(overview, settings)
+    glass = find_glass(overview)
+    codes = tissue_map(overview, settings, glass)
     codes[~found] = TISSUE
     if not (codes >= FOLD).any():
         raise SlideError(
@@ -54,53 +67,61 @@ def find_tissue(info: SlideInfo, output: str, settings: TissueSettings) -> None:
             finding="no tissue was found",
             remedy="look at the slide; remove it from the sheet if it is blank, grey or covered with ink",
         )
-    write_tiff(output, codes, mpp=settings.mpp)
+    colour = None if glass.colour is None else glass.colour.tolist()
+    write_tiff(output, codes, mpp=settings.mpp, metadata={"glass": colour})
 
 
-def tissue_map(overview: NDArray[np.uint8], settings: TissueSettings) -> NDArray[np.uint8]:
-    """Find tissue, folds and ink: tissue is coloured but not ink; folds are tissue of about double thickness.
+def tissue_map(overview: NDArray[np.uint8], settings: TissueSettings, glass: Glass | None = None) -> NDArray[np.uint8]:
+    """Find tissue, the gaps in it, folds and ink.
+
+    Tissue is coloured like a stain, or has fine structure such as the cell membranes of fat, with a crowd of such
+    pixels around it. Smooth tints of glass are neither. Everything is measured relative to the slide's glass.
 
     Parameters
     ----------
     overview : (H, W, 3) uint8
         The whole slide at `settings.mpp`.
+    glass : Glass, optional
+        The glass of `overview`, if it is known.
 
     Returns
     -------
     (H, W) uint8
-        ``TISSUE``, ``FOLD`` (which is also tissue), ``INK`` or 0 (background).
+        ``TISSUE``; ``GAP`` (tissue, but glass shows through: lumens, fat cells); ``FOLD`` (tissue of about double
+        thickness); ``INK``; 0 (background).
     """
-    pixel_um2 = settings.mpp**2
-    smallest_px = int(settings.min_area_um2 / pixel_um2)
-    inked = remove_small_objects(ink(overview), max_size=smallest_px)
-    inked = ndimage.binary_dilation(inked, iterations=INK_MARGIN_PX)
-    spread = ndimage.gaussian_filter(np.ptp(overview, axis=2).astype(np.float32), sigma=0.7)
-    coloured = (spread > _least_spread(spread, inked | (overview.min(axis=2) == 255))) & ~inked
-    tissue = remove_small_objects(coloured, max_size=smallest_px)
-    tissue = remove_small_holes(tissue, max_size=int(settings.min_hole_um2 / pixel_um2)) & ~inked
-    folded = remove_small_objects(_thick(overview, tissue), max_size=int(SMALLEST_FOLD_UM2 / pixel_um2))
-    codes = np.where(tissue, np.where(folded, FOLD, TISSUE), np.where(inked, INK, 0))
+    glass = glass or find_glass(overview)
+    balanced = white_balanced(overview, glass.light(overview))
+    density = np.where(glass.filler, 0, DENSITY[np.moveaxis(balanced, 2, 0)])  # (3, H, W)
+    inked = _ink(balanced, density, settings.mpp) & ~glass.filler
+    coloured, structured = (part & ~inked for part in _stained(density, glass.pixels, settings.mpp))
+    tissue = _filled(coloured, structured, settings.mpp) & ~inked & ~glass.filler
+    smallest_px, smallest_hole_px = (
+        int(area_um2 / settings.mpp**2) for area_um2 in (settings.min_area_um2, settings.min_hole_um2)
+    )
+    tissue = remove_small_objects(tissue, max_size=smallest_px)
+    if tissue.any():  # else a small slide would be one hole
+        tissue = remove_small_holes(tissue, max_size=smallest_hole_px) & ~inked & ~glass.filler
+    stained = tissue & (coloured | structured)
+    folded = _folded(density, stained, settings.mpp)
+    codes = np.select([folded, stained, tissue, inked], [FOLD, TISSUE, GAP, INK], 0)
     return codes.astype(np.uint8)
 
 
-def _least_spread(spread: NDArray[np.float32], no_glass: NDArray[np.bool_]) -> float:
-    """Colour spread above which a pixel is tissue: clearly above glass of any tint and noise.
-
-    Otsu's threshold alone would lose pale tissue and fat beside dense tissue, so it is only an upper limit. On a slide
-    without glass, `STRONGEST_THRESHOLD` is the limit. Ink and pixels that were not scanned (pure white) are not used.
-    """
-    asked = spread[~no_glass]
-    if asked.size == 0 or not np.ptp(spread):
-        return math.inf
-    otsu = float(threshold_otsu(asked)) if np.ptp(asked) else math.inf  # type: ignore[no-untyped-call]  # no stubs
-    paler = asked[asked <= otsu]
-    glass = float(np.bincount(paler.round().astype(int)).argmax())
-    noise = float(np.sqrt(np.mean((paler[paler <= glass + 0.5] - glass) ** 2)))
-    return min(otsu, glass + max(NOISE_FACTOR * noise, LEAST_ABOVE_GLASS), STRONGEST_THRESHOLD)
+def _ink(balanced: NDArray[np.uint8], density: NDArray[np.float32], mpp: float) -> NDArray[np.bool_]:
+    """Ink of any colour with a margin; black is also found where it is mixed with glass."""
+    mean, colour = _blurred(density.mean(axis=0)), _blurred(np.ptp(density, axis=0))
+    inked = ink(balanced) | ((mean > INK_DENSITY) & (colour < LEAST_HUE * mean))
+    inked = remove_small_objects(inked, max_size=int(SMALLEST_INK_UM2 / mpp**2))
+    margin: NDArray[np.bool_] = ndimage.binary_dilation(inked, iterations=INK_MARGIN_PX)
+    return margin
 
 
 def ink(image: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """Pixels in the blue, green, red or black of a pen, colours that H&E does not have; (H, W) bool."""
+    """Pixels in the blue, green, red or black of a pen, colours that H&E does not have; (H, W) bool.
+
+    `image` must be white-balanced (:func:`lesionmap.tissue.glass.white_balanced`).
+    """
     red, green, blue = (image[..., channel].astype(np.int16) for channel in range(3))
     cold_pen = (green > red + 10) | (blue > red + 90)
     red_pen = (red > 150) & (green < 70) & (blue < 80)
@@ -109,14 +130,58 @@ def ink(image: NDArray[np.uint8]) -> NDArray[np.bool_]:
     return found
 
 
-def _thick(overview: NDArray[np.uint8], tissue: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Tissue far denser than the slide's median, and more saturated than bright (Palokangas et al., EMBC 2007)."""
-    if not tissue.any():
-        return tissue
-    transmitted = ndimage.gaussian_filter(np.maximum(overview, 1) / 255, sigma=(1, 1, 0))
-    density = -np.log(transmitted).mean(axis=2)
-    dense = density > FOLD_DENSITY * np.median(density[tissue])
-    brightness = transmitted.max(axis=2)
-    saturation = 1 - transmitted.min(axis=2) / brightness
-    thick: NDArray[np.bool_] = tissue & dense & (saturation > brightness)
-    return thick
+def _stained(
+    density: NDArray[np.float32], glass: NDArray[np.bool_], mpp: float
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Pixels in the colour of a stain, and pixels that stand out against their surroundings as cell membranes do.
+
+    JPEG takes the colour of membranes, not their contrast; so faint structures may be grey.
+    """
+    mean = density.mean(axis=0)
+    contrast = mean - ndimage.grey_opening(mean, size=(_odd(MEMBRANE_UM, mpp),) * 2)
+    mean, colour = _blurred(mean), _blurred(np.ptp(density, axis=0))
+    least_contrast, least_colour = LEAST_CONTRAST, LEAST_COLOUR
+    if glass.any():
+        least_contrast = max(least_contrast, MOST_NOISE * float(np.percentile(contrast[glass], NOISE_PERCENTILE)))
+        least_colour = max(least_colour, MOST_NOISE * float(np.percentile(colour[glass], NOISE_PERCENTILE)))
+    hued = colour > LEAST_HUE * mean
+    return (colour > least_colour) & hued, (contrast > least_contrast) & (hued | (mean < FAINT))
+
+
+def _filled(coloured: NDArray[np.bool_], structured: NDArray[np.bool_], mpp: float) -> NDArray[np.bool_]:
+    """Tissue with its gaps: crowds of stained pixels, closed; strands narrower than tissue must be coloured."""
+    stained = coloured | structured
+    crowded = ndimage.uniform_filter(stained.astype(np.float32), _odd(CROWD_UM, mpp)) >= LEAST_CROWD
+    closed = isotropic_closing(stained & crowded, CELL_UM / 2 / mpp)  # type: ignore[no-untyped-call]  # no stubs
+    opened = isotropic_opening(closed, STRAND_UM / 2 / mpp)  # type: ignore[no-untyped-call]  # no stubs
+    filled: NDArray[np.bool_] = opened | (coloured & crowded)
+    return filled
+
+
+def _folded(density: NDArray[np.float32], stained: NDArray[np.bool_], mpp: float) -> NDArray[np.bool_]:
+    """Tissue of the same hue as its surroundings, but far denser; and more saturated than bright.
+
+    The last criterion is that of Palokangas et al., EMBC 2007. Dense lymphoid tissue has another hue than what is
+    around it, or is itself the surroundings.
+    """
+    side = _odd(SURROUNDINGS_UM, mpp)
+    weight = np.maximum(ndimage.uniform_filter(stained.astype(np.float32), side), 1e-6)
+    around = np.stack([ndimage.uniform_filter(channel * stained, side) / weight for channel in density])
+    here = np.stack([ndimage.gaussian_filter(channel, 1) for channel in density])
+    lengths = np.sqrt((here * here).sum(axis=0) * (around * around).sum(axis=0))
+    same_hue = (here * around).sum(axis=0) > FOLD_HUE * lengths
+    dense = here.mean(axis=0) > FOLD_DENSITY * around.mean(axis=0)
+    brightness, darkness = np.exp(-here.min(axis=0)), np.exp(-here.max(axis=0))
+    thick = stained & dense & same_hue & (1 - darkness / brightness > brightness)
+    folded: NDArray[np.bool_] = remove_small_objects(thick, max_size=int(SMALLEST_FOLD_UM2 / mpp**2))
+    return folded
+
+
+def _blurred(image: NDArray[np.float32]) -> NDArray[np.float32]:
+    blurred: NDArray[np.float32] = ndimage.gaussian_filter(image, sigma=BLUR_PX)
+    return blurred
+
+
+def _odd(length_um: float, mpp: float) -> int:
+    """The odd number of pixels nearest to a length, at least 3."""
+    return max(3, 2 * round((length_um / mpp - 1) / 2) + 1)

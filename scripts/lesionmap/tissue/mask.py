@@ -1,15 +1,23 @@
 """Look up the tissue of a slide by level-0 coordinates."""
 
+import json
 import math
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tifffile
 from numpy.typing import NDArray
+from scipy.ndimage import distance_transform_edt
 
+from lesionmap.maps.on_disk import strips
 from lesionmap.slides.slide import SlideInfo
 
-TISSUE, FOLD, INK = 255, 191, 64  # codes of a tissue map; 0 is background
+TISSUE, GAP, FOLD, INK = 255, 223, 191, 64  # codes of a tissue map; all from FOLD upwards are tissue, 0 is background
+MARGIN_UM = (
+    20.0  # the edge of tissue is known to a pixel of its map (8 µm), that of a lesion to one of the network (10)
+)
 
 
 class TissueMask:
@@ -19,10 +27,19 @@ class TissueMask:
     ----------
     path : str or Path
         TIFF written by :func:`lesionmap.tissue.detection.find_tissue`.
+
+    Attributes
+    ----------
+    glass : (float, float, float) or None
+        Colour of the slide's glass; None if it shows none.
     """
 
     def __init__(self, path: str | Path, info: SlideInfo) -> None:
-        self._codes: NDArray[np.uint8] = tifffile.imread(path)
+        with tifffile.TiffFile(path) as tiff:
+            self._codes: NDArray[np.uint8] = tiff.asarray()
+            glass = json.loads(tiff.pages.first.description or "{}").get("glass")
+        self.glass: tuple[float, float, float] | None = tuple(glass) if glass else None
+        self._mpp_lv0 = info.mpp
         self.mask: NDArray[np.bool_] = self._codes >= FOLD
         self.scale = info.size_lv0[0] / self.mask.shape[1], info.size_lv0[1] / self.mask.shape[0]
 
@@ -43,12 +60,48 @@ class TissueMask:
             ranges.append(slice(first, last + 1))
         return bool(self.mask[ranges[1], ranges[0]].any())
 
+    @cached_property
+    def _mapped(self) -> NDArray[np.bool_]:
+        """Where a map may show lesions: on tissue and in a margin around it, but never on ink."""
+        pixel_um = [scale * self._mpp_lv0 for scale in reversed(self.scale)]
+        near = distance_transform_edt(~self.mask, sampling=pixel_um) <= MARGIN_UM + max(pixel_um) / 2
+        mapped: NDArray[np.bool_] = near & (self._codes != INK)
+        return mapped
+
+    def clear_background(self, image: NDArray[Any], scale: float) -> None:
+        """Set to 0 what lies neither on tissue nor within 20 µm of it, and what lies on ink.
+
+        Parameters
+        ----------
+        image : (H, W)
+            A map of the whole slide, in memory or on disk; changed in place.
+        scale : float
+            Level-0 pixels per pixel of `image`.
+        """
+        height, width = image.shape
+        for part in strips(height):
+            if image[part].any():
+                size = width, part.stop - part.start
+                image[part][~self._at(self._mapped, (0, part.start * scale), size, scale)] = 0
+
     def codes_at(self, xy_lv0: tuple[float, float], size_px: tuple[int, int], scale: float) -> NDArray[np.uint8]:
         """The map's codes at the pixel centres of a box; (height, width) uint8, 0 beyond the slide."""
+        return self._at(self._codes, xy_lv0, size_px, scale)
+
+    def _at(
+        self, values: NDArray[Any], xy_lv0: tuple[float, float], size_px: tuple[int, int], scale: float
+    ) -> NDArray[Any]:
+        """`values`, an array like the map, at the pixel centres of a box; 0 beyond the slide."""
         columns = np.floor((xy_lv0[0] + (np.arange(size_px[0]) + 0.5) * scale) / self.scale[0]).astype(int)
         rows = np.floor((xy_lv0[1] + (np.arange(size_px[1]) + 0.5) * scale) / self.scale[1]).astype(int)
-        height, width = self.mask.shape
-        found = self._codes[np.clip(rows, 0, height - 1)[:, None], np.clip(columns, 0, width - 1)[None, :]]
+        height, width = values.shape
+        found = values[np.clip(rows, 0, height - 1)[:, None], np.clip(columns, 0, width - 1)[None, :]]
         within = ((rows >= 0) & (rows < height))[:, None] & ((columns >= 0) & (columns < width))[None, :]
-        codes: NDArray[np.uint8] = found * within
-        return codes
+        looked_up: NDArray[Any] = found * within
+        return looked_up
+
+
+def stained(codes: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """Tissue without the gaps in it."""
+    found: NDArray[np.bool_] = (codes >= FOLD) & (codes != GAP)
+    return found

@@ -89,9 +89,10 @@ def naively(slide, model, fusion, first_positives, turns=UNTURNED):
             tiles = [(r, c) for r, c in np.ndindex(4, 4) if on_tissue[8 * r : 8 * r + 8, 8 * c : 8 * c + 8].any()]
             if not tiles:
                 continue
-            image = apply_table(TABLE, opened.read((x, y), (128, 128), 0.25))
-            low = (image.reshape(32, 4, 32, 4, 3).sum(axis=(1, 3)) + 8) // 16
-            fused = probability(model, low.astype(np.uint8), turns)
+            raw = opened.read((x, y), (128, 128), 0.25)
+            low = (raw.reshape(32, 4, 32, 4, 3).sum(axis=(1, 3)) + 8) // 16
+            image, low = (apply_table(TABLE, part.astype(np.uint8)) for part in (raw, low))
+            fused = probability(model, low, turns)
             for r, c in tiles:
                 tile = probability(model, image[32 * r : 32 * r + 32, 32 * c : 32 * c + 32], turns)
                 place = (slice(8 * r, 8 * r + 8), slice(8 * c, 8 * c + 8))

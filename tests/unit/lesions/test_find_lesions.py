@@ -46,7 +46,9 @@ class Found(NamedTuple):
 
 def found_in(folder: Path, info: SlideInfo, probability: str, **changes: Any) -> LesionFiles:
     files = LesionFiles(*(str(folder / name) for name in ("l.tif", "l.geojson", "l.tsv", "l.json")))
-    find_lesions(info, probability, files, LesionSettings(**changes), {"code": "d"})
+    tissue = str(folder.parent / f"{folder.name}_tissue.tif")
+    tifffile.imwrite(tissue, np.full((20, 70), 255, np.uint8))
+    find_lesions(info, probability, tissue, files, LesionSettings(**changes), {"code": "d"})
     return files
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from lesionmap.files.pictures import read_png
-from lesionmap.stain.fit import angles, fit, profile_of, read_sample, sample_tissue, shows_stain, verdict
-from lesionmap.stain.profile import StainProfile, optical_density
+from lesionmap.stain.fit import angles, fit, profile_of, read_boxes, read_sample, sample_tissue, shows_stain, verdict
+from lesionmap.stain.profile import WHITE, StainProfile, optical_density
 from lesionmap.stain.separation import concentrations
 from pyramids import damage
 from stained import CAMELYON, DEGENERATE, HE, METHODS, SETTINGS, fitted, opened, stained_pixels, unit
@@ -18,7 +18,14 @@ PINK, VIOLET = (200, 120, 190), (120, 70, 150)
 
 
 def sampled(tmp_path, image, tissue=None, **changes):
-    return sample_tissue(*opened(tmp_path, image, tissue), replace(SETTINGS, **changes))
+    return sample(*opened(tmp_path, image, tissue), **changes)
+
+
+def sample(slide, tissue, **changes):
+    settings = replace(SETTINGS, **changes)
+    generator = np.random.default_rng(settings.seed)
+    boxes = list(read_boxes(slide, tissue, generator))
+    return sample_tissue(boxes, WHITE, settings.n_pixels, generator)
 
 
 def count(pixels, colour):
@@ -166,7 +173,7 @@ def test_a_slide_without_tissue_gives_no_pixel(tmp_path):
 def test_damaged_parts_are_not_sampled(tmp_path):
     slide, tissue = opened(tmp_path, np.full((512, 512, 3), PINK))
     damage(Path(slide.info.path), (70, 70), (300, 300))
-    pixels = sample_tissue(slide, tissue, replace(SETTINGS, n_pixels=500_000))
+    pixels = sample(slide, tissue, n_pixels=500_000)
     assert count(pixels, PINK) == len(pixels) == 512 * 512 - 2 * 128 * 128  # what is read at once
 
 
@@ -176,7 +183,8 @@ def test_the_files_of_a_fit(tmp_path):
     pixels = sampled(tmp_path, image)
     assert StainProfile.of(record["profile"]) == fit(pixels, "vahadane")
     assert (record["slide"], record["provenance"]) == ("s1", {"code": "abc"})
-    assert record["parameters"] == {"method": "vahadane", "n_pixels": 6400, "seed": 0}
+    assert record["parameters"] == {"method": "vahadane", "n_pixels": 6400, "seed": 0, "white_point": "auto"}
+    assert record["white_point"] == {"colour": [255, 255, 255], "source": "not found"}
     np.testing.assert_array_equal(read_sample(files.sample, len(pixels)), pixels)
     assert (read_png(files.sample).reshape(-1, 3)[len(pixels) :] == 255).all()
     np.testing.assert_array_equal(read_png(files.tissue), image[:512, :512])

@@ -69,6 +69,19 @@ def test_white_stays_white(ratio):
     assert (bare.min() < GLASS - 0.5) == (ratio > 1.25)  # so that it is held white matters beyond that ratio alone
 
 
+@pytest.mark.parametrize("white", [(189.0, 188.0, 186.0), (227.5, 222.0, 228.0)])
+def test_colours_are_measured_from_the_white_point(white):
+    table = stain_table(OTHER_HE, HE * 1.3, white_point=white)
+    pixels = np.random.default_rng(0).integers(20, 256, (20_000, 3), dtype=np.uint8)
+    exact = 255 * np.exp(-concentrations(optical_density(pixels, white), OTHER_HE, 0.01) @ HE * 1.3)
+    stained = (pixels < np.array(white) * GLASS / 255).any(axis=1)
+    np.testing.assert_allclose(apply_table(table, pixels)[stained], exact[stained], atol=0.51)
+    brighter = pixels[(pixels >= np.array(white) * GLASS / 255).all(axis=1)]
+    assert len(brighter) > 50
+    assert apply_table(table, brighter).min() >= GLASS
+    assert apply_table(table, np.rint([white]).astype(np.uint8)).min() == 255
+
+
 @pytest.mark.parametrize(
     "basis", [HE[[0, 0]], [HE[0], HE[0] + [1e-4, 0, 0]], [HE[0], [0.0, 0.0, 0.0]], np.zeros((2, 3))]
 )
