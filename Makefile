@@ -109,6 +109,10 @@ bench-stain: $(BENCH_VENV)/installed $(BENCH_SLIDES) ## time stain normalisation
 bench-tiles: $(BENCH_VENV)/installed ## time tile extraction on the real slides of ../shared/data, in about 5 minutes
 	PYTHONPATH=scripts $(BENCH_VENV)/bin/python benchmarks/tiles.py
 
+.PHONY: bench-tissue
+bench-tissue: $(BENCH_VENV)/installed ## compare tissue detection with boxes on the real slides of ../shared/data, in about 2 minutes
+	PYTHONPATH=scripts $(BENCH_VENV)/bin/python benchmarks/tissue.py
+
 .PHONY: bench-train
 bench-train: $(BENCH_VENV)/installed ## time a training step against the textbook's way, in about 10 minutes
 	PYTHONPATH=scripts $(BENCH_VENV)/bin/python benchmarks/train.py
