@@ -316,7 +316,7 @@ def prepare(name: str, path: Path, folder: Path) -> Case:
     folder.mkdir()
     case = Case(name, str(path), str(folder))
     info = case.info()
-    find_tissue(info, case.file("tissue.tif"), TissueSettings(mpp=8.0, min_area_um2=20000, min_hole_um2=20000))
+    find_tissue(info, case.file("tissue.tif"), TissueSettings(mpp=8.0, min_area_um2=20000, min_hole_um2=5000))
     write_json(case.file("stain.json"), STAIN.as_record())
     table = TableOnDevice(STAIN.table(THREADS), torch.device("cpu"))
     with Slide(info, "benchmark") as slide:

@@ -163,7 +163,7 @@ def prepare(path: Path, folder: Path) -> Case:
     folder.mkdir()
     case = Case(str(path), str(folder))
     tissue, annotation = case.files()
-    find_tissue(case.info(), tissue, TissueSettings(mpp=8.0, min_area_um2=20000, min_hole_um2=20000))
+    find_tissue(case.info(), tissue, TissueSettings(mpp=8.0, min_area_um2=20000, min_hole_um2=5000))
     write_json(annotation, {"type": "FeatureCollection", "features": []})
     in_own_process(partial(ours, case, 1), 1)
     return case

@@ -143,6 +143,7 @@ def stain_match(slide: str) -> dict[str, Any]:
         "angle_to_reference": [0.5, 1.5],
         "fitted": {"verdict": "ok", "basis": basis, "angle": 36.87},
         "mean_od": {"before": before, "after": after},
+        "white_point": {"colour": [189.0, 188.0, 186.0], "source": "glass"},
         "flags": [],
     }
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lesionmap.errors import SlideError
 from lesionmap.geometry.resampling import area_matrix
-from lesionmap.geometry.tiling import TileSpec, grid_xy, tiles_with
+from lesionmap.geometry.tiling import TileSpec, grid_xy
 from lesionmap.inference.sliding_window import FLIPS, STAGE, UNFLIPPED, SlideMap
 from lesionmap.inference.stitching import RowBand, Take
 from lesionmap.jobs.log import progress
@@ -25,7 +25,7 @@ from lesionmap.network.thread_pool import ThreadPool
 from lesionmap.slides.slide import SlideInfo, check_damage
 from lesionmap.stain.table import StainMatch
 from lesionmap.tiles.region_reader import RegionReader
-from lesionmap.tissue.mask import TissueMask, stained
+from lesionmap.tissue.mask import TissueMask, tiles_with_tissue
 
 
 @dataclass(frozen=True)
@@ -150,7 +150,7 @@ def _places(mapped: SlideMap, info: SlideInfo, tissue: TissueMask, settings: Ref
         first_pass = mapped.probability_u8[top:bottom, left:right]
         on_tissue = tissue.at((left * scale, top * scale), (first_pass.shape[1], first_pass.shape[0]), scale)
         codes = tissue.codes_at((x, y), (spec.tile_px, spec.tile_px), low_scale)
-        kept = tiles_with(stained(codes), spec.tiles_per_side)
+        kept = tiles_with_tissue(codes, spec.tiles_per_side)
         if kept.any() and (on_tissue & (first_pass >= least) & (first_pass <= most)).any():
             yield _Place((x, y), kept)
 

@@ -23,6 +23,7 @@ COLUMNS = [
     "method",
     "n_pixels",
     "reconstruction_error",
+    *("white_point", "white_point_source"),
     *("angle", "angle_to_reference_haematoxylin", "angle_to_reference_eosin"),
     *("p99_haematoxylin", "p99_eosin", "ratio_haematoxylin", "ratio_eosin"),
     *("mean_od_before_haematoxylin", "mean_od_before_eosin", "mean_od_after_haematoxylin", "mean_od_after_eosin"),
@@ -39,7 +40,7 @@ def compare_stains(matches: Sequence[str], table: str, spread: str) -> None:
     matches : sequence of str
         Files of :func:`lesionmap.stain.match.match_stain`.
     table : str
-        TSV, one row per slide. `angle` is between the slide's two fitted stains (degrees). `outlier` lists the
+        TSV, one row per slide. `white_point` is R, G, B of its glass. `angle` is between the slide's two fitted stains (degrees). `outlier` lists the
         columns in which the slide is an outlier.
     spread : str
         JSON: for each stain, the standard deviation over slides of its mean OD (its mean concentration in the
@@ -66,8 +67,14 @@ def _row(match: dict[str, Any]) -> dict[str, Any]:
     by_stain = {
         f"{name}_{stain}": value for name, values in pairs.items() for stain, value in zip(STAINS, values, strict=True)
     }
-    match_metadata = {"angle": match["fitted"]["angle"], "flags": "; ".join(match["flags"])}
-    return {"slide": match["slide"]} | fitted | match_metadata | by_stain
+    white = match["white_point"]
+    others = {
+        "white_point": ", ".join(f"{part:g}" for part in white["colour"]),
+        "white_point_source": white["source"],
+        "angle": match["fitted"]["angle"],
+        "flags": "; ".join(match["flags"]),
+    }
+    return {"slide": match["slide"]} | fitted | others | by_stain
 
 
 def outliers(frame: pd.DataFrame) -> list[str]:

@@ -24,7 +24,7 @@ from lesionmap.tiles.codec import TileCodec, pack
 from lesionmap.tiles.region_reader import RegionReader
 from lesionmap.tiles.settings import TileSettings
 from lesionmap.tiles.store import PackedRegion, TileStore, TileStoreWriter, class_pixels, new_store
-from lesionmap.tissue.mask import FOLD, TissueMask, stained
+from lesionmap.tissue.mask import FOLD, TissueMask, tiles_with_tissue
 from lesionmap.tissue.quality import SHARES, RegionQuality, is_blurred
 
 
@@ -233,7 +233,7 @@ class RegionCutter(AbstractContextManager["RegionCutter"]):
         annotated = tiles_with(mask, spec.tiles_per_side)
         if not annotated.any() and covered.mean() < max(self._settings.min_tissue_fraction, 1e-9):
             return None
-        kept = tiles_with(stained(codes), spec.tiles_per_side) | annotated
+        kept = tiles_with_tissue(codes, spec.tiles_per_side) | annotated
         columns, rows = inside(xy_lv0, spec.region_px, scale, self._info.size_lv0)
         mask[rows:] = mask[:, columns:] = IGNORE
         return RegionPlan(xy_lv0, codes, mask, kept)

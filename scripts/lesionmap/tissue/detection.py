@@ -16,12 +16,15 @@ from lesionmap.tissue.mask import FOLD, GAP, INK, TISSUE
 
 LEAST_COLOUR = 0.08  # difference between channels of the optical density of stained tissue
 LEAST_HUE = 0.3  # the same, as a share of the density: greys have less, stains at least twice as much
-LEAST_CONTRAST = 0.03  # optical density by which cell membranes of fat stand out, at 12 µm/px
-NOISE_PERCENTILE, MOST_NOISE = 99, 1.5  # of colour and contrast on glass; tissue has this many times more
+LEAST_CONTRAST = 0.015  # optical density by which cell membranes of fat stand out, at 12 µm/px
+NOISE_PERCENTILE, MOST_NOISE = 95, 1.6  # of colour and contrast on glass; tissue has this many times more
 FAINT = 0.15  # mean optical density up to which JPEG may have taken the colour
 MEMBRANE_UM = 20.0  # wider things are no membranes
-CROWD_UM, LEAST_CROWD = 120.0, 0.1  # in a square of this side, this share must be stained
-CELL_UM = 150.0  # widest gap that belongs to the tissue around it: the largest fat cells
+THICK_UM = 32.0  # stained things wider than this, blurred as they are, are no membranes
+CROWD_UM, LEAST_CROWD = 200.0, 0.08  # in a square of this side, this share must be stained
+CLEFT_UM = 50.0  # widest gap that belongs to the tissue around it
+CELL_UM = 150.0  # the same in fat: the largest of its cells
+MEMBRANES = 0.5  # share of membranes in what is stained, in the square above, that makes it fat
 STRAND_UM = 64.0  # narrower strands without colour are no tissue: edges of cover slips, scratches
 INK_DENSITY = 0.6  # mean optical density of black ink; grey dirt has less
 SMALLEST_INK_UM2 = 2_000.0
@@ -93,8 +96,9 @@ def tissue_map(overview: NDArray[np.uint8], settings: TissueSettings, glass: Gla
     glass = glass or find_glass(overview)
     balanced = white_balanced(overview, glass.light(overview))
     density = np.where(glass.filler, 0, DENSITY[np.moveaxis(balanced, 2, 0)])  # (3, H, W)
-    inked = _ink(balanced, density, settings.mpp) & ~glass.filler
-    coloured, structured = (part & ~inked for part in _stained(density, glass.pixels, settings.mpp))
+    grey, colour = density.mean(axis=0), _blurred(np.ptp(density, axis=0))
+    inked = _ink(balanced, _blurred(grey), colour, settings.mpp) & ~glass.filler
+    coloured, structured = (part & ~inked for part in _stained(grey, colour, glass.pixels, settings.mpp))
     tissue = _filled(coloured, structured, settings.mpp) & ~inked & ~glass.filler
     smallest_px, smallest_hole_px = (
         int(area_um2 / settings.mpp**2) for area_um2 in (settings.min_area_um2, settings.min_hole_um2)
@@ -108,10 +112,14 @@ def tissue_map(overview: NDArray[np.uint8], settings: TissueSettings, glass: Gla
     return codes.astype(np.uint8)
 
 
-def _ink(balanced: NDArray[np.uint8], density: NDArray[np.float32], mpp: float) -> NDArray[np.bool_]:
-    """Ink of any colour with a margin; black is also found where it is mixed with glass."""
-    mean, colour = _blurred(density.mean(axis=0)), _blurred(np.ptp(density, axis=0))
-    inked = ink(balanced) | ((mean > INK_DENSITY) & (colour < LEAST_HUE * mean))
+def _ink(
+    balanced: NDArray[np.uint8], grey: NDArray[np.float32], colour: NDArray[np.float32], mpp: float
+) -> NDArray[np.bool_]:
+    """Ink of any colour with a margin; black is also found where it is mixed with glass.
+
+    `grey` is the mean optical density of the channels, `colour` their largest difference.
+    """
+    inked = ink(balanced) | ((grey > INK_DENSITY) & (colour < LEAST_HUE * grey))
     inked = remove_small_objects(inked, max_size=int(SMALLEST_INK_UM2 / mpp**2))
     margin: NDArray[np.bool_] = ndimage.binary_dilation(inked, iterations=INK_MARGIN_PX)
     return margin
@@ -125,21 +133,22 @@ def ink(image: NDArray[np.uint8]) -> NDArray[np.bool_]:
     red, green, blue = (image[..., channel].astype(np.int16) for channel in range(3))
     cold_pen = (green > red + 10) | (blue > red + 90)
     red_pen = (red > 150) & (green < 70) & (blue < 80)
-    black_pen = (red + green + blue < 240) & (np.ptp(image, axis=-1) < 10)
+    brightest, darkest = np.maximum(np.maximum(red, green), blue), np.minimum(np.minimum(red, green), blue)
+    black_pen = (red + green + blue < 240) & (brightest - darkest < 10)
     found: NDArray[np.bool_] = cold_pen | red_pen | black_pen
     return found
 
 
 def _stained(
-    density: NDArray[np.float32], glass: NDArray[np.bool_], mpp: float
+    grey: NDArray[np.float32], colour: NDArray[np.float32], glass: NDArray[np.bool_], mpp: float
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """Pixels in the colour of a stain, and pixels that stand out against their surroundings as cell membranes do.
 
-    JPEG takes the colour of membranes, not their contrast; so faint structures may be grey.
+    JPEG takes the colour of membranes, not their contrast; so faint structures may be grey. Parameters as of
+    :func:`_ink`.
     """
-    mean = density.mean(axis=0)
-    contrast = mean - ndimage.grey_opening(mean, size=(_odd(MEMBRANE_UM, mpp),) * 2)
-    mean, colour = _blurred(mean), _blurred(np.ptp(density, axis=0))
+    contrast = grey - ndimage.grey_opening(grey, size=(_odd(MEMBRANE_UM, mpp),) * 2)
+    mean = _blurred(grey)
     least_contrast, least_colour = LEAST_CONTRAST, LEAST_COLOUR
     if glass.any():
         least_contrast = max(least_contrast, MOST_NOISE * float(np.percentile(contrast[glass], NOISE_PERCENTILE)))
@@ -151,11 +160,27 @@ def _stained(
 def _filled(coloured: NDArray[np.bool_], structured: NDArray[np.bool_], mpp: float) -> NDArray[np.bool_]:
     """Tissue with its gaps: crowds of stained pixels, closed; strands narrower than tissue must be coloured."""
     stained = coloured | structured
-    crowded = ndimage.uniform_filter(stained.astype(np.float32), _odd(CROWD_UM, mpp)) >= LEAST_CROWD
-    closed = isotropic_closing(stained & crowded, CELL_UM / 2 / mpp)  # type: ignore[no-untyped-call]  # no stubs
-    opened = isotropic_opening(closed, STRAND_UM / 2 / mpp)  # type: ignore[no-untyped-call]  # no stubs
-    filled: NDArray[np.bool_] = opened | (coloured & crowded)
+    side = _odd(CROWD_UM, mpp)
+    crowded = ndimage.uniform_filter(stained.astype(np.float32), side) >= LEAST_CROWD
+    stained &= crowded
+    thick = _opened(stained, THICK_UM / mpp)
+    membranes, all_stained = (
+        ndimage.uniform_filter(part.astype(np.float32), side) for part in (stained & ~thick, stained)
+    )
+    fat = membranes > MEMBRANES * all_stained
+    closed = _closed(stained, CLEFT_UM / mpp) | (_closed(stained, CELL_UM / mpp) & fat)
+    filled: NDArray[np.bool_] = _opened(closed, STRAND_UM / mpp) | (coloured & crowded)
     return filled
+
+
+def _closed(mask: NDArray[np.bool_], diameter_px: float) -> NDArray[np.bool_]:
+    closed: NDArray[np.bool_] = isotropic_closing(mask, diameter_px / 2)  # type: ignore[no-untyped-call]  # no stubs
+    return closed
+
+
+def _opened(mask: NDArray[np.bool_], diameter_px: float) -> NDArray[np.bool_]:
+    opened: NDArray[np.bool_] = isotropic_opening(mask, diameter_px / 2)  # type: ignore[no-untyped-call]  # no stubs
+    return opened
 
 
 def _folded(density: NDArray[np.float32], stained: NDArray[np.bool_], mpp: float) -> NDArray[np.bool_]:

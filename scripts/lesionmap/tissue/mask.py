@@ -11,13 +11,13 @@ import tifffile
 from numpy.typing import NDArray
 from scipy.ndimage import distance_transform_edt
 
+from lesionmap.geometry.tiling import cut
 from lesionmap.maps.on_disk import strips
 from lesionmap.slides.slide import SlideInfo
 
 TISSUE, GAP, FOLD, INK = 255, 223, 191, 64  # codes of a tissue map; all from FOLD upwards are tissue, 0 is background
-MARGIN_UM = (
-    20.0  # the edge of tissue is known to a pixel of its map (8 µm), that of a lesion to one of the network (10)
-)
+LEAST_STAINED = 0.01  # of a tile's area
+MARGIN_UM = 20.0  # the edge of tissue is known to a pixel of its map (8 µm), a lesion's to one of the network (10 µm)
 
 
 class TissueMask:
@@ -101,7 +101,8 @@ class TissueMask:
         return looked_up
 
 
-def stained(codes: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """Tissue without the gaps in it."""
-    found: NDArray[np.bool_] = (codes >= FOLD) & (codes != GAP)
+def tiles_with_tissue(codes: NDArray[np.uint8], n: int) -> NDArray[np.bool_]:
+    """Which of the (n, n) tiles of a region, codes (S, S), show stained tissue, not only a gap or the edge of some."""
+    stained = (codes >= FOLD) & (codes != GAP)
+    found: NDArray[np.bool_] = cut(stained, len(codes) // n).mean(axis=(2, 3)) >= LEAST_STAINED
     return found

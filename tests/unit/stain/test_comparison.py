@@ -22,6 +22,7 @@ def written(tmp_path, slide, verdict="ok", flags=(), **changes):
         "angle_to_reference": facts["to_reference"],
         "fitted": {"verdict": verdict, "basis": HE.tolist(), "angle": facts["angle"]},
         "mean_od": {"before": facts["before"], "after": facts["after"]},
+        "white_point": {"colour": [189.0, 188.5, 186.0], "source": "glass"},
         "flags": list(flags),
     }
     write_json(tmp_path / f"{slide}.json", found)
@@ -41,6 +42,8 @@ def test_each_slide_has_its_row(tmp_path):
     known = asdict(profile())
     assert table.loc["a"].to_dict() == {
         **{key: known[key] for key in ("method", "n_pixels", "reconstruction_error")},
+        "white_point": "189, 188.5, 186",
+        "white_point_source": "glass",
         "p99_haematoxylin": 1.5,
         "p99_eosin": 1.2,
         "verdict": "ok",

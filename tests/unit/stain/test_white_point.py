@@ -13,7 +13,7 @@ GREY = (187.0, 187.0, 183.0)
 
 
 def noisy(colour, shape=(64, 64), sigma=1.5, seed=0):
-    return np.rint(np.random.default_rng(seed).normal(colour, sigma, (*shape, 3))).astype(np.uint8)
+    return np.rint(np.random.default_rng(seed).normal(colour, sigma, (*shape, 3))).clip(0, 255).astype(np.uint8)
 
 
 def tissue(shape=(64, 64), light=255.0):

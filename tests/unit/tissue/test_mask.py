@@ -5,7 +5,7 @@ import pytest
 import tifffile
 from lesionmap.maps.on_disk import strips
 from lesionmap.tissue.detection import TissueSettings, find_tissue
-from lesionmap.tissue.mask import FOLD, GAP, INK, TISSUE, TissueMask, stained
+from lesionmap.tissue.mask import FOLD, GAP, INK, TISSUE, TissueMask, tiles_with_tissue
 from pyramids import info_of, write_tiff
 
 SETTINGS = TissueSettings(mpp=2.0, min_area_um2=400, min_hole_um2=400)  # 100 px of 2 µm
@@ -41,13 +41,15 @@ def mask(tmp_path):
     return TissueMask(tmp_path / "t.tif", replace(info, size_lv0=(960, 640), mpp=0.25))
 
 
-def test_what_is_stained_is_tissue_without_its_gaps(mask):
-    codes = mask.codes_at((0, 0), (30, 20), 32.0)
-    found = stained(codes)
-    assert found.sum() == 4 * 20 - 1
-    assert not found[5, 12]
-    assert found[15, 10]
-    assert mask.mask[5, 12]
+SHOWN = [(TISSUE, 4, True), (TISSUE, 3, False), (FOLD, 4, True), (GAP, 400, False), (INK, 400, False)]
+
+
+@pytest.mark.parametrize(("code", "n_px", "expected"), SHOWN)
+def test_a_tile_shows_tissue_if_a_hundredth_of_it_is_stained(code, n_px, expected):
+    codes = np.zeros((60, 60), dtype=np.uint8)
+    codes[20:40, 40:] = np.where(np.arange(400) < n_px, code, 0).reshape(20, 20)
+    found = tiles_with_tissue(codes, 3)
+    assert found.sum() == found[1, 2] == expected
 
 
 @pytest.mark.parametrize("rows", [512, 7])
