@@ -15,10 +15,12 @@ from lesionmap.files.atomic import written_whole
 TIFF_TILE_PX = 256
 
 
-def write_tiff(path: str | Path, image: NDArray[np.uint8], *, mpp: float, metadata: Mapping[str, Any]) -> None:
+def write_tiff(
+    path: str | Path, image: NDArray[np.uint8], *, mpp: float, metadata: Mapping[str, Any] | None = None
+) -> None:
     """Write (H, W) uint8 as a tiled, losslessly compressed TIFF of one level, with `mpp` (µm/px) as resolution.
 
-    `metadata` becomes its description, as JSON.
+    `metadata`, if given, becomes its description, as JSON.
     """
     with written_whole(path) as draft:
         tifffile.imwrite(
@@ -29,7 +31,7 @@ def write_tiff(path: str | Path, image: NDArray[np.uint8], *, mpp: float, metada
             compression="zlib",
             resolution=(1e4 / mpp, 1e4 / mpp),
             resolutionunit="CENTIMETER",
-            description=json.dumps(metadata),
+            description=json.dumps(metadata) if metadata else None,
             metadata=None,
             software="LesionMap",
         )

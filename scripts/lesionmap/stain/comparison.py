@@ -40,8 +40,8 @@ def compare_stains(matches: Sequence[str], table: str, spread: str) -> None:
     matches : sequence of str
         Files of :func:`lesionmap.stain.match.match_stain`.
     table : str
-        TSV, one row per slide. `white_point` is R, G, B of its glass. `angle` is between the slide's two fitted stains (degrees). `outlier` lists the
-        columns in which the slide is an outlier.
+        TSV, one row per slide. `white_point` is R, G, B of its glass. `angle` is between the slide's two fitted stains
+        (degrees). `outlier` lists the columns in which the slide is an outlier.
     spread : str
         JSON: for each stain, the standard deviation over slides of its mean OD (its mean concentration in the
         reference's basis), before and after normalisation, and the fraction by which it falls. `slides` is the

@@ -68,11 +68,21 @@ def test_odd_stains_are_listed_the_oddest_first(inputs: ReportInputs, tmp_path: 
     change_stain(inputs, "new_1", **with_fallback("Macenko's basis", ["stain: not H&E; Macenko's basis used"]))
     page = Page(render(inputs, tmp_path) / "stain.html")
     unlike, swapped = "unlike the other slides: angle to reference eosin", "<stains swapped>"
-    used = ["not H&E", "Macenko's basis", "53.1", "0.0", "0.0", "2.00", "1.25", "stain: not H&E; Macenko's basis used"]
-    assert [row for row in page.rows if len(row) == 9][1:] == [
+    used = [
+        "not H&E",
+        "Macenko's basis",
+        "189, 188, 186",
+        "53.1",
+        "0.0",
+        "0.0",
+        "2.00",
+        "1.25",
+        "stain: not H&E; Macenko's basis used",
+    ]
+    assert [row for row in page.rows if len(row) == 10][1:] == [
         ["new_1", *used],
-        ["Präparat 7%", "ok", "vahadane", "36.9", "12.3", "0.0", "2.00", "1.25", swapped],
-        ["train_1", "ok", "vahadane", "36.9", "0.5", "1.5", "2.00", "1.25", unlike],
+        ["Präparat 7%", "ok", "vahadane", "189, 188, 186", "36.9", "12.3", "0.0", "2.00", "1.25", swapped],
+        ["train_1", "ok", "vahadane", "189, 188, 186", "36.9", "0.5", "1.5", "2.00", "1.25", unlike],
     ]
     assert page.links.count("slides/Pr%C3%A4parat%207%25.html") == 2  # in the table and under the thumbnail
     assert "Labelled, with a line: the odd slides of the table below." in page.source
@@ -92,7 +102,7 @@ def test_a_hundred_odd_stains_are_listed_and_the_rest_counted(inputs: ReportInpu
     compare_stains(stains, inputs.stain_table, inputs.stain_spread)
     report = render(replace(inputs, records=records, stains=stains, **same), tmp_path)
     page = Page(report / "stain.html")
-    listed = [row for row in page.rows if len(row) == 9][1:]
+    listed = [row for row in page.rows if len(row) == 10][1:]
     assert [row[0] for row in listed] == [f"slide_{n}" for n in range(106, 6, -1)]
     assert "And 7 more, which are marked below" in page.source
     assert "Labelled, with a line: the 20 oddest slides of the table below." in page.source
