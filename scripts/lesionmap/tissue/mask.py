@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import tifffile
 from numpy.typing import NDArray
-from scipy.ndimage import distance_transform_edt
+from scipy.ndimage import binary_dilation
 
 from lesionmap.geometry.tiling import cut
 from lesionmap.maps.on_disk import strips
@@ -17,7 +17,6 @@ from lesionmap.slides.slide import SlideInfo
 
 TISSUE, GAP, FOLD, INK = 255, 223, 191, 64  # codes of a tissue map; all from FOLD upwards are tissue, 0 is background
 LEAST_STAINED = 0.01  # of a tile's area
-MARGIN_UM = 20.0  # the edge of tissue is known to a pixel of its map (8 µm), a lesion's to one of the network (10 µm)
 
 
 class TissueMask:
@@ -39,7 +38,6 @@ class TissueMask:
             self._codes: NDArray[np.uint8] = tiff.asarray()
             glass = json.loads(tiff.pages.first.description or "{}").get("glass")
         self.glass: tuple[float, float, float] | None = tuple(glass) if glass else None
-        self._mpp_lv0 = info.mpp
         self.mask: NDArray[np.bool_] = self._codes >= FOLD
         self.scale = info.size_lv0[0] / self.mask.shape[1], info.size_lv0[1] / self.mask.shape[0]
 
@@ -62,14 +60,13 @@ class TissueMask:
 
     @cached_property
     def _mapped(self) -> NDArray[np.bool_]:
-        """Where a map may show lesions: on tissue and in a margin around it, but never on ink."""
-        pixel_um = [scale * self._mpp_lv0 for scale in reversed(self.scale)]
-        near = distance_transform_edt(~self.mask, sampling=pixel_um) <= MARGIN_UM + max(pixel_um) / 2
+        """Where a map may show lesions: on tissue and the pixels beside it, as its edge is known to a pixel; not on ink."""
+        near = binary_dilation(self.mask, np.ones((3, 3), dtype=bool))
         mapped: NDArray[np.bool_] = near & (self._codes != INK)
         return mapped
 
     def clear_background(self, image: NDArray[Any], scale: float) -> None:
-        """Set to 0 what lies neither on tissue nor within 20 µm of it, and what lies on ink.
+        """Set to 0 what lies more than a pixel of the tissue map away from tissue, and what lies on ink.
 
         Parameters
         ----------
