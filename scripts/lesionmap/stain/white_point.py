@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lesionmap.stain.profile import WHITE, Colour
-from lesionmap.tissue.glass import change_around, glass_colour
+from lesionmap.tissue.glass import brightest_glass, change_around
 
 AUTO = "auto"
-NEIGHBOURS, SMOOTH_RANGE = 5, 10  # what counts as smooth at level 0, where scanners show their noise
-LEAST_GLASS = 0.0005  # of the pixels of the boxes
+NEIGHBOURS, SMOOTH_RANGE = 9, 10  # at level 0: wider gaps than the lumens of cells, despite the noise of scanners
+LEAST_GLASS, FEWEST_PIXELS = 0.0001, 64  # of the pixels of the boxes
 SET, GLASS, GAPS, NOT_FOUND = "settings", "glass", "gaps in the tissue", "not found"
 
 
@@ -72,4 +72,6 @@ def _glass_in_gaps(boxes: Sequence[NDArray[np.uint8]]) -> NDArray[np.float64] | 
     for box in boxes:
         change = change_around(box, NEIGHBOURS)
         smooth.append(box[(change > 0) & (change <= SMOOTH_RANGE)])
-    return glass_colour(np.concatenate(smooth), LEAST_GLASS * sum(box[..., 0].size for box in boxes))
+    return brightest_glass(
+        np.concatenate(smooth), max(FEWEST_PIXELS, LEAST_GLASS * sum(box[..., 0].size for box in boxes))
+    )

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,7 +61,7 @@ def find_glass(image: NDArray[np.uint8]) -> Glass:
     change = change_around(image, NEIGHBOURS)
     filler = _filler(image, change == 0)
     smooth = (change <= SMOOTH_RANGE) & ~ndimage.binary_dilation(filler, np.ones((3, 3), bool))
-    colour = glass_colour(image[smooth], max(FEWEST_PIXELS, LEAST_GLASS * (~filler).sum()))
+    colour = _commonest_glass(image[smooth], max(FEWEST_PIXELS, LEAST_GLASS * (~filler).sum()))
     if colour is None:
         return Glass(None, np.zeros_like(filler), filler)
     near = np.abs(image.mean(axis=2, dtype=np.float32) - colour.mean()) <= MODE_REACH
@@ -102,8 +102,8 @@ def _filler(image: NDArray[np.uint8], constant: NDArray[np.bool_]) -> NDArray[np
     return filler
 
 
-def glass_colour(pixels: NDArray[np.uint8], least: float) -> NDArray[np.float64] | None:
-    """Colour of the glass among pixels with smooth surroundings, (3,); None if there is no glass.
+def brightest_glass(pixels: NDArray[np.uint8], least: float) -> NDArray[np.float64] | None:
+    """Colour of the brightest glass among pixels with smooth surroundings, (3,); None if they show no glass.
 
     Parameters
     ----------
@@ -112,20 +112,42 @@ def glass_colour(pixels: NDArray[np.uint8], least: float) -> NDArray[np.float64]
     least : float
         Fewer pixels of one brightness are no glass.
     """
+    modes = _modes(pixels, least)
+    return modes[-1].colour if modes and _is_glass(modes[-1].colour) else None
+
+
+def _commonest_glass(pixels: NDArray[np.uint8], least: float) -> NDArray[np.float64] | None:
+    """The same of the commonest glass, averaged over its shades where it is lit unevenly."""
+    modes = _modes(pixels, least)
+    of_glass = [mode for mode in modes if _weaker_light(mode.colour, modes[-1].colour, DIMMEST_MODE)]
+    if not of_glass:
+        return None
+    commonest = max(of_glass, key=lambda mode: mode.count)
+    bright = pixels[pixels.max(axis=1) >= DARKEST_GLASS]
+    found: NDArray[np.float64] = np.median(bright[_weaker_light(bright, commonest.colour, DIMMEST_SHADE)], axis=0)
+    return found if _is_glass(found) else None
+
+
+class _Mode(NamedTuple):
+    """A peak of the histogram of brightness: its height, and the median colour of its pixels."""
+
+    count: float
+    colour: NDArray[np.float64]
+
+
+def _modes(pixels: NDArray[np.uint8], least: float) -> list[_Mode]:
+    """The modes of brightness with enough pixels, the brightest last."""
     pixels = pixels[pixels.max(axis=1) >= DARKEST_GLASS]
     light = pixels.mean(axis=1, dtype=np.float32)
     counts = np.bincount(light.round().astype(np.int64), minlength=256).astype(float)
     counts = np.pad(ndimage.gaussian_filter1d(counts, MODE_WIDTH, mode="constant"), 1)
     peaks = (counts[1:-1] >= counts[:-2]) & (counts[1:-1] > counts[2:]) & (counts[1:-1] > LEAST_MODE * counts.max())
-    near = {mode: pixels[np.abs(light - mode) <= MODE_REACH] for mode in np.flatnonzero(peaks)}
-    colours = {mode: np.median(part, axis=0) for mode, part in near.items() if len(part) >= least}
-    if not colours:
-        return None
-    brightest = colours[max(colours)]
-    of_glass = [mode for mode, colour in colours.items() if _weaker_light(colour, brightest, DIMMEST_MODE)]
-    commonest = colours[max(of_glass, key=lambda mode: counts[1 + mode])]
-    found = np.median(pixels[_weaker_light(pixels, commonest, DIMMEST_SHADE)], axis=0)
-    return found if np.ptp(np.log(found)) <= STRONGEST_TINT else None
+    near = [(counts[1 + peak], pixels[np.abs(light - peak) <= MODE_REACH]) for peak in np.flatnonzero(peaks)]
+    return [_Mode(count, np.median(part, axis=0)) for count, part in near if len(part) >= least]
+
+
+def _is_glass(colour: NDArray[np.float64]) -> bool:
+    return bool(np.ptp(np.log(colour)) <= STRONGEST_TINT)
 
 
 def _weaker_light(colours: NDArray[Any], glass: NDArray[np.float64], least: float) -> NDArray[np.bool_]:

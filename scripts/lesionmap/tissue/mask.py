@@ -60,7 +60,7 @@ class TissueMask:
 
     @cached_property
     def _mapped(self) -> NDArray[np.bool_]:
-        """Where a map may show lesions: on tissue and the pixels beside it, as its edge is known to a pixel; not on ink."""
+        """Where a map may show lesions: on tissue and a pixel around it, as its edge is no better known; not on ink."""
         near = binary_dilation(self.mask, np.ones((3, 3), dtype=bool))
         mapped: NDArray[np.bool_] = near & (self._codes != INK)
         return mapped
