@@ -18,7 +18,7 @@ rule find_tissue:
         "../../envs/lesionmap.yaml"
     threads: 1
     resources:
-        mem_mb=grows(2000),
+        mem_mb=grows(3000),
         runtime=grows(10),
     params:
         tissue=config["tissue"],

@@ -28,6 +28,7 @@ MEMBRANES = 0.5  # share of membranes in what is stained, in the square above, t
 STRAND_UM = 64.0  # narrower strands without colour are no tissue: edges of cover slips, scratches
 INK_DENSITY = 0.6  # mean optical density of black ink; grey dirt has less
 SMALLEST_INK_UM2 = 2_000.0
+PALEST_PEN = 220  # darkest channel; tinted glass is paler
 INK_MARGIN_PX = 2  # at its edge, ink mixes with what lies beneath
 FOLD_DENSITY = 1.6  # times the mean density of its surroundings
 FOLD_HUE = 0.985  # cosine of the angle between its optical density and that of its surroundings
@@ -131,9 +132,9 @@ def ink(image: NDArray[np.uint8]) -> NDArray[np.bool_]:
     `image` must be white-balanced (:func:`lesionmap.tissue.glass.white_balanced`).
     """
     red, green, blue = (image[..., channel].astype(np.int16) for channel in range(3))
-    cold_pen = (green > red + 10) | (blue > red + 90)
-    red_pen = (red > 150) & (green < 70) & (blue < 80)
     brightest, darkest = np.maximum(np.maximum(red, green), blue), np.minimum(np.minimum(red, green), blue)
+    cold_pen = ((green > red + 10) | (blue > red + 90)) & (darkest < PALEST_PEN)
+    red_pen = (red > 150) & (green < 70) & (blue < 80)
     black_pen = (red + green + blue < 240) & (brightest - darkest < 10)
     found: NDArray[np.bool_] = cold_pen | red_pen | black_pen
     return found
@@ -191,13 +192,18 @@ def _folded(density: NDArray[np.float32], stained: NDArray[np.bool_], mpp: float
     """
     side = _odd(SURROUNDINGS_UM, mpp)
     weight = np.maximum(ndimage.uniform_filter(stained.astype(np.float32), side), 1e-6)
-    around = np.stack([ndimage.uniform_filter(channel * stained, side) / weight for channel in density])
-    here = np.stack([ndimage.gaussian_filter(channel, 1) for channel in density])
-    lengths = np.sqrt((here * here).sum(axis=0) * (around * around).sum(axis=0))
-    same_hue = (here * around).sum(axis=0) > FOLD_HUE * lengths
-    dense = here.mean(axis=0) > FOLD_DENSITY * around.mean(axis=0)
-    brightness, darkness = np.exp(-here.min(axis=0)), np.exp(-here.max(axis=0))
-    thick = stained & dense & same_hue & (1 - darkness / brightness > brightness)
+    products, sums = np.zeros((3, *stained.shape), np.float32), np.zeros((2, *stained.shape), np.float32)
+    least, most = np.full(stained.shape, np.inf, np.float32), np.zeros(stained.shape, np.float32)
+    for channel in density:  # one by one, as slides are large
+        here = ndimage.gaussian_filter(channel, 1)
+        around = ndimage.uniform_filter(channel * stained, side) / weight
+        products += np.stack([here * here, here * around, around * around])
+        sums += np.stack([here, around])
+        np.minimum(least, here, out=least)
+        np.maximum(most, here, out=most)
+    same_hue = products[1] > FOLD_HUE * np.sqrt(products[0] * products[2])
+    saturated = 1 - np.exp(least - most) > np.exp(-least)
+    thick = stained & (sums[0] > FOLD_DENSITY * sums[1]) & same_hue & saturated
     folded: NDArray[np.bool_] = remove_small_objects(thick, max_size=int(SMALLEST_FOLD_UM2 / mpp**2))
     return folded
 

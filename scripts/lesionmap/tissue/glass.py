@@ -15,7 +15,7 @@ FILLER_ALONE = 0.75  # share of a filler's pixels whose neighbours all have its 
 LEAST_FILLER = 0.001  # of the image
 MOST_FILLER_SPREAD = 32  # max − min of RGB; fillers are white, grey, black or about the colour of glass
 LEAST_GLASS = 0.002  # of what was scanned
-FEWEST_PIXELS = 16
+FEWEST_PIXELS, MOST_PIXELS = 16, 1_000_000  # with which the colour is measured
 MODE_WIDTH = 1.5  # standard deviation with which the histogram of brightness is smoothed
 LEAST_MODE = 0.1  # of the highest mode
 DIMMEST_MODE = 0.85  # of the brightest mode's light
@@ -61,7 +61,8 @@ def find_glass(image: NDArray[np.uint8]) -> Glass:
     change = change_around(image, NEIGHBOURS)
     filler = _filler(image, change == 0)
     smooth = (change <= SMOOTH_RANGE) & ~ndimage.binary_dilation(filler, np.ones((3, 3), bool))
-    colour = _commonest_glass(image[smooth], max(FEWEST_PIXELS, LEAST_GLASS * (~filler).sum()))
+    least, step = max(FEWEST_PIXELS, LEAST_GLASS * (~filler).sum()), 1 + int(smooth.sum()) // MOST_PIXELS
+    colour = _commonest_glass(image[smooth][::step], least / step)
     if colour is None:
         return Glass(None, np.zeros_like(filler), filler)
     near = np.abs(image.mean(axis=2, dtype=np.float32) - colour.mean()) <= MODE_REACH
@@ -112,18 +113,18 @@ def brightest_glass(pixels: NDArray[np.uint8], least: float) -> NDArray[np.float
     least : float
         Fewer pixels of one brightness are no glass.
     """
-    modes = _modes(pixels, least)
+    modes = _modes(pixels[pixels.max(axis=1) >= DARKEST_GLASS], least)
     return modes[-1].colour if modes and _is_glass(modes[-1].colour) else None
 
 
 def _commonest_glass(pixels: NDArray[np.uint8], least: float) -> NDArray[np.float64] | None:
     """The same of the commonest glass, averaged over its shades where it is lit unevenly."""
-    modes = _modes(pixels, least)
+    bright = pixels[pixels.max(axis=1) >= DARKEST_GLASS]
+    modes = _modes(bright, least)
     of_glass = [mode for mode in modes if _weaker_light(mode.colour, modes[-1].colour, DIMMEST_MODE)]
     if not of_glass:
         return None
-    commonest = max(of_glass, key=lambda mode: mode.count)
-    bright = pixels[pixels.max(axis=1) >= DARKEST_GLASS]
+    commonest = max(of_glass, key=lambda mode: mode.height)
     found: NDArray[np.float64] = np.median(bright[_weaker_light(bright, commonest.colour, DIMMEST_SHADE)], axis=0)
     return found if _is_glass(found) else None
 
@@ -131,19 +132,18 @@ def _commonest_glass(pixels: NDArray[np.uint8], least: float) -> NDArray[np.floa
 class _Mode(NamedTuple):
     """A peak of the histogram of brightness: its height, and the median colour of its pixels."""
 
-    count: float
+    height: float
     colour: NDArray[np.float64]
 
 
 def _modes(pixels: NDArray[np.uint8], least: float) -> list[_Mode]:
     """The modes of brightness with enough pixels, the brightest last."""
-    pixels = pixels[pixels.max(axis=1) >= DARKEST_GLASS]
     light = pixels.mean(axis=1, dtype=np.float32)
     counts = np.bincount(light.round().astype(np.int64), minlength=256).astype(float)
     counts = np.pad(ndimage.gaussian_filter1d(counts, MODE_WIDTH, mode="constant"), 1)
     peaks = (counts[1:-1] >= counts[:-2]) & (counts[1:-1] > counts[2:]) & (counts[1:-1] > LEAST_MODE * counts.max())
     near = [(counts[1 + peak], pixels[np.abs(light - peak) <= MODE_REACH]) for peak in np.flatnonzero(peaks)]
-    return [_Mode(count, np.median(part, axis=0)) for count, part in near if len(part) >= least]
+    return [_Mode(height, np.median(part, axis=0)) for height, part in near if len(part) >= least]
 
 
 def _is_glass(colour: NDArray[np.float64]) -> bool:
