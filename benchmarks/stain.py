@@ -26,7 +26,8 @@ import yaml
 from lesionmap.slides.inspection import describe
 from lesionmap.slides.sheet import SlideRow
 from lesionmap.slides.slide import Slide
-from lesionmap.stain.fit import StainSettings, fit, sample_tissue
+from lesionmap.stain.fit import fit, read_boxes, sample_tissue
+from lesionmap.stain.white_point import find_white_point
 from lesionmap.tissue.detection import TissueSettings, find_tissue
 from lesionmap.tissue.mask import TissueMask
 from stain_contestants import (
@@ -138,7 +139,7 @@ def seconds_of(work: Work) -> float:
 def whole_slide_fit(path: Path) -> str:
     """Time what rule fit_stain does to a whole slide: draw pixels from all over its tissue, and fit them."""
     config = yaml.safe_load(CONFIG.read_text())
-    settings = StainSettings(**{key: config["stain"][key] for key in ("method", "n_pixels", "seed")})
+    settings, generator = config["stain"], np.random.default_rng(config["stain"]["seed"])
     with openslide.OpenSlide(path) as handle, tempfile.TemporaryDirectory() as folder:
         mpp = float(handle.properties[openslide.PROPERTY_NAME_MPP_X])
         info = describe(SlideRow(path.stem, str(path), "inference"), handle, mpp)
@@ -146,15 +147,17 @@ def whole_slide_fit(path: Path) -> str:
         tissue = TissueMask(f"{folder}/tissue.tif", info)
     with Slide(info, "benchmark") as slide:
         start = time.perf_counter()
-        sample = sample_tissue(slide, tissue, settings)
+        boxes = list(read_boxes(slide, tissue, generator))
+        white = find_white_point(settings["white_point"], tissue.glass, [box.image for box in boxes]).colour
+        sample = sample_tissue(boxes, white, settings["n_pixels"], generator)
         sampling = time.perf_counter() - start
-    fit(sample[:1000], settings.method)  # warm-up
+    fit(sample[:1000], settings["method"], white)  # warm-up
     start = time.perf_counter()
-    profile = fit(sample, settings.method)
+    profile = fit(sample, settings["method"], white)
     fitting = time.perf_counter() - start
     return (
         f"whole slide {path.name}, one thread: sampling {sampling:.2f} s + fit {fitting:.2f} s "
-        f"({settings.method}, {profile.n_pixels} pixels, verdict {profile.verdict})"
+        f"({settings['method']}, {profile.n_pixels} pixels, verdict {profile.verdict})"
     )
 
 
