@@ -204,6 +204,15 @@ def test_a_reference_that_is_neither_slide_nor_profile_is_refused(tmp_path, conf
         reference_file(config, {"s1": row("x.svs")})
 
 
+@pytest.mark.parametrize("white", ["automatic", [255, 255], [255, 300, 255], [20, 30, 40], 255])
+def test_a_white_point_is_auto_or_a_bright_colour(root, config, white):
+    config["stain"]["white_point"] = [243, 240.5, 242]
+    check(root, config)
+    config["stain"]["white_point"] = white
+    with pytest.raises(SettingsError, match=r"stain\.white_point: .* \(?.*colour of bare glass"):
+        check(root, config)
+
+
 @pytest.mark.parametrize(("section", "key"), [("stain", "ratio_limits"), ("inference", "unsure")])
 def test_limits_the_wrong_way_round_are_refused(root, config, section, key):
     config[section][key] = [0.9, 0.5]

@@ -7,6 +7,7 @@ from lesionmap.errors import SettingsError
 from lesionmap.slides.sheet import SlideRow, read_sheet
 
 HEAD = "slide\tpath\tsplit\tannotation\tmpp\n"
+WHITE = "slide\tpath\tsplit\twhite_point\n"
 
 
 @pytest.fixture
@@ -121,6 +122,13 @@ def test_any_way_of_writing_a_path_within_a_root_is_fine_for_slides(root, tmp_pa
     assert len(sheet(root, tmp_path, text, roots=[str(tmp_path)])) == 1
 
 
+@pytest.mark.parametrize("text", ["189,188,186", "189, 188 , 186"])
+def test_the_white_point_of_a_slide_is_three_numbers(root, tmp_path, text):
+    rows = sheet(root, tmp_path, f"{WHITE}a\tx.svs\tinference\t{text}\nb\ty.svs\tinference\t\n", roots=None)
+    assert rows["a"].white_point == (189, 188, 186)
+    assert rows["b"].white_point is None
+
+
 @pytest.mark.parametrize(
     ("text", "finding"),
     [
@@ -132,6 +140,9 @@ def test_any_way_of_writing_a_path_within_a_root_is_fine_for_slides(root, tmp_pa
         (HEAD + "a\tx.svs\tinference\t\thalf\n", r"mpp: 'half' does not match .*µm/px of level 0"),
         (HEAD + "a\tx.svs\tinference\t\t0.0\n", r"mpp: '0.0' does not match .*µm/px of level 0"),
         ("slide\tpath\tsplit\tupsample\na\tx.svs\tinference\tyes\n", r"upsample: 'yes' does not match .*true if"),
+        (WHITE + "a\tx.svs\tinference\t189,188\n", r"white_point: '189,188' does not match .*R,G,B from 100 to 255"),
+        (WHITE + "a\tx.svs\tinference\t256,188,186\n", r"white_point: '256,188,186' does not match"),
+        (WHITE + "a\tx.svs\tinference\t18,188,186\n", r"white_point: '18,188,186' does not match"),
         ("slide\tpath\tsplit\tmmp\na\tx.svs\tinference\t\n", r"has the columns .*'mmp'"),
         (HEAD + "a\tx.svs\tinference\t\t\na\ty.svs\tinference\t\t\n", r"lines 2 and 3, slide: all have 'a'"),
         (HEAD + "a\tx.svs\tinference\n" * 3, r"lines 2, 3 and 4, slide: all have 'a' \(ids are unique; delete"),
