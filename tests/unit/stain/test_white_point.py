@@ -63,8 +63,10 @@ def slide_with_glass(glass, filler):
     return image
 
 
-@pytest.mark.parametrize("filler", [255, 243, 0])
-@pytest.mark.parametrize("glass", [(187, 187, 183), (200, 190, 205), (220, 235, 222), (240, 228, 215)])
+LIGHTS = [((187, 187, 183), 255), ((200, 190, 205), 243), ((220, 235, 222), 0), ((240, 228, 215), 255)]
+
+
+@pytest.mark.parametrize(("glass", "filler"), LIGHTS)
 def test_a_slide_is_normalised_as_if_its_glass_were_white(tmp_path, glass, filler):
     def fitted(name, colour):
         image = slide_with_glass(colour, filler)
