@@ -116,7 +116,7 @@ def test_what_was_done_before_snakemake_was_killed_is_not_done_again(project, cl
 
 def test_a_cancelled_job_is_tried_again_with_more_memory(project, cluster):
     """The first is what the killed Snakemake left."""
-    assert history(cluster, "rule_prepare") == [("CANCELLED", 2000), ("CANCELLED", 2000), ("COMPLETED", 4000)]
+    assert history(cluster, "rule_prepare") == [("CANCELLED", 3000), ("CANCELLED", 3000), ("COMPLETED", 6000)]
 
 
 def test_training_gives_way_goes_on_where_it_was_and_outlives_the_controller(project, cluster):
