@@ -79,7 +79,7 @@ INSPECTION = InspectionSettings(
     mpp_from_objective=None,
     apply_icc=False,
     reader="auto",
-    needed_mpp={"tiles": 0.25, "inference": 2.5, "first_pass": 2.5},
+    needed_mpp={"tiles": 0.25, "low_view": 2.0, "inference": 2.5, "first_pass": 2.5},
 )
 
 

@@ -61,7 +61,9 @@ def inspection_settings(config: Mapping[str, Any]) -> dict[str, Any]:
     asked = {key: value for key, value in config["slides"].items() if key not in ("sheet", "roots", "copies")}
     first_pass, tiles = inference_mpp(config), config["tiles"]["mpp"]
     inference = first_pass if config["inference"]["refine"] == NO_REFINEMENT else min(first_pass, tiles)
-    return asked | {"needed_mpp": {"tiles": tiles, "inference": inference, "first_pass": first_pass}}
+    low_view = TileSpec(**cut_of(config)).low_mpp
+    needed = {"tiles": tiles, "low_view": low_view, "inference": inference, "first_pass": first_pass}
+    return asked | {"needed_mpp": needed}
 
 
 def tile_settings(config: Mapping[str, Any]) -> dict[str, Any]:

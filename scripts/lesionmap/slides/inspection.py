@@ -53,8 +53,8 @@ class InspectionSettings:
     reader : str
         ``auto`` or ``openslide``; see :func:`lesionmap.slides.reader_selection.choose_reader`.
     needed_mpp : mapping
-        ``tiles``: µm/px of training; ``inference``: the finest µm/px that inference reads; ``first_pass``: µm/px of the
-        pass over the whole slide, before regions are refined.
+        ``tiles``, ``low_view``: µm/px of training; ``inference``: the finest µm/px that inference reads;
+        ``first_pass``: µm/px of the pass over the whole slide, before regions are refined.
     """
 
     read_share: float

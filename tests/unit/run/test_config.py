@@ -70,7 +70,7 @@ def test_the_shipped_config_is_the_methods(config):
 def test_slides_need_the_finest_resolution_at_which_they_are_read(config, changes, inference, first_pass):
     config["inference"] |= changes
     needed = inspection_settings(config)["needed_mpp"]
-    assert needed == {"tiles": 0.25, "inference": inference, "first_pass": first_pass}
+    assert needed == {"tiles": 0.25, "low_view": 2.0, "inference": inference, "first_pass": first_pass}
 
 
 def test_map_settings_hold_what_decides_a_map_and_no_more(config):
