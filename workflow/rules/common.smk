@@ -13,7 +13,7 @@ from lesionmap.run.config import check_config, check_remote, inference_mpp, insp
 from lesionmap.run.config import map_settings, reference_file, tile_settings, train_settings
 from lesionmap.run.start_checks import future_date
 from lesionmap.slides.sheet import read_sheet
-from lesionmap.slides.urls import is_remote
+from lesionmap.servers.urls import is_remote
 
 # A plan is millions of objects that all stay, so Python collects garbage less often (this saves a sixth of the time).
 gc.set_threshold(100_000, 50, 1000)
@@ -91,7 +91,7 @@ REMOTE_STATES = {}
 
 def remote_state(address):
     """Size and version of a slide on a server, or why it is unavailable; one job asks for its own slide only."""
-    from lesionmap.slides import remote  # most sheets need none of its libraries
+    from lesionmap.servers import remote  # most sheets need none of its libraries
 
     if address not in REMOTE_STATES:
         addresses = [row.path for row in SLIDES.values() if is_remote(row.path)]

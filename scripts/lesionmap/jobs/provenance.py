@@ -16,7 +16,7 @@ from lesionmap.version import VERSION
 PACKAGE = Path(__file__).parents[1]
 SCRIPTS = PACKAGE.parent
 NO_RESULTS = (  # slide access, whose outcome the slide's identity checks; logs and error messages
-    *("lesionmap/slides/urls.py", "lesionmap/slides/cache.py", "lesionmap/slides/remote.py"),
+    *("lesionmap/servers/urls.py", "lesionmap/slides/cache.py", "lesionmap/servers/remote.py"),
     *("lesionmap/jobs/log.py", "lesionmap/jobs/quarantine.py", "lesionmap/files/disk_errors.py"),
     *("lesionmap/errors.py", "lesionmap/version.py"),
 )

@@ -8,8 +8,8 @@ from lesionmap.errors import SettingsError
 from lesionmap.files.schema import listed, problems_of, read_schema
 from lesionmap.geometry.tiling import TileSpec
 from lesionmap.inference.settings import LESION_REFINEMENT, NO_REFINEMENT, map_mpp
+from lesionmap.servers.urls import is_remote
 from lesionmap.slides.sheet import SlideRow
-from lesionmap.slides.urls import is_remote
 from lesionmap.tiles.codec import LOSSLESS
 
 MACHINE_SETTINGS = ("device", "checkpoint_minutes", "batch_size")

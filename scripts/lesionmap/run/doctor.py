@@ -15,13 +15,13 @@ from lesionmap.files.records import write_json, write_table
 from lesionmap.jobs.parallel import map_in_order
 from lesionmap.run.costs import Costs, Work, costs_of, predict_work
 from lesionmap.run.settings import RunSettings
+from lesionmap.servers.urls import is_remote, why_unavailable
 from lesionmap.slides.file_checks import content_digest, quick_digest
 from lesionmap.slides.illumination import check_illumination
 from lesionmap.slides.inspection import check_annotation, digest_of, examine
 from lesionmap.slides.sampling import BOX_PX, sample_level
 from lesionmap.slides.sheet import SlideRow
 from lesionmap.slides.slide import Slide, SlideInfo
-from lesionmap.slides.urls import is_remote, why_unavailable
 
 TRAINING_SPLITS = ("train", "val")
 LABELLED_SPLITS = ("train", "val", "test")
@@ -104,7 +104,7 @@ def _asked_of_servers(rows: Sequence[SlideRow]) -> Mapping[str, str]:
     addresses = [row.path for row in rows if is_remote(row.path)]
     if not addresses:
         return {}
-    from lesionmap.slides import remote  # most sheets do not need its libraries
+    from lesionmap.servers import remote  # most sheets do not need its libraries
 
     return remote.states(addresses)
 

@@ -8,6 +8,4 @@
 - ``cache``: copies of slides on a nearby disk
 - ``file_checks``: the files of a slide, and whether they are complete
 - ``new_slides``: add a folder's new slides to a sheet
-- ``remote``: slides on servers
-- ``urls``: their addresses
 """

@@ -15,9 +15,9 @@ from typing import IO, Any
 
 from lesionmap.errors import LesionMapError, RemoteError, SettingsError
 from lesionmap.files.records import write_text
+from lesionmap.servers.urls import file_name, is_remote, n_bytes, why_unavailable
 from lesionmap.slides.file_checks import content_digest, slide_parts
 from lesionmap.slides.slide import SlideInfo, load_info
-from lesionmap.slides.urls import file_name, is_remote, n_bytes, why_unavailable
 
 STAGE = "fetch"
 REMOTE = "remote"
@@ -100,7 +100,7 @@ def _is_copied(path: str, settings: CacheSettings) -> bool:
 def _present_state(path: str) -> str:
     """Size in bytes, and what identifies this version of the file (an ETag or modification times)."""
     if is_remote(path):
-        from lesionmap.slides import remote  # its libraries are loaded only if a slide is remote
+        from lesionmap.servers import remote  # its libraries are loaded only if a slide is remote
 
         found = remote.state(path)
         if why := why_unavailable(found):
@@ -152,7 +152,7 @@ def _fill(place: Path, path: str, size: int) -> None:
     shutil.rmtree(inside, ignore_errors=True)  # left by a killed job
     inside.mkdir()
     if is_remote(path):
-        from lesionmap.slides import remote
+        from lesionmap.servers import remote
 
         remote.download(path, inside / file_name(path), size)
     else:

@@ -12,6 +12,7 @@ from PIL import ImageCms
 from lesionmap.errors import SlideError
 from lesionmap.files.records import write_json
 from lesionmap.jobs.quarantine import as_record
+from lesionmap.servers.urls import why_unavailable
 from lesionmap.slides.cache import IN_PLACE, CacheSettings, cached_file
 from lesionmap.slides.file_checks import cannot_be_read, content_digest, tiff_damage, why_unopened
 from lesionmap.slides.illumination import check_illumination
@@ -20,7 +21,6 @@ from lesionmap.slides.reader_selection import choose_reader
 from lesionmap.slides.sampling import LevelSample, check_readable, sample_level, sum_tones
 from lesionmap.slides.sheet import SlideRow
 from lesionmap.slides.slide import Slide, SlideInfo, open_slide, srgb_transform
-from lesionmap.slides.urls import why_unavailable
 
 STAGE = "inspect_slide"
 NEEDED_BY = {"train": "tiles", "val": "tiles", "test": "inference", "inference": "inference"}
@@ -93,7 +93,7 @@ def inspect_slide(
         ``quarantined``: also ``stage``, ``finding`` and ``remedy``.
     present : bool or str
         Whether the file existed when the run was planned; for a remote file, its state from
-        :func:`lesionmap.slides.remote.states`.
+        :func:`lesionmap.servers.remote.states`.
     """
     try:
         _check_present(row, present)

@@ -10,7 +10,7 @@ from typing import Any
 
 from lesionmap.errors import SettingsError
 from lesionmap.files.schema import listed, problems_of, read_schema
-from lesionmap.slides.urls import is_remote, lies_below, why_unfit, without_secrets
+from lesionmap.servers.urls import is_remote, lies_below, why_unfit, without_secrets
 
 SPLITS = ("train", "val", "test", "inference")
 NEEDED_COLUMNS = ["slide", "path", "split"]

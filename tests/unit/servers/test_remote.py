@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 from lesionmap.errors import RemoteError
-from lesionmap.slides.remote import CHUNK_BYTES, download, state, states
-from lesionmap.slides.urls import file_name, is_remote, why_unavailable, why_unfit
+from lesionmap.servers.remote import CHUNK_BYTES, download, state, states
+from lesionmap.servers.urls import file_name, is_remote, why_unavailable, why_unfit
 from web_server import serving
 
 
@@ -126,7 +126,7 @@ def test_a_few_of_many_others_are_asked_for_where_a_slide_is_refused(server):
 
 
 def test_sheets_without_servers_do_not_load_their_libraries():
-    loaded = "'lesionmap.slides.remote' in sys.modules"
+    loaded = "'lesionmap.servers.remote' in sys.modules"
     code = f"import sys, lesionmap.slides.cache, lesionmap.run.doctor; sys.exit({loaded})"
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[3] / "scripts")}
     assert subprocess.run([sys.executable, "-c", code], env=environment, check=False).returncode == 0

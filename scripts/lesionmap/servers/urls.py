@@ -42,7 +42,7 @@ def file_name(path: str) -> str:
 
 
 def why_unavailable(state: str) -> str | None:
-    """Why a remote file is unavailable, by its state (:func:`lesionmap.slides.remote.states`); else None."""
+    """Why a remote file is unavailable, by its state (:func:`lesionmap.servers.remote.states`); else None."""
     kind, _, why = state.partition(": ")
     return why if kind in (ABSENT, REFUSED) else None
 

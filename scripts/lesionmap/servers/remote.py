@@ -21,7 +21,7 @@ from urllib3.util import Retry
 
 from lesionmap.errors import RemoteError
 from lesionmap.jobs.parallel import map_in_order
-from lesionmap.slides.urls import ABSENT, REFUSED, S3, WEB
+from lesionmap.servers.urls import ABSENT, REFUSED, S3, WEB
 
 STAGE = "fetch"
 AT_ONCE = 32
