@@ -22,7 +22,8 @@ from lesionmap.network.forward import as_images, logits_of
 from lesionmap.network.model import LesionFPN
 from lesionmap.network.region_pass import RegionTensors, TilePasses, fused_map, tile_maps
 from lesionmap.network.thread_pool import ThreadPool
-from lesionmap.slides.slide import SlideInfo, check_damage
+from lesionmap.slides.damage import check_damage
+from lesionmap.slides.slide import SlideInfo
 from lesionmap.stain.table import StainMatch
 from lesionmap.tiles.region_reader import RegionReader
 from lesionmap.tissue.mask import TissueMask, tiles_with_tissue
@@ -135,7 +136,7 @@ def refine_map(
                 fused = _fused(passes, _on(device, region), flips=settings.flips)
                 band.add(*_on_map(fused, place.xy_lv0, spec.low_mpp / info.mpp, scale))
     band.finish()
-    check_damage(info, STAGE, failed, len(places), settings.max_unreadable_fraction)
+    check_damage(info.slide, STAGE, failed, len(places), settings.max_unreadable_fraction)
     return Refined(len(places) - len(failed), sum(int(place.kept.sum()) for place in places), unreadable)
 
 

@@ -23,7 +23,8 @@ from lesionmap.network.batch_size import fitting_inference_batch
 from lesionmap.network.forward import logits_of
 from lesionmap.network.model import LesionFPN
 from lesionmap.network.thread_pool import ThreadPool
-from lesionmap.slides.slide import Slide, SlideInfo, check_damage
+from lesionmap.slides.damage import check_damage
+from lesionmap.slides.slide import Slide, SlideInfo
 from lesionmap.stain.table import StainMatch, apply_table
 from lesionmap.tissue.mask import TissueMask
 
@@ -153,7 +154,7 @@ def sliding_window_map(
             else:
                 band.add(tuple(xy), tile * weights, weights)
     band.finish()
-    check_damage(info, STAGE, failed, len(corners), settings.max_unreadable_fraction)
+    check_damage(info.slide, STAGE, failed, len(corners), settings.max_unreadable_fraction)
     seams = seam_measure(probability_u8, tissue, scale, corners, tile_px=tile_px, stride_px=stride_px)
     counts = len(corners) - len(failed), len(grid) - len(corners)
     return SlideMap(probability_u8, settings.mpp, *counts, unreadable, seams)

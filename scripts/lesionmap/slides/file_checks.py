@@ -4,23 +4,28 @@ import hashlib
 import math
 import re
 import struct
+from itertools import chain
 from pathlib import Path
 
 import openslide
 import tifffile
 
-TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+from lesionmap.slides.tiff_slide import TIFF_STARTS, TiffSlide, Unusable
+
+JPEG_START = b"\xff\xd8\xff"
+MIRAX_INDEX = "Slidedat.ini"
 OTHER_STARTS = {
     b"\x1f\x8b": ("is a gzip archive", "unpack it"),
     b"PK\x03\x04": ("is a zip archive", "unpack it"),
     b"7z\xbc\xaf": ("is a 7-Zip archive", "unpack it"),
-    b"\xff\xd8\xff": (
+    JPEG_START: (
         "is a single JPEG picture, not a slide",
         "export a whole-slide format, or make a tiled TIFF of it",
     ),
     b"\x89PNG": ("is a PNG picture, not a slide", "export a whole-slide format, or make a tiled TIFF of it"),
     b"\0" * 16: ("begins with zeros, as interrupted copies do", "copy it again from the scanner or archive"),
 }
+ROUNDED = 0.05  # by how much the proportions of a level may differ from those of level 0
 QUICK_DIGEST_BYTES = 2**20
 DICOM_HEADER_BYTES = 2**18
 CONVERT = "convert it to a tiled, pyramidal TIFF, or, if no other program reads it either, copy it again"
@@ -81,7 +86,7 @@ def why_unopened(path: str) -> tuple[str, str] | None:
             return f"the file {path} is empty (0 bytes)", "copy it again from the scanner or archive"
         if openslide.OpenSlide.detect_format(path) is None:
             return what_it_is(path)
-        return tiff_damage(path)
+        return tiff_damage(path) or _misfits(path)
     except OSError as error:
         return cannot_be_read(path, error)
 
@@ -100,22 +105,49 @@ def what_it_is(path: str) -> tuple[str, str]:
         head = stream.read(1000)
     if head.startswith(TIFF_STARTS):
         return tiff_damage(path) or _what_tiff_it_is(path)
+    if head.startswith(JPEG_START) and (found := _what_mirax_it_is(Path(path))):
+        return found
     for start, (kind, remedy) in OTHER_STARTS.items():
         if head.startswith(start):
             return f"{path} {kind}", remedy
     return _what_text_it_is(path, head)
 
 
+def _what_mirax_it_is(path: Path) -> tuple[str, str] | None:
+    """Why a MIRAX slide cannot be opened: its .mrxs is a small JPEG, and its pixels are in a folder of that name."""
+    folder, target = path.with_suffix(""), path.resolve()
+    if (folder / MIRAX_INDEX).exists():
+        renamed = f"{path} is a MIRAX slide without the ending .mrxs", f"rename it to {folder.name}.mrxs"
+        return None if path.suffix == ".mrxs" else renamed
+    if path.suffix.lower() != ".mrxs":
+        return None
+    if path.is_symlink() and (target.with_suffix("") / MIRAX_INDEX).exists():
+        finding = f"{path} is a link to a MIRAX slide, and beside it is no folder {folder.name} with its pixels"
+        return finding, f"link that folder too, or write {target} into the slide sheet"
+    if folder.is_dir():
+        return f"the folder {folder} of a MIRAX slide lacks {MIRAX_INDEX}", "copy the folder again, with all its files"
+    indices = sorted(path.parent.glob(f"*/{MIRAX_INDEX}"))
+    unclaimed = [index.parent.name for index in indices if not index.parent.with_suffix(".mrxs").exists()]
+    remedy = f"copy the folder {folder.name} beside it"
+    if unclaimed:
+        remedy += f", or, if it was renamed, give file and folder the same name again (there is {', '.join(unclaimed)})"
+    return f"{path} is only the start of a MIRAX slide: the folder {folder} with its pixels does not exist", remedy
+
+
 def _what_tiff_it_is(path: str) -> tuple[str, str]:
     try:
-        with tifffile.TiffFile(path) as tiff:
-            page = tiff.pages.first
+        TiffSlide(path).close()
+    except Unusable as error:
+        return f"{path} {error.finding}", error.remedy
     except Exception:  # a damaged file can raise anything
-        page = None
-    if page is None or not page.imagewidth:
         return f"{path} is a TIFF whose first directory cannot be read", COPY_AGAIN
-    layout = f"{page.imagewidth}×{page.imagelength} px, in {'tiles' if page.is_tiled else 'strips'}"
-    return f"{path} is a TIFF of a kind that OpenSlide does not read ({layout})", CONVERT
+    return _misfits(path) or (f"{path} is a TIFF that OpenSlide does not read", CONVERT)
+
+
+def _misfits(path: str) -> tuple[str, str] | None:
+    command = kept_levels(path)
+    finding = f"{path} is a TIFF that OpenSlide does not read, as it has images that are no levels of the first"
+    return (finding, CONVERT + command) if command else None
 
 
 def _what_text_it_is(path: str, head: bytes) -> tuple[str, str]:
@@ -144,11 +176,30 @@ def tiff_damage(path: str) -> tuple[str, str] | None:
     return (f"{path} {finding}", COPY_AGAIN) if finding else None
 
 
+def kept_levels(path: str) -> str:
+    """How to leave out of a TIFF what is no level: the command that copies the directories in proportion to the first.
+
+    Returns
+    -------
+    str
+        The end of a remedy; empty if `path` is no TIFF, or has no other directories.
+    """
+    try:
+        with tifffile.TiffFile(path) as tiff:
+            shapes = [page.shape[:2] for page in tiff.pages]
+    except Exception:  # a damaged or exotic file can raise anything
+        return ""
+    height, width = shapes[0]
+    in_proportion = [abs(rows * width / (columns * height) - 1) < ROUNDED for rows, columns in shapes]
+    kept = ",".join(str(number) for number, fits in enumerate(in_proportion) if fits)
+    return "" if all(in_proportion) else f", or keep its levels alone: tiffcp {path},{kept} NEW.tif"
+
+
 def _directory_damage(tiff: tifffile.TiffFile, size: int) -> str | None:
     # Some NDPI files lack the upper halves of their offsets; in files below 4 GiB these are zero.
     mask = 2**32 - 1 if tiff.is_ndpi and size < 2**32 else -1
     seen: set[int] = set()
-    for number, page in enumerate(tiff.pages):
+    for number, page in enumerate(chain.from_iterable([page, *(page.pages or ())] for page in tiff.pages)):
         if page.offset in seen:
             return f"is damaged: directory {number} repeats an earlier one"
         seen.add(page.offset)

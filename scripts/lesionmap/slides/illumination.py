@@ -8,6 +8,7 @@ from lesionmap.errors import SlideError
 SAMPLED_EVERY_PX = 8  # along both sides
 FEWEST_PIXELS = 300  # with fewer, nothing is decided
 WHITE = 240  # darkest channel of pixels that may be the edge of white filler, and say nothing of colour
+DIMMEST = 64  # the slide's light; less is an image of more than 8 bits whose file does not state its scale, or none
 # Shares of the slide's light, which is the 99.9th percentile of the brightest channel:
 DARK = 0.25  # a pixel's brightest channel in the background of dark-field images
 LEAST_IN_DARKEST_CHANNEL = 0.4  # of bright pixels, 95th percentile. H&E, IHC: 0.54 and more; fluorescence: up to 0.30
@@ -15,6 +16,10 @@ MOST_IN_DIM_QUARTILE = 0.7  # of bright pixels, brightest channel. Glass beside 
 # Grey images: shares of pixels, and the darkest channel relative to the brightest.
 LEAST_DARK_SHARE = 0.2
 LEAST_COLOURLESS, LEAST_COLOURLESS_SHARE = 0.85, 0.9  # H&E beside black has 10 % of its pixels below 0.75
+OTHER_SCALE = (
+    "if its values have 10 to 14 bits, state the largest in its TIFF tag MaxSampleValue (for 12 bits: tiffset -s 281 3 "
+    "4095 4095 4095 FILE) or in its OME-XML (SignificantBits), or export it with 8 bits"
+)
 REMEDY = "LesionMap reads H&E in brightfield: export such a scan of the slide, or remove it from the slide sheet"
 
 
@@ -56,6 +61,9 @@ def check_illumination(tones: NDArray[np.int64], slide: str, stage: str) -> None
     light = _percentile(tones.sum(axis=1), 99.9)
     if tones.sum() < FEWEST_PIXELS or not light:
         return
+    if light < DIMMEST:
+        dark = f"it is dark: only 1 pixel in 1000 has more than {light} of 255 in its brightest channel"
+        raise SlideError(slide=slide, stage=stage, finding=dark, remedy=OTHER_SCALE)
     bright = np.arange(256) >= DARK * light
     if finding := _pure_colours(tones[bright], light) or _grey_on_black(tones, bright, light):
         raise SlideError(slide=slide, stage=stage, finding=f"it is no brightfield image: {finding}", remedy=REMEDY)

@@ -14,17 +14,18 @@ from lesionmap.files.records import write_json
 from lesionmap.jobs.quarantine import as_record
 from lesionmap.servers.urls import why_unavailable
 from lesionmap.slides.cache import IN_PLACE, CacheSettings, cached_file
-from lesionmap.slides.file_checks import cannot_be_read, content_digest, tiff_damage, why_unopened
+from lesionmap.slides.file_checks import cannot_be_read, content_digest, kept_levels, tiff_damage, why_unopened
 from lesionmap.slides.illumination import check_illumination
 from lesionmap.slides.pyramid import compare_levels, pyramid_flags, pyramid_record
 from lesionmap.slides.reader_selection import choose_reader
 from lesionmap.slides.sampling import LevelSample, check_readable, sample_level, sum_tones
 from lesionmap.slides.sheet import SlideRow
-from lesionmap.slides.slide import Slide, SlideInfo, open_slide, srgb_transform
+from lesionmap.slides.slide import Handle, Slide, SlideInfo, open_slide, srgb_transform
 
 STAGE = "inspect_slide"
 NEEDED_BY = {"train": "tiles", "val": "tiles", "test": "inference", "inference": "inference"}
 PLAUSIBLE_MPP = (0.1, 2.0)  # µm/px of level 0: finer than any objective resolves, coarser than any slide scanner
+LARGEST_MPP = 20.0  # µm/px: what is coarser is the resolution of a screen or printer (72 dpi are 353 µm/px)
 # Ratio of µm/px along x and y: flagged above the first, not used above the second.
 LARGEST_ASPECT, LARGEST_USABLE_ASPECT = 1.05, 1.5
 LARGEST_SIDE_PX = 2**20  # of a level: twice the side of the largest slides
@@ -164,7 +165,7 @@ def examine(row: SlideRow, settings: InspectionSettings) -> dict[str, Any]:
     return {"flags": flags, "resolution": resolution, "icc_profile": profile, "info": info}
 
 
-def _opened(row: SlideRow) -> openslide.OpenSlide:
+def _opened(row: SlideRow) -> Handle:
     try:
         return open_slide(row.path, row.slide, STAGE)
     except SlideError as error:
@@ -172,7 +173,7 @@ def _opened(row: SlideRow) -> openslide.OpenSlide:
         raise SlideError(slide=row.slide, stage=STAGE, finding=finding, remedy=remedy) from error
 
 
-def _colour_profile(row: SlideRow, handle: openslide.OpenSlide, flags: list[str], *, apply_icc: bool) -> str | None:
+def _colour_profile(row: SlideRow, handle: Handle, flags: list[str], *, apply_icc: bool) -> str | None:
     """Name of the slide's colour profile; a broken one is flagged, or refused if it is to be applied."""
     try:
         profile = handle.color_profile
@@ -191,7 +192,7 @@ def _colour_profile(row: SlideRow, handle: openslide.OpenSlide, flags: list[str]
         ) from error
 
 
-def describe(row: SlideRow, handle: openslide.OpenSlide, mpp: float, *, apply_icc: bool = False) -> SlideInfo:
+def describe(row: SlideRow, handle: Handle, mpp: float, *, apply_icc: bool = False) -> SlideInfo:
     """The metadata needed to read the slide; `identity` stays empty, as it takes reading the whole file."""
     properties, size = handle.properties, handle.dimensions
     levels = zip(handle.level_dimensions, handle.level_downsamples, strict=True)
@@ -222,9 +223,10 @@ def find_resolution(row: SlideRow, properties: Mapping[str, str], mpp_from_objec
     """
     power = _positive(properties, openslide.PROPERTY_NAME_OBJECTIVE_POWER)
     mpp_xy = _file_mpp(properties)
+    of_screen = mpp_xy is not None and max(mpp_xy) > LARGEST_MPP
     if row.mpp:
         return Resolution(row.mpp, "slide sheet", power)
-    if mpp_xy and max(mpp_xy) / min(mpp_xy) <= LARGEST_USABLE_ASPECT:
+    if mpp_xy and not of_screen and max(mpp_xy) / min(mpp_xy) <= LARGEST_USABLE_ASPECT:
         return Resolution(sum(mpp_xy) / 2, "file", power)
     if power and mpp_from_objective:
         return Resolution(mpp_from_objective / power, f"objective power {power:g}, assumed", power)
@@ -232,11 +234,18 @@ def find_resolution(row: SlideRow, properties: Mapping[str, str], mpp_from_objec
     raise SlideError(
         slide=row.slide,
         stage=STAGE,
-        finding=f"the file says {mpp_xy[0]:.4g} µm/px along x and {mpp_xy[1]:.4g} along y, which contradict each other"
-        if mpp_xy
-        else "the file does not say its resolution (no µm/px)",
+        finding=_why_no_resolution(mpp_xy, of_screen=of_screen),
         remedy=f"write the scanner's µm/px of level 0 into the column mpp of the slide sheet{hint}",
     )
+
+
+def _why_no_resolution(mpp_xy: tuple[float, float] | None, *, of_screen: bool) -> str:
+    if mpp_xy is None:
+        return "the file does not say its resolution (no µm/px)"
+    if of_screen:
+        dpi = 25_400 / max(mpp_xy)
+        return f"the file does not say its resolution ({max(mpp_xy):.4g} µm/px, {dpi:.3g} dpi, is that of a screen)"
+    return f"the file says {mpp_xy[0]:.4g} µm/px along x and {mpp_xy[1]:.4g} along y, which contradict each other"
 
 
 def _file_mpp(properties: Mapping[str, str]) -> tuple[float, float] | None:
@@ -282,29 +291,27 @@ def _check_whole(row: SlideRow) -> None:
         raise SlideError(slide=row.slide, stage=STAGE, finding=finding, remedy=remedy)
 
 
-def _check_levels(row: SlideRow, handle: openslide.OpenSlide) -> list[str]:
+def _check_levels(row: SlideRow, handle: Handle) -> list[str]:
     """Refuse sizes that only a damaged file has; reading it could use up the memory, or misplace results."""
     flags = []
     for level, size in enumerate(handle.level_dimensions):
-        distortion = _distortion(handle.dimensions, size)
         said = f"level {level} of {size[0]}×{size[1]} px"
         if max(size) > LARGEST_SIDE_PX:
-            finding = f"{said} is larger than any slide"
-        elif _tile_px(handle, level) > LARGEST_TILE_PX:
-            finding = f"{said} has tiles of {_tile_px(handle, level):.3g} px"
-        elif distortion > LARGEST_DISTORTION:
-            finding = "{} has other proportions than level 0 of {}×{} px".format(said, *handle.dimensions)
-        else:
-            if distortion > 0:
-                flags.append(f"{said} is not in proportion to level 0: {distortion:.1%} off")
-            continue
-        raise SlideError(
-            slide=row.slide,
-            stage=STAGE,
-            finding=f"{row.path} is damaged: {finding}",
-            remedy="copy it again from the scanner or archive, or, if the original is the same, export it anew",
-        )
+            raise _damaged(row, f"{said} is larger than any slide")
+        if _tile_px(handle, level) > LARGEST_TILE_PX:
+            raise _damaged(row, f"{said} has tiles of {_tile_px(handle, level):.3g} px")
+        distortion = _distortion(handle.dimensions, size)
+        if distortion > LARGEST_DISTORTION:
+            misfit = "has other proportions than level 0 of {}×{} px".format(*handle.dimensions)
+            raise _damaged(row, f"{said} {misfit}, or is a label that is marked as a level", kept_levels(row.path))
+        if distortion > 0:
+            flags.append(f"{said} is not in proportion to level 0: {distortion:.1%} off")
     return flags
+
+
+def _damaged(row: SlideRow, finding: str, other_remedy: str = "") -> SlideError:
+    remedy = "copy it again from the scanner or archive, or, if the original is the same, export it anew" + other_remedy
+    return SlideError(slide=row.slide, stage=STAGE, finding=f"{row.path} is damaged: {finding}", remedy=remedy)
 
 
 def _distortion(size_lv0: tuple[int, int], size: tuple[int, int]) -> float:
@@ -313,7 +320,7 @@ def _distortion(size_lv0: tuple[int, int], size: tuple[int, int]) -> float:
     return max(0.0, max(along_x, along_y) / min(along_x, along_y) - 1 - 2 / min(size))
 
 
-def _tile_px(handle: openslide.OpenSlide, level: int) -> int:
+def _tile_px(handle: Handle, level: int) -> int:
     width, height = (
         int(handle.properties.get(f"openslide.level[{level}].tile-{side}", 0)) for side in ("width", "height")
     )

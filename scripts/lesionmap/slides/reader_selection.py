@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from lesionmap.slides.slide import OPENSLIDE, TIFF, Slide, SlideInfo
+from lesionmap.slides import tiff_slide
+from lesionmap.slides.slide import OPENSLIDE, TIFF, TIFFFILE, Slide, SlideInfo
 from lesionmap.slides.tiff_reader import VENDORS, TiffReader
 
 BOX_PX = 256
@@ -36,6 +37,8 @@ def choose_reader(info: SlideInfo, wanted: str, stage: str) -> ReaderChoice:
     stage : str
         For error messages.
     """
+    if info.vendor in tiff_slide.VENDORS:
+        return ReaderChoice(TIFFFILE, f"OpenSlide does not know {tiff_slide.why_not_openslide(info.path)}")
     if wanted == OPENSLIDE:
         return ReaderChoice(OPENSLIDE, "as the config wants")
     if info.vendor not in VENDORS:

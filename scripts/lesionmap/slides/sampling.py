@@ -9,9 +9,10 @@ from numpy.typing import NDArray
 
 from lesionmap.errors import SlideError
 from lesionmap.geometry.tiling import map_size
+from lesionmap.slides.damage import check_damage
 from lesionmap.slides.illumination import count_tones
 from lesionmap.slides.pyramid import Place, richest_places
-from lesionmap.slides.slide import Slide, SlideInfo, check_damage
+from lesionmap.slides.slide import Slide, SlideInfo
 
 BOX_PX = 512
 FEWEST_BOXES = 64
@@ -80,7 +81,7 @@ def check_readable(info: SlideInfo, level: int, sample: LevelSample, most: float
     SlideError
         If more are unreadable.
     """
-    check_damage(info, stage, sample.unreadable, sample.n_boxes, most)
+    check_damage(info.slide, stage, sample.unreadable, sample.n_boxes, most)
     if not sample.unreadable:
         return []
     return [f"{len(sample.unreadable)} of {sample.n_boxes} sampled boxes of level {level} cannot be read"]

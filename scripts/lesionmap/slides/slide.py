@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,11 +16,14 @@ from PIL import Image, ImageCms
 from lesionmap.errors import SlideError
 from lesionmap.files.records import read_json
 from lesionmap.geometry.resampling import area_resample
+from lesionmap.slides.damage import hidden_content
 from lesionmap.slides.tiff_reader import TiffReader
+from lesionmap.slides.tiff_slide import CONVERT, TiffSlide, Unusable, why_not_openslide
 
-WHITE = 255
+WHITE = OPAQUE = 255
 MOST_PIXELS_AT_ONCE = 2**25
-OPENSLIDE, TIFF = "openslide", "tiff"  # readers
+OPENSLIDE, TIFF, TIFFFILE = "openslide", "tiff", "tifffile"  # readers
+Handle = openslide.OpenSlide | TiffSlide
 SMALLEST_RETRIED_BOX_PX = 128  # of the level read: a smaller box mostly lies in the same tile and fails too
 
 
@@ -45,8 +48,8 @@ class SlideInfo:
     apply_icc : bool
         Whether colours are converted to sRGB with the slide's own profile.
     reader : str
-        ``tiff`` if :class:`lesionmap.slides.tiff_reader.TiffReader` can read the slide and agrees with OpenSlide; else
-        ``openslide``.
+        ``tiff`` if :class:`lesionmap.slides.tiff_reader.TiffReader` can read the slide and agrees with OpenSlide;
+        ``tifffile`` if only :class:`lesionmap.slides.tiff_slide.TiffSlide` reads it; else ``openslide``.
     """
 
     slide: str
@@ -189,21 +192,50 @@ class Slide(AbstractContextManager["Slide"]):
         return self.read_by_openslide(level, xy_level, size_px), self._origin(self._location(level, xy_level), level)
 
     def read_by_openslide(self, level: int, xy_level: tuple[int, int], size_px: tuple[int, int]) -> NDArray[np.uint8]:
-        """Read a box of one level with OpenSlide; transparent pixels become white."""
+        """Read a box of one level with OpenSlide (or TiffSlide); transparent pixels become white.
+
+        Raises
+        ------
+        SlideError
+            If the box cannot be decoded, or tiles are missing whose content another level shows.
+        """
         location = self._location(level, xy_level)
+        place = f"level {level}, box x={location[0]} y={location[1]} of {size_px[0]}×{size_px[1]} px"
         try:
             region = self._read_region(location, level, size_px)
         except openslide.OpenSlideError as error:
-            raise SlideError(
-                slide=self.info.slide,
-                stage=self.stage,
-                finding=f"level {level}, box x={location[0]} y={location[1]} of {size_px[0]}×{size_px[1]} px "
-                f"cannot be read ({error})",
-                remedy="copy the file again from the scanner or archive; it is damaged",
-            ) from error
+            remedy = "copy the file again from the scanner or archive; it is damaged"
+            raise self._error(f"{place} cannot be read ({error})", remedy) from error
+        rgba = np.asarray(region)
+        if rgba[..., 3].min(initial=OPAQUE) == 0 and (hidden := self._hidden_content(level, xy_level, rgba)):
+            finding = f"{place} lacks tiles: level {hidden} shows tissue there"
+            raise self._error(finding, "copy the file again from the scanner or archive, or export it anew")
         if self._to_srgb:
             ImageCms.applyTransform(region, self._to_srgb, inPlace=True)
         return _on_white(np.asarray(region))
+
+    def _error(self, finding: str, remedy: str) -> SlideError:
+        return SlideError(slide=self.info.slide, stage=self.stage, finding=finding, remedy=remedy)
+
+    def _hidden_content(self, level: int, xy_level: tuple[int, int], rgba: NDArray[np.uint8]) -> int | None:
+        """The level that shows tissue where a box has no pixels; None if there is none."""
+        own = self.info.downsamples
+        asked = [*range(level + 1, len(own)), *([level - 1] if level else [])]  # the coarser ones, then the next finer
+
+        def read(other: int, box: tuple[int, int, int, int]) -> NDArray[np.uint8] | None:
+            left, top, right, bottom = box
+            step = own[level] / own[other]
+            corner = round((xy_level[0] + left) * step), round((xy_level[1] + top) * step)
+            columns, rows = (np.floor((np.arange(n) + 0.5) * step).astype(int) for n in (right - left, bottom - top))
+            size_px = int(columns[-1]) + 1, int(rows[-1]) + 1
+            try:
+                region = np.asarray(self._read_region(self._location(other, corner), other, size_px))
+            except openslide.OpenSlideError:
+                return None
+            return region[np.ix_(rows, columns)]
+
+        found = hidden_content(rgba, {other: own[other] / own[level] for other in asked}, read)
+        return found[1] if found else None
 
     def _location(self, level: int, xy_level: tuple[int, int]) -> tuple[int, int]:
         factor = self._factors[level]
@@ -223,6 +255,8 @@ class Slide(AbstractContextManager["Slide"]):
         box's position in the image. The other drivers keep fractions.
         """
         factor = self._factors[level]
+        if isinstance(self._handle, TiffSlide):
+            return round(location[0] / factor), round(location[1] / factor)
         if self.info.vendor != "leica":
             return location[0] / factor, location[1] / factor
         corner = [part / self.info.downsamples[level] for part in self.info.bounds_xy_lv0]
@@ -317,13 +351,13 @@ def _placed(pixels: NDArray[np.uint8], xy_px: tuple[int, int], size_px: tuple[in
 
 def _on_white(rgba: NDArray[np.uint8]) -> NDArray[np.uint8]:
     alpha = rgba[..., 3:]
-    if alpha.min(initial=255) == 255:
+    if alpha.min(initial=OPAQUE) == OPAQUE:
         return np.ascontiguousarray(rgba[..., :3])
-    blended = rgba[..., :3].astype(np.uint16) * alpha + WHITE * (255 - alpha.astype(np.uint16))
+    blended = rgba[..., :3].astype(np.uint16) * alpha + WHITE * (OPAQUE - alpha.astype(np.uint16))
     return ((blended + 127) // 255).astype(np.uint8)
 
 
-def srgb_transform(handle: openslide.OpenSlide) -> ImageCms.ImageCmsTransform | None:
+def srgb_transform(handle: Handle) -> ImageCms.ImageCmsTransform | None:
     """The transform of RGBA to sRGB by the slide's own colour profile; None if it has no profile."""
     profile = handle.color_profile
     if profile is None:
@@ -332,47 +366,26 @@ def srgb_transform(handle: openslide.OpenSlide) -> ImageCms.ImageCmsTransform | 
     return ImageCms.buildTransform(profile, ImageCms.createProfile("sRGB"), "RGBA", "RGBA", intent)
 
 
-def open_slide(path: str, slide: str, stage: str) -> openslide.OpenSlide:
-    """Open `path` with OpenSlide.
+def open_slide(path: str, slide: str, stage: str) -> Handle:
+    """Open `path` with OpenSlide, or with TiffSlide if OpenSlide does not know this kind of TIFF.
 
     Raises
     ------
     SlideError
-        If OpenSlide cannot open it; :func:`lesionmap.slides.file_checks.why_unopened` finds the reason.
+        If neither can open it; :func:`lesionmap.slides.file_checks.why_unopened` may find a better reason.
     """
     try:
+        if why := why_not_openslide(path):
+            return TiffSlide(path, why)
         return openslide.OpenSlide(path)
+    except Unusable as error:
+        finding, remedy = f"{path} {error.finding}", error.remedy
+        raise SlideError(slide=slide, stage=stage, finding=finding, remedy=remedy) from error
     except (openslide.OpenSlideError, OSError) as error:
+        unknown = "unsupported" in str(error).lower()
         raise SlideError(
             slide=slide,
             stage=stage,
             finding=f"OpenSlide cannot open {path}: {error}",
-            remedy="copy it again from the scanner or archive; it is damaged",
+            remedy=CONVERT if unknown else "copy it again from the scanner or archive; it is damaged",
         ) from error
-
-
-def check_damage(info: SlideInfo, stage: str, unreadable: Sequence[SlideError], n_boxes: int, most: float) -> None:
-    """Refuse a slide if too many of its boxes cannot be read.
-
-    Parameters
-    ----------
-    unreadable : sequence of SlideError
-        One per box that could not be read.
-    n_boxes : int
-        Number of boxes tried.
-    most : float
-        Largest accepted share of unreadable boxes, 0–1.
-
-    Raises
-    ------
-    SlideError
-        If more are unreadable; it names their number and the first of them.
-    """
-    if len(unreadable) > most * n_boxes:
-        raise SlideError(
-            slide=info.slide,
-            stage=stage,
-            finding=f"{len(unreadable)} of {n_boxes} boxes cannot be read, more than {100 * most:.3g} %; the first: "
-            f"{unreadable[0].finding}",
-            remedy=unreadable[0].remedy,
-        )

@@ -97,14 +97,14 @@ class TiffReader(AbstractContextManager["TiffReader"]):
             raise ValueError(f"tile {index} is missing")
         data = os.pread(self._file.fileno(), length, start)
         tile: NDArray[np.uint8] = (
-            _decode_jpeg(page, data) if page.compression == JPEG else page.decode(data, index)[0][0]
+            decode_jpeg(page, data) if page.compression == JPEG else page.decode(data, index)[0][0]
         )
         if tile.shape != (page.tilelength, page.tilewidth, 3):
             raise ValueError(f"tile {index} has the shape {tile.shape}")
         return tile
 
 
-def _decode_jpeg(page: Any, data: bytes) -> NDArray[np.uint8]:
+def decode_jpeg(page: Any, data: bytes) -> NDArray[np.uint8]:
     """Decode strictly: a warning of libjpeg (e.g. about a truncated tile) is an error, as in OpenSlide."""
     tables = page.jpegtables[2:-2] if page.jpegtables else b""
     colours = JPEG_AS_RGB if page.photometric == tifffile.PHOTOMETRIC.RGB else b""

@@ -18,7 +18,8 @@ from lesionmap.files.records import read_json, write_json
 from lesionmap.geometry.resampling import area_majority
 from lesionmap.geometry.tiling import TileSpec, cut, grid_xy, inside, tiles_with
 from lesionmap.jobs.parallel import map_in_order, return_large_blocks
-from lesionmap.slides.slide import SlideInfo, check_damage
+from lesionmap.slides.damage import check_damage
+from lesionmap.slides.slide import SlideInfo
 from lesionmap.stain.table import StainMatch
 from lesionmap.tiles.codec import TileCodec, pack
 from lesionmap.tiles.region_reader import RegionReader
@@ -98,7 +99,9 @@ def extract_tiles(
     read_again = None if settings.stored else info
     with cutter, new_store(output, settings.spec, attributes, settings.codec, read_again) as store:
         stored, unreadable = _fill(store, cutter, settings, threads)
-        check_damage(info, "extract_tiles", unreadable, stored + len(unreadable), settings.max_unreadable_fraction)
+        check_damage(
+            info.slide, "extract_tiles", unreadable, stored + len(unreadable), settings.max_unreadable_fraction
+        )
         if not stored:
             raise SlideError(
                 slide=info.slide,

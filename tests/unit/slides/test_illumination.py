@@ -9,6 +9,7 @@ import pytest
 from lesionmap.errors import SlideError
 from lesionmap.slides.illumination import check_illumination, count_tones
 from lesionmap.slides.inspection import inspect_slide
+from odd_tiffs import scaled, stated, write_odd_tiff
 from pyramids import INSPECTION, row, write_jpeg, write_tiff
 from scipy.ndimage import gaussian_filter
 
@@ -52,6 +53,23 @@ def inspected(tmp_path, path, **changes):
 
 def check(image):
     check_illumination(count_tones(image), "s1", "inspect_slide")
+
+
+def test_an_image_of_another_scale_is_told():
+    image = np.full((400, 400, 3), 64, dtype=np.uint8)
+    image[::8, 1::8] -= 20  # no filler of one colour
+    check(image)
+    with pytest.raises(SlideError, match="it is dark: only 1 pixel in 1000 has more than 63 of 255") as raised:
+        check(image - 1)
+    assert "tiffset -s 281 3 4095 4095 4095 FILE" in raised.value.remedy
+
+
+def test_values_of_12_bits_need_their_scale(tmp_path, nuclei):
+    image = noisy(stained(nuclei))
+    path = write_odd_tiff(tmp_path / "s.tif", image, as_stored=scaled("u2", 4095))
+    assert "it is dark" in inspected(tmp_path, path)["finding"]
+    path = write_odd_tiff(tmp_path / "t.tif", image, as_stored=scaled("u2", 4095), **stated(4095))
+    assert inspected(tmp_path, path)["verdict"] == "ok"
 
 
 @pytest.mark.parametrize("background", [0, 5, 25, 40])

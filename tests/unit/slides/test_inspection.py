@@ -11,6 +11,7 @@ from lesionmap.slides.inspection import Resolution, find_resolution, inspect_sli
 from lesionmap.slides.slide import Slide, load_info
 from PIL import ImageCms
 from pyramids import INSPECTION, damage, info_of, row, write_tiff
+from vendor_slides import write_mirax
 
 pytestmark = pytest.mark.slides
 
@@ -145,11 +146,61 @@ def test_the_record_of_refused_slides_hands_their_reason_on(tmp_path):
 def test_a_folder_and_a_plain_picture_are_said_to_be_none_of_our_slides(tmp_path, noise):
     (tmp_path / "folder.tif").mkdir()
     assert "is a folder" in inspected(tmp_path, row(tmp_path / "folder.tif"))["finding"]
-    tifffile.imwrite(tmp_path / "plain.tif", noise[..., 0])  # in strips, not tiles
-    assert (
-        "is a TIFF of a kind that OpenSlide does not read"
-        in inspected(tmp_path, row(tmp_path / "plain.tif"))["finding"]
+    tifffile.imwrite(tmp_path / "plain.tif", noise[..., 0])
+    assert "does not say its resolution (no µm/px)" in inspected(tmp_path, row(tmp_path / "plain.tif"))["finding"]
+
+
+@pytest.mark.parametrize(
+    ("place", "finding"),
+    [
+        (3, "level 3 of 60×100 px has other proportions than level 0 of 517×333 px, or is a label that is marked"),
+        (2, "is a TIFF that OpenSlide does not read, as it has images that are no levels of the first"),
+    ],
+)
+def test_a_label_among_the_levels_is_told_with_the_command_that_leaves_it_out(tmp_path, noise, place, finding):
+    path = tmp_path / "s.tif"
+    shown = [noise, noise[::2, ::2], noise[::4, ::4]]
+    shown.insert(place, noise[:100, :60] if place == 3 else noise[:200, :120])
+    with tifffile.TiffWriter(path) as tiff:
+        for number, pixels in enumerate(shown):
+            options = {"subfiletype": int(number > 0), "photometric": "rgb", "metadata": None, "tile": (64, 64)}
+            tiff.write(pixels, resolution=(40_000, 40_000), resolutionunit="CENTIMETER", **options)
+    record = inspected(tmp_path, row(path))
+    assert finding in record["finding"]
+    kept = ",".join(str(number) for number in range(4) if number != place)
+    assert f"or keep its levels alone: tiffcp {path},{kept} NEW.tif" in record["remedy"]
+
+
+def test_what_keeps_a_mirax_slide_from_being_opened_is_told(tmp_path):
+    def told(path):
+        record = inspected(tmp_path, row(path))
+        return record["finding"], record["remedy"]
+
+    grey = np.full((331, 517, 3), 200, np.uint8)
+    path = write_mirax(tmp_path / "case.mrxs", grey, 0.25, corner_px=(75, 139), grid=(6, 5))
+    assert inspected(tmp_path, row(path))["verdict"] == "ok"
+    (tmp_path / "linked").mkdir()
+    (tmp_path / "linked" / "case.mrxs").symlink_to(path)
+    finding, remedy = told(tmp_path / "linked" / "case.mrxs")
+    assert "is a link to a MIRAX slide, and beside it is no folder case with its pixels" in finding
+    assert f"write {path} into the slide sheet" in remedy
+
+    path.rename(tmp_path / "case.MRXS")
+    assert told(tmp_path / "case.MRXS") == (
+        f"{tmp_path}/case.MRXS is a MIRAX slide without the ending .mrxs",
+        "rename it to case.mrxs",
     )
+    (tmp_path / "case.MRXS").rename(tmp_path / "renamed.mrxs")
+    finding, remedy = told(tmp_path / "renamed.mrxs")
+    assert f"only the start of a MIRAX slide: the folder {tmp_path}/renamed with its pixels does not exist" in finding
+    assert "copy the folder renamed beside it" in remedy
+    assert "give file and folder the same name again (there is case)" in remedy
+    (tmp_path / "case" / "Slidedat.ini").unlink()
+    assert "there is" not in told(tmp_path / "renamed.mrxs")[1]
+    (tmp_path / "case").rename(tmp_path / "renamed")
+    finding, remedy = told(tmp_path / "renamed.mrxs")
+    assert finding == f"the folder {tmp_path}/renamed of a MIRAX slide lacks Slidedat.ini"
+    assert "copy the folder again" in remedy
 
 
 @pytest.mark.parametrize("share", [0.3, 0.6, 0.97])
@@ -216,10 +267,20 @@ def test_refinement_needs_the_resolution_of_training(tmp_path, noise):
     assert "inference.refine" not in inspected(tmp_path, row(path, "train"), **refining)["remedy"]
 
 
+@pytest.mark.parametrize("dpi", [72, 96, 300, 1200])
+def test_the_resolution_of_a_screen_or_printer_is_none(tmp_path, noise, dpi):
+    path = write_tiff(tmp_path / "s.tif", noise, mpp=25_400 / dpi)
+    record = inspected(tmp_path, row(path))
+    said = f"does not say its resolution ({25_400 / dpi:.4g} µm/px, {dpi} dpi, is that of a screen)"
+    assert said.replace("1200 dpi", "1.2e+03 dpi") in record["finding"]
+    assert "column mpp" in record["remedy"]
+    assert inspected(tmp_path, row(path, mpp=0.25))["verdict"] == "ok"
+
+
 def test_slides_too_coarse_for_any_role_and_implausible_are_told_so(tmp_path, noise):
-    path = write_tiff(tmp_path / "s.tif", noise, mpp=352.8)  # 72 dpi
+    path = write_tiff(tmp_path / "s.tif", noise, mpp=15.3)
     record = inspected(tmp_path, row(path, "test"))
-    assert "352.8 µm/px (file) is coarser than the 2.5 µm/px" in record["finding"]
+    assert "15.3 µm/px (file) is coarser than the 2.5 µm/px" in record["finding"]
     assert "correct its implausible µm/px in the column mpp" in record["remedy"]
     assert "split 'inference'" not in record["remedy"]
 

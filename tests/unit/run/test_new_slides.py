@@ -3,7 +3,7 @@ import time
 
 import pytest
 from lesionmap.errors import SettingsError
-from lesionmap.slides.new_slides import add_new_slides, main
+from lesionmap.run.new_slides import add_new_slides, main
 from lesionmap.slides.sheet import read_sheet
 from project import ROOT
 

@@ -1,4 +1,4 @@
-"""Add a folder's new slides to a slide sheet: ``python -m lesionmap.slides.new_slides slides.tsv FOLDER``."""
+"""Add a folder's new slides to a slide sheet: ``python -m lesionmap.run.new_slides slides.tsv FOLDER``."""
 
 import argparse
 import math
