@@ -10,7 +10,7 @@ from pathlib import Path
 import openslide
 import tifffile
 
-from lesionmap.slides.tiff_slide import TIFF_STARTS, TiffSlide, Unusable
+from lesionmap.slides.tiff_slide import COPY_AGAIN, TIFF_STARTS, TiffSlide, Unusable
 
 JPEG_START = b"\xff\xd8\xff"
 MIRAX_INDEX = "Slidedat.ini"
@@ -29,7 +29,6 @@ ROUNDED = 0.05  # by how much the proportions of a level may differ from those o
 QUICK_DIGEST_BYTES = 2**20
 DICOM_HEADER_BYTES = 2**18
 CONVERT = "convert it to a tiled, pyramidal TIFF, or, if no other program reads it either, copy it again"
-COPY_AGAIN = "copy it again from the scanner or archive, to its end"
 
 
 def slide_parts(path: Path) -> list[Path]:
@@ -186,11 +185,11 @@ def kept_levels(path: str) -> str:
     """
     try:
         with tifffile.TiffFile(path) as tiff:
+            height, width = tiff.pages.first.shape[:2]
             shapes = [page.shape[:2] for page in tiff.pages]
+        in_proportion = [abs(rows * width / (columns * height) - 1) < ROUNDED for rows, columns in shapes]
     except Exception:  # a damaged or exotic file can raise anything
         return ""
-    height, width = shapes[0]
-    in_proportion = [abs(rows * width / (columns * height) - 1) < ROUNDED for rows, columns in shapes]
     kept = ",".join(str(number) for number, fits in enumerate(in_proportion) if fits)
     return "" if all(in_proportion) else f", or keep its levels alone: tiffcp {path},{kept} NEW.tif"
 

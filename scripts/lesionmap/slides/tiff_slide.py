@@ -37,6 +37,7 @@ COLOURS |= {PHOTOMETRIC.RGB: 3, PHOTOMETRIC.YCBCR: 3}
 MAX_SAMPLE_VALUE, SMAX_SAMPLE_VALUE = 281, 341  # tags
 UM_PER_UNIT = {"µm": 1.0, "μm": 1.0, "um": 1.0, "micron": 1.0, "microns": 1.0, "\\u00b5m": 1.0, "nm": 1e-3, "mm": 1e3}
 UM_PER_UNIT |= {"cm": 1e4, "m": 1e6, "in": 25_400.0, "inch": 25_400.0}
+COPY_AGAIN = "copy it again from the scanner or archive, to its end"
 CONVERT = "convert it: vips tiffsave IN.tif OUT.tif --tile --pyramid --bigtiff --compression jpeg --Q 90"
 LARGEST_CHUNK_PX = 2**28  # a tile or strip; it is decoded as a whole
 CACHE_BYTES = 2**26
@@ -88,6 +89,9 @@ def _compression(page: Any) -> str:
     return getattr(page.compression, "name", str(page.compression))
 
 
+COPY_AGAIN = "copy it again from the scanner or archive, to its end"
+
+
 class Unusable(openslide.OpenSlideError):
     """A TIFF that cannot be read as a slide: a finding that follows the file's name, and a remedy."""
 
@@ -118,6 +122,7 @@ class TiffSlide(AbstractContextManager["TiffSlide"]):
         self._tiff = tifffile.TiffFile(path)
         self._file = open(path, "rb", buffering=0)  # noqa: SIM115  # read by position, which is thread-safe
         try:
+            _check_directories(self._tiff)
             series = _main_series(self._tiff)
             self._levels = [_Level(self._tiff, series, level, self._file.fileno()) for level in series.levels]
             self.level_dimensions = tuple(level.size for level in self._levels)
@@ -184,6 +189,15 @@ class TiffSlide(AbstractContextManager["TiffSlide"]):
 
 def _vendor(tiff: tifffile.TiffFile) -> str:
     return "ome-tiff" if tiff.is_ome else "imagej-tiff" if tiff.is_imagej else "tiff"
+
+
+def _check_directories(tiff: tifffile.TiffFile) -> None:
+    """Refuse directories in a circle, which tifffile follows without end."""
+    seen: set[int] = set()
+    for page in tiff.pages:
+        if page.offset in seen:
+            raise Unusable("is damaged: a directory repeats an earlier one", COPY_AGAIN)
+        seen.add(page.offset)
 
 
 def _main_series(tiff: tifffile.TiffFile) -> Any:
