@@ -344,6 +344,15 @@ def test_names_of_classes_are_shown_as_they_are(page: Page, changed: Callable[..
     assert page.evaluate("window.broken") is None
 
 
+def test_what_is_not_judged_is_outlined_as_such_with_its_area(page: Page, changed: Callable[..., Path]) -> None:
+    outline = {"name": "Ignore*", "rings": [[100, 100, 200, 100, 200, 200]]}
+    ignored = {"class": "ignore", "names": ["Ignore*", "pen"], "n": 2, "area_mm2": 0.0361, "outlines": [outline] * 2}
+    open_viewer(page, changed({"annotated": [ignored]}))
+    label = page.locator("label", has=page.locator("#show-ignore"))
+    assert label.inner_text() == "not judged – Ignore*, pen (2, 0.036 mm²)"
+    assert label.locator("line").get_attribute("stroke-dasharray") == "14 4 2 4 2 4"
+
+
 def test_what_is_not_shown_is_said(page: Page, report: Path, changed: Callable[..., Path]) -> None:
     view = view_of(report)
     few = {

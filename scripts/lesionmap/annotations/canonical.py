@@ -14,13 +14,13 @@ import shapely
 from shapely.geometry import Polygon, box, mapping
 from shapely.geometry.base import BaseGeometry
 
-from lesionmap.annotations.classes import CLASS_NAMES
+from lesionmap.annotations.classes import OUTLINED
 from lesionmap.annotations.formats import AnnotatedOutline, AnnotationFile, read_annotation, refusal
 from lesionmap.files.records import write_json
 from lesionmap.slides.slide import SlideInfo
 
 HOLE = "hole"
-PRIORITY = tuple(CLASS_NAMES)  # lesion, vessel, fat: where outlines overlap, the first wins
+PRIORITY = tuple(OUTLINED)  # where outlines overlap, the first wins
 FRAME = "level-0 pixels of the slide file, x to the right and y down from its top-left corner"
 
 
@@ -32,7 +32,7 @@ class AnnotationSettings:
     ----------
     classes : mapping
         Class name in the file, or a pattern with ``*``, ``?``, ``[…]`` → ``lesion``, ``vessel``, ``fat``, ``hole`` (cut
-        out of all others) or ``ignore``.
+        out of all others), ``ignore`` (neither trained on nor judged) or ``background`` (as if not outlined).
     mask_values : mapping
         Pixel value of a mask, as text → the same classes.
     invalid : str
@@ -83,10 +83,11 @@ def canonical(content: AnnotationFile, info: SlideInfo, settings: AnnotationSett
     Returns
     -------
     dict
-        A FeatureCollection in level-0 pixels. Each feature's ``properties`` have ``class`` (lesion, vessel or fat),
-        ``name`` (the class name in the file) and ``area_mm2``. No two classes overlap. Besides the features:
-        ``frame``, ``source``, ``classes`` (polygons and mm² of each), ``repaired`` and ``ignored`` (counts by kind),
-        and ``outside`` (polygons that reached beyond the slide, and the mm² that were cut off).
+        A FeatureCollection in level-0 pixels. Each feature's ``properties`` have ``class`` (ignore, lesion, vessel or
+        fat), ``name`` (the class name in the file) and ``area_mm2``. No two classes overlap. Besides the features:
+        ``frame``, ``source``, ``classes`` (polygons and mm² of each), ``repaired`` and ``ignored`` (counts by kind; the
+        latter of dots, rulers and the like, not of outlines of the class ignore), and ``outside`` (polygons that
+        reached beyond the slide, and the mm² that were cut off).
 
     Raises
     ------
@@ -150,8 +151,8 @@ def _labels(outlines: Sequence[AnnotatedOutline], names: Mapping[str, str], slid
         raise refusal(
             slide,
             f"classes that the config does not map: {', '.join(map(repr, unknown))}; the file has {found}",
-            "map each under annotations.classes (annotations.mask_values for a mask) to lesion, vessel, fat, hole or "
-            "ignore",
+            "map each under annotations.classes (annotations.mask_values for a mask) to lesion, vessel, fat, hole, "
+            "ignore (not to be judged) or background (of no meaning here)",
         )
     return {name: label for name, label in labels.items() if label}
 
@@ -171,7 +172,7 @@ def meaning(name: str, names: Mapping[str, str]) -> str | None:
 
 
 def _cut_holes(outlines: Sequence[AnnotatedOutline], labels: Mapping[str, str]) -> list[Part]:
-    """Polygons of lesion, vessel and fat with the holes cut out.
+    """Polygons of the classes in `PRIORITY` with the holes cut out.
 
     Outlines with `cuts` are cut out of the outlines of their own name, those mapped to ``hole`` out of all.
     """
@@ -180,7 +181,7 @@ def _cut_holes(outlines: Sequence[AnnotatedOutline], labels: Mapping[str, str]) 
     for name, label in labels.items():
         own = [outline.geometry for outline in outlines if outline.name == name and outline.cuts]
         areas = [outline.geometry for outline in outlines if outline.name == name and not outline.cuts]
-        if label in CLASS_NAMES:
+        if label in PRIORITY:
             rest = _without(areas, [*own, *everywhere])
             parts += [Part(label, name, polygon) for geometry in rest for polygon in _polygons(geometry)]
     return parts

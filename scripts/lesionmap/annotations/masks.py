@@ -16,7 +16,7 @@ from shapely import clip_by_rect
 from shapely.geometry import box, shape
 from shapely.geometry.base import BaseGeometry
 
-from lesionmap.annotations.classes import CLASS_NAMES, LESION
+from lesionmap.annotations.classes import LESION, OUTLINED
 from lesionmap.files.records import read_json
 
 
@@ -83,7 +83,7 @@ class Annotation:
 
     def __init__(self, path: str | Path | None) -> None:
         features: list[dict[str, Any]] = read_json(path)["features"] if path else []
-        self._classes = [CLASS_NAMES[feature["properties"]["class"]] for feature in features]
+        self._classes = [OUTLINED[feature["properties"]["class"]] for feature in features]
         self._polygons = [shape(feature["geometry"]) for feature in features]
         self._outlines = Outlines(self._polygons, self._classes)
 
@@ -93,5 +93,8 @@ class Annotation:
         return [polygon for polygon, label in zip(self._polygons, self._classes, strict=True) if label == LESION]
 
     def mask(self, xy_lv0: tuple[float, float], size_px: tuple[int, int], scale: float) -> NDArray[np.uint8]:
-        """Class mask of one box, as :meth:`Outlines.rasterised`; (height, width) uint8: 1 lesion, 2 vessel, 3 fat."""
+        """Class mask of one box, as :meth:`Outlines.rasterised`; (height, width) uint8.
+
+        1 lesion, 2 vessel, 3 fat, 255 not to be judged; 0 elsewhere.
+        """
         return self._outlines.rasterised(xy_lv0, size_px, scale)

@@ -40,12 +40,25 @@ class Role:
 
 @dataclass(frozen=True)
 class MapStrip:
-    """Some rows of a slide, (rows, W): probability × 255, predicted lesion, classes, numbers of annotated lesions."""
+    """Some rows of a slide.
+
+    Parameters
+    ----------
+    probability_u8, predicted : (rows, W)
+        Probability × 255, and predicted lesion.
+    mask : (rows, W) uint8
+        Classes; 255 where not evaluated.
+    numbers : (rows, W) int32
+        Numbers of annotated lesions, 0 outside.
+    ignored : (rows, W) bool
+        Where nothing is evaluated because the annotation says so.
+    """
 
     probability_u8: NDArray[np.uint8]
     predicted: NDArray[np.bool_]
     mask: NDArray[np.uint8]
     numbers: NDArray[np.int32]
+    ignored: NDArray[np.bool_]
 
 
 class SlideTally:
@@ -59,15 +72,18 @@ class SlideTally:
 
     def __init__(self, n_lesions: int) -> None:
         self.histograms, self.finder = Histograms.empty(), DetectionFinder()
-        self.predicted_pixels, self._n = 0, n_lesions
+        self.predicted_pixels, self.ignored_pixels, self._n = 0, 0, n_lesions
         self.pixels, self.predicted, self.peak = np.zeros((3, n_lesions), dtype=np.int64)
 
     def add(self, strip: MapStrip) -> None:
         """Count the next strip; pixels that are 255 in its mask are left out."""
         predicted, annotated = strip.predicted & (strip.mask != IGNORE), strip.mask == LESION
         self.histograms += Histograms.of(strip.probability_u8, strip.mask)
-        self.finder.add(predicted, strip.probability_u8, strip.numbers)
+        self.finder.add(
+            predicted | (strip.predicted & strip.ignored), strip.probability_u8, strip.numbers, strip.ignored
+        )
         self.predicted_pixels += int(np.count_nonzero(predicted))
+        self.ignored_pixels += int(np.count_nonzero(strip.ignored))
         number = strip.numbers[annotated] - 1
         self.pixels += np.bincount(number, minlength=self._n)
         self.predicted += np.bincount(number[predicted[annotated]], minlength=self._n)
@@ -88,8 +104,10 @@ class SlideTally:
         return {
             "annotated_mm2": round(int(self.histograms.counts[LESION].sum()) * pixel_mm2, 9),
             "predicted_mm2": round(self.predicted_pixels * pixel_mm2, 9),
+            "ignored_mm2": round(self.ignored_pixels * pixel_mm2, 9),
             "lesions": [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)],
             "false_positive_scores": found.false_positive_scores.tolist(),
+            "ignored_detections": found.n_unjudged,
             "histograms": self.histograms.counts.tolist(),
         }
 
@@ -105,7 +123,8 @@ def evaluate_slide(
     """Compare one slide's maps with its annotation, inside tissue, at the maps' resolution, strip by strip.
 
     The threshold is the one that the lesion map was made with.
-    Annotated pixels count even where tissue detection missed them. Unreadable pixels do not count.
+    Annotated pixels count even where tissue detection missed them. Unreadable pixels, and those of the class ignore, do
+    not count.
 
     Parameters
     ----------
@@ -117,8 +136,9 @@ def evaluate_slide(
     tally = SlideTally(len(lesions.area_mm2))
     with MapFile(files.probability) as probability, MapFile(files.lesions) as predicted:
         pixel_mm2, threshold = probability.mpp**2 / 1e6, float(predicted.metadata["threshold"])
-        for part, mask, numbers in _rasterised(info, probability, TissueMask(files.tissue, info), annotation, lesions):
-            tally.add(MapStrip(probability[part], predicted[part] > 0, mask, numbers))
+        rasters = _rasterised(info, probability, TissueMask(files.tissue, info), annotation, lesions)
+        for part, mask, numbers, ignored in rasters:
+            tally.add(MapStrip(probability[part], predicted[part] > 0, mask, numbers, ignored))
     metrics, counts = binary_metrics(tally.histograms, threshold), tally.histograms.counts
     content = {
         "slide": info.slide,
@@ -134,15 +154,17 @@ def evaluate_slide(
 
 def _rasterised(
     info: SlideInfo, grid: MapFile, tissue: TissueMask, annotation: Annotation, lesions: AnnotatedLesions
-) -> Iterator[tuple[slice, NDArray[np.uint8], NDArray[np.int32]]]:
-    """Rows of a map, their classes (255 where not evaluated), and the numbers of annotated lesions."""
+) -> Iterator[tuple[slice, NDArray[np.uint8], NDArray[np.int32], NDArray[np.bool_]]]:
+    """Rows of a map, and `mask`, `numbers` and `ignored` of :class:`MapStrip`."""
     scale, (height, width) = grid.mpp / info.mpp, grid.shape
     for part in strips(height, ROWS_AT_ONCE):
         place = (0, part.start * scale), (width, part.stop - part.start), scale
         mask = annotation.mask(*place)
+        ignored = mask == IGNORE
         mask[~tissue.at(*place) & (mask == 0)] = IGNORE
         for box in grid.metadata["unreadable"]:
             left, top, across, down = (round(length / scale) for length in box)
             rows = slice(max(0, top - part.start), max(0, top + down - part.start))
             mask[rows, left : left + across] = IGNORE
-        yield part, mask, lesions.reaches.rasterised(*place, "int32")
+            ignored[rows, left : left + across] = False
+        yield part, mask, lesions.reaches.rasterised(*place, "int32"), ignored

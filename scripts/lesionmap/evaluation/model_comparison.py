@@ -12,7 +12,7 @@ from lesionmap.files.records import read_json, write_table
 from lesionmap.formatting import in_table
 from lesionmap.jobs.quarantine import usable
 from lesionmap.metrics.bootstrap import Bootstrap, interval
-from lesionmap.metrics.cohort import SlideTable, entry_of, metrics_and_draws
+from lesionmap.metrics.cohort import SlideTable, entry_of, is_evaluated, metrics_and_draws
 
 THIS_RUN = "this run"
 COLUMNS = (
@@ -76,7 +76,8 @@ def _files_of(folder: str, ours: Records) -> Iterator[Path]:
 
 def _comparable(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> bool:
     identities = [record["provenance"]["identity"] for record in (ours, theirs)]
-    return identities[0] == identities[1] and ours["split"] == theirs["split"] and ours.keys() == theirs.keys()
+    same = identities[0] == identities[1] and ours["split"] == theirs["split"] and ours.keys() == theirs.keys()
+    return same and is_evaluated(ours) and is_evaluated(theirs)
 
 
 def _compared(name: str, ours: SlideTable, theirs: SlideTable, bootstrap: Bootstrap) -> Iterator[dict[str, Any]]:

@@ -1,5 +1,6 @@
 """Plots of how maps agree with the pathologist (docs/metrics.md); equal metrics give equal bytes."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from textwrap import fill
@@ -66,13 +67,14 @@ def plot_metrics(summary: str, slide_table: str, files: MetricPlots) -> None:
     """
     found = read_json(summary)["splits"]
     splits = {split: found[split] for split in SPLIT_STYLES if split in found}
+    rows = [row for row in read_slide_table(slide_table) if not math.isnan(row["highest_probability"])]
     drawings = {
         files.roc: draw_roc(splits),
         files.precision_recall: draw_precision_recall(splits),
         files.froc: draw_froc(splits),
         files.calibration: draw_calibration(splits),
         files.thresholds: draw_thresholds(splits),
-        files.areas: draw_areas(splits, read_slide_table(slide_table)),
+        files.areas: draw_areas(splits, rows),
         files.lesion_sizes: draw_lesion_sizes(splits),
     }
     for path, figure in drawings.items():

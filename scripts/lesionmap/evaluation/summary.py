@@ -12,13 +12,13 @@ from lesionmap.annotations.classes import LESION
 from lesionmap.files.records import read_json, read_table, write_json, write_table, write_text
 from lesionmap.formatting import in_table
 from lesionmap.metrics.bootstrap import LEAST_PATIENTS, LEVEL, Bootstrap
-from lesionmap.metrics.cohort import SIZE_NAMES, SWEEP, Metric, SlideTable, with_intervals
+from lesionmap.metrics.cohort import SIZE_NAMES, SWEEP, Metric, SlideTable, is_evaluated, with_intervals
 from lesionmap.metrics.froc import froc_curve
 from lesionmap.metrics.pixels import Histograms, binary_metrics, calibration_sums
 
 OF_SLIDES = (
     *("annotated_mm2", "predicted_mm2", "annotated_lesions", "found_lesions", "false_lesions"),
-    *("highest_probability", "patient"),
+    *("ignored_mm2", "ignored_lesions", "highest_probability", "patient"),
 )
 OF_TEXT = ("slide", "split", "patient")
 OF_COHORT = ("split", "metric", "value", "low", "high", "slides", "patients", "note")
@@ -35,8 +35,8 @@ class SummaryFiles:
     cohort : str
         TSV, one row per split and metric.
     summary : str
-        JSON: metrics, threshold sweep, calibration, FROC curve, lesions by size and histograms of each split; and the
-        bootstrap's settings.
+        JSON: metrics, threshold sweep, calibration, FROC curve, lesions by size, histograms and ignored area of each
+        split; and the bootstrap's settings. A slide of which nothing was evaluated is in its split's ignored area only.
     headline : str
         Text: Dice and AUROC of each split and of each of its slides.
     """
@@ -62,9 +62,11 @@ def summarise(metric_paths: Sequence[str], files: SummaryFiles, bootstrap: Boots
     columns = ["slide", "split", *binary_metrics(Histograms.empty(), threshold=0.5), *OF_SLIDES]
     write_table(files.slides, [{key: in_table(value) for key, value in row.items()} for row in rows], columns)
     splits = {}
-    for split in sorted({record["split"] for record in records}):
-        members = [record for record in records if record["split"] == split]
+    evaluated = [record for record in records if is_evaluated(record)]
+    for split in sorted({record["split"] for record in evaluated}):
+        members = [record for record in evaluated if record["split"] == split]
         splits[split] = summary_of(SlideTable.of(members, min_lesion_um), bootstrap)
+        splits[split]["ignored"] = _ignored([row for row in rows if row["split"] == split])
     rules = {"level": LEVEL, "least_patients": LEAST_PATIENTS, "min_lesion_um": min_lesion_um}
     write_json(files.summary, {"bootstrap": asdict(bootstrap) | rules, "splits": splits})
     write_table(files.cohort, list(_cohort_rows(splits)), OF_COHORT)
@@ -123,16 +125,24 @@ def _lesions(by_size: NDArray[np.int64]) -> dict[str, dict[str, int]]:
     return dict(zip(SIZE_NAMES, counts, strict=True))
 
 
+def _ignored(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """What annotations say to ignore on the slides of a split: mm², slides that have any, predicted lesions in it."""
+    slides = sum(row["ignored_mm2"] > 0 for row in rows)
+    mm2, lesions = (sum(row[key] for row in rows) for key in ("ignored_mm2", "ignored_lesions"))
+    return {"slides": slides, "mm2": round(mm2, 9), "lesions": lesions}
+
+
 def _row(record: Mapping[str, Any]) -> dict[str, Any]:
     """A slide's row of the table."""
     lesions, scores = record["lesions"], np.flatnonzero(np.sum(record["histograms"], axis=0))
     return {
-        **{key: record[key] for key in ("slide", "split", "patient", "annotated_mm2", "predicted_mm2")},
+        **{key: record[key] for key in ("slide", "split", "patient", "annotated_mm2", "predicted_mm2", "ignored_mm2")},
         **record["metrics"],
         "annotated_lesions": sum(lesion["pixels"] > 0 for lesion in lesions),
         "found_lesions": sum(lesion["predicted_pixels"] > 0 for lesion in lesions),
         "false_lesions": sum(record["false_positive_scores"]),
-        "highest_probability": int(scores.max(initial=0)) / 255,
+        "ignored_lesions": record["ignored_detections"],
+        "highest_probability": int(scores.max()) / 255 if len(scores) else None,
     }
 
 

@@ -56,7 +56,10 @@ class SlideTable:
 
     @classmethod
     def of(cls, records: Sequence[Mapping[str, Any]], min_lesion_um: float) -> "SlideTable":
-        """From records of :func:`lesionmap.evaluation.evaluate.evaluate_slide`: at least one, all of one threshold."""
+        """From records of :func:`lesionmap.evaluation.evaluate.evaluate_slide`: at least one, all of one threshold.
+
+        All must satisfy :func:`is_evaluated`.
+        """
         patients = [(record["patient"] is None, record["patient"] or record["slide"]) for record in records]
         numbers = {patient: number for number, patient in enumerate(dict.fromkeys(patients))}
         counting = [_counting(record["lesions"], min_lesion_um) for record in records]
@@ -150,6 +153,11 @@ class Metric:
     rests_on: Callable[[SlideTable], NDArray[np.bool_]]
     why_undefined: Callable[[SlideTable], str]
     threshold: float | None = None
+
+
+def is_evaluated(record: Mapping[str, Any]) -> bool:
+    """Whether any pixel of a slide was evaluated; otherwise it is unknown whether there is lesion on it."""
+    return bool(np.any(record["histograms"]))
 
 
 def _any(counts: NDArray[np.int64]) -> NDArray[np.bool_]:

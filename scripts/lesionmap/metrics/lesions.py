@@ -67,10 +67,13 @@ class Detections:
         Confidence: the highest probability × 255 in the lesion.
     lesion : (N,) int64
         Number of the annotated lesion in which the point lies; 0 if in none.
+    n_unjudged : int
+        Number of further detections, which are neither true nor false.
     """
 
     score: NDArray[np.int64]
     lesion: NDArray[np.int64]
+    n_unjudged: int = 0
 
     @property
     def false_positive_scores(self) -> NDArray[np.int64]:
@@ -94,31 +97,60 @@ class DetectionFinder:
     The point then lies where most of these pixels lie: outside, or in one of the annotated lesions. In a tie, outside
     comes first, then the lesion with the lowest number. Annotated pixels are not preferred, so a map that is lesion
     everywhere finds at most one lesion.
+
+    Pixels that the annotation says to ignore connect the others, but have no say in score and point. A detection that
+    is in no lesion, and more than half of whose pixels are to be ignored, is neither true nor false. (COCO does so with
+    detections in crowds: Lin et al., ECCV 2014, and its evaluation code.)
     """
 
     def __init__(self) -> None:
         self._linker = Linker()
         self._n = 0
+        self._surplus = [np.empty(0, dtype=np.int64)]  # of each component: pixels to ignore − other pixels
         self._votes = [np.empty((4, 0), dtype=np.int64)]  # component, its score, annotated lesion, pixels
 
-    def add(self, predicted: NDArray[np.bool_], probability_u8: NDArray[np.uint8], numbers: NDArray[np.int32]) -> None:
-        """Add the next strip: predicted lesion, probability × 255, numbers of annotated lesions; each (rows, W)."""
+    def add(
+        self,
+        predicted: NDArray[np.bool_],
+        probability_u8: NDArray[np.uint8],
+        numbers: NDArray[np.int32],
+        ignored: NDArray[np.bool_],
+    ) -> None:
+        """Add the next strip, each (rows, W).
+
+        Parameters
+        ----------
+        predicted, probability_u8 : (rows, W)
+            Predicted lesion, and probability × 255.
+        numbers : (rows, W) int32
+            Numbers of annotated lesions, 0 outside.
+        ignored : (rows, W) bool
+            True where the annotation says to ignore.
+        """
         labels = self._linker.labelled(predicted)
-        places = np.flatnonzero(labels)
+        places = np.flatnonzero((labels > 0) & ~ignored)
         component = labels.ravel()[places].astype(np.int64) - 1
         score, number = (array.ravel()[places].astype(np.int64) for array in (probability_u8, numbers))
         votes = _votes(component, score, number, np.ones_like(places))
         votes[0] += self._n
         self._votes.append(votes)
-        self._n += int(component.max(initial=-1)) + 1
+        n = int(labels.max(initial=0))
+        pixels, unjudged = (np.bincount(part, minlength=n + 1)[1:] for part in (labels.ravel(), labels[ignored]))
+        self._surplus.append(2 * unjudged - pixels)
+        self._n += n
 
     def found(self) -> Detections:
         """The detections of the whole map."""
         component, *rest = np.concatenate(self._votes, axis=1)
-        group, score, number, pixels = _votes(self._linker.groups()[component], *rest)
+        groups = self._linker.groups()
+        group, score, number, pixels = _votes(groups[component], *rest)
         order = np.lexsort((number, -pixels, group))  # by group, then most votes, then lowest number
-        _, first = np.unique(group[order], return_index=True)
-        return Detections(score[order][first], number[order][first])
+        owners, first = np.unique(group[order], return_index=True)
+        score, number = score[order][first], number[order][first]
+        surplus = np.zeros(int(groups.max(initial=-1)) + 1, dtype=np.int64)
+        np.add.at(surplus, groups, np.concatenate(self._surplus))
+        judged = (number > 0) | (surplus[owners] <= 0)
+        return Detections(score[judged], number[judged], len(surplus) - int(judged.sum()))
 
 
 def _votes(

@@ -12,6 +12,7 @@ from lesionmap.annotations.canonical import canonical
 from lesionmap.annotations.formats import read_annotation
 from lesionmap.errors import LesionMapError
 from lesionmap.files.records import write_json, write_table
+from lesionmap.formatting import counted
 from lesionmap.jobs.parallel import map_in_order
 from lesionmap.run.costs import Costs, Work, costs_of, predict_work
 from lesionmap.run.settings import RunSettings
@@ -28,7 +29,7 @@ LABELLED_SPLITS = ("train", "val", "test")
 MOST_ROWS_PRINTED = 100
 MOST_NAMED = 5
 COLUMNS = ["slide", "split", "verdict", "width", "height", "mpp", "regions", "tiles", "inference_tiles", "tissue_basis"]
-COLUMNS += ["store_gb", "cpu_hours", "findings", "remedies"]
+COLUMNS += ["store_gb", "cpu_hours", "ignored_mm2", "findings", "remedies"]
 
 
 @dataclass
@@ -45,6 +46,8 @@ class Diagnosis:
         Equal for slides of equal content.
     lesions : int or None
         Number of lesion polygons in its annotation; None without a readable annotation.
+    ignored_mm2 : float or None
+        Area that its annotation says to ignore; None without a readable annotation.
     work : Work or None
         The work that a run does on it.
     errors, warnings : list of (finding, remedy)
@@ -56,6 +59,7 @@ class Diagnosis:
     unseen: bool = False
     digest: str | None = None
     lesions: int | None = None
+    ignored_mm2: float | None = None
     work: Work | None = None
     errors: list[tuple[str, str]] = field(default_factory=list)
     warnings: list[tuple[str, str]] = field(default_factory=list)
@@ -155,7 +159,12 @@ def _count_lesions(row: SlideRow, info: SlideInfo, settings: RunSettings, found:
     outlines = read_annotation(row.annotation, info, row.mask_mpp)
     content = canonical(outlines, info, settings.annotations)
     count = int(content["classes"]["lesion"]["polygons"])
-    if not count and row.split in TRAINING_SPLITS:
+    found.ignored_mm2 = content["classes"]["ignore"]["area_mm2"]
+    if content["features"] and all(part["properties"]["class"] == "ignore" for part in content["features"]):
+        unjudged = f"all outlines of its annotation, {found.ignored_mm2} mm², are of the class ignore"
+        remedy = "see that the rest of the slide is meant to be without lesion, and that its classes are mapped"
+        found.warnings.append((unjudged, remedy))
+    elif not count and row.split in TRAINING_SPLITS:
         found.warnings.append(
             ("its annotation has no lesion", "see that this is meant, and that its classes are mapped")
         )
@@ -241,7 +250,9 @@ def _row(one: Diagnosis) -> dict[str, Any]:
     size_and_mpp = {"width": size[0], "height": size[1], "mpp": one.info.mpp if one.info else None}
     work = asdict(one.work) if one.work else {}
     found = {"findings": "; ".join(dict(problems)), "remedies": "; ".join(dict.fromkeys(dict(problems).values()))}
-    return {"slide": one.row.slide, "split": one.row.split, "verdict": one.verdict} | size_and_mpp | work | found
+    of_annotation = {"ignored_mm2": one.ignored_mm2}
+    row = {"slide": one.row.slide, "split": one.row.split, "verdict": one.verdict}
+    return row | size_and_mpp | work | of_annotation | found
 
 
 def _printed(found: Sequence[Diagnosis], sheet_errors: Sequence[tuple[str, str]], costs: Costs) -> Iterator[str]:
@@ -256,6 +267,8 @@ def _printed(found: Sequence[Diagnosis], sheet_errors: Sequence[tuple[str, str]]
         yield f"… and {len(found) - len(shown)} slides without a finding"
     if n_unseen := sum(one.unseen for one in found):
         yield f"{n_unseen} slides are on servers and unseen; what follows is without them"
+    if ignoring := [one.ignored_mm2 for one in found if one.ignored_mm2]:
+        yield f"{sum(ignoring):.3f} mm² on {counted(len(ignoring), 'slide')} are ignored: neither trained on nor judged"
     yield from (f"error: {finding}. Remedy: {remedy}" for finding, remedy in sheet_errors)
     yield ""
     yield from costs.lines()

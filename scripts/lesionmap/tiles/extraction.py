@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lesionmap.annotations.classes import IGNORE, MAJORITY_ORDER, STORED_CLASSES
+from lesionmap.annotations.classes import BACKGROUND, IGNORE, MAJORITY_ORDER, STORED_CLASSES
 from lesionmap.annotations.masks import Annotation
 from lesionmap.errors import SlideError
 from lesionmap.files.records import read_json, write_json
@@ -36,7 +36,8 @@ class Extraction:
     Parameters
     ----------
     min_tissue_fraction : float
-        Regions with a smaller share of tissue are left out, unless they have an annotation.
+        Regions with a smaller share of tissue are left out, unless they have an annotation. Neither tissue of the class
+        ignore nor its outlines count.
     max_unreadable_fraction : float
         Largest share of the remaining regions that may be unreadable. Unreadable regions are left out.
     stain : StainMatch
@@ -106,8 +107,9 @@ def extract_tiles(
             raise SlideError(
                 slide=info.slide,
                 stage="extract_tiles",
-                finding=f"no region has {settings.min_tissue_fraction:.0%} tissue or an annotation",
-                remedy="look at the tissue mask, or lower tiles.min_tissue_fraction",
+                finding=f"no region has {settings.min_tissue_fraction:.0%} tissue or an annotation, besides what is of "
+                "the class ignore",
+                remedy="look at the tissue mask and the annotation, or lower tiles.min_tissue_fraction",
             )
     logging.info("%s: %d regions stored, %d unreadable", info.slide, stored, len(unreadable))
 
@@ -171,7 +173,8 @@ class RegionPlan:
     xy_lv0 : (float, float)
         Top-left corner in level-0 pixels.
     codes : (s, s) uint8
-        Tissue map (:func:`lesionmap.tissue.detection.tissue_map`) at the pixels of the low-resolution view.
+        Tissue map (:func:`lesionmap.tissue.detection.tissue_map`) at the pixels of the low-resolution view; 0 where the
+        annotation says ignore.
     mask : (n·s, n·s) uint8
         Class codes.
     kept : (n, n) bool
@@ -226,15 +229,17 @@ class RegionCutter(AbstractContextManager["RegionCutter"]):
         """Plan the region at a corner; None if it has too little tissue and no annotation.
 
         Tiles with neither stained tissue nor annotation are left out. Tissue is looked up at the pixels of the
-        low-resolution view, because the tissue map is no finer.
+        low-resolution view, because the tissue map is no finer. What is of the class ignore counts as neither: nothing
+        could be learned from it.
         """
         spec, scale = self._settings.spec, self._settings.spec.mpp / self._info.mpp
         side = (spec.region_px, spec.region_px)
         codes = self._tissue.codes_at(xy_lv0, (spec.tile_px, spec.tile_px), scale * spec.tiles_per_side)
-        covered = codes >= FOLD
         mask = self._annotation.mask(xy_lv0, side, scale)
-        annotated = tiles_with(mask, spec.tiles_per_side)
-        if not annotated.any() and covered.mean() < max(self._settings.min_tissue_fraction, 1e-9):
+        centres = slice(spec.tiles_per_side // 2, None, spec.tiles_per_side)
+        codes[mask[centres, centres] == IGNORE] = 0
+        annotated = tiles_with((mask != BACKGROUND) & (mask != IGNORE), spec.tiles_per_side)
+        if not annotated.any() and (codes >= FOLD).mean() < max(self._settings.min_tissue_fraction, 1e-9):
             return None
         kept = tiles_with_tissue(codes, spec.tiles_per_side) | annotated
         columns, rows = inside(xy_lv0, spec.region_px, scale, self._info.size_lv0)

@@ -272,9 +272,9 @@ def _mean_losses(losses: Sequence[Mapping[str, float]], settings: TrainSettings)
 
 def _is_stale(rows: Sequence[HistoryRow], settings: TrainSettings) -> bool:
     """Whether none of the last `early_stop` epochs was better than the best one before."""
-    if settings.early_stop is None or len(rows) <= settings.early_stop:
-        return False
     losses = list(choosing_losses(rows).values())
+    if settings.early_stop is None or len(losses) <= settings.early_stop:
+        return False
     return min(losses[-settings.early_stop :]) >= min(losses[: -settings.early_stop])
 
 

@@ -33,5 +33,5 @@ def map_loss(probability: Tensor, mask: Tensor, settings: TrainSettings) -> Tens
 
 
 def labelled_pixels(mask: Tensor) -> int:
-    """Number of pixels that are not to be ignored (255), at least 1, so that it can divide a sum."""
-    return max(1, int((mask != IGNORE).sum()))
+    """Number of pixels that are not to be ignored (255)."""
+    return int((mask != IGNORE).sum())

@@ -26,6 +26,8 @@ Gradients = tuple[Tensor | None, ...]
 class RegionSteps:
     """Updates the network on a region, by the schedule of `settings`.
 
+    Where all pixels of a mask are to be ignored (255), there is no update with it and no loss.
+
     With several processes (`group`), each passes its own region, or None. All make the same updates, on the mean of
     the regions' gradients, and all must call every step.
     """
@@ -39,21 +41,22 @@ class RegionSteps:
         """Step 1: update on the low view."""
         if self.settings.schedule == "high_only":
             return {}
-        return self._update("low", region, lambda part: low_backward(self.passes.model, part, self.settings))
+        with_labels = _with_labels(region, "low_mask")
+        return self._update("low", with_labels, lambda part: low_backward(self.passes.model, part, self.settings))
 
     def rest(self, region: RegionTensors | None) -> Losses:
         """Steps 2 and 3: the updates after the low view."""
-        passes, settings = self.passes, self.settings
+        passes, settings, with_labels = self.passes, self.settings, _with_labels(region, "low_mask")
         if settings.schedule == "joint":
-            return self._update("fused", region, lambda part: fused_backward(passes, part, settings))
+            return self._update("fused", with_labels, lambda part: fused_backward(passes, part, settings))
         if settings.schedule == "low_only":
             return {}
         t1s: list[Tensor] = []
-        with_tiles = region if region and len(region.tiles) else None
+        with_tiles = _with_labels(region, "tile_masks")
         losses = self._update("high", with_tiles, lambda part: tiles_backward(passes, part, settings, t1s.append))
         if settings.schedule == "sequential":
-            t1 = torch.cat(t1s) if t1s else torch.zeros(0)
-            losses |= self._update("fused", region, lambda part: constant_t1_backward(passes.model, part, t1, settings))
+            t1, model = torch.cat(t1s) if t1s else torch.zeros(0), passes.model
+            losses |= self._update("fused", with_labels, lambda part: constant_t1_backward(model, part, t1, settings))
         return losses
 
     def _update(self, name: str, region: RegionTensors | None, backward: Callable[[RegionTensors], float]) -> Losses:
@@ -65,6 +68,11 @@ class RegionSteps:
         if self.group.mean_gradients(self.passes.weights(), bool(region)):
             self.optimiser.step()
         return losses
+
+
+def _with_labels(region: RegionTensors | None, mask: str) -> RegionTensors | None:
+    """The region if one of its masks, `low_mask` or `tile_masks`, has a pixel that is not to be ignored."""
+    return region if region and labelled_pixels(getattr(region, mask)) else None
 
 
 def low_backward(model: LesionFPN, region: RegionTensors, settings: TrainSettings) -> float:

@@ -27,7 +27,8 @@ def validate(
 ) -> HistoryRow:
     """Loss, Dice, AUROC and best threshold of each map that the schedule trains, against the mask of the low view.
 
-    The model must be in evaluation mode. Several processes share the regions; each returns the metrics over all.
+    The model must be in evaluation mode. Several processes share the regions; each returns the metrics over all. All
+    are None if every pixel is to be ignored (255).
 
     Raises
     ------
@@ -52,7 +53,7 @@ def validate(
         n_all, loss, *counts = group.summed([n_pixels, losses[view], *histograms.counts.ravel().tolist()])
         histograms = Histograms(np.array(counts, dtype=np.int64).reshape(-1, N_VALUES))
         metrics = binary_metrics(histograms, threshold=0.5)
-        row |= {f"val_{view}_loss": loss / max(1, n_all)}
+        row |= {f"val_{view}_loss": loss / n_all if n_all else None}
         row |= {f"val_{view}_dice": metrics["dice"], f"val_{view}_auroc": metrics["auroc"]}
         row |= {f"val_{view}_threshold": best_threshold(histograms)}
     return row

@@ -11,7 +11,7 @@ import shapely
 from shapely.geometry import mapping, shape
 from shapely.geometry.base import BaseGeometry
 
-from lesionmap.annotations.classes import CLASS_NAMES
+from lesionmap.annotations.classes import OUTLINED
 from lesionmap.files.atomic import folder_written_whole
 from lesionmap.files.records import read_json, write_text
 from lesionmap.jobs.quarantine import quarantined
@@ -102,7 +102,7 @@ def cut_view(
         "native": ladder.native,
         "tile_px": ZOOM_TILE_PX,
         "predicted": {"n": len(predicted), "outlines": _shown(predicted)},
-        "annotated": [_class_view(name, outlines) for name, outlines in annotated.items()],
+        "annotated": [_class_view(name, outlines, info) for name, outlines in annotated.items()],
         "provenance": provenance,
     }
     lesions = sorted([*predicted, *annotated.get(LESION, [])], key=lambda outline: outline.area, reverse=True)
@@ -139,7 +139,7 @@ def _annotated(path: str | None) -> dict[str, list[ViewOutline]]:
     """The annotation's outlines by class, largest first."""
     if path is None or quarantined(path):
         return {}
-    found: dict[str, list[ViewOutline]] = {name: [] for name in CLASS_NAMES}
+    found: dict[str, list[ViewOutline]] = {name: [] for name in reversed(OUTLINED)}
     for feature in read_json(path)["features"]:
         polygon = shape(feature["geometry"])
         found[feature["properties"]["class"]].append(ViewOutline(feature["properties"]["name"], polygon, polygon.area))
@@ -153,11 +153,12 @@ def _shown(outlines: Sequence[ViewOutline]) -> list[dict[str, Any]]:
     return [{"name": outline.name, "rings": outline.rings} for outline in outlines[:most]]
 
 
-def _class_view(name: str, outlines: list[ViewOutline]) -> dict[str, Any]:
+def _class_view(name: str, outlines: list[ViewOutline], info: SlideInfo) -> dict[str, Any]:
     return {
         "class": name,
         "names": sorted({outline.name for outline in outlines}),
         "n": len(outlines),
+        "area_mm2": round(shapely.union_all([outline.polygon for outline in outlines]).area * info.mpp**2 / 1e6, 6),
         "outlines": _shown(outlines),
     }
 

@@ -3,9 +3,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from annotation_writers import info_at, mask_size, settings
+import yaml
+from annotation_writers import info_at, mask_size, settings, write_mask
 from lesion_maps import write_outlines
-from lesionmap.annotations.canonical import FRAME, import_annotation, meaning
+from lesionmap.annotations.canonical import FRAME, AnnotationSettings, import_annotation, meaning
 from lesionmap.annotations.masks import Annotation
 from lesionmap.errors import AnnotationError
 from lesionmap.slides.slide import SlideInfo
@@ -54,6 +55,7 @@ def test_the_canonical_file_states_slide_frame_source_and_every_class(tmp_path):
             "lesion": {"polygons": 1, "area_mm2": 0.058},  # 30 · 20 − 5 · 4 px
             "vessel": {"polygons": 0, "area_mm2": 0.0},
             "fat": {"polygons": 1, "area_mm2": 0.0063},  # 9 · 7 px
+            "ignore": {"polygons": 0, "area_mm2": 0.0},
         },
         "repaired": {},
         "ignored": {},
@@ -147,15 +149,56 @@ def test_an_unmapped_class_is_refused_with_all_that_the_file_has(tmp_path):
     assert str(caught.value) == (
         "slide s1, import_annotation: classes that the config does not map: 'Necrosis', 'Tumour'; the file has "
         "'Lesion' (1), 'Necrosis' (1), 'Tumour' (2). Remedy: map each under annotations.classes "
-        "(annotations.mask_values for a mask) to lesion, vessel, fat, hole or ignore."
+        "(annotations.mask_values for a mask) to lesion, vessel, fat, hole, ignore (not to be judged) or background "
+        "(of no meaning here)."
     )
     assert not list(tmp_path.glob("*canonical*"))
 
 
-def test_an_ignored_class_leaves_nothing_and_covers_nothing(tmp_path):
-    content = imported(tmp_path, [feature("Ink", rectangle(5, 5, 30, 30)), feature("Lesion", rectangle(10, 10, 10, 5))])
+def test_an_outline_of_the_background_leaves_nothing_and_covers_nothing(tmp_path):
+    how = settings({"Stroma": "background", "Lesion": "lesion"})
+    stroma = feature("Stroma", rectangle(5, 5, 30, 30))
+    content = imported(tmp_path, [stroma, feature("Lesion", rectangle(10, 10, 10, 5))], how=how)
     assert [item["properties"]["name"] for item in content["features"]] == ["Lesion"]
     assert mask_of(tmp_path).sum() == 50
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_what_is_to_be_ignored_wins_over_every_class_and_only_holes_cut_it(tmp_path, order):
+    outlines = [
+        feature("Lesion", rectangle(10, 10, 40, 30)),
+        feature("Ink", rectangle(30, 5, 30, 20), rectangle(32, 7, 2, 8)),  # 2 · 5 px of its own hole are lesion
+        feature("Fat", rectangle(55, 20, 10, 9)),
+        feature("Exclusion", rectangle(45, 12, 5, 4)),
+    ]
+    content = imported(tmp_path, outlines[::order])
+    assert {label: summary["area_mm2"] for label, summary in content["classes"].items()} == {
+        "ignore": 0.0564,  # 30 · 20 − 2 · 8 − 5 · 4 px
+        "lesion": 0.091,  # 40 · 30 − 20 · 15 + 2 · 5 px
+        "vessel": 0,
+        "fat": 0.0065,  # 10 · 9 − 5 · 5 px
+    }
+    assert (content["ignored"], content["classes"]["ignore"]["polygons"]) == ({}, 1)
+    (ignored,) = (item["properties"] for item in content["features"] if item["properties"]["class"] == "ignore")
+    assert ignored == {"class": "ignore", "name": "Ink", "area_mm2": 0.0564}
+    mask = mask_of(tmp_path)
+    assert mask[13, [9, 10, 29, 30, 32, 34, 44, 45, 49, 50, 59, 60]].tolist() == [
+        *[0, 1, 1, 255, 1, 255],
+        *[255, 0, 0, 255, 255, 0],
+    ]
+    assert mask[24, [29, 30, 54, 55, 59, 60, 64, 65]].tolist() == [1, 255, 255, 255, 255, 3, 3, 0]
+    assert mask[25, [30, 55]].tolist() == [1, 3]
+    annotation = Annotation(tmp_path / "canonical.geojson")
+    assert sum(polygon.area for polygon in annotation.lesions) == 910
+
+
+def test_a_mask_may_say_what_to_ignore(tmp_path):
+    mask = np.zeros((90, 120), np.uint8)
+    mask[10:40, 20:60], mask[20:30, 50:80] = 1, 9
+    write_mask(tmp_path / "mask.png", mask)
+    how = AnnotationSettings({}, {"1": "lesion", "9": "ignore"}, "repair")
+    import_annotation(str(tmp_path / "mask.png"), info_at(), str(tmp_path / "canonical.geojson"), how)
+    assert np.array_equal(mask_of(tmp_path), np.where(mask == 9, 255, mask))
 
 
 def test_a_class_of_holes_is_cut_out_of_every_class(tmp_path):
@@ -291,6 +334,15 @@ def test_an_annotation_all_beside_the_slide_is_refused(tmp_path):
 # --- Overlaps
 
 
+@pytest.mark.parametrize("name", ["Ignore*", "Ignore*: pen", "Ignored"])
+def test_the_default_config_ignores_what_qupath_calls_ignore(tmp_path, name):
+    config = yaml.safe_load((Path(__file__).parents[3] / "config/config.yaml").read_text(encoding="utf-8"))
+    content = imported(
+        tmp_path, [feature(name, rectangle(3, 4, 5, 6))], how=AnnotationSettings(**config["annotations"])
+    )
+    assert content["classes"]["ignore"] == {"polygons": 1, "area_mm2": 0.003}
+
+
 @pytest.mark.parametrize(
     "order", [("Lesion", "Vessel", "Fat"), ("Fat", "Lesion", "Vessel"), ("Vessel", "Fat", "Lesion")]
 )
@@ -306,6 +358,7 @@ def test_lesion_wins_over_vessel_over_fat_whatever_the_order(tmp_path, order):
         "lesion": 0.01,
         "vessel": 0.005,  # x 20 to 25
         "fat": 0.017,  # x 25 to 42
+        "ignore": 0,
     }
     assert mask_of(tmp_path)[12, [10, 17, 22, 30, 45]].tolist() == [1, 1, 2, 3, 0]
 

@@ -123,11 +123,55 @@ def test_outside_tissue_only_what_is_annotated_counts_and_what_is_unreadable_nev
     assert sorted(lesion["detection_score"] or 0 for lesion in record["lesions"]) == [0, 180]  # its 230 is not seen
 
 
+def with_ignored(probability_u8):
+    """Over the right part of the large lesion and beyond, around the detection in fat, and where nothing is seen."""
+    ignored = [(slice(10, 90), slice(100, 160)), (slice(165, 185), slice(40, 70)), (slice(200, 210), slice(0, 30))]
+    mask = class_mask()
+    for rows, columns in ignored:
+        mask[rows, columns] = 255
+    lesions = box(100, 100, 700, 700).difference(box(500, 50, 800, 450))
+    features = [outline("ignore", *place) for place in ignored]
+    features += [{"type": "Feature", "properties": {"class": "lesion"}, "geometry": mapping(lesions)}, OUTLINES[1]]
+    fat = box(100, 800, 1100, 950).difference(box(200, 825, 350, 925))
+    return mask, [*features, {"type": "Feature", "properties": {"class": "fat"}, "geometry": mapping(fat)}]
+
+
+def test_what_is_to_be_ignored_is_in_no_metric_and_is_reported(evaluated, probability_u8):
+    mask, outlines = with_ignored(probability_u8)
+    probability_u8[20, 120] = 250  # the highest, but in what is ignored
+    record = evaluated(probability_u8, outlines=outlines)
+    counts = Histograms.of(probability_u8, mask)
+    assert counts.counts.sum() == HEIGHT * WIDTH - 80 * 60 - 20 * 30 - 10 * 30
+    assert record["histograms"] == counts.counts.tolist()
+    assert record["metrics"] == binary_metrics(counts, 0.5)
+    pixel_mm2 = MPP**2 / 1e6
+    assert record["ignored_mm2"] == pytest.approx((80 * 60 + 20 * 30 + 10 * 30) * pixel_mm2)
+    assert record["annotated_mm2"] == pytest.approx((120 * 120 - 70 * 40 + 90 * 100) * pixel_mm2)
+    assert record["predicted_mm2"] == pytest.approx((120 * 120 - 70 * 50) * pixel_mm2)
+    big = max(record["lesions"], key=lambda lesion: lesion["area_mm2"])
+    assert (big["pixels"], big["predicted_pixels"]) == (120 * 120 - 70 * 40, 120 * 110 - 70 * 40)
+    assert (big["peak_score"], big["detection_score"]) == (230, 230)
+    assert record["ignored_detections"] == 1
+    assert not any(record["false_positive_scores"])
+
+
+def test_what_is_unreadable_or_no_tissue_is_not_called_ignored(evaluated, probability_u8):
+    mask, outlines = with_ignored(probability_u8)
+    tissue = np.zeros(probability_u8.shape, bool)
+    record = evaluated(probability_u8, outlines=outlines, tissue=tissue, unreadable=[(0, 0, WIDTH, 50)])
+    mask[mask == 0] = 255
+    mask[:50] = 255
+    assert record["histograms"] == Histograms.of(probability_u8, mask).counts.tolist()
+    assert record["ignored_mm2"] == pytest.approx((40 * 60 + 20 * 30 + 10 * 30) * MPP**2 / 1e6)
+    assert record["ignored_detections"] == 1
+
+
 @pytest.mark.parametrize("rows", [1, 37, 1000])
 def test_strips_of_any_height_give_the_same(evaluated, probability_u8, monkeypatch, rows):
-    whole = evaluated(probability_u8)
+    _, outlines = with_ignored(probability_u8)
+    whole = evaluated(probability_u8, outlines=outlines)
     monkeypatch.setattr(evaluation, "ROWS_AT_ONCE", rows)
-    assert evaluated(probability_u8) == whole
+    assert evaluated(probability_u8, outlines=outlines) == whole
 
 
 def test_a_slide_without_lesion_says_why_metrics_are_undefined(evaluated, probability_u8):

@@ -67,6 +67,15 @@ def test_a_model_without_a_common_slide_is_an_error(compared):
         compared(OURS, other=[record_of("elsewhere", *SLIDES[0])])
 
 
+@pytest.mark.parametrize("theirs", [False, True])
+def test_slides_of_which_one_run_evaluated_nothing_are_not_compared(compared, theirs):
+    ours, others = [*OURS], [*WEAKER]
+    (others if theirs else ours)[3] = record_of(
+        OURS[3]["slide"], *(np.full((3, 5), code, np.uint8) for code in (9, 255))
+    )
+    assert compared(ours, weaker=others).loc[("brier", "weaker"), "slides"] == 11
+
+
 def test_records_of_another_version_are_not_compared(compared):
     older = [{key: value for key, value in record.items() if key != "false_positive_scores"} for record in WEAKER]
     with pytest.raises(ModelError, match="as this version evaluates them"):

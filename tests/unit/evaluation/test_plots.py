@@ -195,6 +195,11 @@ def test_areas_are_drawn_as_bland_and_altman_do(tmp_path):
     assert any("mean 1.429 (" in text and "limits -0.794 to 3.651" in text for text in said(figure))
 
 
+def test_a_slide_of_which_nothing_was_evaluated_is_in_no_plot(tmp_path):
+    nothing = record_of("all", np.full((3, 5), 200, np.uint8), np.full((3, 5), 255, np.uint8), ignored_mm2=1.5)
+    assert plotted(tmp_path, [*records(), nothing]) == plotted(tmp_path, records())
+
+
 def test_one_slide_has_no_limits_of_agreement(tmp_path):
     slides = areas((1, 2))
     figure = draw_areas(splits_of(tmp_path, slides), slides)

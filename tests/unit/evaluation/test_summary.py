@@ -95,6 +95,22 @@ def test_equal_records_give_equal_bytes(tmp_path, files, records):
     assert (tmp_path / "summary.json").read_bytes() == first
 
 
+def test_ignored_areas_are_reported_and_slides_with_nothing_else_count_in_no_metric(tmp_path, files, records):
+    summary = summarised(tmp_path, files, records)["splits"]
+    assert summary["test"]["ignored"] == {"slides": 0, "mm2": 0, "lesions": 0}
+    nothing = record_of("all", np.full((3, 5), 200, np.uint8), np.full((3, 5), 255, np.uint8))
+    records[3] |= {"ignored_mm2": 0.25, "ignored_detections": 2}
+    more = summarised(tmp_path, files, [*records, nothing | {"ignored_mm2": 1.5, "ignored_detections": 1}])["splits"]
+    assert more["test"].pop("ignored") == {"slides": 2, "mm2": 1.75, "lesions": 3}
+    assert more["test"] == {key: value for key, value in summary["test"].items() if key != "ignored"}
+    assert more["val"] == summary["val"]
+    slides = pd.read_csv(files.slides, sep="\t", keep_default_na=False).set_index("slide")
+    assert slides.loc["s3", ["ignored_mm2", "ignored_lesions"]].tolist() == [0.25, 2]
+    columns = ["ignored_mm2", "ignored_lesions", "highest_probability", "specificity"]
+    assert slides.loc["all", columns].tolist() == [1.5, 1, "NA", "NA"]
+    assert summarised(tmp_path, files, [nothing])["splits"] == {}
+
+
 def test_no_evaluated_slide_is_said(tmp_path, files):
     assert summarised(tmp_path, files, [])["splits"] == {}
     assert (tmp_path / "headline.txt").read_text() == "no slide was evaluated\n"

@@ -7,6 +7,7 @@ from pathlib import Path
 from urllib.parse import unquote
 
 from lesionmap.errors import SlideError
+from lesionmap.files.records import write_json
 from lesionmap.jobs.quarantine import in_folder, write_quarantined
 from lesionmap.report.inputs import ReportInputs
 from lesionmap.run.quarantine_tables import RunFiles, list_quarantine
@@ -15,9 +16,11 @@ from report_parts import (
     SPLITS,
     Page,
     change_stain,
+    make_metrics,
     render,
     slide_rows,
     stain_match,
+    summarise_into,
     with_fallback,
 )
 
@@ -55,6 +58,26 @@ def test_a_slides_page_says_how_many_lesions_were_found(report: Path) -> None:
     page = " ".join((report / "slides" / "Präparat 7%.html").read_text().split())
     assert "1 of 2 annotated lesions are found at least in part; 1 predicted lesion lies outside them." in page
     assert "Area: 0.100 mm² predicted, 0.100 mm² annotated." in page
+
+
+def test_what_the_annotation_says_to_ignore_is_stated_with_its_area(inputs: ReportInputs, tmp_path: Path) -> None:
+    metrics = make_metrics(tmp_path / "inputs", "Präparat 7%")
+    said = "0.375 mm² are not judged, because the annotation says to ignore them"
+    in_cohort = "; not judged, because their annotation says so: 0.375 mm² on 1 slide, with 1 predicted lesion<"
+    pages = "slides/Präparat 7%.html", "index.html"
+    report = render(inputs, tmp_path)
+    assert not any("not judged" in (report / page).read_text() for page in pages)
+    record = json.loads(Path(metrics).read_text()) | {"ignored_mm2": 0.375, "ignored_detections": 1}
+    write_json(metrics, record)
+    summarise_into(inputs, [metrics])
+    page, index = (" ".join((render(inputs, tmp_path) / page).read_text().split()) for page in pages)
+    assert f"{said}: they count in none of these numbers. 1 predicted lesion mostly in them is neither" in page
+    assert in_cohort in index
+    assert "1 false; 0.375 mm² not judged" in index
+    write_json(metrics, record | {"ignored_detections": 2})
+    summarise_into(inputs, [metrics])
+    page = " ".join((render(inputs, tmp_path) / pages[0]).read_text().split())
+    assert "2 predicted lesions mostly in them are neither true nor false." in page
 
 
 def test_a_slide_that_a_later_stage_refused_says_so_on_its_page(inputs: ReportInputs, tmp_path: Path) -> None:

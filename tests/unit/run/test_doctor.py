@@ -149,6 +149,22 @@ def test_annotations_without_lesion_or_with_oddities_are_said(tmp_path, rows, co
     assert report["sheet_errors"][0]["finding"] == "no training slide has a lesion"
 
 
+def test_what_annotations_ignore_is_stated_and_a_warning_only_if_there_is_nothing_else(tmp_path, rows, config, capsys):
+    for slide, squares in {"b": [(600, 300, 50), (700, 400, 90)], "c": [(600, 300, 400)]}.items():
+        path = Path(outlines(tmp_path / f"{slide}.geojson", *squares))
+        content = json.loads(path.read_text())
+        content["features"][-1]["properties"] = TUMOR | {"classification": {"name": "Ignore*"}}
+        write_json(path, content)
+    failed, printed, table, report = examined(tmp_path, rows, config, capsys)
+    assert failed is None
+    areas = [90 * 90 / 16e6, 400 * 400 / 16e6]
+    assert [float(table["ignored_mm2"][slide]) for slide in "abc"] == pytest.approx([0, *areas], abs=1e-6)
+    assert [row["ignored_mm2"] for row in report["slides"]][-1] is None
+    assert table["verdict"].tolist() == ["ok", "ok", "warning", "ok"]
+    assert table["findings"]["c"] == "all outlines of its annotation, 0.01 mm², are of the class ignore"
+    assert "0.011 mm² on 2 slides are ignored: neither trained on nor judged" in printed.splitlines()
+
+
 def test_unmapped_classes_of_annotations_are_an_error(tmp_path, rows, config, capsys):
     text = (tmp_path / "b.geojson").read_text()
     (tmp_path / "b.geojson").write_text(text.replace("Tumor", "Gland"))

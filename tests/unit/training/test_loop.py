@@ -74,6 +74,36 @@ def test_regions_without_tiles_have_no_high_loss(tmp_path):
     assert float(rows[0]["val_high_loss"]) == pytest.approx(lesion * 0.75 * -np.log(1e-6), rel=1e-3)
 
 
+def ignored(part):
+    """A region of which nothing is to be judged."""
+    part.low_mask[:] = part.masks[:] = 255
+    return part
+
+
+@pytest.mark.parametrize("schedule", ["joint", "high_only"])
+def test_regions_without_a_judged_pixel_change_no_validation(schedule, stores, tmp_path):
+    more = store(tmp_path / "v.h5", ignored(region(5)), region(2), slide="s2")
+    how = {"schedule": schedule, "epochs": 1}
+    _, expected = run(tmp_path / "a", stores[:1], stores[1:], **how)
+    _, rows = run(tmp_path / "b", stores[:1], [more], **how)
+    assert rows == expected
+
+
+@pytest.mark.parametrize("early_stop", [None, 1])
+def test_validation_slides_without_a_judged_pixel_choose_nothing(early_stop, stores, tmp_path):
+    nothing = store(tmp_path / "v.h5", ignored(region(2)), slide="s2")
+    folder, rows = run(tmp_path, stores[:1], [nothing], epochs=3, early_stop=early_stop)
+    assert [row["val_low_loss"] for row in rows] == [""] * 3
+    assert load_metadata(folder / "m.safetensors")["epoch"]["epoch"] == 3
+
+
+def test_a_region_without_a_judged_pixel_trains_nothing(stores, tmp_path):
+    half = store(tmp_path / "t.h5", region(0), ignored(region(3)))
+    _, rows = run(tmp_path / "half", [half], schedule="low_only", epochs=1)
+    _, alone = run(tmp_path / "alone", [store(tmp_path / "one.h5", region(0))], schedule="low_only", epochs=1)
+    assert rows[0]["train_low_loss"] == alone[0]["train_low_loss"]
+
+
 def test_without_validation_the_last_epoch_is_published(tmp_path):
     folder, rows = run(tmp_path, [store(tmp_path / "t.h5", region())], schedule="low_only")
     assert load_metadata(folder / "m.safetensors")["epoch"]["epoch"] == len(rows) == 2

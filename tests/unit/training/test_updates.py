@@ -94,6 +94,36 @@ def test_each_schedule_makes_its_updates_and_no_other(schedule, n_tiles, updates
     assert len(made) == len(updates)
 
 
+@pytest.mark.parametrize(
+    ("schedule", "masks", "updates"),
+    [
+        ("joint", ["low_mask"], []),
+        ("low_only", ["low_mask"], []),
+        ("sequential", ["low_mask"], ["high"]),
+        ("sequential", ["tile_masks"], ["low", "fused"]),
+        ("high_only", ["tile_masks"], []),
+        ("joint", ["tile_masks"], ["low", "fused"]),
+    ],
+)
+def test_a_mask_that_is_ignored_whole_gives_no_update_and_no_loss(schedule, masks, updates, pool):
+    """Adam would go on with its momentum even if the gradient is 0."""
+    model = network()
+    optimiser, made = torch.optim.Adam(model.parameters()), []
+    steps = RegionSteps(passes(model, pool), optimiser, settings(schedule=schedule))
+    steps.low(tensors(region())) | steps.rest(tensors(region()))
+    before = [weight.clone() for weight in model.parameters()]
+    part = tensors(region(1))
+    for mask in masks:
+        getattr(part, mask).fill_(255)
+    optimiser.register_step_post_hook(lambda *_: made.append(1))
+    losses = steps.low(part) | steps.rest(part)
+    assert list(losses) == updates
+    assert len(made) == len(updates)
+    assert all(math.isfinite(loss) and loss > 0 for loss in losses.values())
+    same = all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
+    assert same == (not updates)
+
+
 def test_settled_statistics_are_the_mean_over_all_low_views(full_precision):
     views = np.random.default_rng(0).integers(0, 256, (3, 64, 64, 3), dtype=np.uint8)
     model = LesionFPN(ModelSettings("resnet18", "batch"))

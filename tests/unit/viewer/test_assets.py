@@ -1,7 +1,9 @@
+import re
 from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
+from lesionmap.annotations.classes import OUTLINED
 from lesionmap.viewer.assets import TEMPLATES, colour_stops, colour_tables, write_viewer
 from matplotlib import colormaps
 
@@ -13,6 +15,16 @@ def test_the_viewer_is_leaflet_and_our_glue(tmp_path: Path) -> None:
     assert (tmp_path / "leaflet.js").read_bytes() == leaflet
     assert b"Vladimir Agafonkin" in leaflet[:200]  # its notice, which its licence wants kept
     assert (tmp_path / "viewer.js").read_bytes() == (TEMPLATES / "viewer.js").read_bytes()
+
+
+def test_outlines_of_every_class_have_a_style_of_their_own() -> None:
+    source = (TEMPLATES / "viewer.js").read_text(encoding="utf-8")
+    styles = dict(re.findall(r"^    (\w+): (\{ color: .*\}),$", source, flags=re.MULTILINE))
+    assert set(styles) == {"predicted", *OUTLINED}
+    for part in ("color", "dashArray"):
+        assert (
+            len({re.findall(rf'{part}: "(.*?)"', style)[0] for name, style in styles.items() if name in OUTLINED}) == 4
+        )
 
 
 def test_our_glue_sets_texts_as_texts_alone() -> None:

@@ -133,6 +133,18 @@ def test_lesions_beyond_the_limit_are_counted(
     assert view["detail"] == {"mode": "lesions", "lesions": 3, "without": 2}
 
 
+def test_what_is_to_be_ignored_is_shown_last_with_its_area_and_not_in_detail(
+    info: SlideInfo, files: ViewedFiles, tmp_path: Path
+) -> None:
+    boxes = [("ignore", "Ignore*", (0, 1600, 300, 1700)), ("ignore", "pen", (200, 1650, 400, 1700))]
+    boxes += [("fat", "Fat", (2000, 1700, 2040, 1790))]
+    view = view_of(info, replace(files, annotation=annotate(tmp_path / "a.geojson", *boxes)), tmp_path)
+    fat, ignored = view["annotated"]
+    assert (fat["class"], ignored["class"], ignored["names"], ignored["n"]) == ("fat", "ignore", ["Ignore*", "pen"], 2)
+    assert ignored["area_mm2"] == pytest.approx((300 * 100 + 100 * 50) * 0.0625e-6, abs=1e-6)
+    assert view["detail"]["lesions"] == 3
+
+
 def test_annotated_lesions_are_shown_in_detail_too(
     info: SlideInfo, files: ViewedFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

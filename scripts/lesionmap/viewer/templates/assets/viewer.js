@@ -20,6 +20,7 @@
     lesion: { color: "#0072b2", dashArray: "9 5" },
     vessel: { color: "#d55e00", dashArray: "2 5" },
     fat: { color: "#009e73", dashArray: "9 4 2 4" },
+    ignore: { color: "#4d4d4d", dashArray: "14 4 2 4 2 4" },
   };
 
   // ---- the map: zoom `native` has one pixel for each level-0 pixel
@@ -276,9 +277,10 @@
   if (!followLink()) home();
   addToggle("show-probability", "probability", on => { pane.style.display = on ? "" : "none"; });
   addOutlines("show-predicted", `predicted lesions (${view.predicted.n})`, view.predicted.outlines, STYLES.predicted);
-  for (const { class: name, names, n, outlines } of view.annotated) {
+  for (const { class: name, names, n, area_mm2: mm2, outlines } of view.annotated) {
     const told = names.filter(other => other.toLowerCase() !== name).slice(0, 5).join(", ");
-    addOutlines(`show-${name}`, `annotated ${name}${told && ` – ${told}`} (${n})`, outlines, STYLES[name]);
+    const [kind, size] = name === "ignore" ? ["not judged", `${n}, ${mm2.toFixed(3)} mm²`] : [`annotated ${name}`, n];
+    addOutlines(`show-${name}`, `${kind}${told && ` – ${told}`} (${size})`, outlines, STYLES[name]);
   }
   mark.addTo(map);
   new Scale({ imperial: false, maxWidth: 160 }).addTo(map);
