@@ -66,6 +66,12 @@ class SlideInfo:
         """Make it from its JSON form, in which tuples are lists."""
         return cls(**{key: _as_tuple(value) for key, value in record.items()})
 
+    def filled_size(self, level: int) -> tuple[int, int]:
+        """Width and height of the part of a level that shows level 0: some scanners pad levels to whole tiles."""
+        factor, (width, height) = self.downsamples[level], self.level_sizes[level]
+        most = [math.ceil(length / factor - 1e-6) for length in self.size_lv0]
+        return min(width, most[0]), min(height, most[1])
+
     def level_for(self, mpp: float) -> int:
         """The level that :meth:`Slide.read` reads for a resolution: the coarsest that is fine enough, else level 0."""
         fine_enough = [i for i, factor in enumerate(self.downsamples) if factor <= mpp / self.mpp * 1.001]
@@ -294,7 +300,7 @@ class Slide(AbstractContextManager["Slide"]):
     def _level_box(
         self, level: int, start: tuple[float, float], step: float, size_px: tuple[int, int]
     ) -> tuple[tuple[int, int], tuple[int, int]]:
-        width, height = self.info.level_sizes[level]
+        width, height = self.info.filled_size(level)
         exact = self._factors[level].is_integer() and self.info.vendor != "leica"
         margin = 0 if exact else 1  # see read_level
         left, top = (math.floor(corner + 1e-6) - margin for corner in start)
