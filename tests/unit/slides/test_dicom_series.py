@@ -79,13 +79,13 @@ def test_levels_padded_to_whole_tiles_have_their_own_factors(tmp_path):
     assert record["resolution"] == {"mpp": 0.5, "source": "file", "objective_power": None}
 
 
-@pytest.mark.parametrize("factor", [4, 16])
+@pytest.mark.parametrize("factor", [4, 5, 16])  # 5: 2.5 µm/px, from the level of 2
 def test_pixels_of_padded_levels_are_read_in_their_place(tmp_path, factor):
     image = tissue()
     info = info_of(write_series(tmp_path / "s", image))
     means = reduce(image, factor).astype(int)
     with Slide(info, "test") as slide:
-        assert info.level_for(MPP * factor) == {4: 1, 16: 2}[factor]
+        assert info.level_for(MPP * factor) == {4: 1, 5: 1, 16: 2}[factor]
         found = slide.read((0, 0), means.shape[1::-1], MPP * factor)
         x, y = 600 // factor // 2 * 2, 288 // factor // 2 * 2
         part = slide.read((x * factor, y * factor), (9, 5), MPP * factor)
@@ -163,6 +163,15 @@ def test_a_wrong_pixel_spacing_gives_way_to_the_pixels_and_is_flagged(tmp_path):
     assert record["info"]["downsamples"] == [1, 4]
     said = "level 1 may be padded: its factor is 8 or 4 by its size and µm/px; 4 is used"
     assert record["flags"][-1].startswith(said)
+
+
+def test_a_pixel_spacing_that_the_size_rules_out_is_flagged(tmp_path):
+    path = write_series(tmp_path / "s", tissue(), (1, 4), padded=False)
+    series = series_of(path)[0].series  # by a factor of 2, the level would have 550×450 px
+    write_instance(tmp_path / "s/4.dcm", reduce(tissue(), 4), MPP * 2, resampled=True, SeriesInstanceUID=series)
+    record = inspected(tmp_path, path)
+    assert record["info"]["downsamples"] == [1, 4]
+    assert record["flags"] == ["level 1's PixelSpacing makes its factor 2, and its size 4"]
 
 
 @pytest.mark.parametrize(
