@@ -39,6 +39,7 @@ READABLE = {  # transfer syntaxes that OpenSlide reads
     *("1.2.840.10008.1.2.1", "1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.90", "1.2.840.10008.1.2.4.91"),
 }
 LARGEST_DISAGREEMENT = 0.02  # of µm/px by PixelSpacing and by ImagedVolumeWidth and -Height
+MOST_ROUNDING = 0.05  # of factors; beyond it, decimals are few because the number is round, as 0.0005
 MOST_TILES_PADDED = 2  # some scanners pad to an even number of tiles
 FEWEST_STEPS = 2  # equal steps between levels, beside which a larger one shows a gap
 COPY_ALL = "copy all files of the slide's series into one folder"
@@ -169,7 +170,7 @@ def _rounding(decimal: str) -> float:
 
 
 def spacing_factors(series: Sequence[Instance], sizes: Sequence[tuple[int, int]]) -> list[tuple[float, float] | None]:
-    """By PixelSpacing: level-0 pixels per pixel of each level, and by which share rounding may have changed that.
+    """By PixelSpacing: level-0 pixels per pixel of each level, and by which share (at most 0.05) rounding may be off.
 
     Parameters
     ----------
@@ -184,7 +185,7 @@ def _spacing_factor(finest: Instance | None, level: Instance | None) -> tuple[fl
     if not (finest and level and finest.spacing_um and level.spacing_um):
         return None
     ratios = (part / full for part, full in zip(level.spacing_um, finest.spacing_um, strict=True))
-    return mean(ratios), level.spacing_error + finest.spacing_error
+    return mean(ratios), min(MOST_ROUNDING, level.spacing_error + finest.spacing_error)
 
 
 def series_flags(series: Sequence[Instance], sizes: Sequence[tuple[int, int]], factors: Sequence[float]) -> list[str]:

@@ -102,7 +102,12 @@ def factor_candidates(
     is_power = whole is not None and math.log2(whole).is_integer()
     by_padding = [] if is_power else _padded_factors(size_lv0, size, tile_px)
     by_size = [whole or reported] if whole or distortion(size_lv0, size) <= LARGEST_DISTORTION else []
-    by_mpp = [_snapped(*by_spacing, (*by_padding, *by_size))] if by_spacing else []
+    by_mpp = []
+    if by_spacing:
+        rounding = max(
+            by_spacing[1], LEAST_ROUNDING, 1 / min(size)
+        )  # some writers divide the volume by the level's size
+        by_mpp = [_snapped(by_spacing[0], rounding, (*by_padding, *by_size))]
     if set(by_mpp) & set(by_padding):
         return tuple(by_mpp)
     covering = [factor for factor in by_mpp if _covers(size_lv0, size, factor)]
@@ -138,7 +143,7 @@ def _snapped(factor: float, rounding: float, others: Sequence[float]) -> float:
         2.0 ** round(math.log2(factor)),
         float(max(1, round(factor))),
     ]
-    return next((one for one in near if abs(factor / one - 1) <= max(rounding, LEAST_ROUNDING)), factor)
+    return next((one for one in near if abs(factor / one - 1) <= rounding), factor)
 
 
 def _covers(size_lv0: tuple[int, int], size: tuple[int, int], factor: float) -> bool:
