@@ -10,7 +10,7 @@ import tifffile
 from lesionmap.files.records import read_json
 from lesionmap.geometry.tiling import map_size
 from lesionmap.maps.ome_tiff import MapFile
-from lesionmap.slides.inspection import describe
+from lesionmap.slides.inspection import describe, inspect_slide
 from lesionmap.slides.sheet import SlideRow
 from lesionmap.slides.slide import Slide, SlideInfo, load_info, open_slide
 from lesionmap.stain.fit import FitFiles, StainSettings, angles, fit_slide
@@ -18,7 +18,10 @@ from lesionmap.stain.profile import StainProfile
 from lesionmap.stain.table import StainMatch, apply_table
 from lesionmap.tissue.detection import TissueSettings, find_tissue, tissue_map
 from lesionmap.tissue.mask import FOLD, TissueMask, tiles_with_tissue
+from pydicom.uid import generate_uid
+from pyramids import INSPECTION, row
 from scipy import ndimage
+from vendor_slides import padded_to_tiles, reduce, write_instance
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "results"
@@ -172,3 +175,41 @@ def test_maps_are_0_without_tissue():
         far = ~beside[np.minimum(y, beside.shape[0] - 1)[:, None], np.minimum(x, beside.shape[1] - 1)]
         assert probability.any()
         assert not probability[far].any()
+
+
+def test_a_dicom_level_without_its_full_resolution_is_said_to_be_one(tmp_path):
+    path = DATA / "cases/dicom_j2k.dcm"
+    flags = {}
+    for mpp in (None, 2.0):
+        inspect_slide(row(path, mpp=mpp, upsample=True), str(tmp_path / "record.json"), INSPECTION)
+        record = read_json(tmp_path / "record.json")
+        flags[mpp], found = record["flags"], record["resolution"]["mpp"]
+        assert found == pytest.approx(mpp or 28.9685)
+    missing = "its finest level (28.97 µm/px) is resampled: the file of the full resolution is not in its folder"
+    assert missing in flags[None]
+    assert missing in flags[2.0]
+    assert "2 µm/px (slide sheet) contradicts the file's own 28.97" in flags[2.0]
+
+
+def test_tissue_of_a_real_scan_is_the_same_on_levels_padded_as_in_dicom(tmp_path):
+    image = tifffile.imread(DATA / "slides/camelyon_1.tif", level=0)[:1900, :2900]
+    masks = []
+    for name, padded in (("plain", False), ("padded", True)):
+        (tmp_path / name).mkdir()
+        series = generate_uid()
+        for factor in (1, 8, 32):
+            level = reduce(image, factor)
+            write_instance(
+                tmp_path / name / f"{factor}",
+                padded_to_tiles(level, even=True) if padded and factor > 1 else level,
+                0.25 * factor,
+                resampled=factor > 1,
+                SeriesInstanceUID=series,
+            )
+        inspect_slide(row(tmp_path / name / "1"), str(tmp_path / "record.json"), INSPECTION)
+        info = load_info(tmp_path / "record.json")
+        assert info.downsamples == (1, 8, 32)
+        find_tissue(info, str(tmp_path / "tissue.tif"), SETTINGS)
+        masks.append(TissueMask(tmp_path / "tissue.tif", info).codes_at((0, 0), (725, 475), 4.0) > 0)
+    assert masks[0].mean() > 0.2
+    assert (masks[0] & masks[1]).sum() / (masks[0] | masks[1]).sum() >= 0.99

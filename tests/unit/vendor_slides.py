@@ -327,13 +327,28 @@ def write_dicom(path: Path, image: np.ndarray, mpp: float) -> Path:
     """DICOM whole-slide image: one file a level beside `path`, JPEG tiles of YCbCr 4:2:2, row by row (TILED_FULL)."""
     series = generate_uid()
     for factor in FACTORS:
-        level = reduce(image, factor)
-        frames = [encode(tile, quality=100, subsampling=1) for tile in tiles(level)]
-        dataset = dicom_level(level.shape, mpp * factor, frames, resampled=factor > 1)
-        dataset.SeriesInstanceUID = series
         file = path if factor == 1 else path.with_stem(f"{path.stem}_{factor}")
-        dataset.save_as(file, enforce_file_format=True)
+        write_instance(file, reduce(image, factor), mpp * factor, resampled=factor > 1, SeriesInstanceUID=series)
     return path
+
+
+def write_instance(path: Path, level: np.ndarray, mpp: float, *, resampled: bool, **attributes: object) -> Path:
+    """One file of a DICOM whole-slide image: a level, with some attributes added or replaced; None removes one."""
+    frames = [encode(tile, quality=100, subsampling=1) for tile in tiles(level)]
+    dataset = dicom_level(level.shape, mpp, frames, resampled=resampled)
+    for name, value in attributes.items():
+        if value is None:
+            delattr(dataset, name)
+        else:
+            setattr(dataset, name, value)
+    dataset.save_as(path, enforce_file_format=True)
+    return path
+
+
+def padded_to_tiles(level: np.ndarray, *, even: bool, fill: int = 255) -> np.ndarray:
+    """Fill a level up to whole tiles, or to an even number of them, to the right and below."""
+    step = TILE_PX * (2 if even else 1)
+    return np.pad(level, (*((0, -length % step) for length in level.shape[:2]), (0, 0)), constant_values=fill)
 
 
 def dicom_level(shape: tuple[int, ...], mpp: float, frames: list[bytes], *, resampled: bool) -> Dataset:

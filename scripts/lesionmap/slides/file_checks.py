@@ -10,7 +10,9 @@ from pathlib import Path
 import openslide
 import tifffile
 
-from lesionmap.slides.tiff_slide import COPY_AGAIN, TIFF_STARTS, TiffSlide, Unusable
+from lesionmap.slides.dicom_series import series_of, why_refused
+from lesionmap.slides.tiff_reader import COPY_AGAIN, Unusable
+from lesionmap.slides.tiff_slide import TIFF_STARTS, TiffSlide
 
 JPEG_START = b"\xff\xd8\xff"
 MIRAX_INDEX = "Slidedat.ini"
@@ -27,31 +29,16 @@ OTHER_STARTS = {
 }
 ROUNDED = 0.05  # by how much the proportions of a level may differ from those of level 0
 QUICK_DIGEST_BYTES = 2**20
-DICOM_HEADER_BYTES = 2**18
 CONVERT = "convert it to a tiled, pyramidal TIFF, or, if no other program reads it either, copy it again"
 
 
 def slide_parts(path: Path) -> list[Path]:
     """All files of a slide: the file that is opened, and the other files that its format needs."""
-    if path.suffix.lower() == ".dcm":
-        return _same_series(path)
+    if series := series_of(path):
+        return [file.path for file in series]
     companion = path.with_suffix("")
     beside = sorted(part for part in companion.rglob("*") if part.is_file()) if companion.is_dir() else []
     return [path, *(beside if path.suffix.lower() in (".mrxs", ".vms", ".vmu") else [])]
-
-
-def _same_series(path: Path) -> list[Path]:
-    """The DICOM files of a slide's series; the folder may also hold other slides."""
-    with openslide.OpenSlide(path) as handle:
-        series = handle.properties["dicom.SeriesInstanceUID"].encode()
-    whole_value = re.compile(rb"(?<![\d.])" + re.escape(series) + rb"(?![\d.])")
-    files = sorted(path.parent.glob("*.dcm"))
-    return [file for file in files if whole_value.search(_head(file, DICOM_HEADER_BYTES))]
-
-
-def _head(path: Path, n_bytes: int) -> bytes:
-    with open(path, "rb") as stream:
-        return stream.read(n_bytes)
 
 
 def content_digest(path: str | Path) -> str:
@@ -83,6 +70,8 @@ def why_unopened(path: str) -> tuple[str, str] | None:
             return f"the file {path} does not exist", "correct its path in the slide sheet"
         if Path(path).is_file() and Path(path).stat().st_size == 0:
             return f"the file {path} is empty (0 bytes)", "copy it again from the scanner or archive"
+        if refusal := why_refused(path):
+            return refusal
         if openslide.OpenSlide.detect_format(path) is None:
             return what_it_is(path)
         return tiff_damage(path) or _misfits(path)

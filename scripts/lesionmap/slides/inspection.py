@@ -14,9 +14,17 @@ from lesionmap.files.records import write_json
 from lesionmap.jobs.quarantine import as_record
 from lesionmap.servers.urls import why_unavailable
 from lesionmap.slides.cache import IN_PLACE, CacheSettings, cached_file
-from lesionmap.slides.file_checks import cannot_be_read, content_digest, kept_levels, tiff_damage, why_unopened
+from lesionmap.slides.dicom_series import series_flags, series_of
+from lesionmap.slides.file_checks import cannot_be_read, content_digest, tiff_damage, why_unopened
 from lesionmap.slides.illumination import check_illumination
-from lesionmap.slides.pyramid import compare_levels, pyramid_flags, pyramid_record
+from lesionmap.slides.pyramid import (
+    check_levels,
+    compare_levels,
+    level_factors,
+    pyramid_flags,
+    pyramid_record,
+    settle_factors,
+)
 from lesionmap.slides.reader_selection import choose_reader
 from lesionmap.slides.sampling import LevelSample, check_readable, sample_level, sum_tones
 from lesionmap.slides.sheet import SlideRow
@@ -28,10 +36,9 @@ PLAUSIBLE_MPP = (0.1, 2.0)  # µm/px of level 0: finer than any objective resolv
 LARGEST_MPP = 20.0  # µm/px: what is coarser is the resolution of a screen or printer (72 dpi are 353 µm/px)
 # Ratio of µm/px along x and y: flagged above the first, not used above the second.
 LARGEST_ASPECT, LARGEST_USABLE_ASPECT = 1.05, 1.5
-LARGEST_SIDE_PX = 2**20  # of a level: twice the side of the largest slides
-LARGEST_TILE_PX = 2**28  # OpenSlide decodes whole tiles, here to 1 GiB
-LARGEST_DISTORTION = 0.1  # a level's aspect ratio relative to level 0's, beyond rounding
 LARGEST_CONTRADICTION = 1.2  # factor by which µm/px and objective power may disagree
+NEAR_POWER = 0.03  # by which share the sheet's µm/px may miss a power of two times the file's
+SHEET, DICOM = "slide sheet", "dicom"  # a source of µm/px; OpenSlide's name for a vendor
 MPP_TIMES_POWER = 10.0  # µm/px · objective power of slide scanners: 0.25 at 40×, 0.5 at 20×
 
 
@@ -109,10 +116,16 @@ def inspect_slide(
 def _inspected(row: SlideRow, settings: InspectionSettings) -> dict[str, Any]:
     findings = examine(row, settings)
     info = replace(findings["info"], identity=digest_of(row, content_digest))
-    samples = _sampled(info, settings, findings["flags"])
+    factors = findings.pop("factors")
+    # The smallest factor of a level lets it show most.
+    widest = replace(info, downsamples=tuple(map(min, factors)))
+    samples = _sampled(widest, settings, findings["flags"])
     check_illumination(sum_tones(samples), row.slide, STAGE)
+    with Slide(widest, STAGE) as slide:
+        chosen, doubts = settle_factors(slide, factors, [sample.edges for sample in samples])
+    findings["flags"] += doubts
     choice = choose_reader(info, settings.reader, STAGE)
-    info = replace(info, reader=choice.reader)
+    info = replace(info, downsamples=chosen, reader=choice.reader)
     pyramid = _compared(info, settings, samples, findings["flags"])
     said = {"resolution": vars(findings["resolution"]), "pyramid": pyramid, "reader": vars(choice), "info": vars(info)}
     return findings | said
@@ -145,8 +158,8 @@ def examine(row: SlideRow, settings: InspectionSettings) -> dict[str, Any]:
     Returns
     -------
     dict
-        ``flags``, ``resolution`` (a :class:`Resolution`), ``icc_profile``, ``info`` (a
-        :class:`lesionmap.slides.slide.SlideInfo` without identity).
+        ``flags``, ``resolution`` (a :class:`Resolution`), ``icc_profile``, ``factors`` (the candidates of each level)
+        and ``info`` (a :class:`lesionmap.slides.slide.SlideInfo` without identity, with the first of the candidates).
 
     Raises
     ------
@@ -156,13 +169,15 @@ def examine(row: SlideRow, settings: InspectionSettings) -> dict[str, Any]:
     with _opened(row) as handle:
         _check_whole(row)
         check_annotation(row)
-        flags = _check_levels(row, handle)
+        factors = level_factors(row.path, handle)
+        flags = check_levels(row.path, handle, factors, row.slide, STAGE)
         properties = handle.properties
         resolution = find_resolution(row, properties, settings.mpp_from_objective)
         flags += [*resolution_flags(resolution, properties), *_check_role(row, resolution, settings)]
         info = describe(row, handle, resolution.mpp, apply_icc=settings.apply_icc)
+        flags += series_flags(series_of(Path(row.path)), info.level_sizes, info.downsamples)
         profile = _colour_profile(row, handle, flags, apply_icc=settings.apply_icc)
-    return {"flags": flags, "resolution": resolution, "icc_profile": profile, "info": info}
+    return {"flags": flags, "resolution": resolution, "icc_profile": profile, "factors": factors, "info": info}
 
 
 def _opened(row: SlideRow) -> Handle:
@@ -194,16 +209,16 @@ def _colour_profile(row: SlideRow, handle: Handle, flags: list[str], *, apply_ic
 
 def describe(row: SlideRow, handle: Handle, mpp: float, *, apply_icc: bool = False) -> SlideInfo:
     """The metadata needed to read the slide; `identity` stays empty, as it takes reading the whole file."""
-    properties, size = handle.properties, handle.dimensions
-    levels = zip(handle.level_dimensions, handle.level_downsamples, strict=True)
+    properties = handle.properties
+    likely = zip(level_factors(row.path, handle), handle.level_downsamples, strict=True)
     return SlideInfo(
         slide=row.slide,
         path=row.path,
         identity="",
         vendor=properties.get(openslide.PROPERTY_NAME_VENDOR, "unknown"),
-        size_lv0=size,
+        size_lv0=handle.dimensions,
         mpp=mpp,
-        downsamples=tuple(_true_downsample(size, level, factor) for level, factor in levels),
+        downsamples=tuple(next(iter(factors), reported) for factors, reported in likely),
         level_sizes=tuple(handle.level_dimensions),
         bounds_xy_lv0=(
             int(properties.get(openslide.PROPERTY_NAME_BOUNDS_X, 0)),
@@ -225,7 +240,7 @@ def find_resolution(row: SlideRow, properties: Mapping[str, str], mpp_from_objec
     mpp_xy = _file_mpp(properties)
     of_screen = mpp_xy is not None and max(mpp_xy) > LARGEST_MPP
     if row.mpp:
-        return Resolution(row.mpp, "slide sheet", power)
+        return Resolution(row.mpp, SHEET, power)
     if mpp_xy and not of_screen and max(mpp_xy) / min(mpp_xy) <= LARGEST_USABLE_ASPECT:
         return Resolution(sum(mpp_xy) / 2, "file", power)
     if power and mpp_from_objective:
@@ -244,7 +259,8 @@ def _why_no_resolution(mpp_xy: tuple[float, float] | None, *, of_screen: bool) -
         return "the file does not say its resolution (no µm/px)"
     if of_screen:
         dpi = 25_400 / max(mpp_xy)
-        return f"the file does not say its resolution ({max(mpp_xy):.4g} µm/px, {dpi:.3g} dpi, is that of a screen)"
+        said = f"{max(mpp_xy):.4g} µm/px, {dpi:.4g} dpi, is that of a screen or an overview"
+        return f"the file does not say its resolution ({said})"
     return f"the file says {mpp_xy[0]:.4g} µm/px along x and {mpp_xy[1]:.4g} along y, which contradict each other"
 
 
@@ -265,7 +281,7 @@ def _positive(properties: Mapping[str, str], key: str) -> float | None:
 def resolution_flags(resolution: Resolution, properties: Mapping[str, str]) -> list[str]:
     """What is implausible or contradictory about a slide's resolution, in words."""
     mpp, power, along = resolution.mpp, resolution.objective_power, _file_mpp(properties)
-    flags = []
+    flags = [flag] if (flag := _sheet_flag(resolution, properties)) else []
     if not PLAUSIBLE_MPP[0] <= mpp <= PLAUSIBLE_MPP[1]:
         flags.append(f"{mpp:.4g} µm/px ({resolution.source}) is implausible for level 0 of a slide")
     if along and max(along) / min(along) > LARGEST_ASPECT and resolution.source == "file":
@@ -276,55 +292,25 @@ def resolution_flags(resolution: Resolution, properties: Mapping[str, str]) -> l
     return flags
 
 
-def _true_downsample(size_lv0: tuple[int, int], size: tuple[int, int], reported: float) -> float:
-    # Sizes of levels are rounded to whole pixels, and OpenSlide's factor contains that rounding error. The pyramid was
-    # made with a whole factor, so take that one if it explains the sizes.
-    whole = round(reported)
-    ratios = [(full / whole, part) for full, part in zip(size_lv0, size, strict=True)]
-    rounded = all(math.floor(exact) <= part <= math.ceil(exact) for exact, part in ratios)
-    return float(whole) if rounded else float(reported)
+def _sheet_flag(resolution: Resolution, properties: Mapping[str, str]) -> str | None:
+    """How the sheet's µm/px contradicts the file's own; those of other formats than DICOM may be a printer's."""
+    along = _file_mpp(properties)
+    if resolution.source != SHEET or not along or max(along) / min(along) > LARGEST_USABLE_ASPECT:
+        return None
+    own = sum(along) / 2
+    times = max(own / resolution.mpp, resolution.mpp / own)
+    believable = properties.get(openslide.PROPERTY_NAME_VENDOR) == DICOM or PLAUSIBLE_MPP[0] <= own <= PLAUSIBLE_MPP[1]
+    if times <= LARGEST_CONTRADICTION or not believable:
+        return None
+    power = 2 ** round(math.log2(times))
+    hint = f", {power}-fold: it may be that of another level" if abs(times / power - 1) <= NEAR_POWER else ""
+    return f"{resolution.mpp:.4g} µm/px (slide sheet) contradicts the file's own {own:.4g}{hint}"
 
 
 def _check_whole(row: SlideRow) -> None:
     if damage := tiff_damage(row.path):
         finding, remedy = damage
         raise SlideError(slide=row.slide, stage=STAGE, finding=finding, remedy=remedy)
-
-
-def _check_levels(row: SlideRow, handle: Handle) -> list[str]:
-    """Refuse sizes that only a damaged file has; reading it could use up the memory, or misplace results."""
-    flags = []
-    for level, size in enumerate(handle.level_dimensions):
-        said = f"level {level} of {size[0]}×{size[1]} px"
-        if max(size) > LARGEST_SIDE_PX:
-            raise _damaged(row, f"{said} is larger than any slide")
-        if _tile_px(handle, level) > LARGEST_TILE_PX:
-            raise _damaged(row, f"{said} has tiles of {_tile_px(handle, level):.3g} px")
-        distortion = _distortion(handle.dimensions, size)
-        if distortion > LARGEST_DISTORTION:
-            misfit = "has other proportions than level 0 of {}×{} px".format(*handle.dimensions)
-            raise _damaged(row, f"{said} {misfit}, or is a label that is marked as a level", kept_levels(row.path))
-        if distortion > 0:
-            flags.append(f"{said} is not in proportion to level 0: {distortion:.1%} off")
-    return flags
-
-
-def _damaged(row: SlideRow, finding: str, other_remedy: str = "") -> SlideError:
-    remedy = "copy it again from the scanner or archive, or, if the original is the same, export it anew" + other_remedy
-    return SlideError(slide=row.slide, stage=STAGE, finding=f"{row.path} is damaged: {finding}", remedy=remedy)
-
-
-def _distortion(size_lv0: tuple[int, int], size: tuple[int, int]) -> float:
-    """By how much the downsample factors along x and y differ, beyond the rounding of sizes to whole pixels."""
-    along_x, along_y = (full / part for full, part in zip(size_lv0, size, strict=True))
-    return max(0.0, max(along_x, along_y) / min(along_x, along_y) - 1 - 2 / min(size))
-
-
-def _tile_px(handle: Handle, level: int) -> int:
-    width, height = (
-        int(handle.properties.get(f"openslide.level[{level}].tile-{side}", 0)) for side in ("width", "height")
-    )
-    return width * height
 
 
 def _check_role(row: SlideRow, resolution: Resolution, settings: InspectionSettings) -> list[str]:

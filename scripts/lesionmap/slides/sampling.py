@@ -30,14 +30,16 @@ class LevelSample:
         One per box that cannot be read.
     tones : (256, 256) int64
         Sum of :func:`lesionmap.slides.illumination.count_tones`.
-    places : list of Place
-        The places with the most detail; see :func:`lesionmap.slides.pyramid.richest_places`.
+    places, edges : list of Place
+        The places with the most detail, of their content and with its edges; see
+        :func:`lesionmap.slides.pyramid.richest_places`.
     """
 
     n_boxes: int = 0
     unreadable: list[SlideError] = field(default_factory=list)
     tones: NDArray[np.int64] = field(default_factory=lambda: np.zeros((256, 256), dtype=np.int64))
     places: list[Place] = field(default_factory=list)
+    edges: list[Place] = field(default_factory=list)
 
 
 def sample_level(slide: Slide, level: int, read_share: float) -> LevelSample:
@@ -48,7 +50,7 @@ def sample_level(slide: Slide, level: int, read_share: float) -> LevelSample:
     read_share : float
         Share of the level's area, 0 to 1; at least 64 boxes of 512 px.
     """
-    sample, (width, height) = LevelSample(), slide.info.level_sizes[level]
+    sample, (width, height) = LevelSample(), slide.info.filled_size(level)
     for x, y in _sampled_boxes(width, height, read_share):
         sample.n_boxes += 1
         try:
@@ -58,6 +60,7 @@ def sample_level(slide: Slide, level: int, read_share: float) -> LevelSample:
             continue
         sample.tones += count_tones(pixels)
         sample.places = richest_places(slide.info, level, pixels, (x, y), sample.places)
+        sample.edges = richest_places(slide.info, level, pixels, (x, y), sample.edges, content_only=False)
     return sample
 
 

@@ -17,8 +17,8 @@ from lesionmap.errors import SlideError
 from lesionmap.files.records import read_json
 from lesionmap.geometry.resampling import area_resample
 from lesionmap.slides.damage import hidden_content
-from lesionmap.slides.tiff_reader import TiffReader
-from lesionmap.slides.tiff_slide import CONVERT, TiffSlide, Unusable, why_not_openslide
+from lesionmap.slides.tiff_reader import CONVERT, TiffReader, Unusable
+from lesionmap.slides.tiff_slide import TiffSlide, why_not_openslide
 
 WHITE = OPAQUE = 255
 MOST_PIXELS_AT_ONCE = 2**25
@@ -68,6 +68,12 @@ class SlideInfo:
     def of(cls, record: Mapping[str, Any]) -> "SlideInfo":
         """Make it from its JSON form, in which tuples are lists."""
         return cls(**{key: _as_tuple(value) for key, value in record.items()})
+
+    def filled_size(self, level: int) -> tuple[int, int]:
+        """Width and height of the part of a level that shows level 0: some scanners pad levels to whole tiles."""
+        factor, (width, height) = self.downsamples[level], self.level_sizes[level]
+        most = [math.ceil(length / factor - 1e-6) for length in self.size_lv0]
+        return min(width, most[0]), min(height, most[1])
 
     def level_for(self, mpp: float) -> int:
         """The level that :meth:`Slide.read` reads for a resolution: the coarsest that is fine enough, else level 0."""
@@ -328,7 +334,7 @@ class Slide(AbstractContextManager["Slide"]):
     def _level_box(
         self, level: int, start: tuple[float, float], step: float, size_px: tuple[int, int]
     ) -> tuple[tuple[int, int], tuple[int, int]]:
-        width, height = self.info.level_sizes[level]
+        width, height = self.info.filled_size(level)
         exact = self._factors[level].is_integer() and self.info.vendor != "leica"
         margin = 0 if exact else 1  # see read_level
         left, top = (math.floor(corner + 1e-6) - margin for corner in start)

@@ -7,7 +7,14 @@ import numpy as np
 import pytest
 import tifffile
 from lesionmap.slides.inspection import inspect_slide
-from lesionmap.slides.pyramid import LevelDifference, Place, compare_levels, pyramid_flags, richest_places
+from lesionmap.slides.pyramid import (
+    LevelDifference,
+    Place,
+    compare_levels,
+    factor_candidates,
+    pyramid_flags,
+    richest_places,
+)
 from lesionmap.slides.slide import Slide, SlideInfo
 from pyramids import INSPECTION, damage, info_of, row, write_tiff
 from scipy.ndimage import gaussian_filter
@@ -162,3 +169,89 @@ def test_places_do_not_reach_beyond_level_0():
     pixels = np.random.default_rng(0).integers(60, 180, (64, 64, 3), dtype=np.uint8)
     assert richest_places(info_with((256, 256), 4.0, (64, 64)), 1, pixels, (0, 0))
     assert richest_places(info_with((255, 256), 4.0, (64, 64)), 1, pixels, (0, 0)) == []
+
+
+def test_places_with_edges_count_glass_as_a_flat_part():
+    pixels = np.full((256, 512, 3), 250, dtype=np.uint8)
+    pixels[64:128, 128:140] = 120  # a fifth of a box
+    info = info_with((4096, 4096), 4.0, (1024, 1024))
+    assert richest_places(info, 1, pixels, (0, 0)) == []
+    (place,) = richest_places(info, 1, pixels, (512, 256), content_only=False)
+    assert (place.x, place.y) == (512 + 128, 256 + 64)
+    assert place.detail == pytest.approx(130 * (0.25 * 0.75) ** 0.5)  # 2 of 8 sampled columns
+
+
+PHILIPS = [(104448, 55296), (53248, 28672), (26624, 14336), (14336, 8192), (8192, 4096), (4096, 2048), (2048, 2048)]
+
+
+@pytest.mark.parametrize("level", range(7))
+@pytest.mark.parametrize("rounding", [0.0, 0.005])
+def test_a_real_scan_padded_to_even_numbers_of_tiles(level, rounding):
+    size, true = PHILIPS[level], 2.0**level
+    reported = (PHILIPS[0][0] / size[0] + PHILIPS[0][1] / size[1]) / 2
+    assert factor_candidates(PHILIPS[0], size, (1024, 1024), reported)[0] == true
+    spaced = (true * (1 + rounding * 0.9), rounding)
+    assert factor_candidates(PHILIPS[0], size, (1024, 1024), reported, spaced) == (true,)
+
+
+@pytest.mark.parametrize(
+    ("size_lv0", "size", "tile", "reported", "by_spacing", "expected"),
+    [
+        ((61440, 61440), (4096, 4096), 1024, 15.0, None, (16.0, 15.0)),  # 60 tiles, 3.75 filled up to 4
+        ((61440, 61440), (4096, 4096), 1024, 15.0, (16.0, 0.001), (16.0,)),
+        ((61440, 61440), (4096, 4096), 1024, 15.0, (15.0, 0.001), (15.0, 16.0)),
+        ((4096, 8192), (1024, 2048), 512, 4.0, None, (4.0,)),
+        ((4096, 8192), (1024, 2048), 512, 4.0, (8.0, 0.001), (8.0, 4.0)),
+        ((4096, 8192), (1024, 2048), 512, 4.0, (2.0, 0.001), (4.0,)),  # a level of factor 2 would be larger
+        ((4096, 8192), (1024, 2048), 512, 4.0, (4.07, 0.02), (4.0,)),
+        ((3001, 2001), (1000, 667), 256, 3.0, None, (3.0,)),
+        ((3001, 2001), (1000, 667), 256, 3.0, (3.0004, 0.0), (3.0,)),
+        ((1000, 1000), (780, 780), 128, 1.2821, (1.2821, 0.0), (1.2821,)),
+        ((5000, 3000), (1024, 512), 512, 5.371, None, (8.0, 16.0)),  # ratios 4.9 and 5.9
+        ((25472, 12800), (199, 100), 64, 128.0, (127.4, 0.0), (128.0,)),  # some divide a volume by the rounded size
+        ((2000, 2000), (930, 930), 64, 2.15, (2.0, 0.05), (2.15,)),  # of factor 2, it would have 1000 px
+        ((2000, 2000), (1070, 1070), 64, 1.869, (2.0, 0.05), (2.0, 1.869)),
+        ((5000, 3000), (1024, 512), 500, 5.371, None, ()),  # no whole tiles: damaged
+        ((5000, 3000), (1024, 512), 0, 5.371, None, ()),
+        ((1536, 1536), (384, 512), 128, 3.5, None, (4.0,)),  # 3 tiles, and 3 filled up to 4
+    ],
+)
+def test_sizes_and_spacing_leave_few_factors(size_lv0, size, tile, reported, by_spacing, expected):
+    assert factor_candidates(size_lv0, size, (tile, tile), reported, by_spacing) == expected
+
+
+def padded(level, tiles=1, fill=255):
+    """Filled up to a multiple of some tiles of 64 px, to the right and below."""
+    fills = [(0, -length % (64 * tiles)) for length in level.shape[:2]]
+    return np.pad(level, (*fills, (0, 0)), constant_values=fill)
+
+
+@pytest.mark.parametrize("fill", [255, 0])
+def test_levels_of_tiff_padded_to_whole_tiles_are_used_by_their_true_factor(tmp_path, tissue, fill):
+    levels = [tissue, padded(mean(tissue, 4), fill=fill), padded(mean(tissue, 16), 2, fill)]
+    path = write_levels(tmp_path / "s.tif", levels)
+    record = inspected(tmp_path, path)
+    assert record["info"]["level_sizes"] == [[1543, 1031], [448, 320], [128, 128]]  # ratios 3.44 and 3.22, 12.1 and 8.1
+    assert record["info"]["downsamples"] == [1, 4, 16]
+    assert record["flags"] == []
+    assert all(one["mean_difference"] < 4 for one in record["pyramid"])
+
+
+@pytest.mark.parametrize(("true", "side"), [(8, 96), (6, 128)])
+def test_sizes_of_two_meanings_are_decided_by_the_pixels(tmp_path, tissue, true, side):
+    image = tissue[:768, :768]  # 12 tiles of 64 px; 2 tiles are a sixth, or an eighth filled up
+    assert mean(image, true).shape[0] == side
+    path = write_levels(tmp_path / "s.tif", [image, padded(mean(image, true))])
+    record = inspected(tmp_path, path)
+    assert record["info"]["level_sizes"][1] == [128, 128]
+    assert record["info"]["downsamples"] == [1, true]
+    assert len(record["flags"]) == (true == 6)
+
+
+def test_what_pixels_do_not_tell_is_flagged(tmp_path):
+    blank = np.full((768, 768, 3), 250, dtype=np.uint8)
+    record = inspected(tmp_path, write_levels(tmp_path / "s.tif", [blank, padded(mean(blank, 8), fill=250)]))
+    assert record["info"]["downsamples"] == [1, 8]
+    assert record["flags"] == [
+        "level 1 may be padded: its factor is 8 or 16 or 6 by its size and µm/px, and its pixels do not tell; 8 is used"
+    ]

@@ -11,7 +11,8 @@ from lesionmap.errors import SlideError
 from lesionmap.slides.inspection import inspect_slide
 from lesionmap.slides.reader_selection import choose_reader
 from lesionmap.slides.slide import TIFFFILE, Slide, load_info
-from lesionmap.slides.tiff_slide import TiffSlide, Unusable, why_not_openslide
+from lesionmap.slides.tiff_reader import Unusable
+from lesionmap.slides.tiff_slide import TiffSlide, why_not_openslide
 from odd_tiffs import four_channels, scaled, stated, write_odd_tiff, write_ome_tiff
 from PIL import ImageCms
 from pyramids import INSPECTION, info_of, row, smooth_image, write_jpeg, write_tiff
