@@ -10,16 +10,20 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
 
+import numpy as np
 import shapely
+from numpy.typing import NDArray
 from shapely.geometry import Polygon, box, mapping
 from shapely.geometry.base import BaseGeometry
 
 from lesionmap.annotations.classes import CLASS_NAMES
 from lesionmap.annotations.formats import AnnotatedOutline, AnnotationFile, read_annotation, refusal
+from lesionmap.annotations.overlaps import PolygonSet, overlapping, union_area, without
 from lesionmap.files.records import write_json
 from lesionmap.slides.slide import SlideInfo
 
 HOLE = "hole"
+IDLE_HOLE = "hole that cuts nothing"
 PRIORITY = tuple(CLASS_NAMES)  # lesion, vessel, fat: where outlines overlap, the first wins
 FRAME = "level-0 pixels of the slide file, x to the right and y down from its top-left corner"
 
@@ -98,7 +102,8 @@ def canonical(content: AnnotationFile, info: SlideInfo, settings: AnnotationSett
     outlines, repaired = _valid(content, info.slide, settings.invalid)
     names = settings.mask_values if content.mask_scale else settings.classes
     labels = _labels(outlines, names, info.slide)
-    parts, outside = _within_slide(_cut_holes(outlines, labels), info)
+    ignored = content.ignored.copy()
+    parts, outside = _within_slide(_cut_holes(outlines, labels, ignored), info)
     parts = _by_priority(parts)
     return {
         "type": "FeatureCollection",
@@ -107,14 +112,14 @@ def canonical(content: AnnotationFile, info: SlideInfo, settings: AnnotationSett
         "source": {"format": content.format, "level_0_px_per_mask_px": content.mask_scale},
         "classes": {label: _summary([part for part in parts if part.label == label], mm2) for label in PRIORITY},
         "repaired": dict(sorted(repaired.items())),
-        "ignored": dict(sorted(content.ignored.items())),
+        "ignored": dict(sorted((+ignored).items())),
         "outside": {"polygons": len(outside), "area_mm2": round(sum(outside) * mm2, 6)},
         "features": [_feature(part, mm2) for part in parts],
     }
 
 
 def _summary(parts: Sequence[Part], mm2: float) -> dict[str, Any]:
-    area_px = shapely.union_all([part.polygon for part in parts]).area
+    area_px = union_area([part.polygon for part in parts])
     return {"polygons": len(parts), "area_mm2": round(area_px * mm2, 6)}
 
 
@@ -170,27 +175,44 @@ def meaning(name: str, names: Mapping[str, str]) -> str | None:
     return meaning(base, names) if colon else None
 
 
-def _cut_holes(outlines: Sequence[AnnotatedOutline], labels: Mapping[str, str]) -> list[Part]:
-    """Polygons of lesion, vessel and fat with the holes cut out.
+def _cut_holes(outlines: Sequence[AnnotatedOutline], labels: Mapping[str, str], ignored: Counter[str]) -> list[Part]:
+    """Polygons of lesion, vessel and fat with the holes cut out; holes that cut nothing are counted in `ignored`.
 
     Outlines with `cuts` are cut out of the outlines of their own name, those mapped to ``hole`` out of all.
     """
-    everywhere = [outline.geometry for outline in outlines if labels[outline.name] == HOLE]
+    everywhere: list[Polygon] = []
+    idle = np.empty(0, dtype=bool)  # which of them have cut nothing so far
     parts = []
-    for name, label in labels.items():
-        own = [outline.geometry for outline in outlines if outline.name == name and outline.cuts]
-        areas = [outline.geometry for outline in outlines if outline.name == name and not outline.cuts]
-        if label in CLASS_NAMES:
-            rest = _without(areas, [*own, *everywhere])
-            parts += [Part(label, name, polygon) for geometry in rest for polygon in _polygons(geometry)]
+    for name, label in sorted(labels.items(), key=lambda item: item[1] != HOLE):
+        own = [outline for outline in outlines if outline.name == name]
+        areas = [part for outline in own if not outline.cuts for part in _polygons(outline.geometry)]
+        cuts = [part for outline in own if outline.cuts for part in _polygons(outline.geometry)]
+        if label == HOLE:
+            rest, unused = _without_holes(areas, cuts)
+            everywhere += rest
+            idle = np.ones(len(everywhere), dtype=bool)
+        elif label in CLASS_NAMES:
+            rest, unused = _without_holes(areas, [*cuts, *everywhere])
+            parts += [Part(label, name, polygon) for polygon in rest]
+            idle &= unused[len(cuts) :]
+        else:
+            continue
+        ignored[IDLE_HOLE] += int(unused[: len(cuts)].sum())
+    ignored[IDLE_HOLE] += int(idle.sum())
     return parts
 
 
-def _without(areas: Sequence[BaseGeometry], holes: Sequence[BaseGeometry]) -> list[BaseGeometry]:
-    """Each area minus the holes that intersect it."""
-    tree = shapely.STRtree(holes)
-    over = [[holes[index] for index in tree.query(area, predicate="intersects")] for area in areas]
-    return [area.difference(shapely.union_all(cut)) if cut else area for area, cut in zip(areas, over, strict=True)]
+def _without_holes(areas: Sequence[Polygon], holes: Sequence[Polygon]) -> tuple[list[Polygon], NDArray[np.bool_]]:
+    """Areas minus holes, and which holes cut nothing.
+
+    A hole is not cut out of an area that lies wholly in it: that is an island. So areas and holes that lie in each
+    other alternate, to any depth and whatever their order in the file.
+    """
+    first, second = PolygonSet(areas), PolygonSet(holes)
+    i, j = overlapping(first, second)
+    cut = ~(shapely.covers(second.polygons[j], first.polygons[i]) & (second.area[j] > first.area[i]))
+    rest = without(first, second, (i[cut], j[cut]))
+    return [part for area in rest for part in _polygons(area)], ~np.isin(np.arange(len(holes)), j[cut])
 
 
 def _polygons(geometry: BaseGeometry) -> list[Polygon]:
@@ -230,12 +252,15 @@ def _within_slide(parts: list[Part], info: SlideInfo) -> tuple[list[Part], list[
 def _by_priority(parts: Sequence[Part]) -> list[Part]:
     """Cut from each part what a class of higher priority covers; highest priority first."""
     resolved: list[Part] = []
+    higher: list[Polygon] = []
     for label in PRIORITY:
         members = [part for part in parts if part.label == label]
-        rest = _without([part.polygon for part in members], [part.polygon for part in resolved])
+        first, second = PolygonSet([part.polygon for part in members]), PolygonSet(higher)
+        rest = without(first, second, overlapping(first, second))
         resolved += [
             Part(label, part.name, polygon)
             for part, geometry in zip(members, rest, strict=True)
             for polygon in _polygons(geometry)
         ]
+        higher += [part.polygon for part in members]
     return resolved
