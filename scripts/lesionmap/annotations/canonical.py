@@ -17,7 +17,8 @@ from shapely.geometry import Polygon, box, mapping
 from shapely.geometry.base import BaseGeometry
 
 from lesionmap.annotations.classes import CLASS_NAMES
-from lesionmap.annotations.formats import AnnotatedOutline, AnnotationFile, read_annotation, refusal
+from lesionmap.annotations.content import AnnotatedOutline, AnnotationFile, refusal
+from lesionmap.annotations.formats import read_annotation
 from lesionmap.annotations.overlaps import PolygonSet, overlapping, union_area, without
 from lesionmap.files.records import write_json
 from lesionmap.slides.slide import SlideInfo

@@ -10,7 +10,6 @@ from shapely.geometry import Polygon, box
 from shapely.geometry.base import BaseGeometry
 
 MANY_RINGS = 50  # of polygons with more inner rings, only those near the other polygon are looked at
-INTERIORS_MEET = "T********"
 Indices = NDArray[np.intp]
 
 
@@ -20,7 +19,7 @@ class PolygonSet:
     def __init__(self, polygons: Sequence[Polygon]) -> None:
         self.polygons: NDArray[Any] = np.empty(len(polygons), dtype=object)
         self.polygons[:] = polygons
-        self.n_points = shapely.get_num_coordinates(self.polygons)
+        self.extent = shapely.area(shapely.envelope(self.polygons))
         self.area = shapely.area(self.polygons)
         self._rings: dict[int, shapely.STRtree] = {}
         shapely.prepare(self.polygons)
@@ -37,17 +36,22 @@ class PolygonSet:
 
 
 def overlapping(first: PolygonSet, second: PolygonSet) -> tuple[Indices, Indices]:
-    """Indices (i, j), sorted, of all pairs whose interiors overlap; those that only touch do not."""
+    """Indices (i, j), sorted, of all pairs whose interiors overlap; those that only touch do not.
+
+    Of a set and itself, only pairs with j < i.
+    """
     i, j = shapely.STRtree(second.polygons).query(first.polygons)
+    if first is second:
+        i, j = i[j < i], j[j < i]
     order = np.lexsort((j, i))
     i, j = i[order], j[order]
-    swap = first.n_points[i] < second.n_points[j]  # a prepared polygon is quick to compare with a small one
     one, two = first.polygons[i], second.polygons[j]
-    large, small = np.where(swap, two, one), np.where(swap, one, two)
+    wider = first.extent[i] >= second.extent[j]  # a prepared polygon is quick to compare with a small one
+    large, small = np.where(wider, one, two), np.where(wider, two, one)
     meet = shapely.contains_properly(large, small)
     for at in np.flatnonzero(~meet & shapely.intersects(large, small)):
         part, other = first.near(i[at], two[at].bounds), second.near(j[at], one[at].bounds)
-        meet[at] = shapely.relate_pattern(part, other, INTERIORS_MEET)
+        meet[at] = part.intersection(other).area > 0
     return i[meet], j[meet]
 
 
@@ -77,6 +81,4 @@ def _cut(area: BaseGeometry, holes: PolygonSet, cuts: Indices) -> BaseGeometry:
 def union_area(polygons: Sequence[Polygon]) -> float:
     """Area that polygons cover together, in their own unit squared."""
     members = PolygonSet(polygons)
-    i, j = overlapping(members, members)
-    earlier = j < i
-    return float(shapely.area(without(members, members, (i[earlier], j[earlier]))).sum())
+    return float(shapely.area(without(members, members, overlapping(members, members))).sum())
