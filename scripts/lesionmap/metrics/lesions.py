@@ -43,9 +43,8 @@ class AnnotatedLesions:
         grown = shapely.buffer(np.array(outlines, dtype=object), MARGIN_UM / mpp)
         parts = shapely.get_parts(shapely.disjoint_subset_union_all(grown))
         filled = shapely.polygons(shapely.get_exterior_ring(parts))
-        reaches = shapely.get_parts(
-            shapely.disjoint_subset_union_all(filled)
-        )  # a lesion in a hole of another is part of it
+        # A lesion in a hole of another is part of it.
+        reaches = shapely.get_parts(shapely.disjoint_subset_union_all(filled))
         members = _by_reach(outlines, reaches)
         area = np.array([shapely.area(lesion) for lesion in members])
         extent = np.array([2 * shapely.minimum_bounding_radius(lesion) for lesion in members])
