@@ -1,5 +1,6 @@
 """Known outlines, written as every program writes them: class name → polygons with holes, in level-0 pixels."""
 
+import gzip
 import json
 import math
 import xml.etree.ElementTree as ET
@@ -71,6 +72,26 @@ def write_qupath_list(path: Path, outlines: Outlines) -> None:
     path.write_text(json.dumps(json.loads(path.read_text())["features"]))
 
 
+def write_geopandas(path: Path, outlines: Outlines) -> None:
+    """QuPath's GeoJSON after geopandas: classes are JSON as text, and every feature has every property."""
+    write_qupath(path, outlines)
+    content = json.loads(path.read_text())
+    for feature in content["features"]:
+        properties = feature["properties"]
+        feature["properties"] = {"name": None, "classification": json.dumps(properties["classification"])}
+    content["features"].append({"type": "Feature", "properties": {"name": None}, "geometry": None})
+    path.write_text(json.dumps(content))
+
+
+def write_packed_lines(path: Path, outlines: Outlines) -> None:
+    """One Feature a line, its class a plain text, packed by gzip."""
+    write_qupath(path, outlines)
+    lines = []
+    for feature in json.loads(path.read_text())["features"]:
+        lines.append(json.dumps(feature | {"properties": {"type": feature["properties"]["classification"]["name"]}}))
+    path.write_bytes(gzip.compress("\n".join(lines).encode()))
+
+
 def write_qupath_feature(path: Path, outlines: Outlines) -> None:
     """QuPath, one object: a bare Feature, so of one class; its polygons as one MultiPolygon."""
     ((name, polygons),) = outlines.items()
@@ -98,6 +119,8 @@ VECTOR_WRITERS: dict[str, Writer] = {
     "halo.annotations": write_halo,
     "collection.geojson": write_qupath,
     "list.geojson": write_qupath_list,
+    "geopandas.geojson": write_geopandas,
+    "lines.geojson.gz": write_packed_lines,
 }
 WRITERS: dict[str, Writer] = {**VECTOR_WRITERS, "mask.tif": write_mask_of, "mask.png": write_mask_of}
 

@@ -10,16 +10,21 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
 
+import numpy as np
 import shapely
+from numpy.typing import NDArray
 from shapely.geometry import Polygon, box, mapping
 from shapely.geometry.base import BaseGeometry
 
 from lesionmap.annotations.classes import OUTLINED
-from lesionmap.annotations.formats import AnnotatedOutline, AnnotationFile, read_annotation, refusal
+from lesionmap.annotations.content import AnnotatedOutline, AnnotationFile, refusal
+from lesionmap.annotations.formats import read_annotation
+from lesionmap.annotations.overlaps import PolygonSet, overlapping, union_area, without
 from lesionmap.files.records import write_json
 from lesionmap.slides.slide import SlideInfo
 
 HOLE = "hole"
+IDLE_HOLE = "hole that cuts nothing"
 PRIORITY = tuple(OUTLINED)  # where outlines overlap, the first wins
 FRAME = "level-0 pixels of the slide file, x to the right and y down from its top-left corner"
 
@@ -99,7 +104,8 @@ def canonical(content: AnnotationFile, info: SlideInfo, settings: AnnotationSett
     outlines, repaired = _valid(content, info.slide, settings.invalid)
     names = settings.mask_values if content.mask_scale else settings.classes
     labels = _labels(outlines, names, info.slide)
-    parts, outside = _within_slide(_cut_holes(outlines, labels), info)
+    ignored = content.ignored.copy()
+    parts, outside = _within_slide(_cut_holes(outlines, labels, ignored), info)
     parts = _by_priority(parts)
     return {
         "type": "FeatureCollection",
@@ -108,14 +114,14 @@ def canonical(content: AnnotationFile, info: SlideInfo, settings: AnnotationSett
         "source": {"format": content.format, "level_0_px_per_mask_px": content.mask_scale},
         "classes": {label: _summary([part for part in parts if part.label == label], mm2) for label in PRIORITY},
         "repaired": dict(sorted(repaired.items())),
-        "ignored": dict(sorted(content.ignored.items())),
+        "ignored": dict(sorted((+ignored).items())),
         "outside": {"polygons": len(outside), "area_mm2": round(sum(outside) * mm2, 6)},
         "features": [_feature(part, mm2) for part in parts],
     }
 
 
 def _summary(parts: Sequence[Part], mm2: float) -> dict[str, Any]:
-    area_px = shapely.union_all([part.polygon for part in parts]).area
+    area_px = union_area([part.polygon for part in parts])
     return {"polygons": len(parts), "area_mm2": round(area_px * mm2, 6)}
 
 
@@ -171,27 +177,55 @@ def meaning(name: str, names: Mapping[str, str]) -> str | None:
     return meaning(base, names) if colon else None
 
 
-def _cut_holes(outlines: Sequence[AnnotatedOutline], labels: Mapping[str, str]) -> list[Part]:
-    """Polygons of the classes in `PRIORITY` with the holes cut out.
+def _cut_holes(outlines: Sequence[AnnotatedOutline], labels: Mapping[str, str], ignored: Counter[str]) -> list[Part]:
+    """Polygons of the classes in `PRIORITY` with the holes cut out; holes that cut nothing are counted in `ignored`.
 
     Outlines with `cuts` are cut out of the outlines of their own name, those mapped to ``hole`` out of all.
     """
-    everywhere = [outline.geometry for outline in outlines if labels[outline.name] == HOLE]
+    areas: dict[str, list[Polygon]] = {name: [] for name in labels}
+    cuts: dict[str, list[Polygon]] = {name: [] for name in labels}
+    for outline in outlines:
+        (cuts if outline.cuts else areas)[outline.name] += _polygons(outline.geometry)
+    of_holes = [name for name, label in labels.items() if label == HOLE]
+    own_cuts = [cut for name in of_holes for cut in cuts[name]]
+    everywhere, unused = _without_holes([hole for name in of_holes for hole in areas[name]], own_cuts)
+    ignored[IDLE_HOLE] += int(unused.sum())
+    shown = [name for name, label in labels.items() if label in PRIORITY]
+    nested = _lie_in_any(everywhere, [area for name in shown for area in areas[name]])
+    idle = np.ones(len(everywhere), dtype=bool)
     parts = []
-    for name, label in labels.items():
-        own = [outline.geometry for outline in outlines if outline.name == name and outline.cuts]
-        areas = [outline.geometry for outline in outlines if outline.name == name and not outline.cuts]
-        if label in PRIORITY:
-            rest = _without(areas, [*own, *everywhere])
-            parts += [Part(label, name, polygon) for geometry in rest for polygon in _polygons(geometry)]
+    for name in shown:
+        own = len(cuts[name])
+        with_islands = np.concatenate([np.ones(own, dtype=bool), nested])
+        rest, unused = _without_holes(areas[name], [*cuts[name], *everywhere], with_islands)
+        parts += [Part(labels[name], name, polygon) for polygon in rest]
+        ignored[IDLE_HOLE] += int(unused[:own].sum())
+        idle &= unused[own:]
+    ignored[IDLE_HOLE] += int(idle.sum())
     return parts
 
 
-def _without(areas: Sequence[BaseGeometry], holes: Sequence[BaseGeometry]) -> list[BaseGeometry]:
-    """Each area minus the holes that intersect it."""
-    tree = shapely.STRtree(holes)
-    over = [[holes[index] for index in tree.query(area, predicate="intersects")] for area in areas]
-    return [area.difference(shapely.union_all(cut)) if cut else area for area, cut in zip(areas, over, strict=True)]
+def _lie_in_any(holes: Sequence[Polygon], areas: Sequence[Polygon]) -> NDArray[np.bool_]:
+    """Which holes lie wholly in an area; others are drawn across or around areas."""
+    nested = np.zeros(len(holes), dtype=bool)
+    nested[shapely.STRtree(holes).query(PolygonSet(areas).polygons, predicate="covers")[1]] = True
+    return nested
+
+
+def _without_holes(
+    areas: Sequence[Polygon], holes: Sequence[Polygon], with_islands: NDArray[np.bool_] | bool = True
+) -> tuple[list[Polygon], NDArray[np.bool_]]:
+    """Areas minus holes, and which holes cut nothing.
+
+    An area that lies wholly in a hole is an island and stays, if the hole may have islands. So areas and holes that lie
+    in each other alternate, to any depth and whatever their order in the file.
+    """
+    first, second = PolygonSet(areas), PolygonSet(holes)
+    i, j = overlapping(first, second)
+    island = shapely.covers(second.polygons[j], first.polygons[i]) & (second.area[j] > first.area[i])
+    cut = ~(island & np.broadcast_to(with_islands, len(holes))[j])
+    rest = without(first, second, (i[cut], j[cut]))
+    return [part for area in rest for part in _polygons(area)], ~np.isin(np.arange(len(holes)), j[cut])
 
 
 def _polygons(geometry: BaseGeometry) -> list[Polygon]:
@@ -231,12 +265,15 @@ def _within_slide(parts: list[Part], info: SlideInfo) -> tuple[list[Part], list[
 def _by_priority(parts: Sequence[Part]) -> list[Part]:
     """Cut from each part what a class of higher priority covers; highest priority first."""
     resolved: list[Part] = []
+    higher: list[Polygon] = []
     for label in PRIORITY:
         members = [part for part in parts if part.label == label]
-        rest = _without([part.polygon for part in members], [part.polygon for part in resolved])
+        first, second = PolygonSet([part.polygon for part in members]), PolygonSet(higher)
+        rest = without(first, second, overlapping(first, second))
         resolved += [
             Part(label, part.name, polygon)
             for part, geometry in zip(members, rest, strict=True)
             for polygon in _polygons(geometry)
         ]
+        higher += [part.polygon for part in members]
     return resolved

@@ -41,9 +41,10 @@ class AnnotatedLesions:
     def of(cls, outlines: Sequence[BaseGeometry], mpp: float) -> "AnnotatedLesions":
         """From the outlines of the class lesion, in level-0 pixels of `mpp` µm."""
         grown = shapely.buffer(np.array(outlines, dtype=object), MARGIN_UM / mpp)
-        parts = shapely.get_parts(shapely.union_all(grown))
+        parts = shapely.get_parts(shapely.disjoint_subset_union_all(grown))
         filled = shapely.polygons(shapely.get_exterior_ring(parts))
-        reaches = shapely.get_parts(shapely.union_all(filled))  # a lesion in a hole of another is part of it
+        # A lesion in a hole of another is part of it.
+        reaches = shapely.get_parts(shapely.disjoint_subset_union_all(filled))
         members = _by_reach(outlines, reaches)
         area = np.array([shapely.area(lesion) for lesion in members])
         extent = np.array([2 * shapely.minimum_bounding_radius(lesion) for lesion in members])
@@ -53,8 +54,9 @@ class AnnotatedLesions:
 
 def _by_reach(outlines: Sequence[BaseGeometry], reaches: NDArray[Any]) -> list[BaseGeometry]:
     """For each reach, the outlines within it as one geometry."""
-    inside = shapely.STRtree(outlines).query(reaches, predicate="intersects")
-    return [shapely.union_all([outlines[index] for index in inside[1][inside[0] == n]]) for n in range(len(reaches))]
+    reach, inside = shapely.STRtree(outlines).query(reaches, predicate="intersects")  # sorted by reach
+    members = np.split(inside, np.searchsorted(reach, np.arange(1, len(reaches))))[: len(reaches)]
+    return [shapely.disjoint_subset_union_all([outlines[index] for index in indices]) for indices in members]
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,5 @@
 import json
+from itertools import permutations
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from lesionmap.annotations.canonical import FRAME, AnnotationSettings, import_an
 from lesionmap.annotations.masks import Annotation
 from lesionmap.errors import AnnotationError
 from lesionmap.slides.slide import SlideInfo
-from shapely.geometry import shape
+from shapely.geometry import MultiPolygon, box, mapping, shape
 
 
 def feature(name, *rings, **properties):
@@ -221,6 +222,116 @@ def test_a_hole_across_an_outline_leaves_two_polygons(tmp_path):
     )
     assert content["classes"]["lesion"] == {"polygons": 2, "area_mm2": 0.017}
     assert sorted(polygon.bounds for polygon in of_class(content, "lesion")) == [(10, 10, 14, 20), (17, 10, 30, 20)]
+
+
+# --- Islands in holes
+
+
+def imagescope(layers):
+    """ImageScope XML of layers: name → (rectangle as left, top, width, height; whether it is negative)."""
+    text = ""
+    for name, regions in layers.items():
+        text += f'<Annotation Name="{name}"><Regions>'
+        for place, negative in regions:
+            corners = "".join(f'<Vertex X="{x}" Y="{y}" />' for x, y in rectangle(*place)[:-1])
+            text += f'<Region Type="0" NegativeROA="{int(negative)}"><Vertices>{corners}</Vertices></Region>'
+        text += "</Regions></Annotation>"
+    return f"<Annotations>{text}</Annotations>"
+
+
+def imported_layers(tmp_path, layers):
+    (tmp_path / "a.xml").write_text(imagescope(layers))
+    import_annotation(str(tmp_path / "a.xml"), info_at(), str(tmp_path / "canonical.geojson"), settings())
+    return json.loads((tmp_path / "canonical.geojson").read_text())
+
+
+NEST = [  # each in the one before, none in its middle
+    ((5, 4, 60, 50), False),
+    ((8, 9, 50, 40), True),
+    ((20, 12, 30, 30), False),
+    ((21, 20, 20, 15), True),
+    ((30, 22, 7, 5), False),
+]
+
+
+@pytest.mark.parametrize("order", list(permutations(range(5)))[::7])
+@pytest.mark.parametrize(("depth", "area"), [(1, 3000), (2, 1000), (3, 1900), (4, 1600), (5, 1635)])
+def test_nested_regions_alternate_whatever_their_order(tmp_path, depth, area, order):
+    regions = [NEST[index] for index in order if index < depth]
+    content = imported_layers(tmp_path, {"Lesion": regions})
+    assert content["classes"]["lesion"] == {"polygons": (depth + 1) // 2, "area_mm2": area * 1e-4}
+    assert (content["ignored"], mask_of(tmp_path).sum()) == ({}, area)
+
+
+def test_layers_nest_each_by_itself(tmp_path):
+    content = imported_layers(tmp_path, {"Lesion": NEST[:3], "Fat": [NEST[1], NEST[4], NEST[0]]})
+    assert content["classes"]["lesion"]["area_mm2"] == 0.19
+    assert content["classes"]["fat"]["area_mm2"] == 0  # 3000 − 2000 + 35 px, all under the lesion
+
+
+@pytest.mark.parametrize("order", list(permutations(range(3))))
+def test_a_negative_region_over_an_edge_is_cut_and_an_island_in_it_stays(tmp_path, order):
+    regions = [((10, 10, 20, 10), False), ((20, 5, 30, 30), True), ((25, 12, 8, 4), False)]
+    imported_layers(tmp_path, {"Lesion": [regions[index] for index in order]})
+    mask = mask_of(tmp_path)
+    assert mask.sum() == 10 * 10 + 8 * 4
+    assert mask[13, [9, 10, 19, 20, 24, 25, 32, 33]].tolist() == [0, 1, 1, 0, 0, 1, 1, 0]
+
+
+def test_an_island_over_the_edge_of_a_negative_region_is_no_island(tmp_path):
+    imported_layers(tmp_path, {"Lesion": [((40, 10, 10, 10), True), ((45, 12, 20, 4), False)]})
+    assert mask_of(tmp_path).sum() == 15 * 4
+
+
+def test_a_negative_region_that_equals_a_region_takes_it_away(tmp_path):
+    content = imported_layers(tmp_path, {"Lesion": [((40, 10, 10, 10), True), ((40, 10, 10, 10), False)]})
+    assert (content["features"], content["ignored"]) == ([], {})
+
+
+def test_holes_that_cut_nothing_are_counted(tmp_path):
+    beside, around = ((90, 60, 5, 5), True), ((1, 1, 80, 60), True)
+    content = imported_layers(tmp_path, {"Lesion": [NEST[0], beside], "Fat": [around], "Exclusion": [NEST[0], NEST[1]]})
+    assert content["ignored"] == {"hole that cuts nothing": 2}
+    assert content["classes"]["lesion"]["area_mm2"] == 0.2  # what the exclusion leaves in its own negative region
+
+
+@pytest.mark.parametrize("order", list(permutations(range(3))))
+def test_an_outline_in_an_exclusion_is_an_island_of_any_class(tmp_path, order):
+    features = [
+        feature("Lesion", rectangle(*NEST[0][0])),
+        feature("Exclusion", rectangle(*NEST[1][0])),
+        feature("Vessel", rectangle(*NEST[2][0])),
+    ]
+    content = imported(tmp_path, [features[index] for index in order])
+    assert content["classes"]["lesion"]["area_mm2"] == 0.1
+    assert content["classes"]["vessel"]["area_mm2"] == 0.09
+
+
+@pytest.mark.parametrize("place", [(10, 10, 20, 10), (28, 4, 9, 14)])
+@pytest.mark.parametrize("reverse", [False, True])
+def test_an_exclusion_around_or_across_outlines_takes_away_what_lies_in_it(tmp_path, place, reverse):
+    features = [
+        feature("Lesion", rectangle(12, 12, 3, 4)),
+        feature("Lesion", rectangle(30, 12, 4, 4)),
+        feature("Exclusion", rectangle(*place)),
+    ]
+    content = imported(tmp_path, features[::-1] if reverse else features)
+    assert mask_of(tmp_path).sum() == (16 if place[0] == 10 else 12)
+    assert content["ignored"] == {}
+
+
+@pytest.mark.parametrize("order", list(permutations(range(5)))[::11])
+def test_nested_exclusions_alternate_whatever_their_order(tmp_path, order):
+    features = [feature("Exclusion" if cuts else "Lesion", rectangle(*place)) for place, cuts in NEST]
+    content = imported(tmp_path, [features[index] for index in order])
+    assert content["classes"]["lesion"] == {"polygons": 3, "area_mm2": 0.1635}
+
+
+def test_parts_of_one_feature_are_islands_each_by_itself(tmp_path):
+    both = feature("Lesion", rectangle(12, 12, 3, 4))
+    both["geometry"] = mapping(MultiPolygon([box(12, 12, 15, 16), box(28, 12, 34, 16)]))
+    imported(tmp_path, [both, feature("Exclusion", rectangle(10, 10, 20, 10)), feature("Fat", rectangle(9, 9, 22, 12))])
+    assert (mask_of(tmp_path) == 1).sum() == 3 * 4 + 4 * 4
 
 
 # --- Invalid outlines
