@@ -10,10 +10,11 @@ from typing import Any
 
 from lesionmap.annotations.canonical import canonical
 from lesionmap.annotations.formats import read_annotation
+from lesionmap.annotations.placement import REMEDY, Ground, placement
 from lesionmap.errors import LesionMapError
 from lesionmap.files.records import write_json, write_table
 from lesionmap.jobs.parallel import map_in_order
-from lesionmap.run.costs import Costs, Work, costs_of, predict_work
+from lesionmap.run.costs import Costs, Overview, Work, costs_of, overview_of, predict_work
 from lesionmap.run.settings import RunSettings
 from lesionmap.servers.urls import is_remote, why_unavailable
 from lesionmap.slides.file_checks import content_digest, quick_digest
@@ -28,7 +29,7 @@ LABELLED_SPLITS = ("train", "val", "test")
 MOST_ROWS_PRINTED = 100
 MOST_NAMED = 5
 COLUMNS = ["slide", "split", "verdict", "width", "height", "mpp", "regions", "tiles", "inference_tiles", "tissue_basis"]
-COLUMNS += ["store_gb", "cpu_hours", "findings", "remedies"]
+COLUMNS += ["store_gb", "cpu_hours", "on_tissue", "findings", "remedies"]
 
 
 @dataclass
@@ -45,6 +46,8 @@ class Diagnosis:
         Equal for slides of equal content.
     lesions : int or None
         Number of lesion polygons in its annotation; None without a readable annotation.
+    on_tissue : str
+        How much of each annotated class lies on tissue; empty if that is unknown.
     work : Work or None
         The work that a run does on it.
     errors, warnings : list of (finding, remedy)
@@ -56,6 +59,7 @@ class Diagnosis:
     unseen: bool = False
     digest: str | None = None
     lesions: int | None = None
+    on_tissue: str = ""
     work: Work | None = None
     errors: list[tuple[str, str]] = field(default_factory=list)
     warnings: list[tuple[str, str]] = field(default_factory=list)
@@ -119,11 +123,13 @@ def diagnose(row: SlideRow, settings: RunSettings, states: Mapping[str, str]) ->
         examined = examine(row, settings.inspection)
         found.info, found.digest = examined["info"], digest_of(row, quick_digest)
         found.warnings += [(flag, "see that this is meant") for flag in examined["flags"]]
-        if row.annotation:
-            found.lesions = _count_lesions(row, examined["info"], settings, found)
+        content = _read_annotation(row, examined["info"], settings, found) if row.annotation else None
         _check_light(examined["info"])
+        overview = overview_of(examined["info"], settings)
+        if content and overview.seen:
+            _check_placement(content, examined["info"], overview, found)
         trained = row.split in TRAINING_SPLITS and settings.trains
-        found.work = predict_work(examined["info"], settings, trained=trained)
+        found.work = predict_work(examined["info"], settings, overview, trained=trained)
         if lost := found.work.lost_share:
             problems = found.errors if lost > settings.inspection.max_unreadable_fraction else found.warnings
             problems.append((f"{lost:.1%} of an overview cannot be read", "copy the file again; it is damaged"))
@@ -151,11 +157,11 @@ def _check_light(info: SlideInfo) -> None:
     check_illumination(tones, info.slide, "doctor")
 
 
-def _count_lesions(row: SlideRow, info: SlideInfo, settings: RunSettings, found: Diagnosis) -> int:
+def _read_annotation(row: SlideRow, info: SlideInfo, settings: RunSettings, found: Diagnosis) -> dict[str, Any]:
     outlines = read_annotation(row.annotation, info, row.mask_mpp)
     content = canonical(outlines, info, settings.annotations)
-    count = int(content["classes"]["lesion"]["polygons"])
-    if not count and row.split in TRAINING_SPLITS:
+    found.lesions = int(content["classes"]["lesion"]["polygons"])
+    if not found.lesions and row.split in TRAINING_SPLITS:
         found.warnings.append(
             ("its annotation has no lesion", "see that this is meant, and that its classes are mapped")
         )
@@ -168,7 +174,16 @@ def _count_lesions(row: SlideRow, info: SlideInfo, settings: RunSettings, found:
             f"{content['outside']['polygons']} outlines reach beyond the slide by {content['outside']['area_mm2']} mm²"
         )
         found.warnings.append((lost, "check that the annotation belongs to this slide and is in level-0 pixels"))
-    return count
+    return content
+
+
+def _check_placement(content: dict[str, Any], info: SlideInfo, overview: Overview, found: Diagnosis) -> None:
+    """State how much of each class lies on the tissue of an overview; warn if too little does."""
+    height, width = overview.codes.shape
+    ground = Ground.of(overview.codes, (info.size_lv0[0] / width, info.size_lv0[1] / height))
+    placed = placement(content, info, ground)
+    found.on_tissue = ", ".join(f"{label} {share:.0%}" for label, share in placed["tissue_share"].items())
+    found.warnings += [(flag, REMEDY) for flag in placed["flags"]]
 
 
 def _compare_content(found: Sequence[Diagnosis]) -> None:
@@ -240,7 +255,11 @@ def _row(one: Diagnosis) -> dict[str, Any]:
     size = one.info.size_lv0 if one.info else (None, None)
     size_and_mpp = {"width": size[0], "height": size[1], "mpp": one.info.mpp if one.info else None}
     work = asdict(one.work) if one.work else {}
-    found = {"findings": "; ".join(dict(problems)), "remedies": "; ".join(dict.fromkeys(dict(problems).values()))}
+    found = {
+        "on_tissue": one.on_tissue,
+        "findings": "; ".join(dict(problems)),
+        "remedies": "; ".join(dict.fromkeys(dict(problems).values())),
+    }
     return {"slide": one.row.slide, "split": one.row.split, "verdict": one.verdict} | size_and_mpp | work | found
 
 
