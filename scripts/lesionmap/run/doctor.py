@@ -90,10 +90,10 @@ def examine_sheet(rows: Sequence[SlideRow], settings: RunSettings, table: str, r
     _compare_content(found)
     _compare_patients(found)
     _check_reference(found, settings)
-    sheet_errors = list(_sheet_errors(found, settings))
+    sheet_errors, notes = list(_sheet_errors(found, settings)), list(_notes(settings))
     costs = costs_of([(one.row.split, one.work) for one in found if one.work], settings)
-    _write(found, sheet_errors, costs, table, report)
-    print("\n".join(_printed(found, sheet_errors, costs)))
+    _write(found, sheet_errors, notes, costs, table, report)
+    print("\n".join([*_printed(found, sheet_errors, costs), *(f"note: {note}" for note in notes)]))
     n_errors = len(sheet_errors) + sum(bool(one.errors) for one in found)
     if n_errors:
         raise LesionMapError(
@@ -241,13 +241,28 @@ def _sheet_errors(found: Sequence[Diagnosis], settings: RunSettings) -> Iterator
         yield f"the stain reference {reference} cannot be used", "choose another slide as stain.reference"
 
 
+def _notes(settings: RunSettings) -> Iterator[str]:
+    """What a run will need from elsewhere."""
+    weights = Path(f"resources/backbone/{settings.model.backbone}.pth")
+    if settings.trains and settings.weights == "imagenet" and not weights.is_file():
+        yield (
+            f"the ImageNet weights {weights} are absent: a run downloads them, on the machine that runs Snakemake, "
+            "before it trains. If that has no internet, place the file there first (resources/README.md of the checkout says from where)"
+        )
+
+
 def _write(
-    found: Sequence[Diagnosis], sheet_errors: Sequence[tuple[str, str]], costs: Costs, table: str, report: str
+    found: Sequence[Diagnosis],
+    sheet_errors: Sequence[tuple[str, str]],
+    notes: Sequence[str],
+    costs: Costs,
+    table: str,
+    report: str,
 ) -> None:
     rows = [_row(one) for one in found]
     write_table(table, rows, COLUMNS)
     problems = [{"finding": finding, "remedy": remedy} for finding, remedy in sheet_errors]
-    write_json(report, {"slides": rows, "sheet_errors": problems, "costs": asdict(costs)})
+    write_json(report, {"slides": rows, "sheet_errors": problems, "notes": notes, "costs": asdict(costs)})
 
 
 def _row(one: Diagnosis) -> dict[str, Any]:

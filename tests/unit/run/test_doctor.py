@@ -200,6 +200,23 @@ def test_inference_alone_asks_for_no_training_slides(tmp_path, rows, config, cap
     assert "train" not in report["costs"]["cpu_hours"]
 
 
+def test_absent_imagenet_weights_are_said_and_not_fetched(tmp_path, rows, config, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    failed, printed, _, report = examined(tmp_path, rows, config, capsys)
+    assert failed is None
+    (note,) = report["notes"]
+    weights = tmp_path / f"resources/backbone/{config['model']['backbone']}.pth"
+    assert note.startswith(f"the ImageNet weights {weights.relative_to(tmp_path)} are absent: a run downloads them")
+    assert f"note: {note}" in printed
+    assert not weights.exists()
+    weights.parent.mkdir(parents=True)
+    weights.touch()
+    assert examined(tmp_path, rows, config, capsys)[3]["notes"] == []
+    weights.unlink()
+    config["model"] |= {"weights": "none", "norm": "group"}
+    assert examined(tmp_path, rows, config, capsys)[3]["notes"] == []
+
+
 def work_on(info, config, *, trained):
     settings = RunSettings.of(config)
     return predict_work(info, settings, overview_of(info, settings), trained=trained)
