@@ -247,7 +247,8 @@ def _notes(settings: RunSettings) -> Iterator[str]:
     if settings.trains and settings.weights == "imagenet" and not weights.is_file():
         yield (
             f"the ImageNet weights {weights} are absent: a run downloads them, on the machine that runs Snakemake, "
-            "before it trains. If that has no internet, place the file there first (resources/README.md of the checkout says from where)"
+            "before it trains. If that has no internet, place the file there first (the checkout's resources/README.md "
+            "says from where)"
         )
 
 
