@@ -5,5 +5,7 @@ from lesionmap.run.conclusion import RunTables, conclude
 
 with job_log(snakemake.log[0]):
     paths = snakemake.input
-    tables = RunTables(paths.headline, paths.manifest, paths.quarantine, paths.unreadable)
+    tables = RunTables(
+        paths.headline, paths.manifest, paths.quarantine, paths.unreadable, paths.failed_exports, paths.checks
+    )
     conclude(tables, snakemake.output[0], fail=snakemake.params.fail)

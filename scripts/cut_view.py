@@ -1,13 +1,13 @@
 """Adapter of rule cut_view."""
 
 from lesionmap.jobs.provenance import provenance
-from lesionmap.jobs.quarantine import in_folder, slide_job
+from lesionmap.jobs.quarantine import export_job, in_folder
 from lesionmap.slides.cache import cached_slide
 from lesionmap.viewer.view import ViewedFiles, cut_view
 
 paths, params, (folder, overlay) = snakemake.input, snakemake.params, snakemake.output
 needed = (paths.info, paths.tissue, paths.probability, paths.lesions, paths.outlines)
-job = slide_job(snakemake.wildcards.slide, snakemake.log[0], needed, [in_folder(folder), overlay])
+job = export_job(snakemake.wildcards.slide, snakemake.log[0], needed, [in_folder(folder), overlay])
 with job, cached_slide(paths.info, snakemake.config["slides"]["copies"]) as info:
     origin = provenance(params.code, identity=info.identity, detail=params.detail)
     files = ViewedFiles(paths.tissue, paths.probability, paths.lesions, paths.outlines, paths.get("annotation") or None)

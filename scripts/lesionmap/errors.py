@@ -30,6 +30,10 @@ class AnnotationError(LesionMapError):
     """An annotation file cannot be understood or does not fit its slide."""
 
 
+class ExportError(SlideError):
+    """A picture or an export of a slide cannot be made; no result depends on it."""
+
+
 class StainError(LesionMapError):
     """No stain basis can be fitted to a slide."""
 

@@ -14,10 +14,11 @@ import numpy as np
 import pytest
 from lesionmap.demo.cohort import write_slide
 from lesionmap.demo.painting import DemoSlide
+from lesionmap.files.records import read_table
 from project import COHORT, jobs
 from safetensors.numpy import load_file
 
-LATER = ("draw_stain", "map_slide", "find_lesions", "cut_view")
+LATER = ("check_annotation", "draw_stain", "map_slide", "find_lesions", "cut_view")
 PER_COHORT = {"summarise", "plot_metrics", "list_quarantine", "render_report", "conclude"}
 ALL_SLIDES = ("train_1", "train_2", "test_1")
 
@@ -56,7 +57,7 @@ def added(project, slide):
         "cut_view",
     ]
     if slide.split == "train":
-        rules += ["import_annotation", "extract_tiles"]
+        rules += ["import_annotation", "check_annotation", "extract_tiles"]
     return {f"{rule}:{slide.name}" for rule in rules}
 
 
@@ -79,7 +80,8 @@ def test_a_changed_annotation_reruns_its_slide_and_the_training(project):
     content["features"] = content["features"][:1]
     path.write_text(json.dumps(content))
     project.config["tiles"]["store"] = "temp"  # which by itself reruns nothing
-    expected = {"import_annotation:train_1", "extract_tiles:train_1"} | after_training()
+    expected = {f"{rule}:train_1" for rule in ("import_annotation", "check_annotation", "extract_tiles")}
+    expected |= after_training()
     assert project.planned() == expected
     assert not list(project.folder.glob("results/tiles/*.h5"))
 
@@ -224,10 +226,54 @@ def test_another_tint_of_the_overlay_reruns_what_draws_it(project, checkout):
     assert all(after[name] == before[name] for name in computed)
 
 
+def test_exports_that_fail_hold_up_nothing_and_are_tried_again_once_the_code_is_mended(project, checkout):
+    """Errors that nobody foresaw, of one slide: in its DICOM file, its view and its stain pictures."""
+    faults = {
+        "lesions/dicom.py": ("    with MapFile(lesions_map)", "AttributeError('ContributionDateTime')"),
+        "viewer/view.py": ("    ladder = ZoomLadder(info.size_lv0", "KeyError('x')"),
+        "stain/plots.py": ("    draw_match(picture", "ZeroDivisionError('0; 1')"),
+    }
+    slide = {"lesions/dicom.py": "info.slide", "viewer/view.py": "info.slide", "stain/plots.py": "picture"}
+    whole = {path: (checkout / "scripts/lesionmap" / path).read_text() for path in faults}
+    for path, (line, error) in faults.items():
+        changed(checkout, path, line, f"    if 'test_1' in {slide[path]}:\n        raise {error}\n{line}")
+    project.config |= {"exports": {"dicom": "always"}, "on_quarantine": "fail_at_end"}
+    printed = project.run(ok=False)
+    assert "everything else is done, but 1 slides are in quarantine and 3 exports have failed" in printed
+    rows = read_table(project.folder / "results/failed_exports.tsv")
+    assert {(row["slide"], row["stage"]) for row in rows} == {
+        ("test_1", rule) for rule in ("write_dicom", "cut_view", "draw_stain")
+    }
+    assert any("(AttributeError: ContributionDateTime)" in row["finding"] for row in rows)
+    assert "Traceback" in (project.folder / "logs/write_dicom/test_1.log").read_text()
+    for page in ("index.html", "slides/test_1.html"):
+        assert "(ZeroDivisionError: 0, 1)" in (project.folder / "results/report" / page).read_text()
+    assert [row["slide"] for row in read_table(project.folder / "results/metrics/slides.tsv")] == ["test_1"]
+    assert (project.folder / "results/lesions/train_1/lesions.dcm").read_bytes()[128:132] == b"DICM"
+    for path, text in whole.items():
+        (checkout / "scripts/lesionmap" / path).write_text(text)
+    project.config["on_quarantine"] = "warn"
+    assert (
+        of("write_dicom", *ALL_SLIDES)
+        | of("cut_view", *ALL_SLIDES)
+        | of("draw_stain", *ALL_SLIDES)
+        | {
+            "list_quarantine",
+            "render_report",
+            "conclude",
+        }
+        == project.planned()
+    )
+    assert read_table(project.folder / "results/failed_exports.tsv") == []
+    assert (project.folder / "results/lesions/test_1/lesions.dcm").read_bytes()[128:132] == b"DICM"
+    assert (project.folder / "results/report/views/test_1/view.js").exists()
+    assert not (project.folder / "results/report/views/test_1/quarantined.json").exists()
+
+
 def test_another_colour_of_plots_reruns_what_draws_with_it(project, checkout):
     changed(checkout, "plotting.py", '"#0072B2"', '"#0072B3"')
     drawn = of("draw_stain", *ALL_SLIDES) | {"plot_metrics", "plot_learning_curves"}
-    assert project.planned() == drawn | {"render_report", "conclude"}
+    assert project.planned() == drawn | {"list_quarantine", "render_report", "conclude"}
 
 
 @pytest.mark.parametrize("change", [{"threshold": 0.4}, {"smoothing_um": 5}, {"min_lesion_area_um2": 100}])

@@ -25,6 +25,7 @@ ARTEFACTS = [
     "slides/unreadable.json",
     "tissue/train_1.tif",
     "annotations/train_2.geojson",
+    "annotations/train_2.json",
     "stain/fits/test_1.json",
     "stain/reference/profile.json",
     "stain/reference/candidates.tsv",

@@ -24,13 +24,15 @@ def existing(*patterns):
 def show_quarantine_so_far():
     """Show what is in quarantine if a run stops early; else the tables would be missing or those of an earlier run."""
     others = ("tissue/{slide}.tif", "annotations/{slide}.geojson", "stain/{slide}.json", "lesions/{slide}/lesions.json")
+    others += ("lesions/{slide}/lesions.dcm", "report/views/{slide}", "stain/{slide}.png")
     files = RunFiles(
         records=existing("results/slides/{slide}.json"),
         tiles=existing("results/tiles/{slide}.json"),
         maps=existing("results/lesions/{slide}/inference.json"),
         others=existing(*(f"results/{kind}" for kind in others)),
     )
-    if show_quarantine(files, "results/quarantine.tsv", "results/unreadable.tsv"):
+    tables = (f"results/{name}.tsv" for name in ("quarantine", "unreadable", "failed_exports"))
+    if show_quarantine(files, *tables):
         # Else Snakemake would take them as up to date once the slide of a failed job has its earlier content again.
         workflow.persistence.started(rules.list_quarantine)
 

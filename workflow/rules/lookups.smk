@@ -33,6 +33,11 @@ def evaluated_slides(wildcards):
     return good("val", "test")
 
 
+def annotated_slides(wildcards):
+    """Readable slides with an annotation."""
+    return good("train", "val", "test")
+
+
 def val_slides(wildcards):
     """Readable validation slides; there may be none."""
     return good("val")

@@ -7,11 +7,12 @@
 #         results/report/viewer/       Leaflet and the other files that the slides' pages need
 #         results/quarantine.tsv       slides that some stage could not use: stage, finding, remedy
 #         results/unreadable.tsv       parts of the other slides that could not be read
-#         results/conclusion.txt       headline metrics, quarantine, flags
+#         results/failed_exports.tsv   DICOM files and pictures that could not be made
+#         results/conclusion.txt       headline metrics, quarantine, flags, failed exports
 
 
 rule list_quarantine:
-    """List the slides that some stage could not use, and the parts of the others that could not be read."""
+    """List the slides that some stage could not use, and what of the others could not be read or exported."""
     input:
         records=collect("results/slides/{slide}.json", slide=SLIDES),
         tiles=collect("results/tiles/{slide}.json", slide=tiled_slides),
@@ -20,9 +21,12 @@ rule list_quarantine:
         metrics=collect("results/metrics/{slide}.json", slide=evaluated_slides),
         dicom=collect("results/lesions/{slide}/lesions.dcm", slide=dicom_slides),
         views=collect("results/report/views/{slide}", slide=readable_slides),
+        stain_pictures=collect("results/stain/{slide}.png", slide=readable_slides),
+        checks=collect("results/annotations/{slide}.json", slide=annotated_slides),
     output:
         quarantine="results/quarantine.tsv",
         unreadable="results/unreadable.tsv",
+        failed_exports="results/failed_exports.tsv",
     log:
         "logs/list_quarantine.log",
     benchmark:
@@ -43,6 +47,7 @@ rule render_report:
     """Write the cohort's page and one per slide."""
     input:
         quarantine="results/quarantine.tsv",
+        failed_exports="results/failed_exports.tsv",
         summary="results/metrics/summary.json",
         slide_table="results/metrics/slides.tsv",
         metric_plots=rules.plot_metrics.output,
@@ -51,6 +56,7 @@ rule render_report:
         history=branch(config["model"]["path"], then=[], otherwise="results/model/history.csv"),
         learning_curves=branch(config["model"]["path"], then=[], otherwise="results/model/learning_curves.svg"),
         records=collect("results/slides/{slide}.json", slide=readable_slides),
+        checks=collect("results/annotations/{slide}.json", slide=annotated_slides),
         stains=collect("results/stain/{slide}.json", slide=readable_slides),
         stain_pictures=collect("results/stain/{slide}.png", slide=readable_slides),
         stain_thumbnails=collect("results/stain/thumbnails/{slide}.png", slide=readable_slides),
@@ -93,12 +99,14 @@ rule render_report:
 
 
 rule conclude:
-    """Show which slides are in quarantine, and end the run as on_quarantine says."""
+    """Show which slides are in quarantine and what could not be exported, and end the run as on_quarantine says."""
     input:
         headline="results/metrics/headline.txt",
         manifest="results/manifest.tsv",
         quarantine="results/quarantine.tsv",
         unreadable="results/unreadable.tsv",
+        failed_exports="results/failed_exports.tsv",
+        checks=collect("results/annotations/{slide}.json", slide=annotated_slides),
         report="results/report/index.html",
     output:
         "results/conclusion.txt",

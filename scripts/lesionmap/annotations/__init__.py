@@ -2,6 +2,7 @@
 
 - ``canonical``: convert any format to the canonical GeoJSON
 - ``formats``: read the file formats of annotation programs
+- ``placement``: check that outlines lie on tissue
 - ``masks``: rasterise the masks of any box
 - ``classes``: class codes
 """

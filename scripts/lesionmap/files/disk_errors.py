@@ -18,6 +18,8 @@ REMEDIES = {
     errno.EACCES: "have the permissions of that file or folder changed, or use another (snakemake --directory)",
     errno.EPERM: "have the permissions of that file or folder changed, or use another (snakemake --directory)",
 }
+# What else the system raises, it raises for paths and arguments that do not fit.
+OF_PATHS = {errno.ENOENT, errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENOTEMPTY, errno.EINVAL}
 # HDF5, safetensors and torch give the error number only in the message text.
 NUMBER_IN_TEXT = re.compile(r"(?:errno = |os error |Errno )(\d+)")
 
@@ -56,6 +58,12 @@ def storage_error(
             finding = f"{place or 'a file'} could not be read or written: {os.strerror(number)}{room}"
             return StorageError(stage=stage, slide=slide, finding=finding, remedy=REMEDIES[number])
     return None
+
+
+def from_the_machine(error: BaseException) -> bool:
+    """Whether the machine caused an error: its memory, disk or network, not the program or a slide."""
+    numbers = {_number(cause) for cause in _causes(error)} - OF_PATHS - {None}  # libraries' own OSErrors have none
+    return bool(numbers) or any(isinstance(cause, MemoryError) for cause in _causes(error))
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:

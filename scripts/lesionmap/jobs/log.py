@@ -64,13 +64,13 @@ def known_error(error: Exception, log: str, slide: str | None = None) -> LesionM
     `log` is the path of the job's log: it contains the name of the rule.
     """
     if isinstance(error, StorageError):
-        return StorageError(stage=_rule(log), slide=slide, finding=error.finding, remedy=error.remedy)
+        return StorageError(stage=rule_of(log), slide=slide, finding=error.finding, remedy=error.remedy)
     if isinstance(error, LesionMapError):
         return error
-    return storage_error(error, stage=_rule(log), slide=slide)
+    return storage_error(error, stage=rule_of(log), slide=slide)
 
 
-def _rule(log: str) -> str:
+def rule_of(log: str) -> str:
     """Rule name from a log path: ``extract_tiles`` from logs/extract_tiles/slide_1.log."""
     parts = Path(log).with_suffix("").parts
     return parts[parts.index("logs") + 1] if "logs" in parts else parts[-1]

@@ -1,4 +1,7 @@
-"""Quarantine: slides that a stage cannot use. A record of the reason takes the place of the stage's results."""
+"""Quarantine: slides that a stage cannot use. A record of the reason takes the place of the stage's results.
+
+Exports and pictures that could not be made are recorded in the same way; their slides are not in quarantine.
+"""
 
 import logging
 import sys
@@ -7,11 +10,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from lesionmap.errors import LesionMapError, SlideError
+from lesionmap.errors import ExportError, LesionMapError, SlideError
+from lesionmap.files.disk_errors import from_the_machine
 from lesionmap.files.records import read_json, write_json
-from lesionmap.jobs.log import job_log
+from lesionmap.jobs.log import job_log, rule_of
 
-MARK = b'{\n "quarantined": '
+QUARANTINED, FAILED_EXPORT = "quarantined", "failed_export"
+KINDS = {QUARANTINED: SlideError, FAILED_EXPORT: ExportError}
+MARKS = {kind: f'{{\n "{kind}": '.encode() for kind in KINDS}
+MOST_CHARACTERS = 300  # of an error's text
 
 
 def as_record(error: LesionMapError) -> dict[str, Any]:
@@ -21,8 +28,9 @@ def as_record(error: LesionMapError) -> dict[str, Any]:
 
 def write_quarantined(outputs: Sequence[str], error: LesionMapError) -> None:
     """Write the reason in place of every result, so that no program mistakes it for a slide without lesions."""
+    kind = FAILED_EXPORT if isinstance(error, ExportError) else QUARANTINED
     for path in outputs:
-        write_json(path, {"quarantined": {"slide": error.slide} | as_record(error)})
+        write_json(path, {kind: {"slide": error.slide} | as_record(error)})
 
 
 def in_folder(folder: str) -> str:
@@ -37,9 +45,11 @@ def quarantined(path: str) -> SlideError | None:
     if not Path(path).is_file():
         return None
     with open(path, "rb") as stream:
-        if stream.read(len(MARK)) != MARK:
-            return None
-    return SlideError(**read_json(path)["quarantined"])
+        start = stream.read(max(map(len, MARKS.values())))
+    for kind, mark in MARKS.items():
+        if start.startswith(mark):
+            return KINDS[kind](**read_json(path)[kind])
+    return None
 
 
 def usable(paths: Sequence[str]) -> list[str]:
@@ -55,9 +65,7 @@ def slide_job(slide: str, log: str, inputs: Sequence[str], outputs: Sequence[str
     written to all `outputs`, and the job succeeds. Other errors end it as in :func:`lesionmap.jobs.log.job_log`.
     """
     with job_log(log, slide):
-        for reason in filter(None, map(quarantined, inputs)):
-            write_quarantined(outputs, reason)
-            sys.exit(0)
+        _hand_on(inputs, outputs)
         try:
             yield
         except LesionMapError as error:
@@ -66,3 +74,57 @@ def slide_job(slide: str, log: str, inputs: Sequence[str], outputs: Sequence[str
             logging.error("%s", error)
             sys.stderr.write(f"LesionMap: {error} The slide goes into quarantine.\n")
             write_quarantined(outputs, error)
+
+
+@contextmanager
+def export_job(
+    slide: str, log: str, inputs: Sequence[str], outputs: Sequence[str], instead: str = "do without it"
+) -> Iterator[None]:
+    """Run a job whose outputs no result depends on; if it fails, this is recorded and everything else goes on.
+
+    As :func:`slide_job`, but whatever goes wrong is written to all `outputs` as an :class:`ExportError`: also an error
+    of the program or of a library. Only what the machine causes (disk, memory, network) still fails the job, so that
+    it is tried again.
+
+    Parameters
+    ----------
+    instead : str
+        What a user can do about an error that nobody foresaw.
+    """
+    with job_log(log, slide):
+        _hand_on(inputs, outputs)
+        try:
+            yield
+        except Exception as error:
+            failed = _as_failed_export(error, slide, log, outputs, instead)
+            if not failed:
+                raise
+            logging.exception("%s", failed)
+            sys.stderr.write(f"LesionMap: {failed} The slide's results are complete without it.\n")
+            write_quarantined(outputs, failed)
+
+
+def _hand_on(inputs: Sequence[str], outputs: Sequence[str]) -> None:
+    """If an earlier stage left a record in place of an input, write it to all outputs and end the job."""
+    for reason in filter(None, map(quarantined, inputs)):
+        write_quarantined(outputs, reason)
+        sys.exit(0)
+
+
+def _as_failed_export(
+    error: Exception, slide: str, log: str, outputs: Sequence[str], instead: str
+) -> ExportError | None:
+    """The record of a failed export; None if the job itself must fail."""
+    if isinstance(error, LesionMapError):
+        if error.slide != slide:
+            return None
+        return ExportError(slide=slide, stage=rule_of(log), finding=error.finding, remedy=error.remedy)
+    if from_the_machine(error):
+        return None
+    said = " ".join(f"{type(error).__name__}: {error}".split()).replace(";", ",")[:MOST_CHARACTERS]
+    return ExportError(
+        slide=slide,
+        stage=rule_of(log),
+        finding=f"it ended with an error that nobody foresaw ({said})",
+        remedy=f"{instead}, and report it with {log} (delete {outputs[0]} to try again)",
+    )

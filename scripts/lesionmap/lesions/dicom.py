@@ -1,7 +1,9 @@
 """The lesions of a slide as a DICOM Segmentation (PS3.3 A.51), for archives and viewers that use DICOM."""
 
 import json
+import logging
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,17 +12,18 @@ from highdicom import (
     UID,
     AlgorithmIdentificationSequence,
     DimensionOrganizationTypeValues,
+    PatientSexValues,
     PixelMeasuresSequence,
+    SpecificCharacterSetValues,
     SpecimenDescription,
 )
 from highdicom.color import CIELabColor
 from highdicom.seg import SegmentAlgorithmTypeValues, Segmentation, SegmentationTypeValues, SegmentDescription
 from numpy.typing import NDArray
-from pydicom import Dataset, dcmread
-from pydicom.errors import InvalidDicomError
+from pydicom import DataElement, Dataset, dcmread
 from pydicom.sr.codedict import codes
 from pydicom.uid import VLWholeSlideMicroscopyImageStorage
-from pydicom.valuerep import DA, TM
+from pydicom.valuerep import DA, TM, VR
 
 from lesionmap.errors import SlideError
 from lesionmap.files.atomic import written_whole
@@ -30,6 +33,8 @@ from lesionmap.maps.on_disk import on_disk, strips
 from lesionmap.slides.slide import SlideInfo
 from lesionmap.version import VERSION
 
+Conversion = Callable[[Any], object]
+
 NAMESPACE = uuid.uuid5(uuid.NAMESPACE_DNS, "lesionmap")
 DICOM_TILE_PX = 512
 DICOM = "dicom"  # OpenSlide's name for the vendor
@@ -37,6 +42,9 @@ MAY_BE_EMPTY = (  # attributes of type 2, which are often removed with the patie
     *("PatientID", "PatientName", "PatientBirthDate", "PatientSex"),
     *("AccessionNumber", "StudyID", "StudyDate", "StudyTime", "ReferringPhysicianName"),
 )
+NAMES_OF_FILE = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")  # by which other files refer to it
+ENUMERATED: dict[str, Conversion] = {"PatientSex": PatientSexValues, "SpecificCharacterSet": SpecificCharacterSetValues}
+CONVERSIONS: dict[str, Conversion] = {VR.DA: DA, VR.TM: TM, VR.DS: float, VR.IS: int}
 MODEL_TRAINING = "model_training"  # left out: may exceed DICOM's 10,240 characters; the map's file has it
 USUAL_THICKNESS_MM = 0.004  # of a section, if the slide's file does not say it
 UNKNOWN_DATE, UNKNOWN_TIME = "19700101", "000000"
@@ -57,7 +65,8 @@ def write_segmentation(info: SlideInfo, lesions_map: str | Path, output: str | P
     Raises
     ------
     SlideError
-        If the DICOM slide's own attributes cannot be read.
+        If the DICOM slide lacks its finest level, or the UIDs by which other files refer to that. What else it lacks is
+        left empty or made up.
     """
     source = _dicom_source(info) if info.vendor == DICOM else _stand_in(info)
     with MapFile(lesions_map) as mapped:
@@ -127,7 +136,7 @@ def _make_reproducible(segmentation: Segmentation, source: Dataset, key: str) ->
     segmentation.ContentTime = TM(source.get("ContentTime") or source.StudyTime or UNKNOWN_TIME)
     del segmentation.InstanceCreationDate, segmentation.InstanceCreationTime
     for equipment in segmentation.ContributingEquipmentSequence:
-        del equipment.ContributionDateTime
+        equipment.pop("ContributionDateTime", None)
     for item in (*segmentation.DimensionOrganizationSequence, *segmentation.DimensionIndexSequence):
         item.DimensionOrganizationUID = _uid("dimensions", key)
 
@@ -138,64 +147,114 @@ def _dicom_source(info: SlideInfo) -> Dataset:
     levels = [first] if first else []
     for path in sorted(Path(info.path).parent.iterdir()):
         level = _attributes(path)
-        if first and level and level.SeriesInstanceUID == first.SeriesInstanceUID:
+        if first and level and level.get("SeriesInstanceUID") == first.get("SeriesInstanceUID"):
             levels.append(level)
-    finest = [level for level in levels if (level.TotalPixelMatrixColumns, level.TotalPixelMatrixRows) == info.size_lv0]
+    finest = [level for level in levels if _size(level) == info.size_lv0]
     if not finest:
-        raise SlideError(
-            slide=info.slide,
-            stage="write_dicom",
-            finding=f"no file of {info.path}'s series has {info.size_lv0[0]} × {info.size_lv0[1]} px",
-            remedy="keep all files of a DICOM slide in one folder, or set exports.dicom to never",
-        )
+        finding = f"no file of {info.path}'s series has {info.size_lv0[0]} × {info.size_lv0[1]} px"
+        raise _refusal(info.slide, finding, "keep all files of a DICOM slide in one folder")
+    _drop_invalid(finest[0])
+    if missing := [name for name in NAMES_OF_FILE if not finest[0].get(name)]:
+        finding = f"{info.path} has no {', '.join(missing)}, so that no other file can refer to it"
+        raise _refusal(info.slide, finding, "export the slide again")
     return _completed(finest[0], info)
+
+
+def _refusal(slide: str, finding: str, remedy: str) -> SlideError:
+    remedy = f"{remedy}, or set exports.dicom to never"
+    return SlideError(slide=slide, stage="write_dicom", finding=finding, remedy=remedy)
 
 
 def _attributes(path: Path) -> Dataset | None:
     """Attributes of a whole-slide image file, without pixels; None for any other file."""
+    if not path.is_file():
+        return None
     try:
         dataset = dcmread(path, stop_before_pixels=True)
-    except (InvalidDicomError, IsADirectoryError):
+    except OSError:
+        raise
+    except Exception:  # pydicom has no common error for files that are no DICOM, or are damaged
         return None
     return dataset if dataset.get("SOPClassUID") == VLWholeSlideMicroscopyImageStorage else None
 
 
+def _drop_invalid(dataset: Dataset) -> None:
+    """Remove values that a Segmentation could not copy, such as dates that are none; log all but empty ones."""
+    for tag in list(dataset.keys()):
+        try:
+            element = dataset[tag]
+            _check(element)
+        except Exception:  # pydicom raises what the conversion of a value raises
+            logging.warning("the slide's DICOM attribute %s is invalid, and left out", tag)
+            del dataset[tag]
+            continue
+        if element.keyword in ENUMERATED and element.is_empty:
+            del dataset[tag]
+        for item in element.value if element.VR == VR.SQ else ():
+            _drop_invalid(item)
+
+
+def _check(element: DataElement) -> None:
+    """Raise an error if a value is not what its attribute asks for, and a Segmentation copies or computes with it."""
+    convert = ENUMERATED.get(element.keyword) or CONVERSIONS.get(element.VR)
+    if convert and not element.is_empty:
+        for value in [element.value] if element.VM == 1 else element.value:
+            convert(value)
+
+
+def _size(level: Dataset) -> tuple[Any, Any]:
+    return level.get("TotalPixelMatrixColumns"), level.get("TotalPixelMatrixRows")
+
+
 def _completed(source: Dataset, info: SlideInfo) -> Dataset:
-    """Add the attributes that a Segmentation copies from its source and that are missing: empty or made up."""
+    """Add the attributes that a Segmentation copies from its source and that are missing: made up or empty."""
+    _add_missing(source, _made_up(info))
     for keyword in MAY_BE_EMPTY:
         source.setdefault(keyword, None)
-    if "FrameOfReferenceUID" not in source:
-        source.FrameOfReferenceUID = _uid("frame of reference", info.identity)
-    source.setdefault("PositionReferenceIndicator", "SLIDE_CORNER")
-    source.setdefault("ImageOrientationSlide", [0, -1, 0, -1, 0, 0])
-    if "TotalPixelMatrixOriginSequence" not in source:
-        origin = Dataset()
-        origin.XOffsetInSlideCoordinateSystem = origin.YOffsetInSlideCoordinateSystem = 0
-        source.TotalPixelMatrixOriginSequence = [origin]
     return source
 
 
 def _stand_in(info: SlideInfo) -> Dataset:
-    """The attributes that a DICOM file of this slide would have."""
+    """The attributes that a DICOM file of this slide would have; its id stands for the patient's."""
     source = Dataset()
+    source.PatientID = info.slide
+    return _completed(source, info)
+
+
+def _add_missing(own: Dataset, made_up: Dataset) -> None:
+    """Add to `own` what it lacks of `made_up`, also in the first items of sequences."""
+    for wanted in made_up:
+        found = own.get(wanted.tag)
+        if found is None or found.is_empty or found.VM != wanted.VM:
+            own.add(wanted)
+        elif wanted.VR == VR.SQ:
+            for item, made_up_item in zip(found.value, wanted.value, strict=False):
+                _add_missing(item, made_up_item)
+
+
+def _made_up(info: SlideInfo) -> Dataset:
+    """The attributes that a DICOM file of this slide would have, apart from the patient's."""
+    source, origin, measures, groups = Dataset(), Dataset(), Dataset(), Dataset()
     source.SOPClassUID = VLWholeSlideMicroscopyImageStorage
     source.SOPInstanceUID = _uid("image", info.identity)
     source.StudyInstanceUID, source.SeriesInstanceUID = _uid("study", info.identity), _uid("images", info.identity)
     source.Modality = "SM"
-    source.PatientID = source.ContainerIdentifier = info.slide
+    source.ContainerIdentifier = info.slide
     source.IssuerOfTheContainerIdentifierSequence = source.ContainerTypeCodeSequence = []
     source.SpecimenDescriptionSequence = [SpecimenDescription(info.slide, _uid("specimen", info.identity))]
+    source.FrameOfReferenceUID = _uid("frame of reference", info.identity)
+    source.PositionReferenceIndicator = "SLIDE_CORNER"
+    source.ImageOrientationSlide = [0, -1, 0, -1, 0, 0]
+    origin.XOffsetInSlideCoordinateSystem = origin.YOffsetInSlideCoordinateSystem = 0
+    source.TotalPixelMatrixOriginSequence = [origin]
     source.TotalPixelMatrixColumns, source.TotalPixelMatrixRows = info.size_lv0
-    source.Columns, source.Rows = DICOM_TILE_PX, DICOM_TILE_PX
-    source.NumberOfFrames = 1
-    measures, groups = Dataset(), Dataset()
-    measures.PixelSpacing = [info.mpp / 1000] * 2
+    source.Columns, source.Rows, source.NumberOfFrames = DICOM_TILE_PX, DICOM_TILE_PX, 1
+    measures.PixelSpacing, measures.SliceThickness = [info.mpp / 1000] * 2, USUAL_THICKNESS_MM
     groups.PixelMeasuresSequence = [measures]
     source.SharedFunctionalGroupsSequence = [groups]
-    return _completed(source, info)
+    return source
 
 
 def _slice_thickness(source: Dataset) -> float:
     """Slice thickness in mm, which a Segmentation must have."""
-    measures = source.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0]
-    return float(measures.get("SliceThickness") or USUAL_THICKNESS_MM)
+    return float(source.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0].SliceThickness)

@@ -34,6 +34,7 @@ def cohort_content(inputs: ReportInputs, slides: list[SlideReport], config: Mapp
         "shown": {slide.slide for slide in slides if slide.viewable},
         "split_counts": {split: sum(slide.split == split for slide in slides) for split in SPLITS},
         "quarantine": read_table(inputs.quarantine),
+        "failed_exports": read_table(inputs.failed_exports),
         "summary": summary,
         "lowest_dice": lowest_dice(evaluated),
         "largest_false_positives": largest_false_positives(evaluated),

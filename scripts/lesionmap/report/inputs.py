@@ -15,6 +15,8 @@ class ReportInputs:
     ----------
     quarantine : str
         Table of :func:`lesionmap.run.quarantine_tables.list_quarantine`.
+    failed_exports : str
+        Another table of that function.
     summary, slide_table : str
         Files of :func:`lesionmap.evaluation.summary.summarise`.
     metric_plots : sequence of str
@@ -30,6 +32,8 @@ class ReportInputs:
         existing model was used.
     records : sequence of str
         Files of :func:`lesionmap.slides.inspection.inspect_slide`.
+    checks : sequence of str
+        Files of :func:`lesionmap.annotations.placement.check_annotation`, one per annotated slide.
     stains : sequence of str
         Files of :func:`lesionmap.stain.match.match_slide`.
     stain_pictures, stain_thumbnails : sequence of str
@@ -42,6 +46,7 @@ class ReportInputs:
     """
 
     quarantine: str
+    failed_exports: str
     summary: str
     slide_table: str
     metric_plots: Sequence[str]
@@ -52,6 +57,7 @@ class ReportInputs:
     history: str | None
     learning_curves: str | None
     records: Sequence[str]
+    checks: Sequence[str]
     stains: Sequence[str]
     stain_pictures: Sequence[str]
     stain_thumbnails: Sequence[str]

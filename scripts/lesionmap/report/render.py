@@ -125,8 +125,9 @@ def _write_pictures(folder: Path, slides: list[SlideReport], inputs: ReportInput
         if slide.viewable:
             shutil.copyfile(overlay, folder / f"{slide.slide}_overlay.png")
             _shrink(overlay, folder / f"{slide.slide}_thumbnail.png", THUMBNAIL_PX)
-        _shrink(stain, folder / f"{slide.slide}_stain.jpg", STAIN_PICTURE_PX)
-        _shrink(stain_thumbnails, folder / f"{slide.slide}_stain_thumbnails.png", STAIN_THUMBNAILS_PX)
+        if slide.stain_drawn:
+            _shrink(stain, folder / f"{slide.slide}_stain.jpg", STAIN_PICTURE_PX)
+            _shrink(stain_thumbnails, folder / f"{slide.slide}_stain_thumbnails.png", STAIN_THUMBNAILS_PX)
     if slides:
         draw_stain_vectors(slides, folder / STAIN_VECTORS)
     for chart in (*inputs.metric_plots, *filter(None, [inputs.learning_curves])):

@@ -8,7 +8,7 @@ from shapely.geometry import shape
 
 from lesionmap.evaluation.summary import read_slide_table
 from lesionmap.files.records import read_json, read_table
-from lesionmap.jobs.quarantine import quarantined
+from lesionmap.jobs.quarantine import quarantined, usable
 from lesionmap.report.inputs import ReportInputs
 
 MOST_LESIONS_LISTED = 100
@@ -34,6 +34,8 @@ class SlideReport:
     info, resolution, stain : dict
         Its :class:`lesionmap.slides.slide.SlideInfo`, :class:`lesionmap.slides.inspection.Resolution` and the file of
         :func:`lesionmap.stain.match.match_slide`, as read from JSON.
+    tissue_share : dict
+        Share of each annotated class's area that lies on tissue; empty without annotation.
     stain_outlier : str
         How its stain differs from the other slides'; empty if it does not.
     metrics : dict or None
@@ -44,10 +46,14 @@ class SlideReport:
         Probability from which a pixel counts as lesion.
     refusals, notes : list of str
         Which stages refused it and why, and other flags.
+    failed_exports : list of str
+        Rules whose exports or pictures of it could not be made; the notes say why.
     provenance : str
         Where its lesion map comes from, as YAML.
     viewable : bool
         Whether it has a deep-zoom view and an overlay.
+    stain_drawn : bool
+        Whether it has pictures of its stain.
     """
 
     slide: str
@@ -56,8 +62,10 @@ class SlideReport:
     resolution: dict[str, Any]
     refusals: list[str]
     notes: list[str]
+    failed_exports: list[str]
     stain: dict[str, Any]
     stain_outlier: str
+    tissue_share: dict[str, float]
     metrics: dict[str, Any] | None
     lesions: list[Lesion]
     n_lesions: int
@@ -65,6 +73,7 @@ class SlideReport:
     threshold: float
     provenance: str
     viewable: bool
+    stain_drawn: bool
 
     @property
     def size_mm(self) -> tuple[float, float]:
@@ -91,10 +100,12 @@ class SlideReport:
 
 @dataclass(frozen=True)
 class CohortTables:
-    """Content of the cohort's tables by slide id: metrics, reasons of refusal, how the stain differs."""
+    """Content of the cohort's tables by slide id: metrics, refusals, failed exports, annotation, stain."""
 
     metrics: dict[str, dict[str, Any]]
-    refusals: dict[str, list[str]]
+    refusals: dict[str, list[dict[str, str]]]
+    failed_exports: dict[str, list[dict[str, str]]]
+    checks: dict[str, dict[str, Any]]
     stain_outliers: dict[str, str]
 
 
@@ -102,26 +113,32 @@ def load_slides(inputs: ReportInputs) -> list[SlideReport]:
     """All slides that have a lesion map, in the sheet's order."""
     tables = CohortTables(
         metrics={row["slide"]: row for row in read_slide_table(inputs.slide_table)},
-        refusals=_refusals(inputs.quarantine),
+        refusals=_by_slide(inputs.quarantine),
+        failed_exports=_by_slide(inputs.failed_exports),
+        checks={check["slide"]: check for check in map(read_json, usable(inputs.checks))},
         stain_outliers={row["slide"]: row["outlier"].replace("_", " ") for row in read_table(inputs.stain_table)},
     )
-    paths = zip(inputs.records, inputs.stains, inputs.outlines, inputs.views, strict=True)
+    pictures = zip(inputs.views, inputs.stain_pictures, strict=True)
+    paths = zip(inputs.records, inputs.stains, inputs.outlines, pictures, strict=True)
     return [_load_slide(*files, tables) for files in paths]
 
 
-def _refusals(quarantine: str) -> dict[str, list[str]]:
-    """Why stages could not use a slide, by slide."""
-    refusals: dict[str, list[str]] = {}
-    for row in read_table(quarantine):
-        refusals.setdefault(row["slide"], []).append(f"in quarantine since {row['stage']}: {row['finding']}")
-    return refusals
+def _by_slide(table: str) -> dict[str, list[dict[str, str]]]:
+    """The rows of a table, by slide."""
+    found: dict[str, list[dict[str, str]]] = {}
+    for row in read_table(table):
+        found.setdefault(row["slide"], []).append(row)
+    return found
 
 
-def _load_slide(record: str, stain: str, outlines: str, view: str, tables: CohortTables) -> SlideReport:
+def _load_slide(record: str, stain: str, outlines: str, pictures: tuple[str, str], tables: CohortTables) -> SlideReport:
     slide, match, lesions = read_json(record), read_json(stain), read_json(outlines)
     name = slide["slide"]
     lost = len(lesions["unreadable"])
     corner = slide["info"]["bounds_xy_lv0"]
+    viewable, stain_drawn = (not quarantined(path) for path in pictures)
+    failed = tables.failed_exports.get(name, [])
+    check = tables.checks.get(name, {"tissue_share": {}, "flags": []})
     largest = sorted(lesions["features"], key=_area_mm2, reverse=True)[:MOST_LESIONS_LISTED]
     return SlideReport(
         slide=name,
@@ -129,11 +146,15 @@ def _load_slide(record: str, stain: str, outlines: str, view: str, tables: Cohor
         info=slide["info"],
         stain=match,
         stain_outlier=tables.stain_outliers[name],
+        tissue_share=check["tissue_share"],
         resolution=slide["resolution"],
-        refusals=tables.refusals.get(name, []),
+        refusals=[f"in quarantine since {row['stage']}: {row['finding']}" for row in tables.refusals.get(name, [])],
+        failed_exports=[row["stage"] for row in failed],
         notes=[
             *slide["flags"],
             *match["flags"],
+            *(f"annotation: {flag}" for flag in check["flags"]),
+            *(f"{row['stage']} failed: {row['finding']}" for row in failed),
             *([f"{lost} tiles cannot be read and have no lesion map"] if lost else []),
         ],
         metrics=tables.metrics.get(name),
@@ -142,7 +163,8 @@ def _load_slide(record: str, stain: str, outlines: str, view: str, tables: Cohor
         lesion_area_mm2=sum(map(_area_mm2, lesions["features"])),
         threshold=lesions["threshold"],
         provenance=as_yaml(lesions["provenance"]),
-        viewable=not quarantined(view),
+        viewable=viewable,
+        stain_drawn=stain_drawn,
     )
 
 

@@ -1,42 +1,53 @@
-"""The end of a run: headline metrics, quarantined and flagged slides, and the exit status."""
+"""The end of a run: headline metrics, quarantined and flagged slides, failed exports, and the exit status."""
 
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from lesionmap.errors import LesionMapError
-from lesionmap.files.records import read_table, write_text
+from lesionmap.files.records import read_json, read_table, write_text
+from lesionmap.jobs.quarantine import usable
 
 
 @dataclass(frozen=True)
 class RunTables:
-    """Paths of what the conclusion reports: the headline metrics (text) and three tables (TSV)."""
+    """Paths of what the conclusion reports: the headline metrics (text) and four tables (TSV).
+
+    Parameters
+    ----------
+    checks : sequence of str
+        Files of :func:`lesionmap.annotations.placement.check_annotation`.
+    """
 
     headline: str
     manifest: str
     quarantine: str
     unreadable: str
+    failed_exports: str
+    checks: Sequence[str] = ()
 
 
 def conclude(tables: RunTables, output: str, *, fail: bool) -> None:
-    """Print and write headline metrics, flagged slides and quarantine at the end of a run.
+    """Print and write headline metrics, flagged slides, quarantine and failed exports at the end of a run.
 
     Raises
     ------
     LesionMapError
-        If slides are in quarantine and `fail` is set.
+        If slides are in quarantine, or exports have failed, and `fail` is set.
     """
-    lines = [*_flagged(tables), *quarantine_lines(tables.quarantine)]
+    lines = [*_flagged(tables), *quarantine_lines(tables.quarantine), *_failed_exports(tables.failed_exports)]
     text = Path(tables.headline).read_text(encoding="utf-8") + "\n".join(lines) + "\n"
     sys.stderr.write(text)
-    count = len(_refused(tables.quarantine))
-    if count and fail:
+    slides, exports = len(_refused(tables.quarantine)), len(read_table(tables.failed_exports))
+    lost = [f"{slides} slides are in quarantine"] if slides else []
+    lost += [f"{exports} exports have failed"] if exports else []
+    if lost and fail:
         raise LesionMapError(
             stage="conclude",
-            finding=f"everything else is done, but {count} slides are in quarantine (listed above)",
-            remedy="fix or remove those slides, or set on_quarantine: warn",
+            finding=f"everything else is done, but {' and '.join(lost)} (listed above)",
+            remedy="follow their remedies, or set on_quarantine: warn",
         )
     write_text(output, text)
 
@@ -44,7 +55,17 @@ def conclude(tables: RunTables, output: str, *, fail: bool) -> None:
 def quarantine_lines(quarantine: str) -> Iterator[str]:
     """The quarantine table as lines of text."""
     yield f"{len(_refused(quarantine))} of the sheet's slides in quarantine"
-    for row in read_table(quarantine):
+    yield from _problems(read_table(quarantine))
+
+
+def _failed_exports(table: str) -> Iterator[str]:
+    if rows := read_table(table):
+        yield f"{len(rows)} exports failed; the results of their slides are complete"
+        yield from _problems(rows)
+
+
+def _problems(rows: list[dict[str, str]]) -> Iterator[str]:
+    for row in rows:
         yield "  {slide} ({stage}): {finding}. Remedy: {remedy}.".format(**row)
 
 
@@ -57,6 +78,8 @@ def _flagged(tables: RunTables) -> Iterator[str]:
     refused = _refused(tables.quarantine)
     used = (row for row in read_table(tables.manifest) if row["slide"] not in refused)
     odd = [f"  {row['slide']}: {row['flags']}" for row in used if row["flags"]]
+    checks = (check for check in map(read_json, usable(tables.checks)) if check["slide"] not in refused)
+    odd += [f"  {check['slide']}, annotation: {flag}" for check in checks for flag in check["flags"]]
     parts = Counter((row["slide"], row["stage"]) for row in read_table(tables.unreadable))
     for (slide, stage), n in parts.items():
         odd.append(f"  {slide}, {stage}: {n} parts cannot be read and are left out (results/unreadable.tsv)")

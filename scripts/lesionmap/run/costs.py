@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +17,8 @@ from lesionmap.run.settings import RunSettings
 from lesionmap.slides.slide import Slide, SlideInfo
 from lesionmap.tiles.codec import JPEG_XL
 from lesionmap.tiles.settings import TileSettings
-from lesionmap.tissue.detection import TissueSettings, tissue_map
-from lesionmap.tissue.mask import FOLD
+from lesionmap.tissue.detection import tissue_map
+from lesionmap.tissue.mask import FOLD, TISSUE
 
 OVERVIEW_MPP = 32.0
 OVERVIEW_PX_PER_TILE = 4  # minimum along a side: small tiles need a finer overview
@@ -102,17 +102,40 @@ class Costs:
         yield from (f"basis: {line}" for line in self.basis)
 
 
-def predict_work(info: SlideInfo, settings: RunSettings, *, trained: bool) -> Work:
-    """Estimate the work on one slide from an overview of its tissue.
+@dataclass(frozen=True)
+class Overview:
+    """A small tissue map of a slide.
 
     Parameters
     ----------
+    codes : (H, W) uint8
+        As of :func:`lesionmap.tissue.detection.tissue_map`.
+    basis : str
+        How it was found.
+    lost_share : float
+        Share of the slide that cannot be read, 0 to 1; it counts as tissue.
+    seen : bool
+        Whether the slide was looked at; if not, all of it counts as tissue.
+    """
+
+    codes: NDArray[np.uint8]
+    basis: str
+    lost_share: float = 0.0
+    seen: bool = True
+
+
+def predict_work(info: SlideInfo, settings: RunSettings, overview: Overview, *, trained: bool) -> Work:
+    """Estimate the work on one slide.
+
+    Parameters
+    ----------
+    overview : Overview
+        That of :func:`overview_of`.
     trained : bool
         Whether the slide is cut for training.
     """
     tiles, mapping, spec = settings.tiles, settings.map, settings.tiles.spec
-    overview_mpp = max(settings.tissue.mpp, min(OVERVIEW_MPP, spec.tile_px * spec.mpp / OVERVIEW_PX_PER_TILE))
-    tissue, basis, lost = _overview_tissue(info, settings.tissue, overview_mpp)
+    tissue = (overview.codes >= FOLD).astype(np.uint8) * 255
     shares = _tile_shares(info, tissue, spec.tile_px * spec.mpp)
     n_regions, n_tiles = _kept(shares, spec, tiles.min_tissue_fraction) if trained else (0, 0)
     map_tile_um = spec.tile_px * mapping.mpp
@@ -126,7 +149,8 @@ def predict_work(info: SlideInfo, settings: RunSettings, *, trained: bool) -> Wo
     n_images = n_regions + (n_tiles if tiles.stored else 0)
     store_gb = n_images * tile_mpx * _bytes_per_px(tiles) / 1e3
     n_inference += n_refined + n_refined_tiles
-    return Work(n_regions, n_tiles, n_inference, basis, lost, round(store_gb, 3), round(seconds / 3600, 4))
+    seen = overview.basis, overview.lost_share
+    return Work(n_regions, n_tiles, n_inference, *seen, round(store_gb, 3), round(seconds / 3600, 4))
 
 
 def _bytes_per_px(tiles: TileSettings) -> float:
@@ -134,20 +158,29 @@ def _bytes_per_px(tiles: TileSettings) -> float:
     return JPEG_XL_LOSSLESS_BYTES_PER_PX if lossless_xl else STORE_BYTES_PER_PX[tiles.codec]
 
 
-def _overview_tissue(info: SlideInfo, settings: TissueSettings, mpp: float) -> tuple[NDArray[np.uint8], str, float]:
-    """A small tissue map of the slide (255: tissue), how it was found, and the share that cannot be read."""
+def overview_of(info: SlideInfo, settings: RunSettings) -> Overview:
+    """Find the tissue of a slide on a small picture of it, fine enough for its tiles.
+
+    Raises
+    ------
+    SlideError
+        If it shows none.
+    """
+    spec, tissue = settings.tiles.spec, settings.tissue
+    mpp = max(tissue.mpp, min(OVERVIEW_MPP, spec.tile_px * spec.mpp / OVERVIEW_PX_PER_TILE))
     size = map_size(info.size_lv0, mpp / info.mpp)
     level = max(i for i, factor in enumerate(info.downsamples) if factor <= max(1.0, mpp / info.mpp))
     if np.prod(info.level_sizes[level], dtype=float) > MOST_OVERVIEW_PX:
-        return np.full(size[::-1], 255, dtype=np.uint8), "all of the slide: it has no small level to look at", 0.0
-    coarse = TissueSettings(mpp, settings.min_area_um2, settings.min_hole_um2)
+        basis = "all of the slide: it has no small level to look at"
+        return Overview(np.full(size[::-1], TISSUE, dtype=np.uint8), basis, seen=False)
     with Slide(info, "doctor") as slide:
-        overview, found = slide.read_where_possible((0, 0), size, mpp)
-    mask = (tissue_map(overview, coarse) >= FOLD) | ~found
-    if not mask.any():
+        picture, found = slide.read_where_possible((0, 0), size, mpp)
+    codes = tissue_map(picture, replace(tissue, mpp=mpp))
+    codes[~found] = TISSUE
+    if not (codes >= FOLD).any():
         finding, remedy = f"no tissue was found at {mpp:g} µm/px", "look at the slide; remove it if it is blank"
         raise SlideError(slide=info.slide, stage="doctor", finding=finding, remedy=remedy)
-    return mask.astype(np.uint8) * 255, f"tissue found at {mpp:g} µm/px", 1 - float(found.mean())
+    return Overview(codes, f"tissue found at {mpp:g} µm/px", 1 - float(found.mean()))
 
 
 def _tile_shares(info: SlideInfo, tissue: NDArray[np.uint8], side_um: float) -> NDArray[np.uint8]:

@@ -10,11 +10,12 @@ from typing import Any
 
 from lesionmap.annotations.canonical import canonical
 from lesionmap.annotations.formats import read_annotation
+from lesionmap.annotations.placement import REMEDY, Ground, placement
 from lesionmap.errors import LesionMapError
 from lesionmap.files.records import write_json, write_table
 from lesionmap.formatting import counted
 from lesionmap.jobs.parallel import map_in_order
-from lesionmap.run.costs import Costs, Work, costs_of, predict_work
+from lesionmap.run.costs import Costs, Overview, Work, costs_of, overview_of, predict_work
 from lesionmap.run.settings import RunSettings
 from lesionmap.servers.urls import is_remote, why_unavailable
 from lesionmap.slides.file_checks import content_digest, quick_digest
@@ -29,7 +30,7 @@ LABELLED_SPLITS = ("train", "val", "test")
 MOST_ROWS_PRINTED = 100
 MOST_NAMED = 5
 COLUMNS = ["slide", "split", "verdict", "width", "height", "mpp", "regions", "tiles", "inference_tiles", "tissue_basis"]
-COLUMNS += ["store_gb", "cpu_hours", "ignored_mm2", "findings", "remedies"]
+COLUMNS += ["store_gb", "cpu_hours", "on_tissue", "ignored_mm2", "findings", "remedies"]
 
 
 @dataclass
@@ -48,6 +49,8 @@ class Diagnosis:
         Number of lesion polygons in its annotation; None without a readable annotation.
     ignored_mm2 : float or None
         Area that its annotation says to ignore; None without a readable annotation.
+    on_tissue : str
+        How much of each annotated class lies on tissue; empty if that is unknown.
     work : Work or None
         The work that a run does on it.
     errors, warnings : list of (finding, remedy)
@@ -60,6 +63,7 @@ class Diagnosis:
     digest: str | None = None
     lesions: int | None = None
     ignored_mm2: float | None = None
+    on_tissue: str = ""
     work: Work | None = None
     errors: list[tuple[str, str]] = field(default_factory=list)
     warnings: list[tuple[str, str]] = field(default_factory=list)
@@ -90,10 +94,10 @@ def examine_sheet(rows: Sequence[SlideRow], settings: RunSettings, table: str, r
     _compare_content(found)
     _compare_patients(found)
     _check_reference(found, settings)
-    sheet_errors = list(_sheet_errors(found, settings))
+    sheet_errors, notes = list(_sheet_errors(found, settings)), list(_notes(settings))
     costs = costs_of([(one.row.split, one.work) for one in found if one.work], settings)
-    _write(found, sheet_errors, costs, table, report)
-    print("\n".join(_printed(found, sheet_errors, costs)))
+    _write(found, sheet_errors, notes, costs, table, report)
+    print("\n".join([*_printed(found, sheet_errors, costs), *(f"note: {note}" for note in notes)]))
     n_errors = len(sheet_errors) + sum(bool(one.errors) for one in found)
     if n_errors:
         raise LesionMapError(
@@ -123,11 +127,13 @@ def diagnose(row: SlideRow, settings: RunSettings, states: Mapping[str, str]) ->
         examined = examine(row, settings.inspection)
         found.info, found.digest = examined["info"], digest_of(row, quick_digest)
         found.warnings += [(flag, "see that this is meant") for flag in examined["flags"]]
-        if row.annotation:
-            found.lesions = _count_lesions(row, examined["info"], settings, found)
+        content = _read_annotation(row, examined["info"], settings, found) if row.annotation else None
         _check_light(examined["info"])
+        overview = overview_of(examined["info"], settings)
+        if content and overview.seen:
+            _check_placement(content, examined["info"], overview, found)
         trained = row.split in TRAINING_SPLITS and settings.trains
-        found.work = predict_work(examined["info"], settings, trained=trained)
+        found.work = predict_work(examined["info"], settings, overview, trained=trained)
         if lost := found.work.lost_share:
             problems = found.errors if lost > settings.inspection.max_unreadable_fraction else found.warnings
             problems.append((f"{lost:.1%} of an overview cannot be read", "copy the file again; it is damaged"))
@@ -155,16 +161,16 @@ def _check_light(info: SlideInfo) -> None:
     check_illumination(tones, info.slide, "doctor")
 
 
-def _count_lesions(row: SlideRow, info: SlideInfo, settings: RunSettings, found: Diagnosis) -> int:
+def _read_annotation(row: SlideRow, info: SlideInfo, settings: RunSettings, found: Diagnosis) -> dict[str, Any]:
     outlines = read_annotation(row.annotation, info, row.mask_mpp)
     content = canonical(outlines, info, settings.annotations)
-    count = int(content["classes"]["lesion"]["polygons"])
+    found.lesions = int(content["classes"]["lesion"]["polygons"])
     found.ignored_mm2 = content["classes"]["ignore"]["area_mm2"]
     if content["features"] and all(part["properties"]["class"] == "ignore" for part in content["features"]):
         unjudged = f"all outlines of its annotation, {found.ignored_mm2} mm², are of the class ignore"
         remedy = "see that the rest of the slide is meant to be without lesion, and that its classes are mapped"
         found.warnings.append((unjudged, remedy))
-    elif not count and row.split in TRAINING_SPLITS:
+    elif not found.lesions and row.split in TRAINING_SPLITS:
         found.warnings.append(
             ("its annotation has no lesion", "see that this is meant, and that its classes are mapped")
         )
@@ -177,7 +183,16 @@ def _count_lesions(row: SlideRow, info: SlideInfo, settings: RunSettings, found:
             f"{content['outside']['polygons']} outlines reach beyond the slide by {content['outside']['area_mm2']} mm²"
         )
         found.warnings.append((lost, "check that the annotation belongs to this slide and is in level-0 pixels"))
-    return count
+    return content
+
+
+def _check_placement(content: dict[str, Any], info: SlideInfo, overview: Overview, found: Diagnosis) -> None:
+    """State how much of each class lies on the tissue of an overview; warn if too little does."""
+    height, width = overview.codes.shape
+    ground = Ground.of(overview.codes, (info.size_lv0[0] / width, info.size_lv0[1] / height))
+    placed = placement(content, info, ground)
+    found.on_tissue = ", ".join(f"{label} {share:.0%}" for label, share in placed["tissue_share"].items())
+    found.warnings += [(flag, REMEDY) for flag in placed["flags"]]
 
 
 def _compare_content(found: Sequence[Diagnosis]) -> None:
@@ -235,13 +250,29 @@ def _sheet_errors(found: Sequence[Diagnosis], settings: RunSettings) -> Iterator
         yield f"the stain reference {reference} cannot be used", "choose another slide as stain.reference"
 
 
+def _notes(settings: RunSettings) -> Iterator[str]:
+    """What a run will need from elsewhere."""
+    weights = Path(f"resources/backbone/{settings.model.backbone}.pth")
+    if settings.trains and settings.weights == "imagenet" and not weights.is_file():
+        yield (
+            f"the ImageNet weights {weights} are absent: a run downloads them, on the machine that runs Snakemake, "
+            "before it trains. If that has no internet, place the file there first (the checkout's resources/README.md "
+            "says from where)"
+        )
+
+
 def _write(
-    found: Sequence[Diagnosis], sheet_errors: Sequence[tuple[str, str]], costs: Costs, table: str, report: str
+    found: Sequence[Diagnosis],
+    sheet_errors: Sequence[tuple[str, str]],
+    notes: Sequence[str],
+    costs: Costs,
+    table: str,
+    report: str,
 ) -> None:
     rows = [_row(one) for one in found]
     write_table(table, rows, COLUMNS)
     problems = [{"finding": finding, "remedy": remedy} for finding, remedy in sheet_errors]
-    write_json(report, {"slides": rows, "sheet_errors": problems, "costs": asdict(costs)})
+    write_json(report, {"slides": rows, "sheet_errors": problems, "notes": notes, "costs": asdict(costs)})
 
 
 def _row(one: Diagnosis) -> dict[str, Any]:
@@ -249,8 +280,8 @@ def _row(one: Diagnosis) -> dict[str, Any]:
     size = one.info.size_lv0 if one.info else (None, None)
     size_and_mpp = {"width": size[0], "height": size[1], "mpp": one.info.mpp if one.info else None}
     work = asdict(one.work) if one.work else {}
+    of_annotation = {"on_tissue": one.on_tissue, "ignored_mm2": one.ignored_mm2}
     found = {"findings": "; ".join(dict(problems)), "remedies": "; ".join(dict.fromkeys(dict(problems).values()))}
-    of_annotation = {"ignored_mm2": one.ignored_mm2}
     row = {"slide": one.row.slide, "split": one.row.split, "verdict": one.verdict}
     return row | size_and_mpp | work | of_annotation | found
 

@@ -1,4 +1,4 @@
-"""Tables of what a run lost: slides that a stage could not use, and unreadable parts of the others."""
+"""Tables of what a run lost: slides that a stage could not use, unreadable parts of the others, failed exports."""
 
 import sys
 from collections.abc import Iterator, Sequence
@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lesionmap.errors import ExportError
 from lesionmap.files.records import read_json, write_table
 from lesionmap.jobs.quarantine import as_record, quarantined, usable
 from lesionmap.run.conclusion import quarantine_lines
@@ -34,26 +35,29 @@ class RunFiles:
     others: Sequence[str] = ()
 
 
-def list_quarantine(files: RunFiles, quarantine: str, unreadable: str) -> None:
-    """Write a table of the slides that a stage could not use, and one of the unreadable parts of the others.
+def list_quarantine(files: RunFiles, quarantine: str, unreadable: str, failed_exports: str) -> None:
+    """Write a table of the slides that a stage could not use, and what the others lack.
 
     Parameters
     ----------
-    quarantine, unreadable : str
-        The tables to write, TSV.
+    quarantine, unreadable, failed_exports : str
+        The tables to write, TSV: slides, unreadable parts, and exports and pictures that could not be made.
     """
     slides = {slide["slide"]: slide for slide in map(read_json, files.records)}
     rows = {(name, slide["stage"]): slide for name, slide in slides.items() if slide["verdict"] != "ok"}
+    failed: dict[tuple[str | None, str], dict[str, Any]] = {}
     for reason in filter(None, map(quarantined, [*files.tiles, *files.maps, *files.others])):
         if reason.slide in slides:
             named = {key: slides[reason.slide][key] for key in ("slide", "split")}
-            rows[reason.slide, reason.stage] = named | as_record(reason)
+            table = failed if isinstance(reason, ExportError) else rows
+            table[reason.slide, reason.stage] = named | as_record(reason)
     write_table(quarantine, list(rows.values()), QUARANTINE)
+    write_table(failed_exports, list(failed.values()), QUARANTINE)
     boxes = [*_unreadable(files.tiles, "extract_tiles"), *_unreadable(files.maps, "map_slide")]
     write_table(unreadable, boxes, UNREADABLE)
 
 
-def show_quarantine(files: RunFiles, quarantine: str, unreadable: str) -> bool:
+def show_quarantine(files: RunFiles, quarantine: str, *others: str) -> bool:
     """Write the tables of :func:`list_quarantine` for a run that stopped; print the first if it has changed.
 
     Returns
@@ -61,9 +65,9 @@ def show_quarantine(files: RunFiles, quarantine: str, unreadable: str) -> bool:
     bool
         Whether a table has changed.
     """
-    before = _contents(quarantine, unreadable)
-    list_quarantine(files, quarantine, unreadable)
-    after = _contents(quarantine, unreadable)
+    before = _contents(quarantine, *others)
+    list_quarantine(files, quarantine, *others)
+    after = _contents(quarantine, *others)
     count, *listed = quarantine_lines(quarantine)
     if listed and after[0] != before[0]:
         sys.stderr.write("\n".join(["LesionMap, so far: " + count, *listed]) + "\n")

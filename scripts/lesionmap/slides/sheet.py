@@ -169,7 +169,9 @@ def _place_problem(key: str, path: str, roots: Sequence[str] | None) -> str | No
         if unfit := why_unfit(path):
             return unfit
     if roots is not None and not _lies_in(path, roots):
-        return f"is not in slides.roots ({', '.join(roots)})"
+        return (
+            f"is not in slides.roots ({', '.join(roots)}); add its folder to that key of the config, or move it there"
+        )
     return None
 
 

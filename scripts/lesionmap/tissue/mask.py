@@ -29,16 +29,20 @@ class TissueMask:
 
     Attributes
     ----------
+    codes : (H, W) uint8
+        The map itself.
+    scale : (float, float)
+        Level-0 pixels per pixel of the map, along x and y.
     glass : (float, float, float) or None
         Colour of the slide's glass; None if it shows none.
     """
 
     def __init__(self, path: str | Path, info: SlideInfo) -> None:
         with tifffile.TiffFile(path) as tiff:
-            self._codes: NDArray[np.uint8] = tiff.asarray()
+            self.codes: NDArray[np.uint8] = tiff.asarray()
             glass = json.loads(tiff.pages.first.description or "{}").get("glass")
         self.glass: tuple[float, float, float] | None = tuple(glass) if glass else None
-        self.mask: NDArray[np.bool_] = self._codes >= FOLD
+        self.mask: NDArray[np.bool_] = self.codes >= FOLD
         self.scale = info.size_lv0[0] / self.mask.shape[1], info.size_lv0[1] / self.mask.shape[0]
 
     def at(self, xy_lv0: tuple[float, float], size_px: tuple[int, int], scale: float) -> NDArray[np.bool_]:
@@ -62,7 +66,7 @@ class TissueMask:
     def _mapped(self) -> NDArray[np.bool_]:
         """Where a map may show lesions: on tissue and a pixel around it, as its edge is no better known; not on ink."""
         near = binary_dilation(self.mask, np.ones((3, 3), dtype=bool))
-        mapped: NDArray[np.bool_] = near & (self._codes != INK)
+        mapped: NDArray[np.bool_] = near & (self.codes != INK)
         return mapped
 
     def clear_background(self, image: NDArray[Any], scale: float) -> None:
@@ -83,7 +87,7 @@ class TissueMask:
 
     def codes_at(self, xy_lv0: tuple[float, float], size_px: tuple[int, int], scale: float) -> NDArray[np.uint8]:
         """The map's codes at the pixel centres of a box; (height, width) uint8, 0 beyond the slide."""
-        return self._at(self._codes, xy_lv0, size_px, scale)
+        return self._at(self.codes, xy_lv0, size_px, scale)
 
     def _at(
         self, values: NDArray[Any], xy_lv0: tuple[float, float], size_px: tuple[int, int], scale: float

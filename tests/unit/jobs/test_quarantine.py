@@ -1,9 +1,11 @@
+import errno
 import json
+import os
 
 import pytest
-from lesionmap.errors import AnnotationError, SettingsError, SlideError
-from lesionmap.files.records import write_json
-from lesionmap.jobs.quarantine import in_folder, quarantined, slide_job, usable, write_quarantined
+from lesionmap.errors import AnnotationError, ExportError, RemoteError, SettingsError, SlideError, StorageError
+from lesionmap.files.records import read_json, write_json
+from lesionmap.jobs.quarantine import export_job, in_folder, quarantined, slide_job, usable, write_quarantined
 
 pytestmark = pytest.mark.slides
 REASON = SlideError(slide="s1", stage="find_tissue", finding="no tissue was found", remedy="remove it")
@@ -57,6 +59,78 @@ def test_errors_that_are_not_the_slides_fail_the_job(tmp_path, paths, error):
         raise error
     assert not isinstance(ended.value, SystemExit) or "config: x" in str(ended.value.code)
     assert not (tmp_path / "out.h5").exists()
+
+
+def export(tmp_path, paths, **options):
+    return export_job("s1", str(tmp_path / "logs/write_dicom/s1.log"), *paths, **options)
+
+
+@pytest.fixture
+def log(tmp_path):
+    (tmp_path / "logs/write_dicom").mkdir(parents=True)
+    return tmp_path / "logs/write_dicom/s1.log"
+
+
+def test_whatever_goes_wrong_in_an_export_is_recorded(tmp_path, paths, log, capsys, caplog):
+    with export(tmp_path, paths, instead="set exports.dicom to never"):
+        raise AttributeError("ContributionDateTime;\n it  is absent " + "x" * 999)
+    for path in paths[1]:
+        failed = quarantined(path)
+        assert isinstance(failed, ExportError)
+        assert (failed.slide, failed.stage) == ("s1", "write_dicom")
+        told = "it ended with an error that nobody foresaw (AttributeError: ContributionDateTime, it is absent xxx"
+        assert failed.finding.startswith(told)
+        assert len(failed.finding) < 400
+        assert failed.remedy == (
+            f"set exports.dicom to never, and report it with {log} (delete {paths[1][0]} to try again)"
+        )
+        assert list(read_json(path)) == ["failed_export"]
+    assert usable(paths[1]) == []
+    assert "LesionMap: slide s1, write_dicom: it ended" in capsys.readouterr().err
+    assert "Traceback" in caplog.text
+
+
+def test_what_an_export_itself_says_is_recorded_as_it_is(tmp_path, paths, log):
+    with export(tmp_path, paths):
+        raise SlideError(slide="s1", stage="anything", finding="no UID", remedy="export it")
+    assert str(quarantined(paths[1][0])) == "slide s1, write_dicom: no UID. Remedy: export it."
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        OSError(errno.EIO, "Input/output error"),
+        OSError(errno.ENOSPC, "No space left on device"),
+        RuntimeError("write failed (errno = 28)"),  # as HDF5 says it
+        ConnectionResetError(errno.ECONNRESET, "Connection reset by peer"),
+        StorageError(stage="write_dicom", finding="full", remedy="free space"),
+        RemoteError(stage="write_dicom", finding="no answer", remedy="run again"),
+    ],
+)
+def test_what_the_machine_causes_fails_an_export_too(tmp_path, paths, log, error):
+    with pytest.raises((SystemExit, Exception)) as ended, export(tmp_path, paths):
+        try:
+            raise error
+        except Exception as cause:
+            raise ValueError("a library's own words") if isinstance(error, OSError | MemoryError) else cause from cause
+    assert not isinstance(ended.value, AssertionError)
+    assert not any(map(os.path.exists, paths[1]))
+
+
+@pytest.mark.parametrize("error", [FileNotFoundError(errno.ENOENT, "No such file"), OSError("image file is truncated")])
+def test_errors_of_files_and_paths_are_no_failures_of_the_machine(tmp_path, paths, log, error):
+    with export(tmp_path, paths):
+        raise error
+    assert isinstance(quarantined(paths[1][0]), ExportError)
+
+
+def test_an_export_of_a_slide_in_quarantine_hands_the_reason_on(tmp_path, paths, log):
+    write_quarantined(paths[0][1:], REASON)
+    with pytest.raises(SystemExit), export(tmp_path, paths):
+        raise AssertionError
+    assert not isinstance(quarantined(paths[1][0]), ExportError)
+    assert str(quarantined(paths[1][0])) == str(REASON)
 
 
 def test_folders_and_absent_files_are_no_reasons(tmp_path):

@@ -1,3 +1,4 @@
+import copy
 import shutil
 import subprocess
 from dataclasses import replace
@@ -12,6 +13,7 @@ from lesionmap.geometry.resampling import block_max
 from lesionmap.lesions.dicom import write_segmentation
 from lesionmap.maps.ome_tiff import MapNotes, write_map
 from lesionmap.slides.slide import SlideInfo
+from pydicom.dataelem import RawDataElement
 from pyramids import info_of, write_tiff
 from vendor_slides import write_dicom
 
@@ -115,6 +117,133 @@ def test_dciodvfy_finds_no_error(folder, tmp_path, source, empty):
     done = subprocess.run(["dciodvfy", tmp_path / "copy/lesions.dcm"], capture_output=True, text=True, check=False)
     assert done.returncode == 0
     assert "Error" not in done.stdout + done.stderr
+
+
+DESCRIBED = {  # a source with all that a Segmentation copies or computes with, and with private attributes
+    "PatientID": "p7",
+    "PatientName": "Müller^A",
+    "PatientBirthDate": "19500101",
+    "PatientSex": "F",
+    "AccessionNumber": "a1",
+    "StudyID": "1",
+    "StudyDate": "20200304",
+    "StudyTime": "101112",
+    "ReferringPhysicianName": "B^C",
+    "ContentDate": "20200305",
+    "ContentTime": "111213.5",
+    "AcquisitionDateTime": "20200102030405",
+    "AcquisitionDate": "20200102",
+    "AcquisitionTime": "030405",
+    "Manufacturer": "M",
+    "ManufacturerModelName": "S7",
+    "DeviceSerialNumber": "9",
+    "SoftwareVersions": ["1", "2"],
+    "InstitutionName": "H",
+    "SpecificCharacterSet": "ISO_IR 192",
+    "ContainerIdentifier": "c1",
+    "FrameOfReferenceUID": "1.2.3",
+    "PositionReferenceIndicator": "SLIDE_CORNER",
+    "InstanceNumber": 3,
+    "ImageOrientationSlide": [-1, 0, 0, 0, 1, 0],
+    "LossyImageCompression": "01",
+    "LossyImageCompressionRatio": [9.5],
+    "LossyImageCompressionMethod": "ISO_10918_1",
+}
+NEEDED = {"StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID"}  # and its size
+
+
+def described(folder: Path) -> pydicom.Dataset:
+    """The finest level of the slide in `folder`, without pixels, as a careful scanner would describe it."""
+    dataset = pydicom.dcmread(folder / "slide/s.dcm", stop_before_pixels=True)
+    for keyword, value in DESCRIBED.items():
+        setattr(dataset, keyword, value)
+    origin, specimen = pydicom.Dataset(), pydicom.Dataset()
+    origin.XOffsetInSlideCoordinateSystem, origin.YOffsetInSlideCoordinateSystem = 20.5, 11.25
+    dataset.TotalPixelMatrixOriginSequence = [origin]
+    specimen.SpecimenIdentifier, specimen.SpecimenUID = "c1-1", "1.2.4"
+    specimen.IssuerOfTheSpecimenIdentifierSequence = specimen.SpecimenPreparationSequence = []
+    dataset.SpecimenDescriptionSequence = [specimen]
+    dataset.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0].SliceThickness = 0.003
+    dataset.private_block(0x3021, "ACME", create=True).add_new(1, "DA", "yesterday")
+    return dataset
+
+
+def attributes(dataset: pydicom.Dataset) -> list[tuple[pydicom.Dataset, pydicom.DataElement]]:
+    """All attributes, also those in sequences, each with the dataset that it lies in."""
+    found = [(dataset, element) for element in dataset]
+    return found + [pair for _, element in found if element.VR == "SQ" for item in element for pair in attributes(item)]
+
+
+def without_value(holder: pydicom.Dataset, element: pydicom.DataElement) -> None:
+    element.value = [] if element.VR == "SQ" else None
+
+
+def with_an_odd_value(holder: pydicom.Dataset, element: pydicom.DataElement) -> None:
+    """Four bytes that are no date, number or code; of a sequence, one item with nothing in it."""
+    if element.VR == "SQ":
+        element.value = [pydicom.Dataset()]
+    else:
+        holder._dict[element.tag] = RawDataElement(element.tag, element.VR, 4, b"?\xe4x ", 0, False, True)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # of pydicom and highdicom, of the odd values
+@pytest.mark.parametrize(
+    "change", [lambda holder, element: holder.__delitem__(element.tag), without_value, with_an_odd_value]
+)
+def test_any_attribute_of_the_slide_may_be_absent_empty_or_odd(folder, tmp_path, change):
+    (tmp_path / "slide").mkdir()
+    shutil.copy(folder / "lesions.tif", tmp_path)
+    info = replace(info_of(folder / "slide/s.dcm"), path=str(tmp_path / "slide/s.dcm"))
+    full, refused = described(folder), set()
+    for number in range(len(attributes(full))):
+        dataset = copy.deepcopy(full)
+        holder, element = attributes(dataset)[number]
+        change(holder, element)
+        dataset.save_as(info.path, enforce_file_format=False)
+        try:
+            write_segmentation(info, tmp_path / "lesions.tif", tmp_path / "lesions.dcm")
+        except SlideError as error:
+            assert "or set exports.dicom to never" in str(error)
+            refused.add(element.keyword)
+        else:
+            segmentation = highdicom.seg.segread(tmp_path / "lesions.dcm")
+            found = segmentation.get_total_pixel_matrix(combine_segments=True)
+            np.testing.assert_array_equal(found > 0, lesions())
+    size = {"TotalPixelMatrixColumns", "TotalPixelMatrixRows"}
+    if change is with_an_odd_value:  # an odd UID is one, too
+        assert refused == {"SOPClassUID"} | size
+    else:
+        assert refused == NEEDED | size
+
+
+def test_what_is_known_of_the_slide_is_kept_and_the_rest_made_up(folder, tmp_path):
+    shutil.copytree(folder, tmp_path / "copy")
+    dataset = described(folder)
+    del dataset.AcquisitionDateTime, dataset.AcquisitionDate  # with them, highdicom dates the scanner's contribution
+    dataset.StudyDate, dataset.PatientSex, dataset.SpecificCharacterSet = "yesterday", "U", "ISO_IR 192"
+    del dataset.ContentDate, dataset.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0].SliceThickness
+    del dataset.TotalPixelMatrixOriginSequence[0].YOffsetInSlideCoordinateSystem
+    dataset.save_as(tmp_path / "copy/slide/s.dcm")
+    segmentation = written(tmp_path / "copy", "slide/s.dcm")
+    assert (segmentation.PatientName, segmentation.PatientID, segmentation.PatientSex) == ("Müller^A", "p7", "")
+    assert (segmentation.StudyDate, segmentation.ContentDate) == ("", "19700101")
+    assert segmentation.FrameOfReferenceUID == "1.2.3"
+    assert segmentation.SpecimenDescriptionSequence[0].SpecimenUID == "1.2.4"
+    scanner, itself = segmentation.ContributingEquipmentSequence
+    assert (scanner.Manufacturer, scanner.ManufacturerModelName) == ("M", "S7")
+    assert "ContributionDateTime" not in itself
+    (measures,) = segmentation.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence
+    assert measures.SliceThickness == 0.004
+    (origin,) = segmentation.TotalPixelMatrixOriginSequence
+    assert (origin.XOffsetInSlideCoordinateSystem, origin.YOffsetInSlideCoordinateSystem) == (20.5, 0)
+
+
+def test_a_damaged_neighbour_is_no_level(folder, tmp_path):
+    shutil.copytree(folder, tmp_path / "copy")
+    content = (folder / "slide/s.dcm").read_bytes()
+    (tmp_path / "copy/slide/short.dcm").write_bytes(content[:140])
+    (tmp_path / "copy/slide/s.folder").mkdir()
+    assert written(tmp_path / "copy", "slide/s.dcm").NumberOfFrames == 4
 
 
 def test_a_dicom_slide_without_its_finest_level_is_refused(folder, tmp_path):

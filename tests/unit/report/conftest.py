@@ -40,18 +40,21 @@ def inputs(charts: list[str], tmp_path: Path) -> ReportInputs:
     advice = {"finding": "<script>alert(1)</script>", "remedy": "copy & try again"}
     write_json(folder / "bad_1.json", bad | advice)
     records = [str(folder / f"{slide}.json") for slide in [*SPLITS, "bad_1"]]
-    names = ("quarantine.tsv", "summary.json", "slides.tsv", "stain.tsv", "spread.json")
-    quarantine, summary, slide_table, stain_table, stain_spread = (str(folder / name) for name in names)
-    list_quarantine(RunFiles(records), quarantine, str(folder / "unreadable.tsv"))
+    names = ("quarantine.tsv", "failed_exports.tsv", "summary.json", "slides.tsv", "stain.tsv", "spread.json")
+    quarantine, failed, summary, slide_table, stain_table, stain_spread = (str(folder / name) for name in names)
+    list_quarantine(RunFiles(records), quarantine, str(folder / "unreadable.tsv"), failed)
     HISTORY.to_csv(folder / "history.csv", index=False)
     kinds = ("json", "stain.json", "stain.png", "stain_thumbnails.png", "geojson", "overlay.png")
     per_slide = [[str(folder / f"{slide}.{kind}") for slide in SPLITS] for kind in kinds]
     compare_stains(per_slide[1], stain_table, stain_spread)
     learning_curves, *metric_plots = charts
     training = (make_model(folder / "m.safetensors"), str(folder / "history.csv"), learning_curves)
-    cohort = (quarantine, summary, slide_table, metric_plots, None, stain_table, stain_spread)
+    cohort = (quarantine, failed, summary, slide_table, metric_plots, None, stain_table, stain_spread)
     views = [str(tmp_path / f"report/views/{slide}") for slide in SPLITS]
-    inputs = ReportInputs(*cohort, *training, *per_slide, views)
+    checks = [str(folder / f"{slide}.check.json") for slide, split in SPLITS.items() if split != "inference"]
+    for slide, path in zip(SPLITS, checks, strict=False):
+        write_json(path, {"slide": slide, "tissue_share": {"lesion": 0.987}, "flags": []})
+    inputs = ReportInputs(*cohort, *training, per_slide[0], checks, *per_slide[1:], views)
     summarise_into(inputs, [make_metrics(folder, "Präparat 7%")])
     return inputs
 

@@ -94,7 +94,9 @@ def test_quarantine_is_listed_and_escaped(report: Path) -> None:
 
 
 def test_without_quarantine_there_is_no_such_section(inputs: ReportInputs, tmp_path: Path) -> None:
-    list_quarantine(RunFiles(inputs.records), inputs.quarantine, str(tmp_path / "unreadable.tsv"))
+    list_quarantine(
+        RunFiles(inputs.records), inputs.quarantine, str(tmp_path / "unreadable.tsv"), inputs.failed_exports
+    )
     assert 'id="quarantine"' not in Page(render(inputs, tmp_path) / "index.html").source
 
 
@@ -385,7 +387,9 @@ def test_methods_name_the_schedule_and_the_fusion(
 def test_no_page_of_a_former_slide_is_left(report: Path, inputs: ReportInputs, tmp_path: Path) -> None:
     names = ("records", "stains", "stain_pictures", "stain_thumbnails", "outlines", "overlays", "views")
     fewer = {name: getattr(inputs, name)[1:] for name in names}
-    list_quarantine(RunFiles(inputs.records[1:]), inputs.quarantine, str(tmp_path / "unreadable.tsv"))
+    list_quarantine(
+        RunFiles(inputs.records[1:]), inputs.quarantine, str(tmp_path / "unreadable.tsv"), inputs.failed_exports
+    )
     render(replace(inputs, **fewer), tmp_path)
     assert not (report / "slides" / "train_1.html").exists()
     assert not list((report / "figures").glob("train_1*"))

@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 from urllib.parse import unquote
 
-from lesionmap.errors import SlideError
+from lesionmap.errors import ExportError, SlideError
 from lesionmap.files.records import write_json
 from lesionmap.jobs.quarantine import in_folder, write_quarantined
 from lesionmap.report.inputs import ReportInputs
@@ -54,6 +54,53 @@ def test_a_slide_that_could_not_be_shown_has_its_page_without_a_picture(inputs: 
     assert Page(report / "slides/new_1.html").scripts == 3
 
 
+def test_failed_exports_are_told_and_their_slides_are_reported_in_full(inputs: ReportInputs, tmp_path: Path) -> None:
+    slide, number = "train_1", list(SPLITS).index("train_1")
+    stain = [inputs.stain_pictures[number], inputs.stain_thumbnails[number]]
+    dicom = str(tmp_path / "lesions.dcm")
+    write_quarantined(stain, ExportError(slide=slide, stage="draw_stain", finding="<no room>", remedy="make room"))
+    write_quarantined([dicom], ExportError(slide=slide, stage="write_dicom", finding="no UID", remedy="export it"))
+    lost = RunFiles(inputs.records, others=[dicom, *inputs.stain_pictures])
+    list_quarantine(lost, inputs.quarantine, str(tmp_path / "unreadable.tsv"), inputs.failed_exports)
+    report = render(inputs, tmp_path, exports={"dicom": "always"})
+    page, cohort = Page(report / f"slides/{slide}.html"), Page(report / "index.html")
+    assert "draw_stain failed: &lt;no room&gt;" in page.source
+    assert "write_dicom failed: no UID" in page.source
+    assert "quarantine since" not in page.source
+    assert page.scripts == 3  # its map is there
+    assert "../../lesions/train_1/lesions.dcm" not in page.links
+    assert "../../lesions/new_1/lesions.dcm" in Page(report / "slides/new_1.html").links
+    assert "2 failed exports" in cohort.source
+    assert ["train_1", "train", "write_dicom", "no UID", "export it"] in cohort.rows
+    assert "0 in quarantine." in " ".join(cohort.source.split())
+    for path in (report / "stain.html", report / f"slides/{slide}.html"):
+        pictures = [unquote(link) for link in Page(path).links if "figures/" in link]
+        assert pictures
+        assert all((path.parent / picture).exists() for picture in pictures)
+    assert not [path for path in (report / "figures").iterdir() if path.name.startswith("train_1_stain")]
+
+
+def test_where_an_annotation_lies_is_told_and_flagged(inputs: ReportInputs, tmp_path: Path) -> None:
+    write_json(
+        inputs.checks[0], {"slide": "train_1", "tissue_share": {"lesion": 0.1, "fat": 0.5}, "flags": ["in <µm>"]}
+    )
+    report = render(inputs, tmp_path)
+    page = " ".join((report / "slides/train_1.html").read_text().split())
+    assert "On tissue lies, of the area annotated as lesion, 10 %; fat, 50 %." in page
+    assert '<p class="notice">annotation: in &lt;µm&gt;</p>' in page
+    assert "annotation: in &lt;µm&gt;" in (report / "index.html").read_text()
+    other = " ".join((report / "slides/Präparat 7%.html").read_text().split())
+    assert "On tissue lies, of the area annotated as lesion, 99 %." in other
+    assert "annotation:" not in other
+    assert "On tissue lies" not in (report / "slides/new_1.html").read_text()
+
+
+def test_a_check_that_failed_leaves_the_page_without_it(inputs: ReportInputs, tmp_path: Path) -> None:
+    failed = ExportError(slide="train_1", stage="check_annotation", finding="odd", remedy="report it")
+    write_quarantined(inputs.checks[:1], failed)
+    assert "On tissue lies" not in (render(inputs, tmp_path) / "slides/train_1.html").read_text()
+
+
 def test_a_slides_page_says_how_many_lesions_were_found(report: Path) -> None:
     page = " ".join((report / "slides" / "Präparat 7%.html").read_text().split())
     assert "1 of 2 annotated lesions are found at least in part; 1 predicted lesion lies outside them." in page
@@ -83,8 +130,8 @@ def test_what_the_annotation_says_to_ignore_is_stated_with_its_area(inputs: Repo
 def test_a_slide_that_a_later_stage_refused_says_so_on_its_page(inputs: ReportInputs, tmp_path: Path) -> None:
     reason = SlideError(slide="train_1", stage="extract_tiles", finding="2 of 3 boxes", remedy="copy it again")
     write_quarantined([str(tmp_path / "train_1.json")], reason)
-    unreadable = str(tmp_path / "unreadable.tsv")
-    list_quarantine(RunFiles(inputs.records, tiles=[str(tmp_path / "train_1.json")]), inputs.quarantine, unreadable)
+    lost = RunFiles(inputs.records, tiles=[str(tmp_path / "train_1.json")])
+    list_quarantine(lost, inputs.quarantine, str(tmp_path / "unreadable.tsv"), inputs.failed_exports)
     report = render(inputs, tmp_path)
     page = (report / "slides" / "train_1.html").read_text()
     assert "in quarantine since extract_tiles: 2 of 3 boxes" in page

@@ -23,9 +23,9 @@ def records(tmp_path):
 @pytest.fixture
 def tables(tmp_path, records):
     """All tables of a cohort whose slide c is in quarantine since its inspection."""
-    names = ("headline.txt", "manifest.tsv", "quarantine.tsv", "unreadable.tsv")
+    names = ("headline.txt", "manifest.tsv", "quarantine.tsv", "unreadable.tsv", "failed_exports.tsv")
     made = RunTables(*(str(tmp_path / name) for name in names))
     (tmp_path / "headline.txt").write_text("Dice 0.9\n")
     build_manifest(records, made.manifest)
-    list_quarantine(RunFiles(records), made.quarantine, made.unreadable)
+    list_quarantine(RunFiles(records), made.quarantine, made.unreadable, made.failed_exports)
     return made

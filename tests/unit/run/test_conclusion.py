@@ -1,7 +1,9 @@
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
-from lesionmap.errors import LesionMapError, SlideError
+from lesionmap.errors import ExportError, LesionMapError, SlideError
 from lesionmap.files.records import write_json
 from lesionmap.geometry.tiling import TileSpec
 from lesionmap.jobs.quarantine import write_quarantined
@@ -23,7 +25,12 @@ def test_parts_that_were_left_out_are_listed_with_their_place(tmp_path, records,
     write_record(store, tmp_path / "tiles.json")
     write_json(tmp_path / "inference.json", {"slide": "b", "unreadable": [[0, 10, 20, 30]]})
     results = [str(tmp_path / "inference.json")]
-    list_quarantine(RunFiles(records, [str(tmp_path / "tiles.json")], results), tables.quarantine, tables.unreadable)
+    list_quarantine(
+        RunFiles(records, [str(tmp_path / "tiles.json")], results),
+        tables.quarantine,
+        tables.unreadable,
+        tables.failed_exports,
+    )
     assert pd.read_csv(tables.unreadable, sep="\t", keep_default_na=False).to_numpy().tolist() == [
         ["NA", "extract_tiles", 64.0, 128.5, 64.0, 64.0],
         ["NA", "extract_tiles", 0.0, 64.0, 64.0, 64.0],
@@ -37,7 +44,9 @@ def test_a_slide_that_two_stages_refuse_counts_once_and_is_not_called_used(tmp_p
     paths = [str(tmp_path / name) for name in ("tiles.json", "b.geojson")]
     for path, stage in zip(paths, ("extract_tiles", "map_slide"), strict=True):
         write_quarantined([path], SlideError(slide="b", stage=stage, finding="damaged", remedy="copy it"))
-    list_quarantine(RunFiles(records, paths[:1], paths[1:]), tables.quarantine, tables.unreadable)
+    list_quarantine(
+        RunFiles(records, paths[:1], paths[1:]), tables.quarantine, tables.unreadable, tables.failed_exports
+    )
     conclude(tables, str(tmp_path / "end.txt"), fail=False)
     printed = capsys.readouterr().err
     assert "2 of the sheet's slides in quarantine" in printed  # b and c
@@ -59,7 +68,37 @@ def test_the_end_follows_the_policy(tmp_path, tables, fail, capsys):
 
 
 @pytest.mark.parametrize("fail", [False, True])
+def test_a_failed_export_counts_although_its_slide_is_used(tmp_path, records, tables, fail, capsys):
+    failed = ExportError(slide="b", stage="write_dicom", finding="no UID", remedy="export it")
+    write_quarantined([str(tmp_path / "b.dcm")], failed)
+    files = RunFiles(records[:2], others=[str(tmp_path / "b.dcm")])
+    list_quarantine(files, tables.quarantine, tables.unreadable, tables.failed_exports)
+    if fail:
+        with pytest.raises(LesionMapError, match="everything else is done, but 1 exports have failed"):
+            conclude(tables, str(tmp_path / "end.txt"), fail=True)
+    else:
+        conclude(tables, str(tmp_path / "end.txt"), fail=False)
+    printed = capsys.readouterr().err
+    assert "0 of the sheet's slides in quarantine" in printed
+    assert "1 exports failed; the results of their slides are complete" in printed
+    assert "b (write_dicom): no UID. Remedy: export it." in printed
+    assert "b: it is pale" in printed
+
+
+def test_flags_of_annotations_are_listed_but_not_those_of_slides_in_quarantine(tmp_path, tables, capsys):
+    checks = [str(tmp_path / f"{slide}.check.json") for slide in ("NA", "c")]
+    for slide, path in zip(("NA", "c"), checks, strict=True):
+        write_json(path, {"slide": slide, "flags": ["only 3% of it lies on tissue"]})
+    lost = str(tmp_path / "b.check.json")
+    write_quarantined([lost], ExportError(slide="b", stage="check_annotation", finding="odd", remedy="report it"))
+    conclude(replace(tables, checks=[*checks, lost]), str(tmp_path / "end.txt"), fail=False)
+    printed = capsys.readouterr().err
+    assert "NA, annotation: only 3% of it lies on tissue" in printed
+    assert "c, annotation" not in printed
+
+
+@pytest.mark.parametrize("fail", [False, True])
 def test_a_run_without_quarantine_succeeds_under_both_policies(tmp_path, records, tables, fail):
-    list_quarantine(RunFiles(records[:2]), tables.quarantine, tables.unreadable)
+    list_quarantine(RunFiles(records[:2]), tables.quarantine, tables.unreadable, tables.failed_exports)
     conclude(tables, str(tmp_path / "end.txt"), fail=fail)
     assert "0 of the sheet's slides in quarantine" in (tmp_path / "end.txt").read_text()

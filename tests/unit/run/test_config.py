@@ -47,6 +47,14 @@ def test_the_shipped_config_and_sheet_are_valid(root, config):
     assert reference_file(config, rows) is None
 
 
+def test_frozen_statistics_of_random_weights_are_refused(root, config):
+    config["model"] |= {"weights": "none", "norm": "frozen"}
+    with pytest.raises(SettingsError, match=r"model.norm: frozen statistics need .* take group or batch"):
+        check(root, config)
+    config["model"]["norm"] = "group"
+    check(root, config)
+
+
 def test_the_shipped_config_is_the_methods(config):
     tiles, train, inference = config["tiles"], config["train"], config["inference"]
     assert (tiles["region_px"], tiles["tile_px"], tiles["mpp"]) == (4096, 512, 0.25)

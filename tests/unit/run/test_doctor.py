@@ -12,7 +12,8 @@ from lesionmap.files.records import write_json
 from lesionmap.network.model import LesionFPN
 from lesionmap.network.resources import FORWARD_FLOPS
 from lesionmap.network.settings import ModelSettings
-from lesionmap.run.costs import Work, costs_of, predict_work
+from lesionmap.run import costs
+from lesionmap.run.costs import Work, costs_of, overview_of, predict_work
 from lesionmap.run.doctor import examine_sheet
 from lesionmap.run.settings import RunSettings
 from lesionmap.slides.sheet import SlideRow
@@ -142,7 +143,9 @@ def test_annotations_without_lesion_or_with_oddities_are_said(tmp_path, rows, co
     failed, _, table, _ = examined(tmp_path, rows, config, capsys)
     assert failed is None
     assert table["findings"]["a"] == "its annotation has no lesion"
-    assert table["findings"]["c"] == "1 outlines reach beyond the slide by 3.1e-05 mm²"  # 10 × 50 px of 0.25 µm
+    beyond, on_glass = table["findings"]["c"].split("; ")
+    assert beyond == "1 outlines reach beyond the slide by 3.1e-05 mm²"  # 10 × 50 px of 0.25 µm
+    assert on_glass.startswith("only 0% of the area annotated as lesion lies on tissue")
     outlines(tmp_path / "b.geojson")
     failed, _, _, report = examined(tmp_path, rows, config, capsys)
     assert "doctor: 1 errors" in failed
@@ -213,9 +216,58 @@ def test_inference_alone_asks_for_no_training_slides(tmp_path, rows, config, cap
     assert "train" not in report["costs"]["cpu_hours"]
 
 
+def test_absent_imagenet_weights_are_said_and_not_fetched(tmp_path, rows, config, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    failed, printed, _, report = examined(tmp_path, rows, config, capsys)
+    assert failed is None
+    (note,) = report["notes"]
+    weights = tmp_path / f"resources/backbone/{config['model']['backbone']}.pth"
+    assert note.startswith(f"the ImageNet weights {weights.relative_to(tmp_path)} are absent: a run downloads them")
+    assert f"note: {note}" in printed
+    assert not weights.exists()
+    weights.parent.mkdir(parents=True)
+    weights.touch()
+    assert examined(tmp_path, rows, config, capsys)[3]["notes"] == []
+    weights.unlink()
+    config["model"] |= {"weights": "none", "norm": "group"}
+    assert examined(tmp_path, rows, config, capsys)[3]["notes"] == []
+
+
+def work_on(info, config, *, trained):
+    settings = RunSettings.of(config)
+    return predict_work(info, settings, overview_of(info, settings), trained=trained)
+
+
+def test_how_much_of_an_annotation_lies_on_tissue_is_stated(tmp_path, rows, config, capsys):
+    outlines(rows[0].annotation, (600, 300, 50), (100, 900, 25))  # 2500 px² on tissue, 625 on glass
+    failed, printed, table, report = examined(tmp_path, rows, config, capsys)
+    assert failed is None
+    assert table["on_tissue"].tolist() == ["lesion 80%", "lesion 100%", "lesion 100%", ""]
+    assert report["slides"][0]["on_tissue"] == "lesion 80%"
+    assert "lies on tissue" not in printed
+
+
+def test_an_annotation_of_slides_in_another_frame_is_a_warning(tmp_path, rows, config, capsys):
+    outlines(rows[1].annotation, (600 * 0.25, 300 * 0.25, 50 * 0.25))  # in µm
+    failed, printed, table, _ = examined(tmp_path, rows, config, capsys)
+    assert failed is None
+    assert table["verdict"].tolist() == ["ok", "warning", "ok", "ok"]
+    assert table["on_tissue"]["b"] == "lesion 0%"
+    assert "only 0% of the area annotated as lesion lies on tissue: its coordinates seem to be µm or pixels" in printed
+    assert "Remedy: look at it on the slide, and export it again in level-0 pixels of this file" in printed
+
+
+def test_an_annotation_is_not_judged_where_no_overview_was_seen(tmp_path, rows, config, capsys, monkeypatch):
+    monkeypatch.setattr(costs, "MOST_OVERVIEW_PX", 1)
+    outlines(rows[1].annotation, (150, 75, 12))
+    _, printed, table, _ = examined(tmp_path, rows, config, capsys)
+    assert table["on_tissue"].tolist() == ["", "", "", ""]
+    assert "lies on tissue" not in printed
+
+
 def test_work_is_counted_on_the_tissue_of_slides(tmp_path, tissue, config):
     info = info_of(write_tiff(tmp_path / "s.tif", tissue, factors=(1, 4)))
-    found = predict_work(info, RunSettings.of(config), trained=True)
+    found = work_on(info, config, trained=True)
     # x 512–1023 is the second column of regions, y 256–767 the lower half of the first row and upper of the second
     assert found.regions == 2
     assert 64 <= found.tiles <= 100  # 8 × 8; smoothing widens the tissue by less than a tile on each side
@@ -227,9 +279,9 @@ def test_work_is_counted_on_the_tissue_of_slides(tmp_path, tissue, config):
 def test_options_of_inference_cost_their_passes(tmp_path, tissue, config):
     info = info_of(write_tiff(tmp_path / "s.tif", tissue, factors=(1, 4)))
     config["tiles"]["min_tissue_fraction"] = 0
-    usual = predict_work(info, RunSettings.of(config), trained=True)
+    usual = work_on(info, config, trained=True)
     config["inference"] |= {"overlap": 0.5, "refine": "unsure"}
-    found = predict_work(info, RunSettings.of(config), trained=False)
+    found = work_on(info, config, trained=False)
     # four times the tiles of the first pass, and the regions with their tiles
     assert found.inference_tiles == 4 * 4 + usual.regions + usual.tiles
     assert "refine: unsure as if all" in costs_of([("test", found)], RunSettings.of(config)).basis[0]
@@ -248,7 +300,7 @@ def test_disk_is_predicted_by_codec_and_by_what_is_stored(tmp_path, config, aske
     image[300:, 200:] = 200, 90, 160
     info = info_of(write_tiff(tmp_path / "s.tif", image, factors=(1, 16)))
     config["tiles"] |= {"region_px": 2048, "tile_px": 512, "store": store} | asked
-    found = predict_work(info, RunSettings.of(config), trained=True)
+    found = work_on(info, config, trained=True)
     images = found.regions + (found.tiles if store == "keep" else 0)
     assert found.regions == 4
     assert found.store_gb == pytest.approx(images * 512**2 * bytes_per_px / 1e9, abs=6e-4)
@@ -257,7 +309,7 @@ def test_disk_is_predicted_by_codec_and_by_what_is_stored(tmp_path, config, aske
 def test_blank_slides_are_not_counted(tmp_path, tissue, config):
     blank = info_of(write_tiff(tmp_path / "blank.tif", np.full_like(tissue, 250)))
     with pytest.raises(SlideError, match="no tissue was found at 4 µm/px"):
-        predict_work(blank, RunSettings.of(config), trained=True)
+        work_on(blank, config, trained=True)
 
 
 def test_damage_that_an_overview_of_slides_shows_is_a_warning(tmp_path, rows, config, capsys):

@@ -91,7 +91,9 @@ def test_slides_and_annotations_stay_within_the_declared_roots(root, tmp_path, m
     monkeypatch.chdir(tmp_path)
     row = {"slide": "a", "path": "slides/x.svs", "split": "test", "annotation": "slides/x.xml"} | {column: path}
     text = "\t".join(row) + "\n" + "\t".join(row.values()) + "\n"
-    with pytest.raises(SettingsError, match=rf"line 2 \(a\), {column}: {path} is not in slides.roots \(slides, data\)"):
+    with pytest.raises(
+        SettingsError, match=rf"line 2 \(a\), {column}: {path} is not in slides.roots \(slides, data\); add"
+    ):
         sheet(root, tmp_path, text, roots=["slides", "data"])
     assert getattr(sheet(root, tmp_path, text, roots=None)["a"], column) == path
 
