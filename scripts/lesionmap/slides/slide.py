@@ -113,7 +113,7 @@ class Slide(AbstractContextManager["Slide"]):
         self._handle = open_slide(info.path, info.slide, stage)
         self._factors = self._handle.level_downsamples  # stored, as a handle that has failed no longer gives them
         self._to_srgb = srgb_transform(self._handle) if info.apply_icc else None
-        self._tiff = None
+        self._tiff: TiffReader | TiffSlide | None = self._handle if isinstance(self._handle, TiffSlide) else None
         if info.reader == TIFF:
             with suppress(Exception):  # the file has changed since its inspection; OpenSlide will report it
                 self._tiff = TiffReader(info.path, info.level_sizes)

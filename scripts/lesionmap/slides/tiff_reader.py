@@ -5,9 +5,9 @@
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -37,6 +37,9 @@ LARGEST_CHUNK_PX = 2**28  # a tile or strip; it is decoded as a whole
 CACHE_BYTES = 2**26
 ROWS_AT_ONCE = 64  # of uncompressed images, whose strips may be the whole image
 OPAQUE = 255
+ASSOCIATED, UNASSOCIATED = 1, 2  # kinds of alpha among extra samples
+Part = tuple[slice, slice]  # rows and columns
+Chunk = tuple[NDArray[np.uint8], NDArray[np.uint8] | None]  # RGB, and alpha if there is any
 
 
 class Unusable(openslide.OpenSlideError):
@@ -205,7 +208,7 @@ class TiffLevel:
         if self.chunk[0] * self.chunk[1] > LARGEST_CHUNK_PX:
             raise Unusable(f"is a TIFF in pieces of {self.chunk[1]}×{self.chunk[0]} px, too large to decode")
         n_kept = max(2, CACHE_BYTES // (4 * self.chunk[0] * self.chunk[1]))
-        self._rgba = lru_cache(maxsize=n_kept)(self._decoded_rgba)
+        self._decoded = lru_cache(maxsize=n_kept)(self._decode)
 
     def _chunk_size(self) -> tuple[int, int]:
         if self._in_rows:
@@ -215,40 +218,65 @@ class TiffLevel:
         return min(self.page.rowsperstrip, self.size[1]), self.size[0]
 
     def read(self, xy: tuple[int, int], size_px: tuple[int, int]) -> NDArray[np.uint8]:
-        """(height, width, 4) uint8; `xy` in pixels of the level."""
-        (left, top), (height, width) = xy, self.chunk
-        right, bottom = min(left + size_px[0], self.size[0]), min(top + size_px[1], self.size[1])
-        box = np.zeros((size_px[1], size_px[0], 4), dtype=np.uint8)
-        for row in range(max(0, top) // height, -(-bottom // height)):
-            for column in range(max(0, left) // width, -(-right // width)):
-                chunk = self._rgba(row, column)
-                if chunk is None:
-                    continue
-                x, y = column * width, row * height
-                x0, y0 = max(left, x), max(top, y)
-                x1, y1 = min(right, x + chunk.shape[1]), min(bottom, y + chunk.shape[0])
-                box[y0 - top : y1 - top, x0 - left : x1 - left] = chunk[y0 - y : y1 - y, x0 - x : x1 - x]
+        """Read a box that lies entirely on the level, (height, width, 3) uint8.
+
+        Parameters
+        ----------
+        xy : (int, int)
+            Top-left corner in pixels of the level.
+
+        Raises
+        ------
+        Exception
+            Any that the decoder raises; also if a tile is missing or has transparent parts.
+        """
+        box = np.empty((size_px[1], size_px[0], 3), dtype=np.uint8)
+        for place, part, chunk in self._parts(xy, size_px):
+            if chunk is None or chunk[1] is not None:
+                raise ValueError("a tile is missing or transparent")
+            box[place] = chunk[0][part]
         return box
 
-    def _decoded_rgba(self, row: int, column: int) -> NDArray[np.uint8] | None:
+    def read_rgba(self, xy: tuple[int, int], size_px: tuple[int, int]) -> NDArray[np.uint8]:
+        """Like :meth:`read`, (height, width, 4) uint8; transparent where tiles are missing, and beyond the level."""
+        box = np.zeros((size_px[1], size_px[0], 4), dtype=np.uint8)
+        for place, part, chunk in self._parts(xy, size_px):
+            if chunk is not None:
+                rgb, alpha = chunk
+                box[place][..., :3] = rgb[part]
+                box[place][..., 3] = OPAQUE if alpha is None else alpha[part]
+        return box
+
+    def _parts(self, xy: tuple[int, int], size_px: tuple[int, int]) -> Iterator[tuple[Part, Part, Chunk | None]]:
+        """For each chunk under a box: where it is in the box, which part of the chunk that is, and the chunk."""
+        (left, top), (height, width) = xy, self.chunk
+        right, bottom = min(left + size_px[0], self.size[0]), min(top + size_px[1], self.size[1])
+        for row in range(max(0, top) // height, -(-bottom // height)):
+            for column in range(max(0, left) // width, -(-right // width)):
+                x, y = column * width, row * height
+                x0, x1, y0, y1 = max(left, x), min(right, x + width), max(top, y), min(bottom, y + height)
+                place = slice(y0 - top, y1 - top), slice(x0 - left, x1 - left)
+                yield place, (slice(y0 - y, y1 - y), slice(x0 - x, x1 - x)), self._decoded(row, column)
+
+    def _decode(self, row: int, column: int) -> Chunk | None:
         samples = self._samples(row, column)
         if samples is None:
             return None
         colours = COLOURS[self.page.photometric] if len(self._pages) == 1 else 3
-        rgb = self._as_rgb(samples[..., :colours])
-        alpha = np.full((*rgb.shape[:2], 1), OPAQUE, dtype=np.uint8)
-        if self.page.extrasamples[:1] in ((1,), (2,)):
-            alpha = _as_uint8(samples[..., colours : colours + 1], self._scale)
-        if self.page.extrasamples[:1] == (1,):  # the colours are multiplied by alpha
-            share = np.maximum(alpha, 1).astype(np.float32) / OPAQUE
+        rgb, kind = self._as_rgb(samples[..., :colours]), self.page.extrasamples[:1]
+        if kind not in ((ASSOCIATED,), (UNASSOCIATED,)):
+            return rgb, None
+        alpha = self._as_u8(samples[..., colours])
+        if kind == (ASSOCIATED,):  # the colours are multiplied by alpha
+            share = np.maximum(alpha, 1)[..., None].astype(np.float32) / OPAQUE
             rgb = np.rint(np.minimum(rgb / share, 255)).astype(np.uint8)
-        return np.concatenate([rgb, alpha], axis=2)
+        return rgb, alpha
 
     def _as_rgb(self, samples: NDArray[Any]) -> NDArray[np.uint8]:
         if self.page.photometric == PHOTOMETRIC.PALETTE:
             shown: NDArray[np.uint8] = (self.page.colormap.T >> 8).astype(np.uint8)[samples[..., 0]]
             return shown
-        values = _as_uint8(samples, self._scale)
+        values = self._as_u8(samples)
         if self.page.photometric == PHOTOMETRIC.MINISWHITE:
             values = np.invert(values)
         rgb: NDArray[np.uint8] = np.broadcast_to(values, (*values.shape[:2], 3))  # of grey, three times the same
@@ -296,10 +324,21 @@ class TiffLevel:
         data = os.pread(self._file, shape[0] * row_bytes, self.page.dataoffsets[0] + row * self.chunk[0] * row_bytes)
         return np.frombuffer(data, dtype).reshape(shape)
 
+    def _as_u8(self, values: NDArray[Any]) -> NDArray[np.uint8]:
+        """Scale values of 0 to the full scale to 0 to 255; what is beyond is clipped, and no number is 0."""
+        if values.dtype == np.uint8 and self._scale == 255:
+            return values
+        if values.dtype.kind != "f" and values.dtype.itemsize <= 2:
+            shown: NDArray[np.uint8] = self._u8_of_integers[values]
+            return shown
+        return _scaled(values, self._scale)
 
-def _as_uint8(values: NDArray[Any], scale: float) -> NDArray[np.uint8]:
-    """Scale values of 0 to `scale` to 0 to 255; what is beyond is clipped, and no number is 0."""
-    if values.dtype == np.uint8 and scale == 255:
-        return values
-    scaled = np.nan_to_num(values.astype(np.float64) * (255 / scale), nan=0.0)
-    return np.rint(np.clip(scaled, 0, 255)).astype(np.uint8)
+    @cached_property
+    def _u8_of_integers(self) -> NDArray[np.uint8]:
+        return _scaled(np.arange(2**16), self._scale)
+
+
+def _scaled(values: NDArray[Any], scale: float) -> NDArray[np.uint8]:
+    wanted = np.nan_to_num(values.astype(np.float64) * (255 / scale), nan=0.0)
+    scaled: NDArray[np.uint8] = np.rint(np.clip(wanted, 0, 255)).astype(np.uint8)
+    return scaled

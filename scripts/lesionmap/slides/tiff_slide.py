@@ -10,6 +10,7 @@ import numpy as np
 import openslide
 import tifffile
 from defusedxml import ElementTree
+from numpy.typing import NDArray
 from PIL import Image, ImageCms
 from tifffile import COMPRESSION
 
@@ -131,6 +132,10 @@ class TiffSlide(AbstractContextManager["TiffSlide"]):
         tag = self._levels[0].page.tags.get("InterColorProfile")
         return ImageCms.ImageCmsProfile(io.BytesIO(tag.value)) if tag else None
 
+    def read(self, level: int, xy_level: tuple[int, int], size_px: tuple[int, int]) -> NDArray[np.uint8]:
+        """Read a box that lies entirely on a level and has no transparent parts; see :meth:`TiffLevel.read`."""
+        return self._levels[level].read(xy_level, size_px)
+
     def read_region(self, location: tuple[int, int], level: int, size: tuple[int, int]) -> Image.Image:
         """Read a box of a level as RGBA; missing tiles, and what is beyond the level, are transparent.
 
@@ -146,7 +151,7 @@ class TiffSlide(AbstractContextManager["TiffSlide"]):
         """
         left, top = (round(at / self.level_downsamples[level]) for at in location)
         try:
-            return Image.fromarray(self._levels[level].read((left, top), size))
+            return Image.fromarray(self._levels[level].read_rgba((left, top), size))
         except MemoryError:
             raise
         except Exception as error:  # decoders raise what they want
