@@ -9,16 +9,22 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from xml.sax.saxutils import escape
 
 from lesionmap.errors import ExportError, LesionMapError, SlideError
 from lesionmap.files.disk_errors import from_the_machine
-from lesionmap.files.records import read_json, write_json
+from lesionmap.files.records import read_json, write_json, write_text
 from lesionmap.jobs.log import job_log, rule_of
 
 QUARANTINED, FAILED_EXPORT = "quarantined", "failed_export"
 KINDS = {QUARANTINED: SlideError, FAILED_EXPORT: ExportError}
 MARKS = {kind: f'{{\n "{kind}": '.encode() for kind in KINDS}
 MOST_CHARACTERS = 300  # of an error's text
+NO_PLOT = (
+    '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 900 60" width="900" height="60">'
+    '<text x="10" y="25" font-family="sans-serif" font-size="14">{}</text>'
+    '<text x="10" y="47" font-family="sans-serif" font-size="14">{}</text></svg>\n'
+)
 
 
 def as_record(error: LesionMapError) -> dict[str, Any]:
@@ -104,6 +110,26 @@ def export_job(
             write_quarantined(outputs, failed)
 
 
+@contextmanager
+def plot_job(log: str, outputs: Sequence[str]) -> Iterator[None]:
+    """Run a job that draws plots of the whole cohort; if it fails, each plot (SVG) says so in its place.
+
+    As in :func:`export_job`, errors that the machine causes, and errors about inputs, still fail the job.
+    """
+    with job_log(log):
+        try:
+            yield
+        except Exception as error:
+            if isinstance(error, LesionMapError) or from_the_machine(error):
+                raise
+            finding = f"This plot could not be made ({_said(error)})."
+            remedy = f"Report it with {log}; delete the plot's file to try again."
+            logging.exception(finding)
+            sys.stderr.write(f"LesionMap: {rule_of(log)}: {finding} {remedy} No result depends on it.\n")
+            for path in outputs:
+                write_text(path, NO_PLOT.format(escape(finding), escape(remedy)))
+
+
 def _hand_on(inputs: Sequence[str], outputs: Sequence[str]) -> None:
     """If an earlier stage left a record in place of an input, write it to all outputs and end the job."""
     for reason in filter(None, map(quarantined, inputs)):
@@ -121,10 +147,14 @@ def _as_failed_export(
         return ExportError(slide=slide, stage=rule_of(log), finding=error.finding, remedy=error.remedy)
     if from_the_machine(error):
         return None
-    said = " ".join(f"{type(error).__name__}: {error}".split()).replace(";", ",")[:MOST_CHARACTERS]
     return ExportError(
         slide=slide,
         stage=rule_of(log),
-        finding=f"it ended with an error that nobody foresaw ({said})",
+        finding=f"it ended with an error that nobody foresaw ({_said(error)})",
         remedy=f"{instead}, and report it with {log} (delete {outputs[0]} to try again)",
     )
+
+
+def _said(error: Exception) -> str:
+    """Type and text of an error in one line; without semicolons, which separate flags."""
+    return " ".join(f"{type(error).__name__}: {error}".split()).replace(";", ",")[:MOST_CHARACTERS]

@@ -1,11 +1,13 @@
 import errno
 import json
 import os
+from pathlib import Path
 
 import pytest
+from defusedxml import ElementTree
 from lesionmap.errors import AnnotationError, ExportError, RemoteError, SettingsError, SlideError, StorageError
 from lesionmap.files.records import read_json, write_json
-from lesionmap.jobs.quarantine import export_job, in_folder, quarantined, slide_job, usable, write_quarantined
+from lesionmap.jobs.quarantine import export_job, in_folder, plot_job, quarantined, slide_job, usable, write_quarantined
 
 pytestmark = pytest.mark.slides
 REASON = SlideError(slide="s1", stage="find_tissue", finding="no tissue was found", remedy="remove it")
@@ -146,3 +148,35 @@ def test_the_reason_of_a_folder_lies_in_it(tmp_path):
     write_quarantined([in_folder(str(folder))], REASON)
     assert str(quarantined(str(folder))) == str(REASON)
     assert quarantined(str(tmp_path / "nowhere")) is None
+
+
+def plots(tmp_path):
+    log, outputs = tmp_path / "logs/plot_metrics.log", [str(tmp_path / name) for name in ("roc.svg", "froc.svg")]
+    return plot_job(str(log), outputs), outputs
+
+
+def test_a_plot_that_fails_says_so_in_its_place(tmp_path, capsys, caplog):
+    job, outputs = plots(tmp_path)
+    with job:
+        raise KeyError("<froc> & roc")
+    for path in outputs:
+        texts = [part.text for part in ElementTree.parse(path).getroot()]
+        assert texts[0] == "This plot could not be made (KeyError: '<froc> & roc')."
+        assert texts[1] == f"Report it with {tmp_path}/logs/plot_metrics.log; delete the plot's file to try again."
+    assert "LesionMap: plot_metrics: This plot could not be made" in capsys.readouterr().err
+    assert "Traceback" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("error", "raised"),
+    [
+        (OSError(errno.ENOSPC, "full"), SystemExit),
+        (MemoryError(), MemoryError),
+        (SettingsError(stage="s", finding="f", remedy="r"), SystemExit),
+    ],
+)
+def test_plots_fail_by_the_machine_and_by_inputs(tmp_path, error, raised):
+    job, outputs = plots(tmp_path)
+    with pytest.raises(raised), job:
+        raise error
+    assert not any(Path(path).exists() for path in outputs)
