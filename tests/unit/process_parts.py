@@ -1,10 +1,10 @@
 """What each of several training processes does in tests; of a module that processes can import by its name."""
 
 import hashlib
+from dataclasses import replace
 
 import pytest
 import torch
-from lesionmap.network.settings import ModelSettings
 from lesionmap.network.thread_pool import CPU, ThreadPool
 from lesionmap.training.checkpoint import Learner
 from lesionmap.training.dataset import RegionDataset, RegionLoader
@@ -13,10 +13,11 @@ from lesionmap.training.process_group import joined
 from lesionmap.training.settings import TrainMachine
 from lesionmap.training.updates import RegionSteps, fused_backward
 from lesionmap.training.validation import validate
+from narrow_resnet import NARROW
 from textbook import assert_same_gradients, naive_fused_loss, naive_training
-from training_parts import files, network, passes, region, settings, tensors
+from training_parts import ALWAYS, WHOLE, files, network, passes, region, run, settings, tensors
 
-KIND = ModelSettings("resnet18", "group", "learned")
+KIND = replace(NARROW, fusion="learned")
 N_TILES = (0, 2, 1, 0)
 
 
@@ -91,3 +92,7 @@ def check_all(processes, schedule, path):
 
 def train_unbroken(processes, folder, asked):
     train(asked, files(folder), TrainMachine("cpu", 10, 1), processes)
+
+
+def run_whole(folder, train_store, val_store):
+    run(folder, [train_store], [val_store], ALWAYS, **WHOLE)

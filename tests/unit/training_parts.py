@@ -9,20 +9,19 @@ import torch
 from lesionmap.geometry.tiling import TileSpec
 from lesionmap.network.model import LesionFPN
 from lesionmap.network.region_pass import RegionTensors, TilePasses
-from lesionmap.network.settings import ModelSettings
 from lesionmap.tiles.codec import TileCodec
 from lesionmap.tiles.store import Region, new_store, packed
 from lesionmap.training.augmentation import Augmentation
 from lesionmap.training.processes import train_in_processes
 from lesionmap.training.settings import TrainFiles, TrainJob, TrainMachine, TrainSettings
+from narrow_resnet import NARROW
 from stained import PROFILE
 
-NETWORK = ModelSettings("resnet18", "group")
 USUAL = TrainSettings(epochs=2, decay_rate=0.5, tile_batch=3)
 STAIN = vars(PROFILE)
 UNCHANGED = Augmentation()
 ALWAYS = TrainMachine("cpu", 0, 2)
-WHOLE = {"schedule": "sequential", "stain_jitter": 0.1, "epochs": 4, "tile_batch": 1}
+WHOLE = {"schedule": "sequential", "epochs": 4, "tile_batch": 1}
 
 
 def settings(**changes):
@@ -59,7 +58,7 @@ def tensors(part):
     )
 
 
-def network(kind=NETWORK, dtype=torch.float64, seed=0):
+def network(kind=NARROW, dtype=torch.float64, seed=0):
     torch.manual_seed(seed)
     model = LesionFPN(kind).to(dtype)
     torch.nn.init.normal_(model.head.weight, std=0.1)
@@ -84,12 +83,12 @@ def files(folder):
     return TrainFiles(*(str(Path(folder) / name) for name in paths))
 
 
-def job(train_stores, val_stores=(), network=NETWORK, **changes):
+def job(train_stores, val_stores=(), network=NARROW, **changes):
     metadata = {"tiles": {"tile_px": 32}, "provenance": {"code": "c"}}
     return TrainJob(train_stores, val_stores, None, network, settings(**changes), metadata)
 
 
-def run(folder, train_stores, val_stores=(), machine=None, network=NETWORK, **changes):
+def run(folder, train_stores, val_stores=(), machine=None, network=NARROW, **changes):
     """Train in a folder; the folder and its history."""
     asked = job(train_stores, val_stores, network, **changes)
     train_in_processes(asked, files(folder), machine or TrainMachine("cpu", 10, 2))

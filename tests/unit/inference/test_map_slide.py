@@ -15,8 +15,8 @@ from lesionmap.inference.settings import MapSettings
 from lesionmap.maps.ome_tiff import MapFile
 from lesionmap.network.model import LesionFPN
 from lesionmap.network.model_file import save_model
-from lesionmap.network.settings import ModelSettings
 from lesionmap.stain.table import StainMatch
+from narrow_resnet import NARROW
 from pyramids import info_of, write_tiff
 from stained import PROFILE
 
@@ -34,8 +34,7 @@ def mapped(tmp_path, **changes):
     tifffile.imwrite(tmp_path / "tissue.tif", tissue)
     write_json(tmp_path / "stain.json", StainMatch(PROFILE, PROFILE, (1.0, 1.0)).as_record())
     torch.manual_seed(0)
-    kind = ModelSettings("resnet18", "group")
-    save_model(tmp_path / "m.safetensors", LesionFPN(kind), kind, FACTS)
+    save_model(tmp_path / "m.safetensors", LesionFPN(NARROW), NARROW, FACTS)
     out = tmp_path / "out"
     out.mkdir()
     inputs = MapInputs(*(str(tmp_path / name) for name in ("tissue.tif", "stain.json", "m.safetensors")))

@@ -12,10 +12,10 @@ from lesionmap.inference.refinement import RefineSettings, refine_map
 from lesionmap.inference.sliding_window import PassSettings, sliding_window_map
 from lesionmap.network.forward import logits_of
 from lesionmap.network.model import LesionFPN
-from lesionmap.network.settings import ModelSettings
 from lesionmap.slides.slide import Slide
 from lesionmap.stain.table import StainMatch, apply_table
 from lesionmap.tissue.mask import TissueMask
+from narrow_resnet import NARROW
 from pyramids import damage, info_of, write_tiff
 from stained import OTHER_HE, PROFILE, profile
 
@@ -46,7 +46,7 @@ def slide(tmp_path, full_precision):
 
 def network(fusion="mean"):
     torch.manual_seed(0)
-    model = LesionFPN(ModelSettings("resnet18", "group", fusion))
+    model = LesionFPN(replace(NARROW, fusion=fusion))
     torch.nn.init.normal_(model.head.weight, std=0.1)
     if fusion == "learned":
         torch.nn.init.constant_(model.fusion.a, 0.7)

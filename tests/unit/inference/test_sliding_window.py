@@ -8,10 +8,10 @@ import torch
 from lesionmap.inference.sliding_window import PassSettings, TableOnDevice, gather, sliding_window_map
 from lesionmap.network.forward import logits_of
 from lesionmap.network.model import LesionFPN
-from lesionmap.network.settings import ModelSettings
 from lesionmap.slides.slide import Slide
 from lesionmap.stain.table import StainMatch, apply_table, stain_table
 from lesionmap.tissue.mask import TissueMask
+from narrow_resnet import NARROW
 from pyramids import info_of, write_tiff
 from stained import CAMELYON, HE, OTHER_HE, PROFILE, profile
 
@@ -130,7 +130,7 @@ def test_tiles_without_tissue_are_left_out(slide, tmp_path):
 
 def network():
     torch.manual_seed(0)
-    model = LesionFPN(ModelSettings("resnet18", "group"))
+    model = LesionFPN(NARROW)
     torch.nn.init.normal_(model.head.weight, std=0.1)
     return model.eval()
 

@@ -18,7 +18,7 @@ def pool(request):
 
 @pytest.mark.parametrize("fusion", ["mean", "max", "learned"])
 def test_the_fused_map_is_fused_where_there_are_tiles(fusion, pool):
-    part, model = tensors(region()), network(ModelSettings("resnet18", "group", fusion)).eval()
+    part, model = tensors(region()), network(ModelSettings("narrow", "group", fusion)).eval()
     t2 = torch.rand(1, 1, 32, 32, dtype=torch.float64)
     fused = fused_map(model, part, tile_maps(passes(model, pool, 2), part), t2)
     with torch.no_grad():
@@ -34,13 +34,13 @@ def test_the_fused_map_is_fused_where_there_are_tiles(fusion, pool):
 
 def test_tiles_leave_the_running_statistics_to_the_low_view(full_precision):
     part = tensors(region(n_tiles=16))
-    low_only, states = LesionFPN(ModelSettings("resnet18", "batch")), []
+    low_only, states = LesionFPN(ModelSettings("narrow", "batch")), []
     torch.manual_seed(0)
     wide = RegionTensors(**vars(part) | {"low": torch.randint(0, 256, (1, 3, 64, 64), dtype=torch.uint8)})
     wide = RegionTensors(**vars(wide) | {"low_mask": torch.ones(1, 1, 64, 64, dtype=torch.uint8)})
     wide = RegionTensors(**vars(wide) | {"tiles": torch.randint(0, 256, (16, 3, 64, 64), dtype=torch.uint8)})
     for threads in (1, 3):
-        model = LesionFPN(ModelSettings("resnet18", "batch")).train()
+        model = LesionFPN(ModelSettings("narrow", "batch")).train()
         model.load_state_dict(low_only.state_dict())
         with ThreadPool(threads) as pool:
             fused_backward(passes(model, pool), wide, settings())
@@ -54,7 +54,7 @@ def test_tiles_leave_the_running_statistics_to_the_low_view(full_precision):
 
 
 def test_statistics_are_put_back_when_a_pass_is_ended():
-    model = LesionFPN(ModelSettings("resnet18", "batch")).eval()
+    model = LesionFPN(ModelSettings("narrow", "batch")).eval()
     with pytest.raises(RuntimeError), own_statistics(model):
         raise RuntimeError
     assert model.stem[1].momentum == 0.1

@@ -8,12 +8,13 @@ import pytest
 from lesionmap.errors import SettingsError, TrainingError
 from lesionmap.files.model_metadata import load_metadata
 from lesionmap.network.model_file import load_model
+from lesionmap.network.settings import ModelSettings
 from lesionmap.stain.profile import StainProfile
 from lesionmap.training import loop as training
 from lesionmap.training.settings import TrainMachine
 from stained import PROFILE
 from tensorboardX.proto.event_pb2 import Event
-from training_parts import ModelSettings, region, run, store
+from training_parts import region, run, store
 
 VIEWS = {
     "joint": (["low", "fused"], ["low", "fused"]),
@@ -117,7 +118,7 @@ def test_undefined_validation_figures_are_empty_not_nan(tmp_path):
 
 
 def test_a_learned_fusion_is_trained_and_kept(stores, tmp_path):
-    network = ModelSettings("resnet18", "group", "learned")
+    network = ModelSettings("narrow", "group", "learned")
     folder, _ = run(tmp_path, stores[:1], network=network, epochs=1)
     assert load_model(folder / "m.safetensors").fusion.a.item() != 0
 
@@ -167,10 +168,11 @@ def test_an_absent_gpu_is_named(stores, tmp_path):
 
 def test_an_automatic_tile_batch_is_told_and_changes_nothing_but_rounding(stores, tmp_path, caplog, full_precision):
     with caplog.at_level(logging.INFO):
-        _, rows = run(tmp_path, stores[:1], tile_batch="auto", epochs=1)
+        network = ModelSettings("resnet18", "group")  # whose size is known
+        _, rows = run(tmp_path, stores[:1], tile_batch="auto", epochs=1, network=network)
     assert "4 tiles in the network at once on each thread of cpu" in caplog.text
     (tmp_path / "b").mkdir()
-    _, others = run(tmp_path / "b", stores[:1], tile_batch=1, epochs=1)
+    _, others = run(tmp_path / "b", stores[:1], tile_batch=1, epochs=1, network=network)
     assert float(rows[0]["train_fused_loss"]) == pytest.approx(float(others[0]["train_fused_loss"]), rel=1e-4)
 
 

@@ -1,6 +1,5 @@
 """Training in several processes: the mean gradient, the same weights in all, and one end for all."""
 
-import multiprocessing
 import os
 import signal
 import sys
@@ -11,15 +10,17 @@ from concurrent.futures import ProcessPoolExecutor
 import psutil
 import pytest
 import torch
+from forking import FORKING
 from lesionmap.errors import InterruptedTrainingError, SettingsError, SlideError, TrainingError
+from lesionmap.network.settings import ModelSettings
 from lesionmap.training.processes import rank_devices
 from lesionmap.training.settings import TrainMachine
 from process_parts import N_TILES, call, check_all, train_unbroken
 from training_parts import job, region, results, run, store
 
+RESNET18 = ModelSettings("resnet18", "group")  # processes of the library know no other as small
 WHOLE = {"schedule": "sequential", "stain_jitter": 0.1, "epochs": 2, "tile_batch": "auto", "processes": 2}
-FORKING = multiprocessing.get_context("forkserver")  # torch is imported once
-FORKING.set_forkserver_preload(["process_parts"])
+WHOLE["network"] = RESNET18
 
 
 def in_processes(folder, count, function, *arguments):

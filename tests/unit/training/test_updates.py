@@ -26,7 +26,7 @@ def pool(request):
 @pytest.mark.parametrize("fusion", ["mean", "max", "learned"])
 @pytest.mark.parametrize("n_tiles", [0, 5, 16])
 def test_micro_batches_give_the_textbook_gradient(norm, fusion, n_tiles):
-    part, options, kind = tensors(region(n_tiles=n_tiles)), settings(), ModelSettings("resnet18", norm, fusion)
+    part, options, kind = tensors(region(n_tiles=n_tiles)), settings(), ModelSettings("narrow", norm, fusion)
     textbook = network(kind)
     expected = naive_fused_loss(textbook, part, options, fusion)
     expected.backward()
@@ -57,7 +57,7 @@ def test_micro_batches_give_the_gradient_of_the_tiles_own_loss(tile_batch, n_til
 
 @pytest.mark.parametrize("schedule", ["joint", "sequential"])
 def test_the_schedule_is_that_of_the_method(schedule):
-    kind, options = ModelSettings("resnet18", "group", "learned"), settings(schedule=schedule, learning_rate=1e-4)
+    kind, options = ModelSettings("narrow", "group", "learned"), settings(schedule=schedule, learning_rate=1e-4)
     parts = [tensors(region(seed, n_tiles)) for seed, n_tiles in enumerate((5, 0, 16))]
     naive, ours = network(kind), network(kind)
     naive_training(naive, [[part] for part in parts], options, schedule, epochs=2)
@@ -126,7 +126,7 @@ def test_a_mask_that_is_ignored_whole_gives_no_update_and_no_loss(schedule, mask
 
 def test_settled_statistics_are_the_mean_over_all_low_views(full_precision):
     views = np.random.default_rng(0).integers(0, 256, (3, 64, 64, 3), dtype=np.uint8)
-    model = LesionFPN(ModelSettings("resnet18", "batch"))
+    model = LesionFPN(ModelSettings("narrow", "batch"))
     update_bn(model, views)
     images = torch.from_numpy(views).permute(0, 3, 1, 2)
     first = model.stem[0]((images - model.mean) / model.std)
