@@ -1,6 +1,6 @@
 """TIFF files of the kinds that OpenSlide refuses or misreads, with known pixels."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +9,12 @@ import tifffile
 
 UM_PER_UNIT = {"CENTIMETER": 1e4, "INCH": 25_400.0}
 Level = Callable[[np.ndarray], np.ndarray]
+Levels = Mapping[int, np.ndarray]
 
 
 def write_odd_tiff(
     path: Path,
-    image: np.ndarray,
+    image: np.ndarray | Levels,
     mpp: float = 0.25,
     *,
     as_stored: Level = lambda level: level,
@@ -22,12 +23,18 @@ def write_odd_tiff(
     unit: str = "CENTIMETER",
     **options: Any,
 ) -> Path:
-    """Write a pyramid of every pixel, every second, and so on; `as_stored` turns RGB into what the file holds."""
+    """Write a pyramid; `as_stored` turns RGB into what the file holds.
+
+    Parameters
+    ----------
+    image : array or mapping
+        Level 0, of which coarser levels have every second pixel, every fourth, and so on; or each factor's level.
+    """
     options = {"photometric": "rgb", "compression": "deflate", "tile": (64, 96)} | options
     with tifffile.TiffWriter(path, byteorder=byteorder) as tiff:
-        for factor in factors:
+        for factor, level in _levels(image, factors).items():
             resolution = (UM_PER_UNIT[unit] / (mpp * factor),) * 2
-            written = as_stored(image[::factor, ::factor])
+            written = as_stored(level)
             where = {"subfiletype": int(factor > 1), "resolution": resolution, "resolutionunit": unit}
             tiff.write(written, metadata=None, **where, **options)
     return path
@@ -35,7 +42,7 @@ def write_odd_tiff(
 
 def write_ome_tiff(
     path: Path,
-    image: np.ndarray,
+    image: np.ndarray | Levels,
     mpp: float = 0.25,
     *,
     planes: str = "",
@@ -46,6 +53,8 @@ def write_ome_tiff(
 
     Parameters
     ----------
+    image : array or mapping
+        As for :func:`write_odd_tiff`.
     planes : str
         Empty for one RGB directory, else the order of three one-channel directories, such as ``BGR``, which are named.
     """
@@ -56,13 +65,17 @@ def write_ome_tiff(
         metadata["Channel"] = {"Name": [{"R": "Red", "G": "Green", "B": "Blue"}[name] for name in planes]}
     options = {"tile": (64, 96), "compression": "deflate", "photometric": "minisblack" if planes else "rgb"} | options
     with tifffile.TiffWriter(path, ome=True) as tiff:
-        for factor in factors:
-            level = image[::factor, ::factor]
+        levels = _levels(image, factors)
+        for factor, level in levels.items():
             if planes:
                 level = np.stack([level[..., "RGB".index(name)] for name in planes])
-            first = {"subifds": len(factors) - 1, "metadata": metadata} if factor == 1 else {"subfiletype": 1}
+            first = {"subifds": len(levels) - 1, "metadata": metadata} if factor == 1 else {"subfiletype": 1}
             tiff.write(level, **first, **options)
     return path
+
+
+def _levels(image: np.ndarray | Levels, factors: tuple[int, ...]) -> Levels:
+    return image if isinstance(image, Mapping) else {factor: image[::factor, ::factor] for factor in factors}
 
 
 def scaled(dtype: str, most: float) -> Level:
