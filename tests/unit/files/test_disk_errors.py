@@ -9,11 +9,18 @@ import pytest
 from lesionmap.files.records import write_json
 from lesionmap.jobs.log import job_log
 
+MODEL = """
+        from lesionmap.network.model import LesionFPN  # imports torch, which the others do without
+        from lesionmap.network.model_file import save_model
+        from lesionmap.network.settings import ModelSettings
+        kind = ModelSettings("resnet18", "group")
+        save_model('target', LesionFPN(kind), kind, {})
+"""
 WRITERS = {  # by h5py, tifffile, through memory, by safetensors and Python itself
     "store": "for _ in range(3): store.append(packed(REGION, TileCodec()))",
     "pyramid": "write_map('target', noise.reshape(1024, -1), MapNotes('s1', 'noise', 1.0, {}), block_mean)",
     "levels": "write_map('target', np.zeros((4096, 4096), np.uint8), MapNotes('s1', 'blank', 1.0, {}), block_mean)",
-    "model": "save_model('target', LesionFPN(NETWORK), NETWORK, {})",
+    "model": MODEL,
     "table": "write_text('target', noise.tobytes().hex())",
 }
 JOB = """
@@ -21,16 +28,13 @@ from contextlib import nullcontext
 import numpy as np
 from lesionmap.files.records import write_text
 from lesionmap.maps.ome_tiff import MapNotes, write_map
-from lesionmap.network.model import LesionFPN
-from lesionmap.network.settings import ModelSettings
-from lesionmap.network.model_file import save_model
 from lesionmap.jobs.quarantine import slide_job
 from lesionmap.tiles.store import Region, new_store, packed
 from lesionmap.geometry.resampling import block_mean
 from lesionmap.tiles.codec import TileCodec
 from lesionmap.geometry.tiling import TileSpec
 noise = np.random.default_rng(0).integers(0, 256, (1024, 1024, 3), dtype=np.uint8)
-SPEC, NETWORK = TileSpec(1024, 1024, 0.25), ModelSettings("resnet18", "group")
+SPEC = TileSpec(1024, 1024, 0.25)
 REGION = Region((0, 0), noise, noise[..., 0], np.zeros((1, 2), np.uint8), noise[None], noise[None, ..., 0])
 with slide_job("s1", "logs/extract_tiles/s1.log", [], ["target"]):
     with new_store("target", SPEC, {}, TileCodec()) if STORE else nullcontext() as store:

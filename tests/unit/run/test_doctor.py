@@ -1,4 +1,5 @@
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -34,12 +35,16 @@ def config(request):
     return content
 
 
-@pytest.fixture
-def tissue():
+def pink_tissue():
     """Pink tissue on 1600 × 1100 px, white but for x 512–1023 and y 256–767: a half of two regions."""
     image = np.full((1100, 1600, 3), 250, dtype=np.uint8)
     image[256:768, 512:1024] = (200, 90, 160)
     return image
+
+
+@pytest.fixture
+def tissue():
+    return pink_tissue()
 
 
 def outlines(path, *squares):
@@ -55,13 +60,22 @@ def outlines(path, *squares):
     return str(path)
 
 
+@pytest.fixture(scope="module")
+def four_slides(tmp_path_factory):
+    """A folder with the slides of `rows`, not to be changed."""
+    folder, image = tmp_path_factory.mktemp("slides"), pink_tissue()
+    for index, slide in enumerate("abcd"):
+        image[0, 0] = index
+        write_tiff(folder / f"{slide}.tif", image, factors=(1, 4))
+    return folder
+
+
 @pytest.fixture
-def rows(tmp_path, tissue):
+def rows(tmp_path, four_slides):
     """A sound sheet: two training slides, one to test, one for inference, all different."""
     made = []
     for index, (slide, split) in enumerate({"a": "train", "b": "train", "c": "test", "d": "inference"}.items()):
-        tissue[0, 0] = index
-        path = write_tiff(tmp_path / f"{slide}.tif", tissue, factors=(1, 4))
+        path = shutil.copy(four_slides / f"{slide}.tif", tmp_path)
         annotation = "" if split == "inference" else outlines(tmp_path / f"{slide}.geojson", (600, 300, 50))
         made.append(SlideRow(slide, str(path), split, annotation, patient=f"p{index}"))
     return made
@@ -121,7 +135,7 @@ def test_equal_slides_are_an_error_across_splits_and_a_warning_within(tmp_path, 
     assert "doctor: 2 errors" in failed
 
 
-def test_slides_that_differ_in_the_middle_are_not_equal(tmp_path, rows, config, capsys, tissue, monkeypatch):
+def test_slides_that_differ_in_the_middle_are_not_equal(tmp_path, rows, config, capsys, monkeypatch):
     monkeypatch.setattr("lesionmap.slides.file_checks.QUICK_DIGEST_BYTES", 64)  # of the tiny files all but the middle
     middle = bytearray((tmp_path / "d.tif").read_bytes())
     middle[len(middle) // 2] ^= 1
@@ -290,17 +304,22 @@ def test_options_of_inference_cost_their_passes(tmp_path, tissue, config):
     assert costs_of([("test", found)], RunSettings.of(config)).cpu_hours["infer"] == pytest.approx(4 * once, abs=2e-3)
 
 
+@pytest.fixture(scope="module")
+def four_regions(tmp_path_factory):
+    """A slide of four regions of 2048 px."""
+    image = np.full((4096, 4096, 3), 250, dtype=np.uint8)
+    image[300:, 200:] = 200, 90, 160
+    return info_of(write_tiff(tmp_path_factory.mktemp("slide") / "s.tif", image, factors=(1, 16)))
+
+
 @pytest.mark.parametrize(
     ("asked", "bytes_per_px"),
     [({"codec": "jpeg"}, 0.4), ({"codec": "jpegxl"}, 0.25), ({"codec": "jpegxl", "quality": 100}, 1.3), ({}, 2.6)],
 )
 @pytest.mark.parametrize("store", ["keep", "none"])
-def test_disk_is_predicted_by_codec_and_by_what_is_stored(tmp_path, config, asked, bytes_per_px, store):
-    image = np.full((4096, 4096, 3), 250, dtype=np.uint8)
-    image[300:, 200:] = 200, 90, 160
-    info = info_of(write_tiff(tmp_path / "s.tif", image, factors=(1, 16)))
+def test_disk_is_predicted_by_codec_and_by_what_is_stored(four_regions, config, asked, bytes_per_px, store):
     config["tiles"] |= {"region_px": 2048, "tile_px": 512, "store": store} | asked
-    found = work_on(info, config, trained=True)
+    found = work_on(four_regions, config, trained=True)
     images = found.regions + (found.tiles if store == "keep" else 0)
     assert found.regions == 4
     assert found.store_gb == pytest.approx(images * 512**2 * bytes_per_px / 1e9, abs=6e-4)
