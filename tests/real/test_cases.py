@@ -134,7 +134,7 @@ def test_the_doctor_says_beforehand_what_the_run_finds(runs):
 
 
 def test_the_run_finishes_all_it_can_and_its_exit_status_follows_the_policy(runs):
-    assert "everything else is done, but 1 slides are in quarantine" in runs.failed
+    assert "everything else is done, except for 1 slide in quarantine" in runs.failed
     assert runs.table("quarantine.tsv").index.tolist() == ["coco"]
     assert "1 of the sheet's slides in quarantine" in runs.warned
     assert runs.read("conclusion.txt") in runs.warned

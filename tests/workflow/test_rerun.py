@@ -239,7 +239,7 @@ def test_exports_that_fail_hold_up_nothing_and_are_tried_again_once_the_code_is_
         changed(checkout, path, line, f"    if 'test_1' in {slide[path]}:\n        raise {error}\n{line}")
     project.config |= {"exports": {"dicom": "always"}, "on_quarantine": "fail_at_end"}
     printed = project.run(ok=False)
-    assert "everything else is done, but 1 slides are in quarantine and 3 exports have failed" in printed
+    assert "everything else is done, except for 1 slide in quarantine and 3 failed exports" in printed
     rows = read_table(project.folder / "results/failed_exports.tsv")
     assert {(row["slide"], row["stage"]) for row in rows} == {
         ("test_1", rule) for rule in ("write_dicom", "cut_view", "draw_stain")

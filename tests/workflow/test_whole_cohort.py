@@ -120,7 +120,7 @@ def test_outlines_cover_the_binary_map(results):
 def test_fail_at_end_finishes_the_cohort_and_then_fails(project):
     project.config["on_quarantine"] = "fail_at_end"
     printed = project.run(ok=False)
-    assert "everything else is done, but 1 slides are in quarantine" in printed
+    assert "everything else is done, except for 1 slide in quarantine" in printed
     assert (project.folder / "results/report/index.html").exists()
 
 

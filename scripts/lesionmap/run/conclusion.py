@@ -8,6 +8,7 @@ from pathlib import Path
 
 from lesionmap.errors import LesionMapError
 from lesionmap.files.records import read_json, read_table, write_text
+from lesionmap.formatting import counted
 from lesionmap.jobs.quarantine import usable
 
 
@@ -41,12 +42,12 @@ def conclude(tables: RunTables, output: str, *, fail: bool) -> None:
     text = Path(tables.headline).read_text(encoding="utf-8") + "\n".join(lines) + "\n"
     sys.stderr.write(text)
     slides, exports = len(_refused(tables.quarantine)), len(read_table(tables.failed_exports))
-    lost = [f"{slides} slides are in quarantine"] if slides else []
-    lost += [f"{exports} exports have failed"] if exports else []
+    lost = [f"{counted(slides, 'slide')} in quarantine"] if slides else []
+    lost += [counted(exports, "failed export")] if exports else []
     if lost and fail:
         raise LesionMapError(
             stage="conclude",
-            finding=f"everything else is done, but {' and '.join(lost)} (listed above)",
+            finding=f"everything else is done, except for {' and '.join(lost)} (listed above)",
             remedy="follow their remedies, or set on_quarantine: warn",
         )
     write_text(output, text)
@@ -60,7 +61,7 @@ def quarantine_lines(quarantine: str) -> Iterator[str]:
 
 def _failed_exports(table: str) -> Iterator[str]:
     if rows := read_table(table):
-        yield f"{len(rows)} exports failed; the results of their slides are complete"
+        yield f"{counted(len(rows), 'failed export')}; the results of their slides are complete"
         yield from _problems(rows)
 
 

@@ -86,19 +86,19 @@ def test_where_an_annotation_lies_is_told_and_flagged(inputs: ReportInputs, tmp_
     )
     report = render(inputs, tmp_path)
     page = " ".join((report / "slides/train_1.html").read_text().split())
-    assert "On tissue lies, of the area annotated as lesion, 10 %; fat, 50 %." in page
+    assert "that lies on tissue: lesion 10 %, fat 50 %." in page
     assert '<p class="notice">annotation: in &lt;µm&gt;</p>' in page
     assert "annotation: in &lt;µm&gt;" in (report / "index.html").read_text()
     other = " ".join((report / "slides/Präparat 7%.html").read_text().split())
-    assert "On tissue lies, of the area annotated as lesion, 99 %." in other
+    assert "that lies on tissue: lesion 99 %." in other
     assert "annotation:" not in other
-    assert "On tissue lies" not in (report / "slides/new_1.html").read_text()
+    assert "lies on tissue" not in (report / "slides/new_1.html").read_text()
 
 
 def test_a_check_that_failed_leaves_the_page_without_it(inputs: ReportInputs, tmp_path: Path) -> None:
     failed = ExportError(slide="train_1", stage="check_annotation", finding="odd", remedy="report it")
     write_quarantined(inputs.checks[:1], failed)
-    assert "On tissue lies" not in (render(inputs, tmp_path) / "slides/train_1.html").read_text()
+    assert "lies on tissue" not in (render(inputs, tmp_path) / "slides/train_1.html").read_text()
 
 
 def test_a_slides_page_says_how_many_lesions_were_found(report: Path) -> None:

@@ -56,7 +56,7 @@ def test_a_slide_that_two_stages_refuse_counts_once_and_is_not_called_used(tmp_p
 @pytest.mark.parametrize("fail", [False, True])
 def test_the_end_follows_the_policy(tmp_path, tables, fail, capsys):
     if fail:
-        with pytest.raises(LesionMapError, match="everything else is done, but 1 slides are in quarantine"):
+        with pytest.raises(LesionMapError, match="everything else is done, except for 1 slide in quarantine"):
             conclude(tables, str(tmp_path / "end.txt"), fail=True)
     else:
         conclude(tables, str(tmp_path / "end.txt"), fail=False)
@@ -74,13 +74,13 @@ def test_a_failed_export_counts_although_its_slide_is_used(tmp_path, records, ta
     files = RunFiles(records[:2], others=[str(tmp_path / "b.dcm")])
     list_quarantine(files, tables.quarantine, tables.unreadable, tables.failed_exports)
     if fail:
-        with pytest.raises(LesionMapError, match="everything else is done, but 1 exports have failed"):
+        with pytest.raises(LesionMapError, match="everything else is done, except for 1 failed export"):
             conclude(tables, str(tmp_path / "end.txt"), fail=True)
     else:
         conclude(tables, str(tmp_path / "end.txt"), fail=False)
     printed = capsys.readouterr().err
     assert "0 of the sheet's slides in quarantine" in printed
-    assert "1 exports failed; the results of their slides are complete" in printed
+    assert "1 failed export; the results of their slides are complete" in printed
     assert "b (write_dicom): no UID. Remedy: export it." in printed
     assert "b: it is pale" in printed
 

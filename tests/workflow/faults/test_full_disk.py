@@ -13,7 +13,7 @@ MEMORY = ("-t", "tmpfs", "tmpfs")
 # What doctor writes is no output of its rule: its tables are to stay although it fails.
 WITHOUT_OUTPUTS = {"doctor": ["results/doctor.tsv", "results/doctor.json"]}
 # What is in quarantine so far Snakemake itself writes when a run stops, after the job that would have.
-SHOWN_AT_THE_END = {"results/quarantine.tsv", "results/unreadable.tsv"}
+SHOWN_AT_THE_END = {f"results/{name}.tsv" for name in ("quarantine", "unreadable", "failed_exports")}
 
 
 def test_a_disk_that_is_full_when_a_rule_writes(new, unbroken, tmp_path, disk):
