@@ -11,6 +11,7 @@ from lesionmap.files.records import read_json, read_table
 from lesionmap.jobs.quarantine import quarantined, usable
 from lesionmap.report.inputs import ReportInputs
 
+OF_ANNOTATION = "annotation: "  # begins flags of where an annotation lies
 MOST_LESIONS_LISTED = 100
 
 
@@ -82,6 +83,11 @@ class SlideReport:
         return width * self.info["mpp"] / 1000, height * self.info["mpp"] / 1000
 
     @property
+    def misplaced(self) -> bool:
+        """Whether its annotation seems to be in another frame, so that its metrics mean nothing."""
+        return any(note.startswith(OF_ANNOTATION) for note in self.notes)
+
+    @property
     def oddities(self) -> list[str]:
         """All its flags, each once."""
         return list(dict.fromkeys([*self.refusals, *self.notes, *self.stain_oddities]))
@@ -151,9 +157,9 @@ def _load_slide(record: str, stain: str, outlines: str, pictures: tuple[str, str
         refusals=[f"in quarantine since {row['stage']}: {row['finding']}" for row in tables.refusals.get(name, [])],
         failed_exports=[row["stage"] for row in failed],
         notes=[
+            *(f"{OF_ANNOTATION}{flag}" for flag in check["flags"]),
             *slide["flags"],
             *match["flags"],
-            *(f"annotation: {flag}" for flag in check["flags"]),
             *(f"{row['stage']} failed: {row['finding']}" for row in failed),
             *([f"{lost} tiles cannot be read and have no lesion map"] if lost else []),
         ],

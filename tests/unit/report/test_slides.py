@@ -88,7 +88,11 @@ def test_where_an_annotation_lies_is_told_and_flagged(inputs: ReportInputs, tmp_
     page = " ".join((report / "slides/train_1.html").read_text().split())
     assert "that lies on tissue: lesion 10 %, fat 50 %." in page
     assert '<p class="notice">annotation: in &lt;µm&gt;</p>' in page
-    assert "annotation: in &lt;µm&gt;" in (report / "index.html").read_text()
+    index = (report / "index.html").read_text()
+    listed = index[index.index('id="oddities"') :]
+    assert "<details open>" in listed
+    assert "and why, first those whose annotation does not lie on tissue" in listed
+    assert "annotation: in &lt;µm&gt;" in listed[: listed.index("</li>")]  # in the first of them
     other = " ".join((report / "slides/Präparat 7%.html").read_text().split())
     assert "that lies on tissue: lesion 99 %." in other
     assert "annotation:" not in other
