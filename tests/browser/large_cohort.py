@@ -60,6 +60,8 @@ def _inputs(results: Path, folder: Path, copies: list[tuple[str, str]]) -> Repor
     compare_stains(stains, stain_table, spread)
     return ReportInputs(
         quarantine=str(results / "quarantine.tsv"),
+        failed_exports=str(results / "failed_exports.tsv"),
+        checks=list(_renamed(results / "annotations", folder / "annotations", copies)),
         summary=summary,
         slide_table=slide_table,
         metric_plots=charts,
