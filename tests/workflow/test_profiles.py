@@ -46,7 +46,7 @@ def test_slides_are_jobs_of_their_own_where_groups_would_take_too_long_to_plan(p
     rules.write_text(text.replace("MOST_PAIRS = 1_000_000", "MOST_PAIRS = 7"))  # of 4 slides, 2 of them for training, 8
     project.profile = SLURM
     printed = project.run("--dry-run", "--forcerun", "find_tissue")
-    assert set(re.findall(r"Group job (\w+)", printed)) == {"prepare_0"}
+    assert set(re.findall(r"Group job (\w+)", printed)) == {"prepare_0", "checks_0"}
     assert jobs(printed) >= {f"{rule}:test_1" for rule in ("match_stain", "map_slide", "cut_view", "evaluate_slide")}
 
 

@@ -43,7 +43,7 @@ rule check_annotation:
     benchmark:
         "results/benchmarks/check_annotation/{slide}.tsv"
     group:
-        shard("match", 10)
+        shard("checks", 20)
     conda:
         "../../envs/lesionmap.yaml"
     threads: 1
