@@ -11,7 +11,7 @@ import openslide
 import tifffile
 
 from lesionmap.slides.dicom_series import series_of, why_refused
-from lesionmap.slides.tiff_reader import COPY_AGAIN, Unusable
+from lesionmap.slides.tiff_reader import CONVERT, COPY_AGAIN, Unusable
 from lesionmap.slides.tiff_slide import TIFF_STARTS, TiffSlide
 
 JPEG_START = b"\xff\xd8\xff"
@@ -28,8 +28,8 @@ OTHER_STARTS = {
     b"\0" * 16: ("begins with zeros, as interrupted copies do", "copy it again from the scanner or archive"),
 }
 ROUNDED = 0.05  # by how much the proportions of a level may differ from those of level 0
+UNKNOWN = "convert it to a tiled, pyramidal TIFF, or, if no other program reads it either, copy it again"
 QUICK_DIGEST_BYTES = 2**20
-CONVERT = "convert it to a tiled, pyramidal TIFF, or, if no other program reads it either, copy it again"
 
 
 def slide_parts(path: Path) -> list[Path]:
@@ -146,7 +146,7 @@ def _what_text_it_is(path: str, head: bytes) -> tuple[str, str]:
         return f"{path} is base64 text, as made for mail, not the slide itself", "decode it"
     if re.fullmatch(r"[ -~\s]*", text):
         return f"{path} is text, not an image (it begins with {text[:20]!r})", "give the slide's own file"
-    return f"{path} is not in a known slide format (it begins with {head[:8].hex(' ')})", CONVERT
+    return f"{path} is not in a known slide format (it begins with {head[:8].hex(' ')})", UNKNOWN
 
 
 def tiff_damage(path: str) -> tuple[str, str] | None:

@@ -174,7 +174,7 @@ def examine(row: SlideRow, settings: InspectionSettings) -> dict[str, Any]:
         properties = handle.properties
         resolution = find_resolution(row, properties, settings.mpp_from_objective)
         flags += [*resolution_flags(resolution, properties), *_check_role(row, resolution, settings)]
-        info = describe(row, handle, resolution.mpp, apply_icc=settings.apply_icc)
+        info = _described(row, handle, resolution.mpp, factors, apply_icc=settings.apply_icc)
         flags += series_flags(series_of(Path(row.path)), info.level_sizes, info.downsamples)
         profile = _colour_profile(row, handle, flags, apply_icc=settings.apply_icc)
     return {"flags": flags, "resolution": resolution, "icc_profile": profile, "factors": factors, "info": info}
@@ -207,10 +207,11 @@ def _colour_profile(row: SlideRow, handle: Handle, flags: list[str], *, apply_ic
         ) from error
 
 
-def describe(row: SlideRow, handle: Handle, mpp: float, *, apply_icc: bool = False) -> SlideInfo:
-    """The metadata needed to read the slide; `identity` stays empty, as it takes reading the whole file."""
+def _described(
+    row: SlideRow, handle: Handle, mpp: float, factors: Sequence[tuple[float, ...]], *, apply_icc: bool
+) -> SlideInfo:
+    """The metadata needed to read the slide, with the first factor of each level; `identity` stays empty."""
     properties = handle.properties
-    likely = zip(level_factors(row.path, handle), handle.level_downsamples, strict=True)
     return SlideInfo(
         slide=row.slide,
         path=row.path,
@@ -218,7 +219,7 @@ def describe(row: SlideRow, handle: Handle, mpp: float, *, apply_icc: bool = Fal
         vendor=properties.get(openslide.PROPERTY_NAME_VENDOR, "unknown"),
         size_lv0=handle.dimensions,
         mpp=mpp,
-        downsamples=tuple(next(iter(factors), reported) for factors, reported in likely),
+        downsamples=tuple(candidates[0] for candidates in factors),  # check_levels refuses a level without any
         level_sizes=tuple(handle.level_dimensions),
         bounds_xy_lv0=(
             int(properties.get(openslide.PROPERTY_NAME_BOUNDS_X, 0)),
