@@ -58,5 +58,9 @@ class StorageError(LesionMapError):
     """A disk is full, or a folder cannot be written to."""
 
 
+class ChangedSlideError(LesionMapError):
+    """A slide is no longer the one that was inspected."""
+
+
 class RemoteError(LesionMapError):
     """A server that slides are fetched from cannot be reached or fails."""

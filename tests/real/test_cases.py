@@ -180,7 +180,7 @@ def test_annotations_that_lie_on_tissue_are_not_flagged(runs, slide):
 
 
 def test_a_mask_that_shows_lesions_white_has_the_area_of_the_outlines(runs):
-    info = load_info(runs.project.folder / "results/slides/mask.json")
+    info = load_info(runs.project.folder / "results/slides/info/mask.json")
     outlines = read_annotation(str(DATA / "annotations/camelyon_1.xml"), info)
     settings = AnnotationSettings({"Tumor": "lesion", "Exclusion": "hole"}, {}, "refuse")
     expected = canonical(outlines, info, settings)["classes"]["lesion"]["area_mm2"]
@@ -203,7 +203,7 @@ def test_the_same_pixels_in_another_kind_of_tiff_have_the_same_lesions(runs, cop
     texts = [runs.read(f"lesions/{slide}/lesions.geojson").split('"features": [')[1] for slide in ("original", copy)]
     assert texts[1] == texts[0]
     assert json.loads("[" + texts[0].split("]}\n")[0] + "]")  # there are lesions
-    match, other = (json.loads(runs.read(f"stain/{slide}.json"))["profile"] for slide in ("original", copy))
+    match, other = (json.loads(runs.read(f"stain/matches/{slide}.json"))["profile"] for slide in ("original", copy))
     assert other == match
 
 

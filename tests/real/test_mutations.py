@@ -24,7 +24,7 @@ from lesionmap.slides.sheet import SlideRow
 from lesionmap.slides.slide import Slide, SlideInfo, load_info
 from lesionmap.tissue.detection import TissueSettings, find_tissue
 from odd_tiffs import scaled, write_odd_tiff, write_ome_tiff
-from pyramids import INSPECTION, info_of
+from pyramids import INSPECTION, info_of, inspection_files
 from shapely.geometry import shape
 
 DATA = Path(__file__).parents[3] / "shared/data"
@@ -258,17 +258,18 @@ TISSUE = TissueSettings(mpp=4.0, min_area_um2=2000, min_hole_um2=2000)
 
 def inspect_and_find_tissue(copy: Copy) -> str:
     path, results = copy.write(), copy.folder / "results"
-    record_path, tissue_path = results / "slide.json", results / "tissue.tif"
-    inspect_slide(SlideRow("s1", str(path), "train"), str(record_path), INSPECTION)
-    record = json.loads(record_path.read_text())
+    files, tissue_path = inspection_files(results), results / "tissue.tif"
+    inspect_slide(SlideRow("s1", str(path), "train"), files, INSPECTION)
+    inspected = set(results.iterdir())
+    record = json.loads(Path(files.record).read_text())
     if record["verdict"] == "quarantined":
         assert record["finding"]
         assert record["remedy"]
-        assert set(results.iterdir()) == {record_path}
+        assert inspected == {Path(file) for file in vars(files).values()}
         return "refused"
-    with slide_job("s1", str(copy.folder / "log"), [str(record_path)], [str(tissue_path)]):
-        find_tissue(load_info(record_path), str(tissue_path), TISSUE)
-    assert set(results.iterdir()) == {record_path, tissue_path}
+    with slide_job("s1", str(copy.folder / "log"), [files.info], [str(tissue_path)]):
+        find_tissue(load_info(files.info, files.location), str(tissue_path), TISSUE)
+    assert set(results.iterdir()) == {*inspected, tissue_path}
     return "flagged" if record["flags"] else "ok"
 
 

@@ -66,7 +66,7 @@ def test_the_quarantine_is_what_it_should_be():
 
 @pytest.mark.parametrize("slide", [f"camelyon_{i}" for i in range(1, 5)])
 def test_annotations_of_every_kind_are_the_masks_to_the_pixel(slide):
-    info = load_info(RESULTS / f"slides/{slide}.json")
+    info = load_info(*(RESULTS / f"slides/{part}/{slide}.json" for part in ("info", "location")))
     drawn = Annotation(RESULTS / f"annotations/{slide}.geojson").mask((0, 0), info.size_lv0, 1.0)
     np.testing.assert_array_equal(drawn == LESION, tifffile.imread(DATA / f"masks/{slide}.tif", level=0) == 1)
 
@@ -83,7 +83,9 @@ def test_canonical_areas_are_the_masks(slide):
 @pytest.mark.parametrize("scale", [1.0, 10.0])
 @pytest.mark.parametrize("slide", [f"camelyon_{i}" for i in range(1, 5)])
 def test_annotation_mask_map_outlines_and_back(tmp_path, slide, scale, bounds):
-    info = replace(load_info(RESULTS / f"slides/{slide}.json"), bounds_xy_lv0=bounds)
+    info = replace(
+        load_info(*(RESULTS / f"slides/{part}/{slide}.json" for part in ("info", "location"))), bounds_xy_lv0=bounds
+    )
     size = map_size(info.size_lv0, scale)
     mask = Annotation(RESULTS / f"annotations/{slide}.geojson").mask((0, 0), size, scale) == LESION
     write_outlines(tmp_path / "lesions.geojson", mask, mask.astype(np.uint8), scale, info)
@@ -139,9 +141,9 @@ def test_the_doctor_is_done_in_half_a_minute_and_fails():
 @pytest.fixture
 def a_test_slides_store(tmp_path):
     """Tiles of camelyon_4, which the run only maps, being a test slide."""
-    info = load_info(RESULTS / "slides/camelyon_4.json")
+    info = load_info(*(RESULTS / f"slides/{part}/camelyon_4.json" for part in ("info", "location")))
     settings = yaml.safe_load((ROOT / "config/config.yaml").read_text())["tiles"] | {"region_px": 1024, "tile_px": 128}
-    stain = str(RESULTS / "stain/camelyon_4.json")
+    stain = str(RESULTS / "stain/matches/camelyon_4.json")
     inputs = [str(RESULTS / part) for part in ("tissue/camelyon_4.tif", "annotations/camelyon_4.geojson")]
     asked = Extraction.of(TileSettings(**tile_settings({"tiles": settings})), 0.0, stain)
     extract_tiles(info, *inputs, str(tmp_path / "camelyon_4.h5"), asked, provenance={})
@@ -179,7 +181,7 @@ def test_real_tissue_in_focus_is_not_called_blurred_and_tissue_out_of_focus_is()
 
 @pytest.mark.parametrize("slide", ["camelyon_4", "tcga_cr_7395"])
 def test_maps_and_outlines_lie_on_the_slide(slide):
-    info = load_info(RESULTS / f"slides/{slide}.json")
+    info = load_info(*(RESULTS / f"slides/{part}/{slide}.json" for part in ("info", "location")))
     folder = RESULTS / "lesions" / slide
     expected = tuple(int(np.ceil(length * info.mpp / 2.5 - 1e-9)) for length in info.size_lv0)
     with openslide.OpenSlide(folder / "probability.ome.tif") as opened:
@@ -195,7 +197,7 @@ def test_maps_and_outlines_lie_on_the_slide(slide):
 
 
 def test_the_test_slide_has_been_evaluated():
-    metrics = json.loads((RESULTS / "metrics/camelyon_4.json").read_text())["metrics"]
+    metrics = json.loads((RESULTS / "metrics/slides/camelyon_4.json").read_text())["metrics"]
     assert 0 <= metrics["dice"] <= 1
     assert metrics["auroc"] is not None
     assert metrics["false_positive_rate_vessel"] is None  # no vessel is annotated there

@@ -19,7 +19,7 @@ from lesionmap.stain.table import StainMatch, apply_table
 from lesionmap.tissue.detection import TissueSettings, find_tissue, tissue_map
 from lesionmap.tissue.mask import FOLD, TissueMask, tiles_with_tissue
 from pydicom.uid import generate_uid
-from pyramids import INSPECTION, row
+from pyramids import INSPECTION, inspection_files, row
 from scipy import ndimage
 from vendor_slides import padded_to_tiles, reduce, write_instance
 
@@ -164,7 +164,7 @@ def test_maps_are_0_without_tissue():
     maps = sorted(RESULTS.glob("lesions/*/probability.ome.tif"))
     assert maps
     for path in maps:
-        info = load_info(RESULTS / f"slides/{path.parent.name}.json")
+        info = load_info(*(RESULTS / f"slides/{part}/{path.parent.name}.json" for part in ("info", "location")))
         tissue = TissueMask(RESULTS / f"tissue/{path.parent.name}.tif", info)
         with MapFile(path) as mapped:
             probability, scale = mapped[0 : mapped.shape[0]], mapped.mpp / info.mpp
@@ -181,7 +181,7 @@ def test_a_dicom_level_without_its_full_resolution_is_said_to_be_one(tmp_path):
     path = DATA / "cases/dicom_j2k.dcm"
     flags = {}
     for mpp in (None, 2.0):
-        inspect_slide(row(path, mpp=mpp, upsample=True), str(tmp_path / "record.json"), INSPECTION)
+        inspect_slide(row(path, mpp=mpp, upsample=True), inspection_files(tmp_path), INSPECTION)
         record = read_json(tmp_path / "record.json")
         flags[mpp], found = record["flags"], record["resolution"]["mpp"]
         assert found == pytest.approx(mpp or 28.9685)
@@ -206,8 +206,8 @@ def test_tissue_of_a_real_scan_is_the_same_on_levels_padded_as_in_dicom(tmp_path
                 resampled=factor > 1,
                 SeriesInstanceUID=series,
             )
-        inspect_slide(row(tmp_path / name / "1"), str(tmp_path / "record.json"), INSPECTION)
-        info = load_info(tmp_path / "record.json")
+        inspect_slide(row(tmp_path / name / "1"), inspection_files(tmp_path), INSPECTION)
+        info = load_info(tmp_path / "info.json", tmp_path / "location.json")
         assert info.downsamples == (1, 8, 32)
         find_tissue(info, str(tmp_path / "tissue.tif"), SETTINGS)
         masks.append(TissueMask(tmp_path / "tissue.tif", info).codes_at((0, 0), (725, 475), 4.0) > 0)

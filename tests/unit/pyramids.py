@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import tifffile
-from lesionmap.slides.inspection import InspectionSettings, examine
+from lesionmap.slides.inspection import InspectionFiles, InspectionSettings, examine
 from lesionmap.slides.sheet import SlideRow
 from lesionmap.slides.slide import SlideInfo
 
@@ -92,3 +92,8 @@ def info_of(path: Path | str, **changes) -> SlideInfo:
 
 def row(path: Path | str, split: str = "inference", **changes) -> SlideRow:
     return SlideRow("s1", str(path), split, **changes)
+
+
+def inspection_files(folder: Path) -> InspectionFiles:
+    """Where an inspection writes in a test's folder."""
+    return InspectionFiles(*(str(folder / f"{name}.json") for name in ("record", "info", "location")))

@@ -35,7 +35,7 @@ from lesionmap.tiles.store import TileStore
 from lesionmap.tissue.detection import find_tissue
 from lesionmap.tissue.mask import TissueMask
 from odd_tiffs import four_channels, scaled, stated, write_odd_tiff, write_ome_tiff
-from pyramids import write_jpeg, write_tiff
+from pyramids import inspection_files, write_jpeg, write_tiff
 from shapely.geometry import box, shape
 from stained import PROFILE
 from vendor_slides import write_aperio, write_dicom, write_mirax, write_ndpi, write_scn
@@ -124,8 +124,9 @@ class Chain:
     @classmethod
     def start(cls, folder: Path, row: SlideRow, settings: RunSettings) -> "Chain":
         """Inspect the slide and find its tissue."""
-        inspect_slide(row, str(folder / "slide.json"), settings.inspection)
-        chain = cls(folder, row, settings, load_info(folder / "slide.json"))
+        files = inspection_files(folder)
+        inspect_slide(row, files, settings.inspection)
+        chain = cls(folder, row, settings, load_info(files.info, files.location))
         find_tissue(chain.info, chain.file("tissue.tif"), settings.tissue)
         return chain
 

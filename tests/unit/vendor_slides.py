@@ -120,6 +120,29 @@ def write_ndpi(path: Path, image: np.ndarray, mpp: float, restart_px: int = 0) -
     return path
 
 
+def write_vms(path: Path, image: np.ndarray, mpp: float) -> Path:
+    """Hamamatsu VMS: a text file that names two JPEGs side by side, a reduced one (the map) and a macro picture.
+
+    Restart markers cut the JPEGs into tiles, which the image must consist of: of 64 × 8 px, of 32 × 8 px in the map.
+    """
+    half = image.shape[1] // 2
+    columns = {"(0,0)": image[:, :half], "(1,0)": image[:, half:]}
+    names = {f"ImageFile{place}".replace("(0,0)", ""): part for place, part in columns.items()}
+    files = {key: (part, 64) for key, part in names.items()} | {"MapFile": (reduce(image, 4), 32)}
+    lines = ["[Virtual Microscope Specimen]", "NoLayers=1", "NoJpegColumns=2", "NoJpegRows=1", "SourceLens=20"]
+    lines += [
+        f"Physical{side}={round(n * mpp * 1000)}" for side, n in zip(("Height", "Width"), image.shape, strict=False)
+    ]
+    for number, (key, (part, restart_px)) in enumerate((files | {"MacroImage": (reduce(image, 8), 8)}).items()):
+        name = f"{path.stem} {number}.jpg"
+        path.with_name(name).write_bytes(
+            encode(part, quality=100, subsampling=0, restart_marker_blocks=restart_px // 8)
+        )
+        lines.append(f"{key}={name}")
+    path.write_text("\r\n".join(lines) + "\r\n", encoding="utf-8")
+    return path
+
+
 def ndpi_entries(tags: dict[int, tuple], content: bytearray) -> bytes:
     """Directory entries in order of their tags; values of more than 4 bytes are appended to `content`."""
     entries = b""

@@ -28,7 +28,7 @@ def test_training_is_told_all_tile_stores(project):
 def test_it_makes_what_a_run_on_one_machine_makes(project):
     before = project.results()
     (project.folder / "results/metrics/summary.json").unlink()
-    (project.folder / "results/stain/test_1.json").unlink()
+    (project.folder / "results/stain/matches/test_1.json").unlink()
     for of in (("match_stain", "test_1"), ("summarise",)):
         project.run(*job(project, *of))
     assert project.results() == before

@@ -222,7 +222,7 @@ def test_another_tint_of_the_overlay_reruns_what_draws_it(project, checkout):
     assert project.planned() == of("cut_view", *ALL_SLIDES) | {"list_quarantine", "render_report", "conclude"}
     after = project.results()
     assert after["lesions/test_1/overlay.png"] != before["lesions/test_1/overlay.png"]
-    computed = ("stain/test_1.json", "lesions/test_1/probability.ome.tif", "lesions/test_1/lesions.geojson")
+    computed = ("stain/matches/test_1.json", "lesions/test_1/probability.ome.tif", "lesions/test_1/lesions.geojson")
     assert all(after[name] == before[name] for name in computed)
 
 

@@ -29,7 +29,7 @@ ARTEFACTS = [
     "stain/fits/test_1.json",
     "stain/reference/profile.json",
     "stain/reference/candidates.tsv",
-    "stain/test_1.json",
+    "stain/matches/test_1.json",
     "stain/test_1.png",
     "stain/cohort.tsv",
     "tiles/train_1.h5",
@@ -45,7 +45,7 @@ ARTEFACTS = [
     "lesions/test_1/lesions.json",
     "lesions/test_1/inference.json",
     "lesions/test_1/overlay.png",
-    "metrics/test_1.json",
+    "metrics/slides/test_1.json",
     "unreadable.tsv",
     "metrics/slides.tsv",
     "metrics/cohort.tsv",
@@ -185,7 +185,7 @@ def test_a_blank_slide_goes_into_quarantine_with_all_that_follows(project):
     assert "no tissue was found" in (results / "report/index.html").read_text()
     assert not (results / "report/slides/test_1.html").exists()
     assert "find_tissue" in (results / "report/views/test_1/quarantined.json").read_text()
-    for name in ("stain/fits/test_1.json", "stain/test_1.png", "metrics/test_1.json"):
+    for name in ("stain/fits/test_1.json", "stain/test_1.png", "metrics/slides/test_1.json"):
         assert "find_tissue" in (results / name).read_text()
     for name in ("probability.ome.tif", "lesions.tif", "lesions.tsv", "lesions.dcm"):
         assert "find_tissue" in (results / "lesions/test_1" / name).read_text()
@@ -219,7 +219,7 @@ def brown(image):
 def test_a_slide_without_two_stains_gets_its_verdict_and_is_mapped(project, colours, verdict):
     repainted(project, "test_1", colours)
     project.run()
-    match = json.loads((project.folder / "results/stain/test_1.json").read_text())
+    match = json.loads((project.folder / "results/stain/matches/test_1.json").read_text())
     assert match["profile"]["verdict"] == verdict
     assert match["profile"]["basis"] == match["reference"]["basis"]
     assert list(quarantine(project).index) == ["unreadable"]

@@ -1,21 +1,22 @@
 # Reads   one slide's annotation: ASAP, ImageScope, HALO, QuPath or a class mask; its tissue
-# Writes  results/annotations/{slide}.geojson   the one canonical form, level-0 pixels
-#         results/annotations/{slide}.json      how much of each class lies on tissue, flags
+# Writes  results/annotations/{slide}.geojson         the one canonical form, level-0 pixels
+#         results/annotations/identity/{slide}.json   its SHA-256, by which the rules that use it notice a change
+#         results/annotations/{slide}.json            how much of each class lies on tissue, flags
 
 
 rule import_annotation:
     """Convert one slide's annotation to the canonical form."""
     input:
-        annotation=annotation_file,
-        info="results/slides/{slide}.json",
+        info="results/slides/info/{slide}.json",
     output:
-        "results/annotations/{slide}.geojson",
+        canonical="results/annotations/{slide}.geojson",
+        identity="results/annotations/identity/{slide}.json",
     log:
         "logs/import_annotation/{slide}.log",
     benchmark:
         "results/benchmarks/import_annotation/{slide}.tsv"
     group:
-        shard("prepare", 20)
+        shard("inspect", 20)
     conda:
         "../../envs/lesionmap.yaml"
     threads: 1
@@ -23,6 +24,8 @@ rule import_annotation:
         mem_mb=grows(2000),
         runtime=grows(5),
     params:
+        path=annotation_path,
+        state=annotation_state,
         annotations=config["annotations"],
         mask_mpp=mask_mpp,
         code=code_digest("import_annotation"),
@@ -33,8 +36,9 @@ rule import_annotation:
 rule check_annotation:
     """See whether one slide's annotation lies on its tissue; no result depends on this."""
     input:
-        annotation="results/annotations/{slide}.geojson",
-        info="results/slides/{slide}.json",
+        annotation=ancient("results/annotations/{slide}.geojson"),
+        annotation_identity="results/annotations/identity/{slide}.json",
+        info="results/slides/info/{slide}.json",
         tissue="results/tissue/{slide}.tif",
     output:
         "results/annotations/{slide}.json",

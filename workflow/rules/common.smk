@@ -11,7 +11,7 @@ from lesionmap.errors import RemoteError, SettingsError
 from lesionmap.jobs.provenance import code_digest
 from lesionmap.run.config import check_config, check_remote, inference_mpp, inspection_settings, lesion_settings
 from lesionmap.run.config import map_settings, reference_file, tile_settings, train_settings
-from lesionmap.run.start_checks import future_date
+from lesionmap.slides.identity import slide_state
 from lesionmap.slides.sheet import read_sheet
 from lesionmap.servers.urls import is_remote
 
@@ -32,29 +32,37 @@ wildcard_constraints:
     slide=r"[A-Za-z0-9][A-Za-z0-9._-]*",
 
 
-def slide_file(wildcards):
-    """The slide's file, whose date shows a change.
-
-    Empty if the file is missing (its inspection reports that), is on a server, or is dated in the future: Snakemake
-    refuses results that are older than their inputs. Later rules depend on the slide's record alone.
-    """
-    path = SLIDES[wildcards.slide].path
-    return path if Path(path).exists() and not future_date(path) else []
-
-
-def slide_date_to_come(wildcards):
-    """The slide's date if it is in the future, so that a change is still noticed."""
-    return future_date(SLIDES[wildcards.slide].path)
-
-
-def annotation_file(wildcards):
+def annotation_path(wildcards):
     """The slide's annotation as its program exported it."""
     return SLIDES[wildcards.slide].annotation
+
+
+def annotation_state(wildcards):
+    """Size and date of the slide's annotation, so that any exchange is noticed; an older file, too."""
+    return slide_state(annotation_path(wildcards))
+
+
+def annotation_exists(wildcards):
+    """Whether the slide's annotation exists: if one appears, inspect again."""
+    path = annotation_path(wildcards)
+    return not path or Path(path).exists()
+
+
+def annotated_rows():
+    """Slides of the sheet that have an annotation which is used."""
+    return [slide for slide, row in SLIDES.items() if row.split != "inference"]
 
 
 def shown_annotation(wildcards):
     """The slide's annotation in canonical form; nothing for a slide that needs none."""
     return [] if SLIDES[wildcards.slide].split == "inference" else f"results/annotations/{wildcards.slide}.geojson"
+
+
+def shown_annotation_identity(wildcards):
+    """The SHA-256 of :func:`shown_annotation`."""
+    return (
+        [] if SLIDES[wildcards.slide].split == "inference" else f"results/annotations/identity/{wildcards.slide}.json"
+    )
 
 
 def slide_row(wildcards):
@@ -102,11 +110,10 @@ def remote_state(address):
     return REMOTE_STATES[address]
 
 
-def files_exist(wildcards):
-    """Whether the slide and its annotation exist: if one appears, or changes on a server, inspect again."""
-    row = SLIDES[wildcards.slide]
-    files = [path for path in (row.path, row.annotation) if path]
-    return [remote_state(path) if is_remote(path) else Path(path).exists() for path in files]
+def watched_state(wildcards):
+    """Sizes and dates of the slide's files, or what a server says of it; inspected again if they change."""
+    path = SLIDES[wildcards.slide].path
+    return remote_state(path) if is_remote(path) else slide_state(path)
 
 
 def backbone_file(wildcards):

@@ -1,5 +1,5 @@
 # Reads   lesion maps and annotations of the val and test slides
-# Writes  results/metrics/{slide}.json        one slide's agreement with the pathologist
+# Writes  results/metrics/slides/{slide}.json        one slide's agreement with the pathologist
 #         results/metrics/slides.tsv          all slides
 #         results/metrics/cohort.tsv          every metric of each split, with its confidence interval
 #         results/metrics/summary.json        the same for programs, with curves, sweep and calibration
@@ -11,13 +11,14 @@
 rule evaluate_slide:
     """Compare one slide's lesion map with its annotation."""
     input:
-        info="results/slides/{slide}.json",
+        info="results/slides/info/{slide}.json",
         probability="results/lesions/{slide}/probability.ome.tif",
         lesions="results/lesions/{slide}/lesions.tif",
         tissue="results/tissue/{slide}.tif",
-        annotation="results/annotations/{slide}.geojson",
+        annotation=ancient("results/annotations/{slide}.geojson"),
+        annotation_identity="results/annotations/identity/{slide}.json",
     output:
-        "results/metrics/{slide}.json",
+        "results/metrics/slides/{slide}.json",
     log:
         "logs/evaluate_slide/{slide}.log",
     benchmark:
@@ -40,7 +41,7 @@ rule evaluate_slide:
 rule summarise:
     """Combine the metrics of all slides."""
     input:
-        collect("results/metrics/{slide}.json", slide=evaluated_slides),
+        collect("results/metrics/slides/{slide}.json", slide=evaluated_slides),
     output:
         slides=report(
             "results/metrics/slides.tsv",
@@ -141,7 +142,7 @@ rule plot_metrics:
 rule compare_models:
     """Compare the metrics of several models on the same slides."""
     input:
-        own=collect("results/metrics/{slide}.json", slide=evaluated_slides),
+        own=collect("results/metrics/slides/{slide}.json", slide=evaluated_slides),
         others=list(config["evaluation"]["compare"].values()),
     output:
         report(

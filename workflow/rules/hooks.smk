@@ -9,7 +9,6 @@ def check_start():
     """Refuse to start if jobs would fail after their work: results that are read-only, dates in the future."""
     try:
         start_checks.check_writable("results")
-        start_checks.check_annotations(row.annotation for row in SLIDES.values() if row.annotation)
         if not workflow.touch:  # --touch gives results new dates
             start_checks.check_results("results", leave_out=("benchmarks", "views"))
     except StorageError as error:
@@ -23,7 +22,12 @@ def existing(*patterns):
 
 def show_quarantine_so_far():
     """Show what is in quarantine if a run stops early; else the tables would be missing or those of an earlier run."""
-    others = ("tissue/{slide}.tif", "annotations/{slide}.geojson", "stain/{slide}.json", "lesions/{slide}/lesions.json")
+    others = (
+        "tissue/{slide}.tif",
+        "annotations/{slide}.geojson",
+        "stain/matches/{slide}.json",
+        "lesions/{slide}/lesions.json",
+    )
     others += ("lesions/{slide}/lesions.dcm", "report/views/{slide}", "stain/{slide}.png")
     files = RunFiles(
         records=existing("results/slides/{slide}.json"),

@@ -6,9 +6,10 @@
 rule map_slide:
     """Map the lesion probability of one slide; the only rule that runs the network."""
     input:
-        info="results/slides/{slide}.json",
+        info="results/slides/info/{slide}.json",
+        location=ancient("results/slides/location/{slide}.json"),
         tissue="results/tissue/{slide}.tif",
-        stain="results/stain/{slide}.json",
+        stain="results/stain/matches/{slide}.json",
         model=model_file,
     output:
         probability="results/lesions/{slide}/probability.ome.tif",

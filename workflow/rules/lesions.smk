@@ -9,7 +9,7 @@
 rule find_lesions:
     """Find the lesions of one slide in its probability map."""
     input:
-        info="results/slides/{slide}.json",
+        info="results/slides/info/{slide}.json",
         tissue="results/tissue/{slide}.tif",
         probability="results/lesions/{slide}/probability.ome.tif",
     output:
@@ -39,7 +39,8 @@ rule find_lesions:
 rule write_dicom:
     """Write the lesions of one slide as a DICOM Segmentation."""
     input:
-        info="results/slides/{slide}.json",
+        info="results/slides/info/{slide}.json",
+        location=ancient("results/slides/location/{slide}.json"),
         lesions="results/lesions/{slide}/lesions.tif",
     output:
         "results/lesions/{slide}/lesions.dcm",

@@ -1,14 +1,16 @@
 # Reads   the slide sheet and the slides
-# Writes  results/slides/{slide}.json   what a slide is, or why it is in quarantine
-#         results/manifest.tsv          readable slides and their flags
+# Writes  results/slides/{slide}.json            all that is found about a slide, or why it is in quarantine
+#         results/slides/info/{slide}.json       what it takes to read it; if this changes, its other jobs run again
+#         results/slides/location/{slide}.json   where it is, and the state of its files, for those jobs to compare
+#         results/manifest.tsv                   readable slides and their flags
 
 
 rule inspect_slide:
     """Open one slide, read samples of every level, and record what it is or why it is in quarantine."""
-    input:
-        slide=slide_file,
     output:
-        "results/slides/{slide}.json",
+        record="results/slides/{slide}.json",
+        info="results/slides/info/{slide}.json",
+        location="results/slides/location/{slide}.json",
     log:
         "logs/inspect_slide/{slide}.log",
     benchmark:
@@ -23,8 +25,9 @@ rule inspect_slide:
         runtime=grows(20),
     params:
         row=slide_row,
-        present=files_exist,
-        future=slide_date_to_come,
+        # Not an input: Snakemake would only notice a newer file, and only one of the slide's files.
+        state=watched_state,
+        annotated=annotation_exists,
         settings=inspection_settings(config),
         code=code_digest("inspect_slide"),
     script:
@@ -34,7 +37,9 @@ rule inspect_slide:
 checkpoint build_manifest:
     """List the slides that can be used."""
     input:
-        collect("results/slides/{slide}.json", slide=SLIDES),
+        records=collect("results/slides/{slide}.json", slide=SLIDES),
+        # Only so that they are there before Snakemake plans what follows: where they are as before, nothing does.
+        annotations=collect("results/annotations/identity/{slide}.json", slide=annotated_rows()),
     output:
         "results/manifest.tsv",
     log:

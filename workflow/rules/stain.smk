@@ -1,7 +1,7 @@
 # Reads   the slide, its record and its tissue
 # Writes  results/stain/fits/{slide}.json       white point, stain basis, P99 and verdict of the slide alone
 #         results/stain/reference/              the stain that all slides are matched to, and how it was chosen
-#         results/stain/{slide}.json            how the slide is matched to it
+#         results/stain/matches/{slide}.json    how the slide is matched to it
 #         results/stain/{slide}.png             what that looks like; thumbnails/ shows the whole slide
 #         results/stain/cohort.tsv, spread.json all slides side by side
 
@@ -9,7 +9,8 @@
 rule fit_stain:
     """Fit one slide's stain profile on tissue pixels of the whole slide."""
     input:
-        info="results/slides/{slide}.json",
+        info="results/slides/info/{slide}.json",
+        location=ancient("results/slides/location/{slide}.json"),
         tissue="results/tissue/{slide}.tif",
     output:
         profile="results/stain/fits/{slide}.json",
@@ -69,7 +70,7 @@ rule match_stain:
         reference=reference_profile,
         choice=ancient("results/stain/reference/profile.json"),
     output:
-        "results/stain/{slide}.json",
+        "results/stain/matches/{slide}.json",
     log:
         "logs/match_stain/{slide}.log",
     benchmark:
@@ -92,7 +93,7 @@ rule match_stain:
 rule draw_stain:
     """Show how one slide is normalised; no result depends on the pictures."""
     input:
-        match="results/stain/{slide}.json",
+        match="results/stain/matches/{slide}.json",
         sample="results/stain/samples/{slide}.png",
         tissue="results/stain/tissue/{slide}.png",
         overview="results/stain/overviews/{slide}.png",
@@ -122,7 +123,7 @@ rule draw_stain:
 rule compare_stains:
     """Compare the stains of all slides."""
     input:
-        collect("results/stain/{slide}.json", slide=readable_slides),
+        collect("results/stain/matches/{slide}.json", slide=readable_slides),
     output:
         table="results/stain/cohort.tsv",
         spread="results/stain/spread.json",

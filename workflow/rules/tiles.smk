@@ -7,10 +7,12 @@
 rule extract_tiles:
     """Cut one annotated slide into normalised regions and tiles."""
     input:
-        info="results/slides/{slide}.json",
+        info="results/slides/info/{slide}.json",
+        location=ancient("results/slides/location/{slide}.json"),
         tissue="results/tissue/{slide}.tif",
-        annotation="results/annotations/{slide}.geojson",
-        stain="results/stain/{slide}.json",
+        annotation=ancient("results/annotations/{slide}.geojson"),
+        annotation_identity="results/annotations/identity/{slide}.json",
+        stain="results/stain/matches/{slide}.json",
     output:
         store=temp("results/tiles/{slide}.h5") if config["tiles"]["store"] == "temp" else "results/tiles/{slide}.h5",
         record="results/tiles/{slide}.json",

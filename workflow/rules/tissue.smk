@@ -5,7 +5,8 @@
 rule find_tissue:
     """Find where on one slide there is tissue."""
     input:
-        info="results/slides/{slide}.json",
+        info="results/slides/info/{slide}.json",
+        location=ancient("results/slides/location/{slide}.json"),
     output:
         "results/tissue/{slide}.tif",
     log:

@@ -9,12 +9,14 @@
 rule cut_view:
     """Show one slide and its lesion map, as the tiles of a deep-zoom view and as one picture."""
     input:
-        info="results/slides/{slide}.json",
+        info="results/slides/info/{slide}.json",
+        location=ancient("results/slides/location/{slide}.json"),
         tissue="results/tissue/{slide}.tif",
         probability="results/lesions/{slide}/probability.ome.tif",
         lesions="results/lesions/{slide}/lesions.tif",
         outlines="results/lesions/{slide}/lesions.geojson",
-        annotation=shown_annotation,
+        annotation=ancient(shown_annotation),
+        annotation_identity=shown_annotation_identity,
     output:
         view=directory("results/report/views/{slide}"),
         overlay="results/lesions/{slide}/overlay.png",

@@ -70,7 +70,7 @@ def _records(paths: Sequence[str]) -> Records:
 
 
 def _files_of(folder: str, ours: Records) -> Iterator[Path]:
-    paths = (Path(folder, f"{slide}.json") for slide in ours)
+    paths = (Path(folder, "slides", f"{slide}.json") for slide in ours)
     return (path for path in paths if path.exists())
 
 

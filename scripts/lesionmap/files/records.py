@@ -46,6 +46,15 @@ def sha256(path: str | Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+def write_identity(target: str | Path, path: str | Path) -> None:
+    """Write the SHA-256 of the file `path` as JSON.
+
+    Snakemake compares small files by content, large ones by date. A rule that takes this file, and the large one as
+    ``ancient``, runs again only if the content of the large one has changed.
+    """
+    write_json(target, {"sha256": sha256(path)})
+
+
 def read_json(path: str | Path) -> Any:
     """Read a JSON file written by :func:`write_json`."""
     return json.loads(Path(path).read_text(encoding="utf-8"))

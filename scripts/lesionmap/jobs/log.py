@@ -10,7 +10,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from lesionmap.errors import LesionMapError, StorageError
+from lesionmap.errors import ChangedSlideError, LesionMapError, StorageError
 from lesionmap.files.disk_errors import storage_error
 
 LINE = "%(asctime)s %(levelname)s %(message)s"
@@ -63,8 +63,8 @@ def known_error(error: Exception, log: str, slide: str | None = None) -> LesionM
 
     `log` is the path of the job's log: it contains the name of the rule.
     """
-    if isinstance(error, StorageError):
-        return StorageError(stage=rule_of(log), slide=slide, finding=error.finding, remedy=error.remedy)
+    if isinstance(error, StorageError | ChangedSlideError):
+        return type(error)(stage=rule_of(log), slide=slide, finding=error.finding, remedy=error.remedy)
     if isinstance(error, LesionMapError):
         return error
     return storage_error(error, stage=rule_of(log), slide=slide)

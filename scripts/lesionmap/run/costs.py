@@ -3,7 +3,6 @@
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +13,8 @@ from lesionmap.geometry.tiling import TileSpec, map_size
 from lesionmap.inference.settings import NO_REFINEMENT
 from lesionmap.network.resources import MOST_TILES_ON_CPU, forward_flops, training_gb
 from lesionmap.run.settings import RunSettings
+from lesionmap.servers.urls import n_bytes
+from lesionmap.slides.identity import slide_state
 from lesionmap.slides.slide import Slide, SlideInfo
 from lesionmap.tiles.codec import JPEG_XL
 from lesionmap.tiles.settings import TileSettings
@@ -143,7 +144,7 @@ def predict_work(info: SlideInfo, settings: RunSettings, overview: Overview, *, 
     n_inference = math.ceil(n_grid / (1 - mapping.overlap) ** 2)
     n_refined, n_refined_tiles = (0, 0) if mapping.refine == NO_REFINEMENT else _kept(shares, spec, 0)
     tile_mpx = spec.tile_px**2 / 1e6
-    seconds = START_S_PER_SLIDE + Path(info.path).stat().st_size / 1e6 / HASHED_MB_PER_S
+    seconds = START_S_PER_SLIDE + n_bytes(slide_state(info.path)) / 1e6 / HASHED_MB_PER_S
     n_read = n_regions + n_refined
     seconds += n_read * spec.region_px**2 / 1e6 / EXTRACTED_MPX_PER_S + n_inference * tile_mpx / INFERRED_MPX_PER_S
     n_images = n_regions + (n_tiles if tiles.stored else 0)

@@ -18,10 +18,9 @@ from lesionmap.jobs.parallel import map_in_order
 from lesionmap.run.costs import Costs, Overview, Work, costs_of, overview_of, predict_work
 from lesionmap.run.settings import RunSettings
 from lesionmap.servers.urls import is_remote, why_unavailable
-from lesionmap.slides.file_checks import content_digest, quick_digest
-from lesionmap.slides.illumination import check_illumination
+from lesionmap.slides.identity import content_digest, sampled_digest
 from lesionmap.slides.inspection import check_annotation, digest_of, examine
-from lesionmap.slides.sampling import BOX_PX, sample_level
+from lesionmap.slides.sampling import BOX_PX, check_illumination, sample_level
 from lesionmap.slides.sheet import SlideRow
 from lesionmap.slides.slide import Slide, SlideInfo
 
@@ -125,7 +124,7 @@ def diagnose(row: SlideRow, settings: RunSettings, states: Mapping[str, str]) ->
             _diagnose_unseen(row, states[row.path], found)
             return found
         examined = examine(row, settings.inspection)
-        found.info, found.digest = examined["info"], digest_of(row, quick_digest)
+        found.info, found.digest = examined["info"], digest_of(row, sampled_digest)
         found.warnings += [(flag, "see that this is meant") for flag in examined["flags"]]
         content = _read_annotation(row, examined["info"], settings, found) if row.annotation else None
         _check_light(examined["info"])

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from lesionmap.errors import LesionMapError, SettingsError
 from lesionmap.files.records import write_text
-from lesionmap.slides.file_checks import slide_parts
+from lesionmap.slides.identity import slide_parts
 from lesionmap.slides.sheet import NEEDED_COLUMNS, sheet_table
 
 SUFFIXES = (".svs", ".tif", ".tiff", ".ndpi", ".scn", ".mrxs", ".bif", ".svslide")
@@ -85,9 +85,9 @@ def _slides_in(folder: str | Path, tell: Callable[[OSError], None]) -> Iterator[
 
 
 def _changed(path: Path) -> float:
-    """Last change of a slide's files, seconds since 1970; infinite if one is missing (a broken link, or just moved)."""
+    """Last change of a slide's files, seconds since 1970; infinite if it is missing (a broken link, or just moved)."""
     try:
-        return max(part.stat().st_mtime for part in slide_parts(path))
+        return max(part.stat().st_mtime for part in slide_parts(path) if part == path or part.exists())
     except FileNotFoundError:
         return math.inf
 

@@ -1,12 +1,12 @@
-"""Checks before the first job: no file is dated in the future, and folders can be written to.
+"""Checks before the first job: no result is dated in the future, and folders can be written to.
 
-The clock of a scanner or of another machine may be wrong. Snakemake refuses results that are older than their inputs.
+The clock of a machine may be wrong. Snakemake refuses results that are older than their inputs.
 """
 
 import errno
 import os
 import time
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -14,25 +14,6 @@ from lesionmap.errors import StorageError
 from lesionmap.files.disk_errors import REMEDIES, existing_folder
 
 TOLERATED_S = 60  # clocks of a cluster and its file server differ by less
-
-
-def future_date(path: str | Path) -> float | None:
-    """When a file was changed, in seconds since 1970, if that is in the future; else, or without a file, None."""
-    try:
-        date = Path(path).stat().st_mtime
-    except (OSError, ValueError):
-        return None
-    return date if date > time.time() else None
-
-
-def check_annotations(paths: Iterable[str]) -> None:
-    """Raise a StorageError if annotations are dated in the future."""
-    if later := [(date, path) for path in paths if (date := future_date(path))]:
-        raise StorageError(
-            stage="start",
-            finding=f"annotations dated in the future: {_latest(later)}; Snakemake refuses results older than these",
-            remedy="give them a new date, e.g. by touch",
-        )
 
 
 def check_results(folder: str | Path, leave_out: Collection[str] = ()) -> None:

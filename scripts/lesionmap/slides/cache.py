@@ -13,10 +13,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
-from lesionmap.errors import LesionMapError, RemoteError, SettingsError
-from lesionmap.files.records import write_text
+from lesionmap.errors import ChangedSlideError, LesionMapError, RemoteError, SettingsError
+from lesionmap.files.records import read_json, write_text
 from lesionmap.servers.urls import file_name, is_remote, n_bytes, why_unavailable
-from lesionmap.slides.file_checks import content_digest, slide_parts
+from lesionmap.slides.identity import check_unchanged, content_digest, slide_parts, slide_state
 from lesionmap.slides.slide import SlideInfo, load_info
 
 STAGE = "fetch"
@@ -49,13 +49,13 @@ IN_PLACE = CacheSettings(REMOTE, "slide_copies", 0)
 
 
 @contextmanager
-def cached_slide(record: str, copies: Mapping[str, Any]) -> Iterator[SlideInfo]:
-    """Give a slide to read in the block: the original, or its copy.
+def cached_slide(info: str, location: str, copies: Mapping[str, Any]) -> Iterator[SlideInfo]:
+    """Give a slide to read in the block: the original, or its copy; before and after, see that it is the inspected one.
 
     Parameters
     ----------
-    record : str
-        Path of the JSON record that the inspection wrote.
+    info, location : str
+        Files of :class:`lesionmap.slides.inspection.InspectionFiles`.
     copies : mapping
         The config's ``slides.copies``.
 
@@ -63,24 +63,42 @@ def cached_slide(record: str, copies: Mapping[str, Any]) -> Iterator[SlideInfo]:
     ------
     SlideError
         The inspection's own error, if it refused the slide.
+    ChangedSlideError
+        If the slide has changed since its inspection, or changes while it is read.
     RemoteError
-        If the slide cannot be fetched, or has changed since its inspection.
+        If the slide cannot be fetched.
     SettingsError
         If the slide is larger than the cache, or the folder cannot be used.
     """
-    info, settings = load_info(record), CacheSettings(**copies)
-    if not _is_copied(info.path, settings):
-        yield info
+    slide, settings = load_info(info, location), CacheSettings(**copies)
+    if not _is_copied(slide.path, settings):
+        with inspected_slide(location):
+            yield slide
         return
-    with _copy(info.path, _present_state(info.path), settings) as (path, digest):
-        if digest != info.identity:
-            raise RemoteError(
+    with _copy(slide.path, _present_state(slide.path), settings) as (path, digest):
+        if digest != slide.identity:
+            raise ChangedSlideError(
                 stage=STAGE,
-                finding=f"{info.path} has changed since its inspection: its digest is {digest}, not {info.identity}",
+                finding=f"{slide.path} has changed since its inspection: its digest is {digest}, not {slide.identity}",
                 remedy="run again; if the slide has changed, it is inspected again",
             )
-        with _named(path, info.path):
-            yield replace(info, path=path)
+        with _named(path, slide.path):
+            yield replace(slide, path=path)
+
+
+@contextmanager
+def inspected_slide(location: str | Path) -> Iterator[None]:
+    """See before and after the block that a slide is the one that was inspected.
+
+    Raises
+    ------
+    ChangedSlideError
+        If it is not.
+    """
+    seen = read_json(location)
+    check_unchanged(**seen)
+    yield
+    check_unchanged(**seen)
 
 
 @contextmanager
@@ -106,8 +124,8 @@ def _present_state(path: str) -> str:
         if why := why_unavailable(found):
             raise RemoteError(stage=STAGE, finding=why, remedy="run again; a slide that is gone goes into quarantine")
         return found
-    stats = [part.stat() for part in slide_parts(Path(path))]
-    return f"{sum(stat.st_size for stat in stats)} {[stat.st_mtime_ns for stat in stats]}"
+    size = sum(part.stat().st_size for part in slide_parts(Path(path)) if part.exists())
+    return f"{size} {slide_state(path)}"
 
 
 @contextmanager
@@ -156,7 +174,7 @@ def _fill(place: Path, path: str, size: int) -> None:
 
         remote.download(path, inside / file_name(path), size)
     else:
-        for part in slide_parts(Path(path)):
+        for part in filter(Path.exists, slide_parts(Path(path))):
             target = inside / part.relative_to(Path(path).parent)
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(part, target)

@@ -1,6 +1,5 @@
-"""Check the files of a slide: list them, compute digests, find damage, and name files that are not slides."""
+"""Check the files of a slide: find damage, and name files that are not slides."""
 
-import hashlib
 import math
 import re
 import struct
@@ -10,12 +9,12 @@ from pathlib import Path
 import openslide
 import tifffile
 
-from lesionmap.slides.dicom_series import series_of, why_refused
+from lesionmap.slides.dicom_series import why_refused
+from lesionmap.slides.identity import MIRAX_INDEX
 from lesionmap.slides.tiff_reader import CONVERT, COPY_AGAIN, Unusable
 from lesionmap.slides.tiff_slide import TIFF_STARTS, TiffSlide
 
 JPEG_START = b"\xff\xd8\xff"
-MIRAX_INDEX = "Slidedat.ini"
 OTHER_STARTS = {
     b"\x1f\x8b": ("is a gzip archive", "unpack it"),
     b"PK\x03\x04": ("is a zip archive", "unpack it"),
@@ -29,38 +28,6 @@ OTHER_STARTS = {
 }
 ROUNDED = 0.05  # by how much the proportions of a level may differ from those of level 0
 UNKNOWN = "convert it to a tiled, pyramidal TIFF, or, if no other program reads it either, copy it again"
-QUICK_DIGEST_BYTES = 2**20
-
-
-def slide_parts(path: Path) -> list[Path]:
-    """All files of a slide: the file that is opened, and the other files that its format needs."""
-    if series := series_of(path):
-        return [file.path for file in series]
-    companion = path.with_suffix("")
-    beside = sorted(part for part in companion.rglob("*") if part.is_file()) if companion.is_dir() else []
-    return [path, *(beside if path.suffix.lower() in (".mrxs", ".vms", ".vmu") else [])]
-
-
-def content_digest(path: str | Path) -> str:
-    """SHA-256 over the SHA-256 digests of all files of a slide."""
-    digest = hashlib.sha256()
-    for part in slide_parts(Path(path)):
-        with open(part, "rb") as stream:
-            digest.update(hashlib.file_digest(stream, "sha256").digest())
-    return digest.hexdigest()
-
-
-def quick_digest(path: str | Path) -> str:
-    """SHA-256 of the size, first MiB and last MiB of each file of a slide; fast, and equal for equal slides."""
-    digest = hashlib.sha256()
-    for part in slide_parts(Path(path)):
-        size = part.stat().st_size
-        digest.update(struct.pack("<Q", size))
-        with open(part, "rb") as stream:
-            digest.update(stream.read(QUICK_DIGEST_BYTES))
-            stream.seek(max(0, size - QUICK_DIGEST_BYTES))
-            digest.update(stream.read())
-    return digest.hexdigest()
 
 
 def why_unopened(path: str) -> tuple[str, str] | None:

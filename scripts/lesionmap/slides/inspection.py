@@ -11,12 +11,12 @@ from PIL import ImageCms
 
 from lesionmap.errors import SlideError
 from lesionmap.files.records import write_json
-from lesionmap.jobs.quarantine import as_record
-from lesionmap.servers.urls import why_unavailable
+from lesionmap.jobs.quarantine import as_record, write_quarantined
+from lesionmap.servers.urls import is_remote, why_unavailable
 from lesionmap.slides.cache import IN_PLACE, CacheSettings, cached_file
 from lesionmap.slides.dicom_series import series_flags, series_of
-from lesionmap.slides.file_checks import cannot_be_read, content_digest, tiff_damage, why_unopened
-from lesionmap.slides.illumination import check_illumination
+from lesionmap.slides.file_checks import cannot_be_read, tiff_damage, why_unopened
+from lesionmap.slides.identity import content_digest, sampled_digest, slide_state
 from lesionmap.slides.pyramid import (
     check_levels,
     compare_levels,
@@ -26,7 +26,7 @@ from lesionmap.slides.pyramid import (
     settle_factors,
 )
 from lesionmap.slides.reader_selection import choose_reader
-from lesionmap.slides.sampling import LevelSample, check_readable, sample_level, sum_tones
+from lesionmap.slides.sampling import LevelSample, check_illumination, check_readable, sample_level, sum_tones
 from lesionmap.slides.sheet import SlideRow
 from lesionmap.slides.slide import Handle, Slide, SlideInfo, open_slide, srgb_transform
 
@@ -83,34 +83,71 @@ class Resolution:
     objective_power: float | None
 
 
-def inspect_slide(
-    row: SlideRow,
-    output: str,
-    settings: InspectionSettings,
-    copies: CacheSettings = IN_PLACE,
-    present: bool | str = True,
-) -> None:
-    """Write the record of one slide: what it is, or why it is in quarantine.
+@dataclass(frozen=True)
+class InspectionFiles:
+    """What the inspection of one slide writes, JSON.
 
     Parameters
     ----------
-    output : str
-        Path of a JSON file with ``slide``, ``split``, ``verdict``. If that is ``ok``: also ``flags`` (what is odd about
-        the slide), ``resolution``, ``icc_profile``, ``pyramid`` (a
-        :class:`lesionmap.slides.pyramid.LevelDifference` of each coarser level), ``reader`` and ``info``. If
-        ``quarantined``: also ``stage``, ``finding`` and ``remedy``.
-    present : bool or str
-        Whether the file existed when the run was planned; for a remote file, its state from
-        :func:`lesionmap.servers.remote.states`.
+    record : str
+        All that was found: ``slide``, ``split``, ``verdict``. If that is ``ok``: also ``flags`` (what is odd about the
+        slide), ``resolution``, ``icc_profile``, ``pyramid`` (of each coarser level, a
+        :class:`lesionmap.slides.pyramid.LevelDifference`), ``reader`` and ``info``. If ``quarantined``: also
+        ``stage``, ``finding`` and ``remedy``.
+    info : str
+        What it takes to read the slide, a :class:`lesionmap.slides.slide.SlideInfo` without its path. The slide's other
+        jobs run again if this changes, so it says neither where the slide is nor what it is used for.
+    location : str
+        ``path``, and ``state`` and ``sample`` of its files, by which another slide in its place is noticed
+        (:func:`lesionmap.slides.identity.check_unchanged`). No job runs again because of it.
     """
+
+    record: str
+    info: str
+    location: str
+
+
+def inspect_slide(
+    row: SlideRow,
+    files: InspectionFiles,
+    settings: InspectionSettings,
+    copies: CacheSettings = IN_PLACE,
+    planned: str = "",
+) -> None:
+    """Write what one slide is, or why it is in quarantine.
+
+    Parameters
+    ----------
+    planned : str
+        For a remote slide, its state from :func:`lesionmap.servers.remote.states`.
+    """
+    location = {"path": row.path, "state": "", "sample": ""}
     try:
-        _check_present(row, present)
+        _check_available(row, planned)
         with cached_file(row.path, copies) as path:
+            location["state"] = "" if is_remote(row.path) else slide_state(path)
             record = {"verdict": "ok"} | _inspected(replace(row, path=path), settings)
-        record["info"]["path"] = row.path
+            location["sample"] = sampled_digest(path)
+            _check_at_rest(row, path, location["state"])
+        del record["info"]["path"]
+        write_json(files.info, record["info"])
     except SlideError as error:
         record = {"verdict": "quarantined"} | as_record(error)
-    write_json(output, {"slide": row.slide, "split": row.split} | record)
+        write_quarantined([files.info], error)
+    write_json(files.location, location)
+    write_json(files.record, {"slide": row.slide, "split": row.split} | record)
+
+
+def _check_available(row: SlideRow, planned: str) -> None:
+    if is_remote(row.path) and (why := why_unavailable(planned)):
+        remedy = "correct its path in the slide sheet, or have access granted"
+        raise SlideError(slide=row.slide, stage=STAGE, finding=why, remedy=remedy)
+
+
+def _check_at_rest(row: SlideRow, path: str, state: str) -> None:
+    if not is_remote(row.path) and slide_state(path) != state:
+        finding, remedy = "its files changed while it was inspected", "run again once it is copied"
+        raise SlideError(slide=row.slide, stage=STAGE, finding=finding, remedy=remedy)
 
 
 def _inspected(row: SlideRow, settings: InspectionSettings) -> dict[str, Any]:
@@ -131,20 +168,8 @@ def _inspected(row: SlideRow, settings: InspectionSettings) -> dict[str, Any]:
     return findings | said
 
 
-def _check_present(row: SlideRow, present: bool | str) -> None:
-    if isinstance(present, str) and (why := why_unavailable(present)):
-        remedy = "correct its path in the slide sheet, or have access granted"
-        raise SlideError(slide=row.slide, stage=STAGE, finding=why, remedy=remedy)
-
-
 def digest_of(row: SlideRow, digest: Callable[[str], str]) -> str:
-    """A digest of the slide's files.
-
-    Raises
-    ------
-    SlideError
-        If the operating system does not let us read them.
-    """
+    """A digest of the slide's files, or a SlideError if the operating system does not let us read them."""
     try:
         return digest(row.path)
     except OSError as error:
@@ -167,7 +192,8 @@ def examine(row: SlideRow, settings: InspectionSettings) -> dict[str, Any]:
         If the slide cannot be used.
     """
     with _opened(row) as handle:
-        _check_whole(row)
+        if damage := tiff_damage(row.path):
+            raise SlideError(slide=row.slide, stage=STAGE, finding=damage[0], remedy=damage[1])
         check_annotation(row)
         factors = level_factors(row.path, handle)
         flags = check_levels(row.path, handle, factors, row.slide, STAGE)
@@ -306,12 +332,6 @@ def _sheet_flag(resolution: Resolution, properties: Mapping[str, str]) -> str | 
     power = 2 ** round(math.log2(times))
     hint = f", {power}-fold: it may be that of another level" if abs(times / power - 1) <= NEAR_POWER else ""
     return f"{resolution.mpp:.4g} µm/px (slide sheet) contradicts the file's own {own:.4g}{hint}"
-
-
-def _check_whole(row: SlideRow) -> None:
-    if damage := tiff_damage(row.path):
-        finding, remedy = damage
-        raise SlideError(slide=row.slide, stage=STAGE, finding=finding, remedy=remedy)
 
 
 def _check_role(row: SlideRow, resolution: Resolution, settings: InspectionSettings) -> list[str]:

@@ -16,6 +16,7 @@ from PIL import Image, ImageCms
 from lesionmap.errors import SlideError
 from lesionmap.files.records import read_json
 from lesionmap.geometry.resampling import area_resample
+from lesionmap.jobs.quarantine import quarantined
 from lesionmap.slides.damage import hidden_content
 from lesionmap.slides.tiff_reader import CONVERT, TiffReader, Unusable
 from lesionmap.slides.tiff_slide import TiffSlide, why_not_openslide
@@ -81,18 +82,19 @@ class SlideInfo:
         return max(fine_enough, key=lambda i: self.downsamples[i], default=0)
 
 
-def load_info(path: str | Path) -> SlideInfo:
-    """Read the record that :func:`lesionmap.slides.inspection.inspect_slide` wrote.
+def load_info(path: str | Path, location: str | Path | None = None) -> SlideInfo:
+    """Read ``info`` and ``location`` of :class:`lesionmap.slides.inspection.InspectionFiles`.
+
+    Jobs that do not read the slide need no location; `path` of the result is then empty.
 
     Raises
     ------
     SlideError
         The inspection's own error, if it refused the slide.
     """
-    record = read_json(path)
-    if record["verdict"] != "ok":
-        raise SlideError(**{key: record[key] for key in ("slide", "stage", "finding", "remedy")})
-    return SlideInfo.of(record["info"])
+    if reason := quarantined(str(path)):
+        raise reason
+    return SlideInfo.of({"path": read_json(location)["path"] if location else ""} | read_json(path))
 
 
 def _as_tuple(value: Any) -> Any:

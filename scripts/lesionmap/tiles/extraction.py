@@ -71,6 +71,7 @@ def extract_tiles(
     *,
     provenance: dict[str, Any],
     threads: int = 1,
+    location: str = "",
 ) -> None:
     """Write the tile store of one slide; the bytes do not depend on the number of threads.
 
@@ -82,6 +83,9 @@ def extract_tiles(
         HDF5 file.
     threads : int
         Each works on one strip of a region at a time.
+    location : str
+        The file that says where the slide is (:class:`lesionmap.slides.inspection.InspectionFiles`), if images are not
+        stored.
 
     Raises
     ------
@@ -97,7 +101,7 @@ def extract_tiles(
         "provenance": provenance,
     }
     cutter = RegionCutter(info, TissueMask(tissue_path, info), Annotation(annotation_path), settings, threads)
-    read_again = None if settings.stored else info
+    read_again = None if settings.stored else (info, location)
     with cutter, new_store(output, settings.spec, attributes, settings.codec, read_again) as store:
         stored, unreadable = _fill(store, cutter, settings, threads)
         check_damage(

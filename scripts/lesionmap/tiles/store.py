@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass
@@ -14,7 +15,9 @@ from numpy.typing import NDArray
 
 from lesionmap.annotations.classes import STORED_CLASSES
 from lesionmap.files.atomic import written_whole
+from lesionmap.files.records import read_json
 from lesionmap.geometry.tiling import TileSpec
+from lesionmap.slides.identity import check_unchanged
 from lesionmap.slides.slide import SlideInfo
 from lesionmap.stain.table import StainMatch
 from lesionmap.tiles.codec import FILTER, LOSSLESS, TileCodec, pack, unpack
@@ -157,7 +160,11 @@ class TileStoreWriter:
 
 @contextmanager
 def new_store(
-    path: str | Path, spec: TileSpec, attributes: dict[str, Any], codec: TileCodec, slide: SlideInfo | None = None
+    path: str | Path,
+    spec: TileSpec,
+    attributes: dict[str, Any],
+    codec: TileCodec,
+    slide: tuple[SlideInfo, str] | None = None,
 ) -> Iterator[TileStoreWriter]:
     """Open a store for writing; the file gets its name only when it is complete.
 
@@ -165,13 +172,16 @@ def new_store(
     ----------
     attributes : dict
         Metadata written as attributes, as JSON if nested: slide, µm/px, stain profiles, provenance.
-    slide : SlideInfo, optional
-        The slide to read the tiles' images from on demand. Without it the images are stored.
+    slide : (SlideInfo, str), optional
+        The slide to read the tiles' images from on demand, and the file that says where it is. Without it the images
+        are stored.
     """
     with written_whole(path) as draft, h5py.File(draft, "w", libver="v110") as file:
         file.attrs["format_version"] = FORMAT_VERSION
         metadata = asdict(spec) | {"codec": codec.name, "quality": codec.quality} | attributes
-        metadata |= {"slide_info": asdict(slide)} if slide else {}
+        if slide:
+            place = os.path.relpath(slide[1], Path(path).parent)
+            metadata |= {"slide_info": asdict(slide[0]) | {"path": ""}, "slide_location": place}
         for key, value in metadata.items():
             file.attrs[key] = json.dumps(value) if isinstance(value, dict) else value
         yield TileStoreWriter(file, spec, codec, with_images=not slide)
@@ -189,8 +199,11 @@ class TileStore(AbstractContextManager["TileStore"]):
         self._reader = None if "high/image" in self._file else self._open_slide()
 
     def _open_slide(self) -> RegionReader:
+        """The slide where it is now, if it is still the same: it may have been moved since the tiles were cut."""
         info, match = (json.loads(self._file.attrs[key]) for key in ("slide_info", "stain"))
-        return RegionReader(SlideInfo.of(info), self.spec, StainMatch.of(match), "train")
+        seen = read_json(Path(self.path).parent / str(self._file.attrs["slide_location"]))
+        check_unchanged(**seen)
+        return RegionReader(SlideInfo.of(info | {"path": seen["path"]}), self.spec, StainMatch.of(match), "train")
 
     def __exit__(self, *error: object) -> None:
         self._file.close()

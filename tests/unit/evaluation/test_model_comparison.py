@@ -21,8 +21,8 @@ def compared(tmp_path):
     def compare(ours, **others):
         for name, records in {"ours": ours, **others}.items():
             for record in records:
-                write_json(tmp_path / name / f"{record['slide']}.json", record)
-        own = [str(tmp_path / "ours" / f"{record['slide']}.json") for record in ours]
+                write_json(tmp_path / name / "slides" / f"{record['slide']}.json", record)
+        own = [str(tmp_path / "ours/slides" / f"{record['slide']}.json") for record in ours]
         folders = {name: str(tmp_path / name) for name in others}
         compare_models(own, folders, str(tmp_path / "models.tsv"), BOOTSTRAP, 200)
         return pd.read_csv(tmp_path / "models.tsv", sep="\t").set_index(["metric", "model"])

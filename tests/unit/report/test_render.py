@@ -116,7 +116,7 @@ def test_cohort_metrics_and_gaps(report: Path) -> None:
 def test_models_are_compared_if_there_are_several(inputs: ReportInputs, report: Path, tmp_path: Path) -> None:
     assert "Models compared" not in (report / "index.html").read_text()
     others = tmp_path / "other"
-    write_json(others / "Präparat 7%.json", json.loads(Path(make_metrics(tmp_path, "Präparat 7%")).read_text()))
+    write_json(others / "slides/Präparat 7%.json", json.loads(Path(make_metrics(tmp_path, "Präparat 7%")).read_text()))
     compare_models(
         [make_metrics(tmp_path, "Präparat 7%")], {"<b>low</b>": str(others)}, str(tmp_path / "models.tsv"), DRAWS, 200
     )
@@ -198,12 +198,12 @@ def test_names_from_files_are_text_and_no_markup(inputs: ReportInputs, tmp_path:
     quarantined = {"slide": HOSTILE, "split": HOSTILE, "stage": HOSTILE, "finding": HOSTILE, "remedy": HOSTILE}
     named = with_slides(inputs, tmp_path, [HOSTILE])
     record = json.loads(Path(named.records[0]).read_text())
-    record["info"] |= {"path": HOSTILE, "vendor": HOSTILE}
+    record["info"] |= {"vendor": HOSTILE}
     write_json(named.records[0], record | {"flags": [HOSTILE]})
     pd.DataFrame([quarantined]).to_csv(named.quarantine, sep="\t", index=False)
     metrics = json.loads(Path(make_metrics(tmp_path, "any")).read_text()) | {"slide": HOSTILE, "patient": HOSTILE}
     write_json(tmp_path / "hostile.json", metrics)
-    write_json(tmp_path / "other" / f"{HOSTILE}.json", metrics)
+    write_json(tmp_path / "other/slides" / f"{HOSTILE}.json", metrics)
     summarise_into(named, [str(tmp_path / "hostile.json")])
     models = str(tmp_path / "models.tsv")
     compare_models([str(tmp_path / "hostile.json")], {HOSTILE: str(tmp_path / "other")}, models, DRAWS, 200)

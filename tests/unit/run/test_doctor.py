@@ -136,7 +136,8 @@ def test_equal_slides_are_an_error_across_splits_and_a_warning_within(tmp_path, 
 
 
 def test_slides_that_differ_in_the_middle_are_not_equal(tmp_path, rows, config, capsys, monkeypatch):
-    monkeypatch.setattr("lesionmap.slides.file_checks.QUICK_DIGEST_BYTES", 64)  # of the tiny files all but the middle
+    monkeypatch.setattr("lesionmap.slides.identity.SAMPLES", 2)  # the start and the end
+    monkeypatch.setattr("lesionmap.slides.identity.SAMPLE_BYTES", 64)
     middle = bytearray((tmp_path / "d.tif").read_bytes())
     middle[len(middle) // 2] ^= 1
     (tmp_path / "e.tif").write_bytes(middle)

@@ -102,6 +102,9 @@ def test_what_is_no_slide_is_hidden_or_is_linked_twice_is_passed_over(sheet, sto
 def test_slides_that_still_change_wait_with_all_their_files(sheet, store):
     slide(store / "fresh.svs", hours_ago=0.5)
     mirax = slide(store / "mirax.mrxs")
+    (store / "mirax").mkdir()
+    (store / "mirax/Slidedat.ini").write_text("[DATAFILE]\nFILE_0 = Data0001.dat\nFILE_1 = Absent.dat\n")
+    os.utime(store / "mirax/Slidedat.ini", (0, 0))
     part = slide(store / "mirax/Data0001.dat", hours_ago=0.1)
     new = add_new_slides(sheet, store)
     assert new.added == {}

@@ -6,7 +6,7 @@ import time
 
 import pytest
 from lesionmap.errors import StorageError
-from lesionmap.run.start_checks import check_annotations, check_results, future_date
+from lesionmap.run.start_checks import check_results
 
 OWN_MOUNTS = ["unshare", "--mount", *(["--map-root-user"] if os.geteuid() else [])]
 
@@ -38,12 +38,6 @@ def file_dated(path, seconds):
     return path
 
 
-def test_a_date_to_come_is_told_and_no_other(tmp_path):
-    assert future_date(file_dated(tmp_path / "a", 100)) == (tmp_path / "a").stat().st_mtime
-    assert future_date(file_dated(tmp_path / "b", -1)) is None
-    assert future_date(tmp_path / "absent") is None
-
-
 def test_results_dated_in_the_future_are_counted_and_the_latest_named(tmp_path):
     for name, minutes in (("tiles/a.h5", 5), ("tiles/b.h5", 90), ("tiles/c.h5", -5), ("report/views/a/1.jpg", 200)):
         file_dated(tmp_path / name, 60 * minutes)
@@ -55,12 +49,3 @@ def test_results_dated_in_the_future_are_counted_and_the_latest_named(tmp_path):
 def test_clocks_may_differ_by_a_minute(tmp_path):
     file_dated(tmp_path / "a.json", 50)
     check_results(tmp_path)
-
-
-def test_annotations_dated_in_the_future_are_named(tmp_path):
-    paths = [str(file_dated(tmp_path / name, seconds)) for name, seconds in (("a.xml", 0), ("b.xml", 7200))]
-    check_annotations(paths[:1])
-    with pytest.raises(
-        StorageError, match=r"start: annotations .*: 1, of which \S+/b.xml by 120 minutes; .*by touch\."
-    ):
-        check_annotations(paths)

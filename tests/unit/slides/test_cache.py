@@ -8,12 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from lesionmap.errors import RemoteError, SettingsError, SlideError
-from lesionmap.files.records import read_json, write_json
+from lesionmap.errors import ChangedSlideError, RemoteError, SettingsError, SlideError
+from lesionmap.files.records import read_json
 from lesionmap.slides.cache import CacheSettings, SlideCache, cached_slide
 from lesionmap.slides.inspection import inspect_slide
 from lesionmap.slides.slide import Slide
-from pyramids import INSPECTION, damage, info_of, row, write_tiff
+from pyramids import INSPECTION, damage, info_of, inspection_files, row, write_tiff
 from vendor_slides import write_dicom, write_mirax
 from web_server import serving
 
@@ -35,9 +35,9 @@ def server(tmp_path, noise):
 
 
 def inspected(address, folder, copies, **changes):
-    record = folder / "record.json"
-    inspect_slide(row(address), str(record), replace(INSPECTION, **changes), copies)
-    return record
+    files = inspection_files(folder)
+    inspect_slide(row(address), files, replace(INSPECTION, **changes), copies)
+    return files
 
 
 def downloads(server):
@@ -46,19 +46,20 @@ def downloads(server):
 
 def test_a_remote_slide_is_inspected_as_one_at_hand_and_comes_once(server, tmp_path, copies, noise):
     address = f"{server.address}/2026/a%20b.tif"
-    record = inspected(address, tmp_path, copies)
+    files = inspected(address, tmp_path, copies)
     local = inspected(str(tmp_path / "served/2026/a b.tif"), tmp_path / "served", copies)
-    assert read_json(record)["info"] == read_json(local)["info"] | {"path": address}
+    assert read_json(files.record)["info"] == read_json(local.record)["info"]
+    assert read_json(files.location)["path"] == address
     for _ in range(2):
-        with cached_slide(str(record), asdict(copies)) as info, Slide(info, "test") as slide:
+        with cached_slide(files.info, files.location, asdict(copies)) as info, Slide(info, "test") as slide:
             np.testing.assert_array_equal(slide.read((0, 0), (517, 333), 0.25), noise)
             assert Path(info.path).is_relative_to(tmp_path / "copies")
     assert downloads(server) == ["/2026/a%20b.tif"]
 
 
 def test_a_local_slide_stays_where_it_is(tmp_path, noise, copies):
-    record = inspected(str(write_tiff(tmp_path / "a.tif", noise)), tmp_path, copies)
-    with cached_slide(str(record), asdict(copies)) as info:
+    files = inspected(str(write_tiff(tmp_path / "a.tif", noise)), tmp_path, copies)
+    with cached_slide(files.info, files.location, asdict(copies)) as info:
         assert info.path == str(tmp_path / "a.tif")
     assert not (tmp_path / "copies").exists()
 
@@ -73,29 +74,32 @@ def test_all_files_of_a_local_slide_are_copied_if_asked_for(tmp_path, noise, cop
     store = tmp_path / "store"
     store.mkdir()
     path = write[Path(name).suffix](store / name)
-    record = inspected(str(path), tmp_path, copies, needed_mpp=dict.fromkeys(INSPECTION.needed_mpp, 1000.0))
-    assert read_json(record)["verdict"] == "ok"
+    files = inspected(str(path), tmp_path, copies, needed_mpp=dict.fromkeys(INSPECTION.needed_mpp, 1000.0))
+    assert read_json(files.record)["verdict"] == "ok"
     with Slide(info_of(path), "test") as slide:
         expected = slide.read((3, 5), (200, 150), 0.3)
-    with cached_slide(str(record), asdict(replace(copies, of="all"))) as info, Slide(info, "test") as slide:
+    with (
+        cached_slide(files.info, files.location, asdict(replace(copies, of="all"))) as info,
+        Slide(info, "test") as slide,
+    ):
         assert Path(info.path).is_relative_to(tmp_path / "copies")
         store.rename(tmp_path / "gone")
         np.testing.assert_array_equal(slide.read((3, 5), (200, 150), 0.3), expected)
 
 
 def test_a_slide_that_changed_after_its_inspection_is_not_used(server, tmp_path, copies, noise):
-    record = inspected(f"{server.address}/2026/a%20b.tif", tmp_path, copies)
+    files = inspected(f"{server.address}/2026/a%20b.tif", tmp_path, copies)
     write_tiff(tmp_path / "served/2026/a b.tif", noise[::-1])
-    told = pytest.raises(RemoteError, match=r"has changed since its inspection.*Remedy: run again")
-    with told, cached_slide(str(record), asdict(copies)):
+    told = pytest.raises(ChangedSlideError, match=r"has changed since its inspection.*Remedy: run again")
+    with told, cached_slide(files.info, files.location, asdict(copies)):
         pass
 
 
 def test_a_slide_that_is_gone_after_its_inspection_costs_its_job_not_its_place(server, tmp_path, copies):
-    record = inspected(f"{server.address}/2026/a%20b.tif", tmp_path, copies)
+    files = inspected(f"{server.address}/2026/a%20b.tif", tmp_path, copies)
     (tmp_path / "served/2026/a b.tif").unlink()
     told = pytest.raises(RemoteError, match=r"a%20b.tif is not there \(404\)")
-    with told, cached_slide(str(record), asdict(copies)):
+    with told, cached_slide(files.info, files.location, asdict(copies)):
         pass
 
 
@@ -103,19 +107,19 @@ def test_errors_name_the_address_not_the_copy(server, tmp_path, copies):
     damage(tmp_path / "served/2026/a b.tif", (0, 0))
     address = f"{server.address}/2026/a%20b.tif"
     (tmp_path / "served/2026/text.svs").write_text("no slide at all, but some text")
-    refused = read_json(inspected(f"{server.address}/2026/text.svs", tmp_path, copies))
+    refused = read_json(inspected(f"{server.address}/2026/text.svs", tmp_path, copies).record)
     assert refused["finding"].startswith(f"{server.address}/2026/text.svs is text")
-    record = inspected(address, tmp_path, copies, max_unreadable_fraction=1.0)
+    files = inspected(address, tmp_path, copies, max_unreadable_fraction=1.0)
     told = pytest.raises(SlideError, match="level 0, box")
-    with told as raised, cached_slide(str(record), asdict(copies)) as info, Slide(info, "test") as slide:
+    with told as raised, cached_slide(files.info, files.location, asdict(copies)) as info, Slide(info, "test") as slide:
         slide.read((0, 0), (64, 64), 0.25)
     assert str(tmp_path / "copies") not in str(raised.value)
 
 
 def test_what_is_known_to_be_missing_is_not_asked_for(tmp_path, copies):
     planned = "absent: s3://b/a.svs is not there"
-    inspect_slide(row("s3://b/a.svs"), str(tmp_path / "r.json"), INSPECTION, copies, planned)
-    found = read_json(tmp_path / "r.json")
+    inspect_slide(row("s3://b/a.svs"), inspection_files(tmp_path), INSPECTION, copies, planned)
+    found = read_json(tmp_path / "record.json")
     assert (found["verdict"], found["finding"]) == ("quarantined", "s3://b/a.svs is not there")
 
 
@@ -259,8 +263,7 @@ with SlideCache(pathlib.Path({str(tmp_path)!r}), 60).entry({NAMES[0]!r}, fill):
 
 
 def test_the_state_of_a_quarantined_slide_is_its_inspections(tmp_path, copies):
-    record = tmp_path / "r.json"
-    facts = {"slide": "s1", "stage": "inspect_slide", "finding": "f", "remedy": "r"}
-    write_json(record, {"verdict": "quarantined"} | facts)
-    with pytest.raises(SlideError, match="slide s1, inspect_slide: f"), cached_slide(str(record), asdict(copies)):
+    files = inspected(str(tmp_path / "absent.svs"), tmp_path, copies)
+    told = pytest.raises(SlideError, match=r"slide s1, inspect_slide: the file .*absent.svs does not exist")
+    with told, cached_slide(files.info, files.location, asdict(copies)):
         pass

@@ -8,7 +8,7 @@ from lesionmap.slides.damage import hidden_content
 from lesionmap.slides.inspection import inspect_slide
 from lesionmap.slides.slide import Slide, load_info
 from odd_tiffs import write_odd_tiff
-from pyramids import INSPECTION, info_of, row, write_jpeg
+from pyramids import INSPECTION, info_of, inspection_files, row, write_jpeg
 
 TILE = (64, 96)  # rows, columns
 PINK, GLASS = (200, 120, 170), (243, 240, 244)
@@ -97,9 +97,9 @@ def test_tiles_that_no_level_has_are_blank(tmp_path, image, write):
 
 def test_an_inspection_flags_missing_tiles(tmp_path, image, write):
     path = drop_tiles(write(tmp_path / "s.tif", image), 0, (300, 200))
-    inspect_slide(row(path), str(tmp_path / "record.json"), INSPECTION)
+    inspect_slide(row(path), inspection_files(tmp_path), INSPECTION)
     with pytest.raises(SlideError, match=r"1 of 2 boxes cannot be read, .* lacks tiles: level 1 shows tissue"):
-        load_info(tmp_path / "record.json")
+        load_info(tmp_path / "info.json", tmp_path / "location.json")
 
 
 def block(alpha, colour=PINK):

@@ -9,14 +9,15 @@ import numpy as np
 import pytest
 from lesionmap.slides.cache import CacheSettings, cached_slide
 from lesionmap.slides.dicom_series import series_flags, series_of, spacing_factors
-from lesionmap.slides.file_checks import content_digest, slide_parts, why_unopened
+from lesionmap.slides.file_checks import why_unopened
+from lesionmap.slides.identity import content_digest, slide_parts
 from lesionmap.slides.inspection import inspect_slide
 from lesionmap.slides.slide import Slide, load_info, open_slide
 from lesionmap.tissue.detection import TissueSettings, find_tissue
 from lesionmap.tissue.mask import TissueMask
 from pydicom import Dataset
 from pydicom.uid import CTImageStorage, JPEGLSLossless, generate_uid
-from pyramids import INSPECTION, info_of, row
+from pyramids import INSPECTION, info_of, inspection_files, row
 from scipy.ndimage import gaussian_filter
 from vendor_slides import TILE_PX, dicom_level, encode, padded_to_tiles, reduce, tiles, write_instance
 
@@ -51,7 +52,7 @@ def write_series(folder, image, factors=(1, 4, 16), *, padded=True, names="{}.dc
 
 
 def inspected(tmp_path, path, **changes):
-    inspect_slide(row(path, **changes), str(tmp_path / "record.json"), replace(INSPECTION))
+    inspect_slide(row(path, **changes), inspection_files(tmp_path), replace(INSPECTION))
     return json.loads((tmp_path / "record.json").read_text())
 
 
@@ -113,8 +114,8 @@ def test_padding_beyond_level_0_is_white(tmp_path, fill):
 
 
 def tissue_of(tmp_path, path) -> np.ndarray:
-    inspect_slide(row(path), str(tmp_path / "record.json"), INSPECTION)
-    info = load_info(tmp_path / "record.json")
+    inspect_slide(row(path), inspection_files(tmp_path), INSPECTION)
+    info = load_info(tmp_path / "info.json", tmp_path / "location.json")
     find_tissue(info, str(tmp_path / "tissue.tif"), TissueSettings(8.0, 500, 500))
     return TissueMask(tmp_path / "tissue.tif", info).codes_at((0, 0), (275, 225), 4.0) > 0
 
@@ -278,7 +279,8 @@ def test_copies_of_a_slide_have_all_its_files(tmp_path):
     (tmp_path / "in/notes.txt").write_text("of no slide")
     inspected(tmp_path, path)
     copies = CacheSettings("all", str(tmp_path / "copies"), 1)
-    with cached_slide(str(tmp_path / "record.json"), vars(copies)) as info, Slide(info, "test"):
+    files = inspection_files(tmp_path)
+    with cached_slide(files.info, files.location, vars(copies)) as info, Slide(info, "test"):
         assert Path(info.path).parent != path.parent
         assert {part.name for part in Path(info.path).parent.iterdir()} == {"IM1", "IM4", "IM16"}
 
@@ -304,7 +306,7 @@ def test_concatenations_are_read_and_must_be_complete(tmp_path):
     paths = write_parts(tmp_path, image, 3)  # 9×8 tiles: 24 a file
     record = inspected(tmp_path, paths[1])
     assert (record["verdict"], record["flags"]) == ("ok", [])
-    with Slide(load_info(tmp_path / "record.json"), "test") as slide:
+    with Slide(load_info(tmp_path / "info.json", tmp_path / "location.json"), "test") as slide:
         found = slide.read((0, 0), (1100, 900), MPP)
     assert np.abs(found.astype(int) - image).mean() < 1
     assert slide_parts(paths[0]) == paths
@@ -381,7 +383,7 @@ def test_sparse_tiles_that_are_missing_are_white(tmp_path):
     dataset.save_as(tmp_path / "sparse.dcm", enforce_file_format=True)
     record = inspected(tmp_path, tmp_path / "sparse.dcm")
     assert record["verdict"] == "ok"
-    with Slide(load_info(tmp_path / "record.json"), "test") as slide:
+    with Slide(load_info(tmp_path / "info.json", tmp_path / "location.json"), "test") as slide:
         found = slide.read((0, 0), (1100, 900), MPP).astype(int)
     image[:128, 128:256] = 255
     assert np.abs(found - image).mean() < 1

@@ -10,14 +10,14 @@ from lesionmap.errors import SlideError
 from lesionmap.slides.inspection import Resolution, find_resolution, inspect_slide, resolution_flags
 from lesionmap.slides.slide import Slide, load_info
 from PIL import ImageCms
-from pyramids import INSPECTION, damage, info_of, row, write_tiff
+from pyramids import INSPECTION, damage, info_of, inspection_files, row, write_tiff
 from vendor_slides import write_mirax
 
 pytestmark = pytest.mark.slides
 
 
 def inspected(tmp_path, slide_row, **changes):
-    inspect_slide(slide_row, str(tmp_path / "record.json"), replace(INSPECTION, **changes))
+    inspect_slide(slide_row, inspection_files(tmp_path), replace(INSPECTION, **changes))
     return json.loads((tmp_path / "record.json").read_text())
 
 
@@ -31,7 +31,7 @@ def test_a_good_slide_is_recorded_and_read_back(tmp_path, noise):
     record = inspected(tmp_path, row(path))
     assert (record["verdict"], record["flags"], record["icc_profile"]) == ("ok", [], None)
     assert record["resolution"] == {"mpp": 0.25, "source": "file", "objective_power": None}
-    info = load_info(tmp_path / "record.json")
+    info = load_info(tmp_path / "info.json", tmp_path / "location.json")
     assert info == replace(info_of(path), identity=info.identity, reader="tiff")
     assert re.fullmatch("[0-9a-f]{64}", info.identity)
 
@@ -162,7 +162,7 @@ def test_slides_that_the_system_does_not_let_us_read_are_quarantined(tmp_path, n
 def test_the_record_of_refused_slides_hands_their_reason_on(tmp_path):
     inspected(tmp_path, row(tmp_path / "absent.svs"))
     with pytest.raises(SlideError, match=r"slide s1, inspect_slide: the file .*absent.svs does not exist"):
-        load_info(tmp_path / "record.json")
+        load_info(tmp_path / "info.json", tmp_path / "location.json")
 
 
 def test_a_folder_and_a_plain_picture_are_said_to_be_none_of_our_slides(tmp_path, noise):
@@ -403,7 +403,7 @@ def test_colour_profiles_of_slides_are_recorded_and_applied_if_asked(tmp_path):
     with Slide(info_of(path), "test") as slide:
         assert slide.read((0, 0), (1, 1), 0.25)[0, 0].tolist() == [200, 0, 0]
     assert inspected(tmp_path, row(path), apply_icc=True)["verdict"] == "ok"
-    with Slide(load_info(tmp_path / "record.json"), "test") as slide:
+    with Slide(load_info(tmp_path / "info.json", tmp_path / "location.json"), "test") as slide:
         red, green, blue = slide.read((0, 0), (1, 1), 0.25)[0, 0].astype(int)
     assert blue > 190
     assert red < 30

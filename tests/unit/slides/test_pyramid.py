@@ -16,7 +16,7 @@ from lesionmap.slides.pyramid import (
     richest_places,
 )
 from lesionmap.slides.slide import Slide, SlideInfo
-from pyramids import INSPECTION, damage, info_of, row, write_tiff
+from pyramids import INSPECTION, damage, info_of, inspection_files, row, write_tiff
 from scipy.ndimage import gaussian_filter
 
 
@@ -63,7 +63,7 @@ def write_levels(path, levels, quality=None):
 
 def inspected(tmp_path, path, **changes):
     settings = replace(INSPECTION, needed_mpp=dict.fromkeys(INSPECTION.needed_mpp, 1.0)) if not changes else INSPECTION
-    inspect_slide(row(path), str(tmp_path / "record.json"), replace(settings, **changes))
+    inspect_slide(row(path), inspection_files(tmp_path), replace(settings, **changes))
     return json.loads((tmp_path / "record.json").read_text())
 
 

@@ -10,7 +10,7 @@ from lesionmap.slides.inspection import inspect_slide
 from lesionmap.slides.reader_selection import choose_reader, difference
 from lesionmap.slides.slide import load_info
 from lesionmap.slides.tiff_reader import TiffReader
-from pyramids import INSPECTION, damage, info_of, row, smooth_image, write_jpeg, write_tiff
+from pyramids import INSPECTION, damage, info_of, inspection_files, row, smooth_image, write_jpeg, write_tiff
 
 
 @pytest.fixture(scope="module")
@@ -19,9 +19,9 @@ def image():
 
 
 def record_of(tmp_path, path, **changes):
-    output = tmp_path / "record.json"
-    inspect_slide(row(path), str(output), replace(INSPECTION, needed_mpp={"tiles": 1.0, "inference": 1.0}, **changes))
-    return load_info(output)
+    files = inspection_files(tmp_path)
+    inspect_slide(row(path), files, replace(INSPECTION, needed_mpp={"tiles": 1.0, "inference": 1.0}, **changes))
+    return load_info(files.info, files.location)
 
 
 def test_an_inspection_chooses_the_reader_and_the_config_can_forbid_it(tmp_path, image):

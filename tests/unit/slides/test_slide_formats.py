@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from lesionmap.slides.file_checks import content_digest
+from lesionmap.slides.identity import content_digest
 from lesionmap.slides.slide import Slide, SlideInfo
 from pyramids import info_of
-from vendor_slides import write_aperio, write_dicom, write_mirax, write_ndpi, write_scn
+from vendor_slides import write_aperio, write_dicom, write_mirax, write_ndpi, write_scn, write_vms
 
 SPOTS = [(70.5, 60.0), (430.25, 95.5), (255.0, 268.75)]  # x, y of the dark blobs in the image
 WHITE = 255
@@ -65,6 +65,7 @@ FORMATS = [
     Format(  # whole tiles of 64×8 px: 8×64 = 512, 41×8 = 328
         "hamamatsu-tiled", "slide.ndpi", _ndpi_with_restarts, "hamamatsu", 0.2205, 512, 328, size_lv0=(512, 328)
     ),
+    Format("hamamatsu-vms", "slide.vms", write_vms, "hamamatsu", 0.25, 512, 320, size_lv0=(512, 320)),
     Format(
         "leica", "slide.scn", _scn((204, 308), (804, 1200)), "leica", 0.25, 516, size_lv0=(804, 1200), corner=(204, 308)
     ),

@@ -15,7 +15,7 @@ from lesionmap.slides.tiff_reader import Unusable
 from lesionmap.slides.tiff_slide import TiffSlide, why_not_openslide
 from odd_tiffs import four_channels, scaled, stated, write_odd_tiff, write_ome_tiff
 from PIL import ImageCms
-from pyramids import INSPECTION, info_of, row, smooth_image, write_jpeg, write_tiff
+from pyramids import INSPECTION, info_of, inspection_files, row, smooth_image, write_jpeg, write_tiff
 
 KINDS = {  # writer, what OpenSlide does not know, grey levels by which a pixel may differ
     "webp": (partial(write_odd_tiff, compression="webp", compressionargs={"lossless": True}), "compression WEBP", 0),
@@ -102,8 +102,8 @@ def test_boxes_over_the_edge_are_white_there(tmp_path, image, kind):
 
 def test_the_record_says_which_reader_and_why(tmp_path, image, kind):
     write, why, _ = KINDS[kind]
-    inspect_slide(row(write(tmp_path / "s.tif", image)), str(tmp_path / "record.json"), INSPECTION)
-    info = load_info(tmp_path / "record.json")
+    inspect_slide(row(write(tmp_path / "s.tif", image)), inspection_files(tmp_path), INSPECTION)
+    info = load_info(tmp_path / "info.json", tmp_path / "location.json")
     assert info.reader == TIFFFILE
     choice = choose_reader(info, "openslide", "test")
     assert choice.reader == TIFFFILE

@@ -11,6 +11,7 @@ import pytest
 import tifffile
 from lesionmap.files.records import read_json, write_json
 from lesionmap.geometry.tiling import TileSpec
+from lesionmap.slides.identity import sampled_digest, slide_state
 from lesionmap.stain.table import StainMatch
 from lesionmap.tiles.codec import TileCodec
 from lesionmap.tiles.extraction import Extraction, extract_tiles, write_record
@@ -116,7 +117,9 @@ def extracted(tmp_path):
     for name, stored in (("stored", True), ("none", False)):
         settings = Extraction(SPEC, 0.0, 0.0, match, TileCodec(), stored)
         paths = [str(tmp_path / part) for part in ("tissue.tif", "a.geojson", f"{name}.h5")]
-        extract_tiles(info, *paths, settings, provenance={})
+        extract_tiles(info, *paths, settings, provenance={}, location=str(tmp_path / "location.json"))
+    seen = {"path": info.path, "state": slide_state(info.path), "sample": sampled_digest(info.path)}
+    write_json(tmp_path / "location.json", seen)
     return tmp_path
 
 

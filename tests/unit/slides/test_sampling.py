@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from lesionmap.errors import SlideError
-from lesionmap.slides.illumination import check_illumination, count_tones
 from lesionmap.slides.inspection import inspect_slide
+from lesionmap.slides.sampling import check_illumination, count_tones
 from odd_tiffs import scaled, stated, write_odd_tiff
-from pyramids import INSPECTION, row, write_jpeg, write_tiff
+from pyramids import INSPECTION, inspection_files, row, write_jpeg, write_tiff
 from scipy.ndimage import gaussian_filter
 
 DATA = Path(__file__).parents[4] / "shared/data"
@@ -47,7 +47,7 @@ def shining(density, colour, background):
 
 
 def inspected(tmp_path, path, **changes):
-    inspect_slide(row(path), str(tmp_path / "record.json"), replace(INSPECTION, **changes))
+    inspect_slide(row(path), inspection_files(tmp_path), replace(INSPECTION, **changes))
     return json.loads((tmp_path / "record.json").read_text())
 
 
@@ -171,7 +171,7 @@ def test_tones_are_counted_at_every_eighth_pixel_that_is_no_filler():
 @pytest.mark.skipif(not REAL, reason="the real slides of ../shared/data are absent")
 @pytest.mark.parametrize("path", REAL, ids=lambda path: path.stem)
 def test_real_slides_pass(tmp_path, path):
-    inspect_slide(row(path, mpp=0.25), str(tmp_path / "record.json"), replace(INSPECTION, read_share=0.02))
+    inspect_slide(row(path, mpp=0.25), inspection_files(tmp_path), replace(INSPECTION, read_share=0.02))
     assert json.loads((tmp_path / "record.json").read_text())["verdict"] == "ok"
 
 
