@@ -130,14 +130,12 @@ def write_vms(path: Path, image: np.ndarray, mpp: float) -> Path:
     names = {f"ImageFile{place}".replace("(0,0)", ""): part for place, part in columns.items()}
     files = {key: (part, 64) for key, part in names.items()} | {"MapFile": (reduce(image, 4), 32)}
     lines = ["[Virtual Microscope Specimen]", "NoLayers=1", "NoJpegColumns=2", "NoJpegRows=1", "SourceLens=20"]
-    lines += [
-        f"Physical{side}={round(n * mpp * 1000)}" for side, n in zip(("Height", "Width"), image.shape, strict=False)
-    ]
+    height, width = (length * mpp * 1000 for length in image.shape[:2])  # nm
+    lines += [f"PhysicalHeight={height:.0f}", f"PhysicalWidth={width:.0f}"]
     for number, (key, (part, restart_px)) in enumerate((files | {"MacroImage": (reduce(image, 8), 8)}).items()):
         name = f"{path.stem} {number}.jpg"
-        path.with_name(name).write_bytes(
-            encode(part, quality=100, subsampling=0, restart_marker_blocks=restart_px // 8)
-        )
+        jpeg = encode(part, quality=100, subsampling=0, restart_marker_blocks=restart_px // 8)
+        path.with_name(name).write_bytes(jpeg)
         lines.append(f"{key}={name}")
     path.write_text("\r\n".join(lines) + "\r\n", encoding="utf-8")
     return path

@@ -81,7 +81,7 @@ def test_a_changed_annotation_reruns_its_slide_and_the_training(project):
     path.write_text(json.dumps(content))
     project.config["tiles"]["store"] = "temp"  # which by itself reruns nothing
     expected = {f"{rule}:train_1" for rule in ("import_annotation", "check_annotation", "extract_tiles")}
-    expected |= after_training()
+    expected |= {"list_annotations"} | after_training()
     assert project.planned() == expected
     assert not list(project.folder.glob("results/tiles/*.h5"))
 

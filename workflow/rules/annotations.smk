@@ -1,6 +1,7 @@
 # Reads   one slide's annotation: ASAP, ImageScope, HALO, QuPath or a class mask; its tissue
 # Writes  results/annotations/{slide}.geojson         the one canonical form, level-0 pixels
 #         results/annotations/identity/{slide}.json   its SHA-256, by which the rules that use it notice a change
+#         results/annotations.tsv                     all of these
 #         results/annotations/{slide}.json            how much of each class lies on tissue, flags
 
 
@@ -16,7 +17,7 @@ rule import_annotation:
     benchmark:
         "results/benchmarks/import_annotation/{slide}.tsv"
     group:
-        shard("inspect", 20)
+        shard("prepare", 20)
     conda:
         "../../envs/lesionmap.yaml"
     threads: 1
@@ -31,6 +32,29 @@ rule import_annotation:
         code=code_digest("import_annotation"),
     script:
         "../../scripts/import_annotation.py"
+
+
+checkpoint list_annotations:
+    """List the annotations; Snakemake plans what uses them once it knows which have changed."""
+    input:
+        # Of all slides, also of those in quarantine: Snakemake takes a checkpoint that waits for another as done.
+        collect("results/annotations/identity/{slide}.json", slide=annotated_rows()),
+    output:
+        "results/annotations.tsv",
+    log:
+        "logs/list_annotations.log",
+    benchmark:
+        "results/benchmarks/list_annotations.tsv"
+    conda:
+        "../../envs/lesionmap.yaml"
+    threads: 1
+    resources:
+        mem_mb=grows(1000),
+        runtime=grows(10),
+    params:
+        code=code_digest("list_annotations"),
+    script:
+        "../../scripts/list_annotations.py"
 
 
 rule check_annotation:

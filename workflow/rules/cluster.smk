@@ -4,7 +4,7 @@
 PLACE = {slide: place for place, slide in enumerate(SLIDES)}
 # Groups whose jobs wait for all training slides. For each of these jobs Snakemake looks at all that it waits for. This
 # takes a minute at half a million pairs of a slide and a training slide, and grows with their number.
-AFTER_TRAINING = ("match", "infer", "views", "results")
+AFTER_TRAINING = ("match", "pictures", "infer", "views", "results")
 MOST_PAIRS = 1_000_000
 
 
@@ -15,6 +15,7 @@ localrules:
     compare_stains,
     conclude,
     describe_model,
+    list_annotations,
     list_quarantine,
     plot_learning_curves,
     plot_metrics,

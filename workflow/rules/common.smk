@@ -48,21 +48,21 @@ def annotation_exists(wildcards):
     return not path or Path(path).exists()
 
 
-def annotated_rows():
-    """Slides of the sheet that have an annotation which is used."""
-    return [slide for slide, row in SLIDES.items() if row.split != "inference"]
-
-
 def shown_annotation(wildcards):
     """The slide's annotation in canonical form; nothing for a slide that needs none."""
     return [] if SLIDES[wildcards.slide].split == "inference" else f"results/annotations/{wildcards.slide}.geojson"
 
 
 def shown_annotation_identity(wildcards):
-    """The SHA-256 of :func:`shown_annotation`."""
+    """The SHA-256 of :func:`shown_annotation`, by which a change is noticed."""
     return (
         [] if SLIDES[wildcards.slide].split == "inference" else f"results/annotations/identity/{wildcards.slide}.json"
     )
+
+
+def annotated_rows():
+    """Slides of the sheet whose annotation is used."""
+    return [slide for slide, row in SLIDES.items() if row.split != "inference"]
 
 
 def slide_row(wildcards):

@@ -78,8 +78,8 @@ rule summarise:
 rule plot_metrics:
     """Draw the plots of all slides together."""
     input:
-        summary=after_manifest("results/metrics/summary.json"),
-        slides=after_manifest("results/metrics/slides.tsv"),
+        summary=once_known("results/metrics/summary.json"),
+        slides=once_known("results/metrics/slides.tsv"),
     output:
         roc=report(
             "results/metrics/roc.svg",

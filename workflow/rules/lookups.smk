@@ -13,9 +13,32 @@ def manifest():
 
 
 @cache
-def good(*splits):
+def inspected(*splits):
     """Readable slides of some splits; known once the manifest is built."""
     return good_slides(manifest(), splits)
+
+
+@cache
+def annotations_known():
+    """Whether the table of annotations is built. Snakemake asks again until it is.
+
+    Once Snakemake has planned a job because of another, it keeps to that. So all that annotations decide, the model and
+    the report among it, is unknown until it is clear which annotation has really changed; and which annotations are
+    imported again, until it is clear which slide has.
+    """
+    manifest()
+    return bool(checkpoints.list_annotations.get()) if workflow.is_main_process else True
+
+
+@cache
+def good(*splits):
+    """The same as :func:`inspected`, known once the table of annotations is built."""
+    return inspected(*splits) if annotations_known() else []
+
+
+def stained_slides(wildcards):
+    """All slides that are not in quarantine, known once the manifest is built."""
+    return inspected("train", "val", "test", "inference")
 
 
 def readable_slides(wildcards):
@@ -25,7 +48,7 @@ def readable_slides(wildcards):
 
 def dicom_slides(wildcards):
     """Slides whose lesions are also written as DICOM."""
-    return segmented_slides(manifest(), config["exports"]["dicom"])
+    return segmented_slides(manifest(), config["exports"]["dicom"]) if annotations_known() else []
 
 
 def evaluated_slides(wildcards):
@@ -45,7 +68,12 @@ def val_slides(wildcards):
 
 def train_slides(wildcards):
     """Readable training slides."""
-    slides = good("train")
+    return annotations_known() and candidates()
+
+
+def candidates():
+    """The same, known once the manifest is built."""
+    slides = inspected("train")
     if not slides:
         raise WorkflowError(
             "LesionMap: train: no readable slide has the split 'train'. Remedy: see the verdicts in results/slides/, "
@@ -65,7 +93,7 @@ def reference_candidates(wildcards):
     if named in SLIDES or REFERENCE_FILE:
         manifest()  # so that a touched reference refits nothing
         return [] if REFERENCE_FILE else [named]
-    return train_slides(wildcards)
+    return candidates()
 
 
 @cache
@@ -90,11 +118,11 @@ def reference_tissue(wildcards):
     return [] if REFERENCE_FILE else of_reference("results/stain/tissue/{slide}.png")
 
 
-def after_manifest(path):
-    """Ask for a result of the cohort once the manifest is built, so that a touched slide does not make it again."""
-    return lambda wildcards: manifest() and path
+def once_known(path):
+    """Ask for a result of the cohort once it is known what changed, so that a touched file does not make it again."""
+    return lambda wildcards: annotations_known() and path
 
 
 def model_file(wildcards):
     """The model to infer with: the config's, else the one trained here."""
-    return config["model"]["path"] or after_manifest("results/model/lesionmap.safetensors")(wildcards)
+    return config["model"]["path"] or once_known("results/model/lesionmap.safetensors")(wildcards)

@@ -37,9 +37,7 @@ rule inspect_slide:
 checkpoint build_manifest:
     """List the slides that can be used."""
     input:
-        records=collect("results/slides/{slide}.json", slide=SLIDES),
-        # Only so that they are there before Snakemake plans what follows: where they are as before, nothing does.
-        annotations=collect("results/annotations/identity/{slide}.json", slide=annotated_rows()),
+        collect("results/slides/{slide}.json", slide=SLIDES),
     output:
         "results/manifest.tsv",
     log:

@@ -107,7 +107,7 @@ rule draw_stain:
     benchmark:
         "results/benchmarks/draw_stain/{slide}.tsv"
     group:
-        shard("match", 10)
+        shard("pictures", 20)
     conda:
         "../../envs/lesionmap.yaml"
     threads: 1
@@ -123,7 +123,7 @@ rule draw_stain:
 rule compare_stains:
     """Compare the stains of all slides."""
     input:
-        collect("results/stain/matches/{slide}.json", slide=readable_slides),
+        collect("results/stain/matches/{slide}.json", slide=stained_slides),
     output:
         table="results/stain/cohort.tsv",
         spread="results/stain/spread.json",

@@ -69,7 +69,7 @@ rule train:
 rule plot_learning_curves:
     """Draw loss, Dice and AUROC over the epochs."""
     input:
-        history=after_manifest("results/model/history.csv"),
+        history=once_known("results/model/history.csv"),
     output:
         report(
             "results/model/learning_curves.svg",

@@ -1,9 +1,11 @@
 """The manifest: the table of the slides that passed inspection."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from lesionmap.files.records import read_json, read_table, write_table
+from lesionmap.jobs.quarantine import usable
 
 DICOM = "dicom"  # OpenSlide's name for the vendor
 MANIFEST = ["slide", "split", "vendor", "mpp", "mpp_source", "width", "height", "flags", "identity"]
@@ -29,6 +31,20 @@ def _manifest_row(slide: dict[str, Any]) -> dict[str, Any]:
     metadata = {key: info[key] for key in ("vendor", "mpp", "identity")}
     oddities = {"mpp_source": slide["resolution"]["source"], "flags": "; ".join(slide["flags"])}
     return {"slide": slide["slide"], "split": slide["split"], "width": width, "height": height} | metadata | oddities
+
+
+def list_annotations(identities: Sequence[str], output: str) -> None:
+    """Write the table of annotations that can be used, with the SHA-256 of their canonical form.
+
+    Parameters
+    ----------
+    identities : sequence of str
+        JSON files ``<slide>.json`` of :func:`lesionmap.files.records.write_identity`.
+    output : str
+        TSV.
+    """
+    rows = [{"slide": Path(path).stem} | read_json(path) for path in usable(identities)]
+    write_table(output, rows, ["slide", "sha256"])
 
 
 def good_slides(manifest: str, splits: Sequence[str]) -> list[str]:
