@@ -1,5 +1,6 @@
 # The workflow's own folder, whoever imports the workflow, and its config: the user's over config/config.yaml there.
 
+import os
 import sys
 from pathlib import Path
 
@@ -23,11 +24,21 @@ def own_folder():
 
 def fetched(folder):
     """Fetch those files of a workflow on a server that Snakemake itself does not; their folder in its cache."""
+    home = Path(workflow.sourcecache.get_path(folder.join("config/config.yaml"))).parents[1]
     tree = folder.hosted_repo.repo.commit(folder.ref).tree
     for part in ("scripts", "workflow/schemas"):
         for file in (tree / part).traverse(lambda item, depth: item.type == "blob"):
-            workflow.sourcecache.get_path(folder.join(file.path))
-    return Path(workflow.sourcecache.get_path(folder.join("config/config.yaml"))).parents[1]
+            if not (home / file.path).exists():
+                write_bytes(home / file.path, file.data_stream.read())
+    return home
+
+
+def write_bytes(path, content):
+    """Write a file so that no other process ever sees a part of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f"{path.name}.{os.getpid()}")
+    draft.write_bytes(content)
+    draft.replace(path)
 
 
 HOME = own_folder()
