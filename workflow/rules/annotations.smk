@@ -45,6 +45,7 @@ checkpoint list_annotations:
         "logs/list_annotations.log",
     benchmark:
         "results/benchmarks/list_annotations.tsv"
+    localrule: True
     conda:
         "../../envs/lesionmap.yaml"
     threads: 1

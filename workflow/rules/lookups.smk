@@ -4,12 +4,34 @@ from functools import cache
 
 from lesionmap.files.records import read_json
 from lesionmap.run.manifest import good_slides, segmented_slides
+from snakemake.exceptions import IncompleteCheckpointException
+
+
+def refuse_until():
+    """Refuse --until where it would leave nothing to do: Snakemake applies it to the jobs that it knows at the start."""
+    first = {AS_IMPORTED.modify_rulename(name) for name in ("inspect_slide", "build_manifest")}
+    if later := workflow.dag_settings.until & {rule_.name for rule_ in AS_IMPORTED.rules} - first:
+        raise WorkflowError(
+            f"LesionMap: --until {' '.join(sorted(later))} would do nothing, as slides are to be inspected first. "
+            "Remedy: name a target, e.g. snakemake tissue (snakemake --list-target-rules explains all)"
+        )
+
+
+def built(checkpoint):
+    """A table that others follow from. Snakemake asks again until it is built; when a job runs, it is there."""
+    if not workflow.is_main_process:
+        return str(checkpoint.rule.output[0])
+    try:
+        return checkpoint.get().output[0]
+    except IncompleteCheckpointException:
+        refuse_until()
+        raise
 
 
 @cache
 def manifest():
-    """The table of readable slides. Snakemake asks again until it is built; when a job runs, it is there."""
-    return checkpoints.build_manifest.get().output[0] if workflow.is_main_process else "results/manifest.tsv"
+    """The table of readable slides."""
+    return built(checkpoints.build_manifest)
 
 
 @cache
@@ -26,8 +48,7 @@ def annotations_known():
     the report among it, is unknown until it is clear which annotation has really changed; and which annotations are
     imported again, until it is clear which slide has.
     """
-    manifest()
-    return bool(checkpoints.list_annotations.get()) if workflow.is_main_process else True
+    return bool(manifest() and built(checkpoints.list_annotations))
 
 
 @cache
@@ -104,13 +125,13 @@ def chosen_slide(choice, written_ns):
 
 def of_reference(path):
     """A file of the reference slide. The choice is no input: while it stays the same, nothing is made again."""
-    choice = Path("results/stain/reference/profile.json")
+    choice = Path(with_prefix("results/stain/reference/profile.json"))
     return [path.format(slide=chosen_slide(choice, choice.stat().st_mtime_ns))] if choice.exists() else []
 
 
 def reference_profile(wildcards):
     """The file with the stain that slides are matched to."""
-    return [REFERENCE_FILE] if REFERENCE_FILE else of_reference("results/stain/fits/{slide}.json")
+    return [local(REFERENCE_FILE)] if REFERENCE_FILE else of_reference("results/stain/fits/{slide}.json")
 
 
 def reference_tissue(wildcards):
@@ -125,4 +146,5 @@ def once_known(path):
 
 def model_file(wildcards):
     """The model to infer with: the config's, else the one trained here."""
-    return config["model"]["path"] or once_known("results/model/lesionmap.safetensors")(wildcards)
+    path = config["model"]["path"]
+    return local(path) if path else once_known("results/model/lesionmap.safetensors")(wildcards)

@@ -44,6 +44,7 @@ checkpoint build_manifest:
         "logs/build_manifest.log",
     benchmark:
         "results/benchmarks/build_manifest.tsv"
+    localrule: True
     conda:
         "../../envs/lesionmap.yaml"
     threads: 1
