@@ -18,6 +18,7 @@ localrules:
     list_quarantine,
     plot_learning_curves,
     plot_metrics,
+    publish_model,
     summarise_tiles,
 
 
