@@ -7,7 +7,6 @@ import signal
 import subprocess
 import time
 
-import pytest
 from project import environment
 from test_rerun import after_training
 
@@ -28,14 +27,18 @@ def unfinished(project):
     return sorted(path.name for path in (project.folder / "results/model").glob("unfinished/[!.]*.pt"))
 
 
-def history(project):
-    """Epochs of the unfinished run, as they are told while it trains; none if there is no file."""
+def history(project, start_ns):
+    """Epochs of the run that trains, as it tells them; none if it has told nothing since it was started."""
     path = project.folder / "results/model/unfinished_history.csv"
-    try:
-        with open(path, encoding="utf-8") as stream:
-            return [int(row["epoch"]) for row in csv.DictReader(stream)]
-    except FileNotFoundError:
+    if not path.exists() or path.stat().st_mtime_ns < start_ns:
         return []
+    with open(path, encoding="utf-8") as stream:
+        return [int(row["epoch"]) for row in csv.DictReader(stream)]
+
+
+def of_new_settings():
+    """The jobs that follow from other settings of training."""
+    return after_training() - {"summarise_tiles"}
 
 
 def log(project):
@@ -43,9 +46,9 @@ def log(project):
     return (project.folder / "logs/train.log").read_text().split(BEGINS)[1:]
 
 
-def interrupted(project, sign, n_epochs, *, all_processes=True):
-    """Run until that many epochs of training are over, then send a signal; all that was told in the history so far."""
-    seen = []
+def interrupted(project, sign, n_epochs):
+    """Run until that many epochs of training are over and saved, then send a signal to all processes of the run."""
+    seen, start_ns = [], time.time_ns()
     with open(project.folder / "printed.txt", "w", encoding="utf-8") as printed:
         process = subprocess.Popen(
             project.command(), stdout=printed, stderr=printed, env=environment(), start_new_session=True
@@ -53,15 +56,13 @@ def interrupted(project, sign, n_epochs, *, all_processes=True):
     while len(seen) < n_epochs or not unfinished(project):
         assert process.poll() is None, project.printed()
         assert (project.folder / MODEL).exists(), "the last model is there while the next one is trained"
-        seen = history(project)
+        seen = history(project, start_ns)
         assert seen == list(range(1, len(seen) + 1))
         time.sleep(0.05)
-    (os.killpg if all_processes else os.kill)(process.pid, sign)
-    process.wait(timeout=120)
-    assert process.returncode
+    os.killpg(process.pid, sign)
+    assert process.wait(timeout=120)
     if sign == signal.SIGKILL:
         project.run("--unlock")
-    return seen
 
 
 def maps(project):
@@ -70,56 +71,53 @@ def maps(project):
     return {path: path.stat().st_mtime_ns for path in paths}
 
 
-@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_changed_interrupted_and_changed_back_nothing_runs(sign, project):
+def test_changed_interrupted_and_changed_back_nothing_runs_and_changed_again_it_goes_on(project):
     before, dates, usual = published(project), maps(project), dict(project.config["train"])
-    project.config["train"] |= LONGER
-    interrupted(project, sign, 2)
-    assert published(project) == before
-    assert maps(project) == dates, "no map of the old model is made in the run of the new settings"
-    assert after_training() <= project.foreseen(), "that model is not taken for the one of the new settings"
-    project.config["train"] = usual
-    assert "Nothing to be done" in project.run()
-    assert published(project) == before
-
-
-def test_killed_training_goes_on_and_another_one_of_other_settings_is_put_aside(project):
-    project.config["train"] |= LONGER
-    interrupted(project, signal.SIGKILL, 2)
-    (first,) = unfinished(project)
-    project.config["train"] |= {"seed": 1}
-    interrupted(project, signal.SIGKILL, 1)
-    assert re.search(rf"unfinished/{first} is put aside: \n  - train\.seed: 0 there, 1 here\n", log(project)[-1])
-    second = next(name for name in unfinished(project) if name != first)
-
-    project.config["train"] |= {"seed": 0}
-    seen = interrupted(project, signal.SIGKILL, 4)
-    project.config["train"] |= {"seed": 1, "epochs": 400}
-    attempts = log(project)
-    assert len(attempts) == 4, "the first is of the finished cohort"
-    assert f"goes on with results/model/unfinished/{first}: epoch " in attempts[3]
-    start = int(re.search(r"goes on with \S+ epoch (\d+)", attempts[3])[1])
-    assert start > 1
-    closed = [int(number) for number in re.findall(r"\{'epoch': (\d+)", attempts[3])]
-    assert closed[0] == start
-    assert len(seen) >= 4
-    assert unfinished(project) == sorted([first, second])
-
-
-def test_training_that_fails_leaves_the_model_and_maps_nothing_with_it(project):
-    """Whatever made it fail, also when it is tried again: Snakemake alone would note the settings that failed."""
-    before, dates, usual = published(project), maps(project), dict(project.config["train"])
-    project.config["train"] |= {"learning_rate": 1e30, "epochs": 3}
-    for _ in range(2):
-        printed = project.run("--retries", "1", ok=False)
-        assert "LesionMap: train: the loss is no longer finite at region" in printed
+    for n_epochs, sign in enumerate((signal.SIGINT, signal.SIGTERM, signal.SIGKILL), 2):
+        project.config["train"] = usual | LONGER
+        interrupted(project, sign, n_epochs)
         assert published(project) == before
-        assert maps(project) == dates
-        assert "map_slide" not in printed.split("Error in rule train")[1].split("Trying to restart")[0]
-        assert after_training() <= project.foreseen()
-    assert len(log(project)) == 5
+        assert maps(project) == dates, "no map of the old model is made in a run of the new settings"
+        assert of_new_settings() <= project.foreseen(), "that model is not taken for the one of the new settings"
+        project.config["train"] = usual
+        assert project.foreseen() == set()
+    (first,) = unfinished(project)
+    attempts = log(project)
+    assert len(attempts) == 4, "one of the finished cohort, and three of this test"
+    assert "training starts anew" in attempts[1]
+    for attempt in attempts[2:]:
+        (start,) = re.findall(rf"goes on with results/model/unfinished/{first}: epoch (\d+), after", attempt)
+        assert re.search(r"\{'epoch': (\d+)", attempt)[1] == start != "1"
+
+    project.config["train"] = usual | LONGER | {"seed": 1}
+    interrupted(project, signal.SIGKILL, 1)
+    told = rf"unfinished/{first} is put aside: \n  - train\.seed: 0 there, 1 here\n"
+    assert re.search(told, log(project)[-1])
+    assert len(unfinished(project)) == 2
     project.config["train"] = usual
     assert "Nothing to be done" in project.run()
+    assert published(project) == before
+
+
+def test_training_that_fails_leaves_the_model_until_one_of_the_new_settings_is_whole(project):
+    before, dates = published(project), maps(project)
+    (old,) = (project.folder / "results/model/runs").iterdir()
+    project.config["train"] |= {"seed": 5, "device": "cuda:7"}
+    printed = project.run("--retries", "1", ok=False)
+    assert printed.count("LesionMap: train: ") == 2
+    assert len(log(project)) == 3
+    assert published(project) == before
+    assert maps(project) == dates
+    assert of_new_settings() <= project.foreseen(), "although Snakemake has noted the settings that failed"
+
+    project.config["train"]["device"] = "cpu"
+    assert project.planned(MODEL) == {"train", "publish_model"}
+    (new,) = (project.folder / "results/model/runs").iterdir()
+    assert new != old
+    assert (new / "best.safetensors").read_bytes() == (project.folder / MODEL).read_bytes()
+    assert (new / "history.csv").read_bytes() == (project.folder / "results/model/history.csv").read_bytes()
+    assert published(project).keys() == before.keys()
+    assert published(project)[project.folder / MODEL][0] != before[project.folder / MODEL][0]
 
 
 def test_training_that_fails_without_a_slide_leaves_the_model_and_is_planned_again(project):
@@ -132,7 +130,6 @@ def test_training_that_fails_without_a_slide_leaves_the_model_and_is_planned_aga
     assert published(project) == before
     assert {"train", "publish_model", "map_slide:test_1"} <= project.foreseen()
     sheet.write_text(rows)
-    assert {"train", "publish_model"} <= project.foreseen()
     project.config["train"] |= {"device": "cpu"}
     project.run("results/model/lesionmap.safetensors")
     assert {path: content for path, (content, _) in published(project).items()} == {
@@ -146,7 +143,7 @@ def test_a_finished_run_is_not_trained_again_and_ends_a_run_that_waits_for_it(pr
     before = published(project)
     for store in project.folder.glob("results/tiles/*.h5"):
         os.utime(store)
-    assert after_training() - {"summarise_tiles"} <= project.foreseen()
+    assert of_new_settings() <= project.foreseen()
     (record,) = (project.folder / "results/model/runs").glob("*/trained.json")
     project.run(str(record.relative_to(project.folder)))
     assert "is already the result of these settings and data: nothing to train" in log(project)[-1]
@@ -167,15 +164,6 @@ def test_a_lost_or_damaged_run_is_named_with_what_to_do(project):
     assert f"LesionMap: publish_model: {path}/best.safetensors is missing, or not as training wrote it." in printed
     assert f"Remedy: delete the folder {path} and run again: the model is then trained again." in printed
     assert "Traceback" not in printed
-
-
-def test_other_settings_replace_the_finished_run(project):
-    (old,) = (project.folder / "results/model/runs").iterdir()
-    project.config["train"] |= {"seed": 5}
-    assert project.planned(MODEL) == {"train", "publish_model"}
-    (new,) = (project.folder / "results/model/runs").iterdir()
-    assert new != old
-    assert (new / "best.safetensors").read_bytes() == (project.folder / MODEL).read_bytes()
 
 
 def test_all_files_follow_the_umask(finished):
