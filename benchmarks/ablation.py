@@ -32,10 +32,9 @@ def settings(schedule: str, seed: int, epochs: int) -> TrainSettings:
 
 def last_epoch(job: TrainJob, folder: Path) -> dict[str, str]:
     """Train, and give the figures of the last epoch: the test slide chooses nothing."""
-    model, history = str(folder / "model.safetensors"), str(folder / "history.csv")
-    files = TrainFiles(model, history, str(folder / "checkpoints"), str(folder / "events"), str(folder / "train.log"))
+    files = TrainFiles(*(str(folder / name) for name in ("trained.json", ".", "events", "train.log")))
     train(job, files, TrainMachine(device="auto", checkpoint_minutes=10, threads=os.cpu_count() or 1))
-    with open(history, encoding="utf-8") as stream:
+    with open(files.history, encoding="utf-8") as stream:
         return list(csv.DictReader(stream))[-1]
 
 

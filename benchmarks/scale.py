@@ -68,7 +68,14 @@ class Mode:
 
 SHOWN = frozenset({"compare_stains", "list_quarantine", "render_report", "conclude"})
 EVALUATED = SHOWN | {"summarise", "plot_metrics"}
-TRAINED = EVALUATED | {"choose_reference", "train", "plot_learning_curves", "describe_model", "summarise_tiles"}
+TRAINED = EVALUATED | {
+    "choose_reference",
+    "train",
+    "publish_model",
+    "plot_learning_curves",
+    "describe_model",
+    "summarise_tiles",
+}
 MODES = (
     Mode(
         "training",

@@ -9,7 +9,7 @@ from lesionmap.training.processes import train_in_processes
 from lesionmap.training.publication import training_metadata
 from lesionmap.training.settings import TrainFiles, TrainJob, TrainMachine, TrainSettings
 
-with job_log(snakemake.log[0]):
+with job_log(snakemake.log[0], resumes=True):
     paths, params, config = snakemake.input, snakemake.params, snakemake.config["train"]
     weights = paths.get("backbone") or None
     origin = provenance(params.code, model=params.model | {"weights": params.weights}, train=params.train)
@@ -17,4 +17,6 @@ with job_log(snakemake.log[0]):
     settings = ModelSettings(**params.model), TrainSettings(**params.train)
     job = TrainJob(usable(paths.train), usable(paths.val), weights, *settings, metadata)
     machine = TrainMachine(config["device"], config["checkpoint_minutes"], snakemake.threads)
-    train_in_processes(job, TrainFiles(*snakemake.output, params.tensorboard, snakemake.log[0]), machine)
+    train_in_processes(
+        job, TrainFiles(snakemake.output[0], params.folder, params.tensorboard, snakemake.log[0]), machine
+    )

@@ -122,7 +122,9 @@ def test_a_cancelled_job_is_tried_again_with_more_memory(project, cluster):
 def test_training_gives_way_goes_on_where_it_was_and_outlives_the_controller(project, cluster):
     (job,) = cluster.jobs("rule_train")
     assert (job["JobState"], job["Restarts"]) == ("COMPLETED", "1")
-    done, total = map(int, re.search(r"train: (\d+) of (\d+) regions, \?", log(project, "train")).groups())
+    first, second = log(project, "train").split("a new attempt begins")[1:]
+    assert "train: 0 of " in first
+    done, total = map(int, re.search(r"train: (\d+) of (\d+) regions, \?", second).groups())
     assert total / 3 <= done < total
 
 

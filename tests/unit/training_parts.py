@@ -79,8 +79,13 @@ def store(path, *regions, slide="s1"):
 
 
 def files(folder):
-    paths = ("m.safetensors", "history.csv", "checkpoints", "events", "train.log")
-    return TrainFiles(*(str(Path(folder) / name) for name in paths))
+    return TrainFiles(*(str(Path(folder) / name) for name in ("trained.json", ".", "events", "train.log")))
+
+
+def unfinished(folder):
+    """The unfinished runs in a folder, those saved last first."""
+    found = Path(folder, "unfinished").glob("[!.]*.pt")
+    return sorted(found, key=lambda path: path.stat().st_mtime_ns, reverse=True)
 
 
 def job(train_stores, val_stores=(), network=NARROW, **changes):
@@ -97,5 +102,5 @@ def run(folder, train_stores, val_stores=(), machine=None, network=NARROW, **cha
 
 
 def results(folder):
-    names = ("m.safetensors", "history.csv", "checkpoints/last.safetensors", "checkpoints/best.safetensors")
+    names = ("trained.json", "history.csv", "last.safetensors", "best.safetensors")
     return {name: (folder / name).read_bytes() for name in names}

@@ -2,10 +2,7 @@
 
 import json
 import os
-import re
 import shutil
-import signal
-import subprocess
 import time
 from dataclasses import replace
 
@@ -28,7 +25,7 @@ def of(rule, *slides):
 
 
 def after_training():
-    trained = {"train", "plot_learning_curves", "describe_model", "summarise_tiles"}
+    trained = {"train", "publish_model", "plot_learning_curves", "describe_model", "summarise_tiles"}
     return trained | of("map_slide", *ALL_SLIDES) | after_mapping()
 
 
@@ -100,7 +97,7 @@ def test_without_stored_images_the_same_model_is_trained(project):
     model = project.folder / "results/model/lesionmap.safetensors"
     before = load_file(model)
     project.config["tiles"]["store"] = "none"
-    assert of("extract_tiles", "train_1", "train_2") | {"train"} == jobs(
+    assert of("extract_tiles", "train_1", "train_2") | {"train", "publish_model"} == jobs(
         project.run(str(model.relative_to(project.folder)))
     )
     with h5py.File(project.folder / "results/tiles/train_1.h5") as store:
@@ -320,21 +317,3 @@ def test_code_that_is_moved_reruns_nothing(project, checkout):
 def test_where_training_runs_and_how_often_it_is_saved_is_reported_and_trains_nothing(project):
     project.config["train"] |= {"device": "cpu", "checkpoint_minutes": 0}
     assert project.planned() == {"render_report", "conclude"}  # the report shows the whole config
-
-
-def test_killed_training_goes_on_where_it_stood(project, tmp_path):
-    project.config["train"] |= {"epochs": 2, "checkpoint_minutes": 0}
-    unfinished = project.folder / "results/model/unfinished.pt"
-    with open(tmp_path / "printed", "w", encoding="utf-8") as printed:
-        process = subprocess.Popen(project.command(), stdout=printed, stderr=printed, start_new_session=True)
-        while not unfinished.exists():
-            assert process.poll() is None, (tmp_path / "printed").read_text()
-            time.sleep(0.05)
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-    project.run("--unlock")
-    project.run("results/model/lesionmap.safetensors")
-    first, *_, last = re.findall(r"train: (\d+) of (\d+) regions", (project.folder / "logs/train.log").read_text())
-    assert 0 < int(first[0]) < int(first[1]) == int(last[0])
-    assert not unfinished.exists()
-    assert list((project.folder / "logs/tensorboard").iterdir())

@@ -103,6 +103,11 @@ def candidates():
     return slides
 
 
+def slides_of_training(wildcards):
+    """Readable slides that decide the weights, by split."""
+    return {"train": train_slides(wildcards), "val": val_slides(wildcards)}
+
+
 def tiled_slides(wildcards):
     """Readable slides that are cut into tiles: those that a model is trained on."""
     return [] if config["model"]["path"] else good("train", "val")

@@ -4,8 +4,22 @@
 #         results/model/checkpoints/            the last and the best epoch
 #         results/model/learning_curves.svg     loss, Dice and AUROC over the epochs
 #         results/model/MODEL_CARD.md           what the model is, from the model file alone
-#         results/model/unfinished.pt           while training is unfinished: its state, to continue from
+#         results/model/runs/                   the finished run that these are copied from
+#         results/model/unfinished/             unfinished runs, to continue from; the history of the last one beside it
 #         logs/tensorboard/                     losses and validation metrics, for TensorBoard
+
+from lesionmap.files.records import sha256_of
+
+# All settings that decide the weights. Their digest names the run's folder. So a run that stops or fails leaves that of
+# other settings as it was, and once these are restored, Snakemake finds nothing to train.
+TRAINING = {
+    "model": {key: config["model"][key] for key in ("backbone", "norm", "fusion")},
+    "weights": config["model"]["weights"],
+    "train": train_settings(config),
+    "tiles": tile_settings(config),
+    "code": code_digest("train"),
+}
+TRAINING_RUN = sha256_of(TRAINING)[:16]
 
 
 rule fetch_backbone:
@@ -36,9 +50,7 @@ rule train:
         val=collect("results/tiles/{slide}.h5", slide=val_slides),
         backbone=local(backbone_file),
     output:
-        model="results/model/lesionmap.safetensors",
-        history="results/model/history.csv",
-        checkpoints=directory("results/model/checkpoints"),
+        f"results/model/runs/{TRAINING_RUN}/trained.json",
     log:
         "logs/train.log",
     benchmark:
@@ -53,14 +65,43 @@ rule train:
         runtime=2880,
         gpu=0 if config["train"]["device"] == "cpu" else config["train"]["processes"],
     params:
-        model={key: config["model"][key] for key in ("backbone", "norm", "fusion")},
-        weights=config["model"]["weights"],
-        train=train_settings(config),
+        model=TRAINING["model"],
+        weights=TRAINING["weights"],
+        train=TRAINING["train"],
+        folder=with_prefix("results/model"),
         tensorboard=with_prefix("logs/tensorboard"),
-        tiles=tile_settings(config),
-        code=code_digest("train"),
+        tiles=TRAINING["tiles"],
+        slides=slides_of_training,
+        code=TRAINING["code"],
     script:
         "../../scripts/train.py"
+
+
+rule publish_model:
+    """Put the newly trained model in the place of the last one, which stays until then."""
+    input:
+        once_known(f"results/model/runs/{TRAINING_RUN}/trained.json"),
+    output:
+        model="results/model/lesionmap.safetensors",
+        history="results/model/history.csv",
+        checkpoints=directory("results/model/checkpoints"),
+    log:
+        "logs/publish_model.log",
+    benchmark:
+        "results/benchmarks/publish_model.tsv"
+    localrule: True
+    conda:
+        "../../envs/lesionmap.yaml"
+    threads: 1
+    resources:
+        mem_mb=grows(1000),
+        runtime=grows(10),
+    params:
+        # Snakemake notes the slides of a training that failed, too; those noted here are of the model in use.
+        slides=slides_of_training,
+        code=code_digest("publish_model"),
+    script:
+        "../../scripts/publish_model.py"
 
 
 rule plot_learning_curves:

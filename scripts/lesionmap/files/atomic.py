@@ -32,11 +32,22 @@ def written_whole(target: str | Path) -> Iterator[Path]:
             for left in target.parent.glob(f"{escape(prefix)}*{escape(target.suffix)}"):
                 if not _is_running(left.name.removeprefix(prefix).removesuffix(target.suffix)):
                     left.unlink(missing_ok=True)
+            mode = _usual_mode(draft)
             yield draft
+            if draft.stat().st_mode != mode:  # safetensors and others that use temporary files keep others out
+                draft.chmod(mode)
             os.replace(draft, target)
     finally:
         with suppress(OSError):  # the draft may not exist
             draft.unlink()
+
+
+def _usual_mode(path: Path) -> int:
+    """Mode of a new file: that of the umask, or of the folder's access list."""
+    path.touch()
+    mode = path.stat().st_mode
+    path.unlink()
+    return mode
 
 
 def _is_running(process_id: str) -> bool:

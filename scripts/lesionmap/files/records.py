@@ -55,6 +55,11 @@ def write_identity(target: str | Path, path: str | Path) -> None:
     write_json(target, {"sha256": sha256(path)})
 
 
+def sha256_of(content: object) -> str:
+    """SHA-256 of JSON-serialisable content, in hexadecimal; the order of keys does not count."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
 def read_json(path: str | Path) -> Any:
     """Read a JSON file written by :func:`write_json`."""
     return json.loads(Path(path).read_text(encoding="utf-8"))

@@ -1,6 +1,7 @@
 """A job's log file, its progress, and the one line that the terminal shows when the job fails."""
 
 import logging
+import shutil
 import sys
 import warnings
 from collections.abc import Iterator
@@ -19,7 +20,7 @@ PROGRESS_LINE = "{desc}: {n_fmt} of {total_fmt} {unit}s, {rate_fmt}, {elapsed} s
 
 
 @contextmanager
-def job_log(path: str, slide: str | None = None) -> Iterator[None]:
+def job_log(path: str, slide: str | None = None, *, resumes: bool = False) -> Iterator[None]:
     """Send log records to `path`; turn a :class:`LesionMapError` into one clear line and exit status 1.
 
     A full or unwritable disk is handled in the same way; writing the log may be the first step to fail. Any other
@@ -31,11 +32,12 @@ def job_log(path: str, slide: str | None = None) -> Iterator[None]:
         ``logs/<rule>.log`` or ``logs/<rule>/<slide>.log``.
     slide : str, optional
         The job's slide, if the job handles a single slide.
+    resumes : bool
+        Whether the job goes on where an earlier attempt stood; the log then begins with those of all earlier attempts.
     """
     logging.raiseExceptions = False  # a log line that does not fit on the disk must not cause a traceback
     try:
-        logging.basicConfig(filename=path, filemode="w", level=logging.INFO, format=LINE)
-        logging.captureWarnings(True)
+        _start_log(path, resumes)
         # rasterio expects a geotransform, but maps of slides have none
         warnings.filterwarnings("ignore", message="Dataset has no geotransform")
         yield
@@ -49,13 +51,37 @@ def job_log(path: str, slide: str | None = None) -> Iterator[None]:
         sys.exit(f"LesionMap: {known}")
 
 
+def _start_log(path: str, resumes: bool) -> None:
+    kept = _kept_log(path)
+    if resumes and kept.exists():
+        shutil.copyfile(kept, path)
+    logging.basicConfig(filename=path, filemode="a" if resumes else "w", level=logging.INFO, format=LINE)
+    logging.captureWarnings(True)
+    if resumes:
+        _log_also_to(kept, LINE)
+        logging.info("======== a new attempt begins ========")
+
+
 def append_to_log(path: str, name: str, level: int) -> None:
-    """Append this process's log records to the log of its job, `path`; each line starts with `name`.
+    """Append this process's log records to the log of a job that resumes, `path`; each line starts with `name`.
 
     Records below `level`, a logging level, are dropped.
     """
-    logging.basicConfig(filename=path, level=level, format=LINE.replace("%(message)s", f"{name}: %(message)s"))
+    line = LINE.replace("%(message)s", f"{name}: %(message)s")
+    logging.basicConfig(filename=path, level=level, format=line)
     logging.captureWarnings(True)
+    _log_also_to(_kept_log(path), line)
+
+
+def _kept_log(path: str) -> Path:
+    """A hidden log with the same lines, beside the job's: Snakemake deletes that before each attempt."""
+    return Path(path).with_name(f".{Path(path).name}")
+
+
+def _log_also_to(path: Path, line: str) -> None:
+    handler = logging.FileHandler(path)
+    handler.setFormatter(logging.Formatter(line))
+    logging.root.addHandler(handler)
 
 
 def known_error(error: Exception, log: str, slide: str | None = None) -> LesionMapError | None:

@@ -7,6 +7,7 @@
 - ``job_counts``: how many jobs a whole run has
 - ``new_slides``: add a folder's new slides to a sheet
 - ``manifest``: the table of readable slides
+- ``published_model``: the model of the last finished training, put where the rest of the run reads it
 - ``quarantine_tables``: the slides that a stage could not use, and unreadable parts of the others
 - ``conclusion``: how a run ends, and its exit status
 """

@@ -1,9 +1,10 @@
 """Save an unfinished training run and resume it exactly, to the bit."""
 
+import logging
 import signal
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,12 @@ from torch import Tensor
 
 from lesionmap.errors import TrainingError
 from lesionmap.files.atomic import written_whole
+from lesionmap.files.records import sha256_of
 from lesionmap.network.model import LesionFPN
 from lesionmap.training.loss import Losses
 
+MOST_KEPT = 3  # unfinished runs; one of a ResNet-50 takes 0.5 GB
+MOST_LISTED = 20  # differences to another run
 HistoryRow = dict[str, float | None]
 
 
@@ -97,19 +101,29 @@ class RunState:
 
 
 class Checkpoint:
-    """The file that holds an unfinished run.
+    """The file that holds an unfinished run; its name is a digest of all that determines the weights.
+
+    So a run with other settings or data starts anew; once they are restored, the earlier one is resumed.
 
     Parameters
     ----------
+    folder : Path
+        Folder of all unfinished runs; the `MOST_KEPT` that were saved last stay there.
     fingerprint : mapping
         All settings and data that determine the weights; may be nested.
     minutes : float
         Time between two saves.
+
+    Attributes
+    ----------
+    run : str
+        Digest of the fingerprint, 16 hexadecimal digits.
     """
 
-    def __init__(self, path: Path, fingerprint: Mapping[str, Any], minutes: float) -> None:
-        self.path = path
+    def __init__(self, folder: Path, fingerprint: Mapping[str, Any], minutes: float) -> None:
         self._fingerprint = dict(_flat(fingerprint))
+        self.run = sha256_of(self._fingerprint)[:16]
+        self.path = folder / f"{self.run}.pt"
         self._seconds = 60 * minutes
         self._saved_at = time.monotonic()
 
@@ -123,6 +137,9 @@ class Checkpoint:
         with written_whole(self.path) as draft, open(draft, "wb") as stream:
             torch.save(content, stream)
         self._saved_at = time.monotonic()
+        for path in self._others()[MOST_KEPT - 1 :]:
+            path.unlink()
+            logging.info("%s is deleted: %d unfinished runs are kept", path, MOST_KEPT)
 
     def restore(self, learner: Learner) -> RunState | None:
         """Restore the learner and return the state of the run; None if there is no unfinished run.
@@ -132,17 +149,14 @@ class Checkpoint:
         Raises
         ------
         TrainingError
-            If the file cannot be read, or if its run had other settings or data; the message lists the differences.
+            If the file cannot be read.
         """
         if not self.path.exists():
             return None
         try:
             content = torch.load(self.path, map_location="cpu", weights_only=True)
-            self._check(content["fingerprint"])
             learner.restore(content["learner"])
             return RunState(**content["run"])
-        except TrainingError:
-            raise
         except Exception as error:
             raise TrainingError(
                 stage="train",
@@ -151,16 +165,31 @@ class Checkpoint:
                 remedy="delete that file; training then starts again",
             ) from error
 
-    def _check(self, other: Mapping[str, Any]) -> None:
+    def log_others(self) -> None:
+        """Log which unfinished runs of other settings or data are put aside, and in what they differ."""
+        for path in self._others():
+            logging.info("the unfinished run %s is put aside: %s", path, self._difference(path))
+
+    def discard(self) -> None:
+        """Delete the file: the run is finished."""
+        self.path.unlink(missing_ok=True)
+        with suppress(OSError):  # others are put aside there
+            self.path.parent.rmdir()
+
+    def _others(self) -> list[Path]:
+        """The other unfinished runs; those saved last come first."""
+        others = [path for path in self.path.parent.glob("*.pt") if path != self.path and path.name[0] != "."]
+        return sorted(others, key=lambda path: path.stat().st_mtime_ns, reverse=True)
+
+    def _difference(self, path: Path) -> str:
         ours = self._fingerprint
+        try:
+            other = torch.load(path, map_location="cpu", weights_only=True, mmap=True)["fingerprint"]
+        except Exception as error:
+            return f"it cannot be read ({type(error).__name__})"
         different = [key for key in sorted({*ours, *other}) if ours.get(key) != other.get(key)]
-        if different:
-            listing = "".join(f"\n  - {key}: {other.get(key)} there, {ours.get(key)} here" for key in different)
-            raise TrainingError(
-                stage="train",
-                finding=f"the unfinished run {self.path} was started with other settings or data:{listing}\n",
-                remedy="restore those to resume that run, or delete that file to start again",
-            )
+        lines = [f"\n  - {key}: {other.get(key)} there, {ours.get(key)} here" for key in different[:MOST_LISTED]]
+        return "".join(lines) + (f"\n  and {len(different) - MOST_LISTED} more" if different[MOST_LISTED:] else "")
 
 
 def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from lesionmap.errors import InterruptedTrainingError, TrainingError
 from lesionmap.files.atomic import written_whole
-from lesionmap.files.records import sha256
+from lesionmap.files.records import sha256, write_table
 from lesionmap.jobs.log import progress
 from lesionmap.network.backbone import load_backbone
 from lesionmap.network.batch_size import fitting_tile_batch
@@ -30,7 +30,7 @@ from lesionmap.training.checkpoint import Checkpoint, HistoryRow, Learner, RunSt
 from lesionmap.training.dataset import RegionDataset, RegionLoader
 from lesionmap.training.loss import Losses, NonFiniteLossError
 from lesionmap.training.process_group import ALONE, ProcessGroup
-from lesionmap.training.publication import publish
+from lesionmap.training.publication import is_saved, save_run, write_record
 from lesionmap.training.settings import TrainFiles, TrainJob, TrainMachine, TrainSettings
 from lesionmap.training.updates import RegionSteps, update_bn
 from lesionmap.training.validation import validate
@@ -61,9 +61,10 @@ class TensorBoard(AbstractContextManager["TensorBoard"]):
 
 
 def train(job: TrainJob, files: TrainFiles, machine: TrainMachine, group: ProcessGroup = ALONE) -> None:
-    """Train on the tile stores and publish the epoch with the lowest validation loss (without validation, the last).
+    """Train on the tile stores and save the epoch with the lowest validation loss (without validation, the last).
 
-    An unfinished run of the same job is resumed; on a CPU the result is the same as without the interruption.
+    An unfinished run of the same job is resumed; on a CPU the result is the same as without the interruption. If the
+    files are already the result of the same settings and data, they stay as they are.
 
     Parameters
     ----------
@@ -75,7 +76,7 @@ def train(job: TrainJob, files: TrainFiles, machine: TrainMachine, group: Proces
     TrainingError
         If there is nothing to learn from (every slide in quarantine, every region left out, or no lesion), if early
         stopping has no validation slide, if the loss is no longer finite, if the GPU's memory is too small, or if the
-        unfinished run is of another job.
+        unfinished run cannot be read.
     InterruptedTrainingError
         If the process gets SIGTERM.
     SlideError
@@ -84,12 +85,39 @@ def train(job: TrainJob, files: TrainFiles, machine: TrainMachine, group: Proces
     regions, val_regions = RegionDataset(job.train_paths, job.settings.leave_out_above), RegionDataset(job.val_paths)
     _check_lesions(regions)
     _check_early_stop(job.settings, val_regions)
+    checkpoint = Checkpoint(files.unfinished, _fingerprint(job, regions, val_regions), machine.checkpoint_minutes)
+    if is_saved(files, checkpoint.run):
+        logging.info("%s is already the result of these settings and data: nothing to train", files.best)
+    else:
+        model, state = _trained(
+            job, files, machine, group, checkpoint=checkpoint, regions=regions, val_regions=val_regions
+        )
+        if group.is_main:
+            save_run(job, files, model, state, run=checkpoint.run, regions=regions, val_regions=val_regions)
+    if group.is_main:
+        write_record(files, checkpoint.run)
+        files.unfinished_history.unlink(missing_ok=True)
+        checkpoint.discard()
+
+
+def _trained(
+    job: TrainJob,
+    files: TrainFiles,
+    machine: TrainMachine,
+    group: ProcessGroup,
+    *,
+    checkpoint: Checkpoint,
+    regions: RegionDataset,
+    val_regions: RegionDataset,
+) -> tuple[LesionFPN, RunState]:
+    """The network after the last epoch, and the state of the run, which holds the weights of the best."""
     torch.manual_seed(job.settings.seed)
     torch.use_deterministic_algorithms(True, warn_only=True)
     device = pick_device(machine.device)
     learner = _learner(job, device)
-    checkpoint = Checkpoint(files.unfinished, _fingerprint(job, regions, val_regions), machine.checkpoint_minutes)
-    state = checkpoint.restore(learner) or RunState(_tile_batch(job, learner.model, regions, machine.threads, group))
+    state = _restored(checkpoint, learner, group) or RunState(
+        _tile_batch(job, learner.model, regions, machine.threads, group)
+    )
     logging.info("%d tiles in the network at once on each thread of %s", state.tile_batch, device)
     first_step = state.epoch * len(regions) + state.position
     with (
@@ -105,9 +133,20 @@ def train(job: TrainJob, files: TrainFiles, machine: TrainMachine, group: Proces
         _Run(
             job.settings, files, learner, state, checkpoint, passes, loader, val_loader, tensorboard, bar, group
         ).finish()
+    return learner.model, state
+
+
+def _restored(checkpoint: Checkpoint, learner: Learner, group: ProcessGroup) -> RunState | None:
+    """Restore the unfinished run, if there is one, in all processes; say so in the log."""
+    state = checkpoint.restore(learner)
+    group.gathered([0.0])  # none goes on, and deletes the file at its end, before all have read it
+    if state:
+        logging.info("goes on with %s: epoch %d, after %d regions", checkpoint.path, state.epoch + 1, state.position)
+    else:
+        logging.info("training starts anew, as run %s", checkpoint.run)
     if group.is_main:
-        publish(job, files, learner.model, state, regions=regions, val_regions=val_regions)
-        checkpoint.path.unlink(missing_ok=True)
+        checkpoint.log_others()
+    return state
 
 
 def _no_pause() -> None:
@@ -166,6 +205,7 @@ class _Run:
 
     def finish(self) -> None:
         """Train until the last epoch, or until the validation loss stops falling."""
+        self._write_history()
         try:
             while self.state.epoch < self.settings.epochs and not _is_stale(self.state.rows, self.settings):
                 self._train_epoch()
@@ -243,7 +283,16 @@ class _Run:
         if published(state.rows) == len(state.rows) - 1:
             state.best = {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
         state.epoch, state.position, state.losses = state.epoch + 1, 0, []
+        self._write_history()
         self._save_if_due()
+
+    def _write_history(self) -> None:
+        """Write the epochs of the run so far; of one that goes on, those that it does not train again."""
+        path, rows = self.files.unfinished_history, self.state.rows
+        if self.group.is_main and rows:
+            write_table(path, rows, list(rows[0]))
+        elif self.group.is_main:
+            path.unlink(missing_ok=True)
 
     def _report(self, row: HistoryRow) -> None:
         logging.info("%s", row)

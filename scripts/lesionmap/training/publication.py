@@ -1,13 +1,13 @@
-"""Publish a trained model, with all the metadata that another facility needs to use it."""
+"""Save a finished run: its models, with all the metadata that another facility needs to use them, and its history."""
 
-import shutil
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from lesionmap.annotations.classes import IGNORE, LESION, STORED_CLASSES
-from lesionmap.files.atomic import written_whole
-from lesionmap.files.records import sha256, write_table
+from lesionmap.errors import ModelError
+from lesionmap.files.model_metadata import load_metadata
+from lesionmap.files.records import sha256, write_json, write_table
 from lesionmap.network.model import LesionFPN
 from lesionmap.network.model_file import save_model
 from lesionmap.tiles.settings import TileSettings
@@ -28,28 +28,48 @@ INTENDED_USE = (
 )
 
 
-def publish(
+def save_run(
     job: TrainJob,
     files: TrainFiles,
     model: LesionFPN,
     state: RunState,
     *,
+    run: str,
     regions: RegionDataset,
     val_regions: RegionDataset,
 ) -> None:
-    """Write the models of the best and of the last epoch, and the history of all epochs."""
+    """Write the models of the best and of the last epoch, and the history of all epochs.
+
+    Parameters
+    ----------
+    run : str
+        Digest of all that determines the weights; part of the models' metadata.
+    """
     metadata = job.metadata | {
+        "run": run,
         "stain_reference": regions.stores[0].stain_reference,
         "training_slides": {store.slide: store.identity for store in regions.stores if len(store.used)},
         "validation_slides": {store.slide: store.identity for store in val_regions.stores},
     }
-    folder = Path(files.checkpoints)
-    save_model(folder / "last.safetensors", model, job.model, metadata | {"epoch": state.rows[-1]})
-    model.load_state_dict(state.best)
-    save_model(folder / "best.safetensors", model, job.model, metadata | {"epoch": state.rows[published(state.rows)]})
+    files.best.unlink(missing_ok=True)  # it is written last: with it, the run is whole
+    save_model(files.last, model, job.model, metadata | {"epoch": state.rows[-1]})
     write_table(files.history, state.rows, list(state.rows[0]))
-    with written_whole(files.model) as draft:
-        shutil.copyfile(folder / "best.safetensors", draft)
+    model.load_state_dict(state.best)
+    save_model(files.best, model, job.model, metadata | {"epoch": state.rows[published(state.rows)]})
+
+
+def is_saved(files: TrainFiles, run: str) -> bool:
+    """Whether the files are those of this run, and whole."""
+    try:
+        return load_metadata(files.best).get("run") == run and files.last.exists() and files.history.exists()
+    except ModelError:
+        return False
+
+
+def write_record(files: TrainFiles, run: str) -> None:
+    """Write the digests of the run's files; equal models and histories give equal bytes."""
+    paths = (files.best, files.last, files.history)
+    write_json(files.record, {"run": run, "sha256": {path.name: sha256(path) for path in paths}})
 
 
 def training_metadata(tiles: TileSettings, weights: str | None, provenance: dict[str, Any]) -> dict[str, Any]:

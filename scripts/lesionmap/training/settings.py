@@ -121,31 +121,49 @@ class TrainFiles:
 
     Parameters
     ----------
-    model : str
-        The published model, safetensors with metadata. In the same folder, ``unfinished.pt`` exists until training is
-        done, and ``nonfinite_region.npz`` if the loss was not finite.
-    history : str
-        CSV file, one row per epoch.
-    checkpoints : str
-        Folder for ``last.safetensors`` and ``best.safetensors``.
+    record : str
+        JSON file that is written last, with the digests of the others. In the same folder are the models of the best
+        and of the last epoch, safetensors with metadata, and ``history.csv``, one row per epoch.
+    folder : str
+        Folder for what an unfinished run leaves: ``unfinished/``, ``unfinished_history.csv`` with one row per finished
+        epoch, and ``nonfinite_region.npz`` if the loss was not finite.
     tensorboard : str
         Folder for TensorBoard event files.
     log : str
         The job's log; if there are several processes, all write to it.
     """
 
-    model: str
-    history: str
-    checkpoints: str
+    record: str
+    folder: str
     tensorboard: str
     log: str
 
     @property
+    def best(self) -> Path:
+        """The model of the published epoch."""
+        return Path(self.record).with_name("best.safetensors")
+
+    @property
+    def last(self) -> Path:
+        """The model of the last epoch."""
+        return Path(self.record).with_name("last.safetensors")
+
+    @property
+    def history(self) -> Path:
+        """The metrics of all epochs."""
+        return Path(self.record).with_name("history.csv")
+
+    @property
     def unfinished(self) -> Path:
-        """The unfinished run; not an output of the rule, because Snakemake would delete it before a restart."""
-        return Path(self.model).with_name("unfinished.pt")
+        """Folder of the unfinished runs; no output of the rule, because Snakemake would delete it before a restart."""
+        return Path(self.folder, "unfinished")
+
+    @property
+    def unfinished_history(self) -> Path:
+        """The metrics of the epochs so far; deleted when training is finished."""
+        return Path(self.folder, "unfinished_history.csv")
 
     @property
     def nonfinite_region(self) -> Path:
         """The arrays of a region whose loss is not finite."""
-        return Path(self.model).with_name("nonfinite_region.npz")
+        return Path(self.folder, "nonfinite_region.npz")

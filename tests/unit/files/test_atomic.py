@@ -60,3 +60,17 @@ def test_what_a_killed_writer_left_is_no_part_of_the_folder(tmp_path: Path) -> N
     with folder_written_whole(tmp_path / "c/a") as draft:
         (draft / "new").write_text("new")
     assert names(tmp_path / "c") == [".ab.draft", ".ab.draft/of another", "a", "a/new"]
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o007, 0o660), (0o077, 0o600)])
+def test_a_file_follows_the_umask_whatever_its_writer_makes_of_it(umask, mode, tmp_path, monkeypatch):
+    before = os.umask(umask)
+    try:
+        for name, own in (("private", 0o600), ("open", 0o666), ("executable", 0o755)):
+            with written_whole(tmp_path / name) as draft:
+                draft.write_text(name)
+                draft.chmod(own)
+            assert (tmp_path / name).stat().st_mode & 0o777 == mode
+            assert (tmp_path / name).read_text() == name
+    finally:
+        os.umask(before)

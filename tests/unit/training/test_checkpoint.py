@@ -1,9 +1,11 @@
 """Runs that are stopped anywhere and go on: to the same bytes, or to a clear refusal."""
 
+import csv
 import logging
 import os
 import pickle
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -14,12 +16,13 @@ import pytest
 import torch
 from forking import started
 from lesionmap.errors import InterruptedTrainingError, TrainingError
+from lesionmap.files import records
 from lesionmap.network.settings import ModelSettings
 from lesionmap.training import loop as training
 from lesionmap.training.checkpoint import StopRequest, StopRequestedError
 from lesionmap.training.settings import TrainMachine
 from process_parts import run_whole
-from training_parts import ALWAYS, WHOLE, region, results, run, store
+from training_parts import ALWAYS, WHOLE, region, results, run, store, unfinished
 
 PROCESS = """
 import sys
@@ -28,7 +31,7 @@ from pathlib import Path
 from lesionmap.jobs.log import job_log
 from process_parts import run_whole
 from training_parts import ALWAYS, WHOLE, run
-with job_log(sys.argv[3] + "/train.log"):
+with job_log(sys.argv[3] + "/train.log", resumes=True):
     run(Path(sys.argv[3]), [sys.argv[4]], [sys.argv[5]], ALWAYS, **WHOLE)
 """
 
@@ -53,18 +56,21 @@ def job_of(folder, stores):
     return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
 
 
+def saved_ns(folder):
+    """When the unfinished run was saved last; None if it never was."""
+    return next((path.stat().st_mtime_ns for path in unfinished(folder)), None)
+
+
 def written(folder, before, running):
     """Wait until a process has saved its run, or runs no longer."""
-    path = folder / "unfinished.pt"
-    while running() and not (path.exists() and path.stat().st_mtime_ns != before):
+    while running() and saved_ns(folder) == before:
         time.sleep(0.001)
 
 
 def test_a_run_killed_anywhere_goes_on_to_the_same_bytes(stores, unbroken, tmp_path):
-    moments, unfinished = random.Random(1), tmp_path / "unfinished.pt"
-    killed = 0
+    moments, killed = random.Random(1), 0
     for _ in range(5):
-        before = unfinished.stat().st_mtime_ns if unfinished.exists() else None
+        before = saved_ns(tmp_path)
         process = started(run_whole, tmp_path, *stores)
         written(tmp_path, before, process.is_alive)
         time.sleep(moments.uniform(0, 0.1))  # a region takes about as long
@@ -110,7 +116,7 @@ def run_with_stops(monkeypatch, folder, numbers, *stores, **options):
         with monkeypatch.context() as patched, pytest.raises(InterruptedTrainingError):
             stopped_at(patched, number)
             run(folder, *stores, TrainMachine("cpu", 1000, 1 + number % 2), **options)
-        saved = torch.load(folder / "unfinished.pt", weights_only=True)["run"]
+        saved = torch.load(*unfinished(folder), weights_only=True)["run"]
         places.append((saved["position"], saved["low_done"]))
     run(folder, *stores, **options)
     return places
@@ -166,16 +172,16 @@ def stopped(stores, tmp_path, monkeypatch):
     with monkeypatch.context() as patched, pytest.raises(InterruptedTrainingError):
         stopped_at(patched, 4)
         run(tmp_path, stores[:1], stores[1:])
-    return tmp_path / "unfinished.pt"
+    return unfinished(tmp_path)[0]
 
 
-def test_an_unfinished_run_of_other_settings_is_refused_and_they_are_listed(stopped, stores, tmp_path):
+def test_an_unfinished_run_of_other_settings_is_put_aside_and_they_are_logged(stopped, stores, tmp_path, caplog):
     other = store(tmp_path / "other.h5", region(7), slide="s3")
     before = stopped.read_bytes()
-    with pytest.raises(TrainingError) as raised:
+    with caplog.at_level(logging.INFO):
         network = ModelSettings("narrow", "group", "max")
         run(tmp_path, stores[:1], [other], network=network, epochs=3, leave_out_above={"blur": 0.5})
-    message = str(raised.value)
+    (message,) = (record.message for record in caplog.records if f"{stopped} is put aside:" in record.message)
     for difference in (
         "model.fusion: mean there, max here",
         "train.epochs: 2 there, 3 here",
@@ -184,18 +190,86 @@ def test_an_unfinished_run_of_other_settings_is_refused_and_they_are_listed(stop
     ):
         assert f"\n  - {difference}" in message
     assert "train.seed" not in message
-    assert message.endswith("restore those to resume that run, or delete that file to start again.")
+    assert "training starts anew" in caplog.text
     assert stopped.read_bytes() == before
+    caplog.clear()
+    with caplog.at_level(logging.INFO):
+        run(tmp_path, stores[:1], stores[1:])
+    assert f"goes on with {stopped}: epoch 1, after " in caplog.text
+    assert not (tmp_path / "unfinished").exists()
 
 
-def test_other_outlines_of_the_same_slide_are_other_data(stopped, tmp_path, stores):
+def test_other_outlines_of_the_same_slide_are_other_data(stopped, tmp_path, stores, caplog):
     changed = region(0)
     changed.masks[changed.masks == 1] = 2
     other = store(tmp_path / "other.h5", changed, region(1, 0), region(2, 16))
-    with pytest.raises(
-        TrainingError, match=r"with other settings or data:\n  - training_slides\.s1: f+, tiles .* there"
-    ):
+    with caplog.at_level(logging.INFO):
         run(tmp_path, [other], stores[1:])
+    assert re.search(r"is put aside: \n  - training_slides\.s1: f+, tiles .* there", caplog.text)
+
+
+def test_the_three_unfinished_runs_saved_last_are_kept(stores, tmp_path, monkeypatch, caplog):
+    saved = []
+    for seed in range(4):
+        with monkeypatch.context() as patched, pytest.raises(InterruptedTrainingError):
+            stopped_at(patched, 4)
+            run(tmp_path, stores[:1], seed=seed)
+        saved.insert(0, unfinished(tmp_path)[0])
+        assert unfinished(tmp_path) == saved[:3]
+
+
+def test_many_differences_are_cut_short(stopped, stores, tmp_path, caplog):
+    others = [store(tmp_path / f"o{number}.h5", region(number), slide=f"o{number}") for number in range(23)]
+    with caplog.at_level(logging.INFO):
+        run(tmp_path, stores[:1], others, epochs=1, schedule="low_only")
+    (message,) = (record.message for record in caplog.records if " is put aside:" in record.message)
+    assert message.count("\n  - ") == 20
+    assert message.endswith("\n  and 6 more")  # epochs, schedule, 23 slides more and one less: 26
+
+
+def test_a_broken_run_that_is_put_aside_holds_nothing_up(stopped, stores, tmp_path, caplog):
+    stopped.write_bytes(b"no checkpoint")
+    with caplog.at_level(logging.INFO):
+        run(tmp_path, stores[:1], stores[1:], epochs=1)
+    assert f"{stopped} is put aside: it cannot be read (" in caplog.text
+
+
+def test_the_history_so_far_has_each_epoch_once(stores, tmp_path, monkeypatch):
+    """Saved less often than an epoch ends, a run goes on before its last finished epoch."""
+    history, seen = tmp_path / "unfinished_history.csv", []
+    monkeypatch.setattr(training, "write_table", lambda path, rows, columns: (write(path, rows, columns), note()))
+    write = records.write_table
+
+    def note():
+        with open(history, encoding="utf-8") as stream:
+            seen.append([row["epoch"] for row in csv.DictReader(stream)])
+
+    machine = TrainMachine("cpu", 1000, 1)
+    with monkeypatch.context() as patched, pytest.raises(InterruptedTrainingError):
+        stopped_at(patched, 80)
+        run(tmp_path, stores[:1], stores[1:], machine, epochs=9)
+    assert seen[0] == ["1"]
+    assert seen[-1] == [str(number) for number in range(1, len(seen) + 1)]
+    (path,) = unfinished(tmp_path)
+    content = torch.load(path, weights_only=True)
+    n_epochs = len(content["run"]["rows"])
+    assert n_epochs == len(seen) > 1
+    content["run"] |= {"rows": content["run"]["rows"][:-1], "epoch": n_epochs - 1, "position": 0, "losses": []}
+    torch.save(content, path)  # as saved before the last epoch ended
+    seen.clear()
+    _, rows = run(tmp_path, stores[:1], stores[1:], machine, epochs=9)
+    assert seen[0] == [str(number) for number in range(1, n_epochs)]
+    assert seen[1] == [*seen[0], str(n_epochs)]
+    assert seen[-1] == [row["epoch"] for row in rows] == [str(number) for number in range(1, 10)]
+    assert not history.exists()
+
+
+def test_a_run_that_starts_anew_leaves_no_history_of_another(stores, tmp_path):
+    (tmp_path / "unfinished_history.csv").write_text("epoch\n1\n")
+    with pytest.MonkeyPatch.context() as patched, pytest.raises(InterruptedTrainingError):
+        stopped_at(patched, 1)
+        run(tmp_path, stores[:1])
+    assert not (tmp_path / "unfinished_history.csv").exists()
 
 
 def test_where_and_how_safely_it_runs_is_free(stopped, stores, tmp_path):
@@ -211,9 +285,7 @@ class Exploit:
 @pytest.mark.parametrize("content", [b"", b"no checkpoint", pickle.dumps(Exploit()), None])
 def test_an_unfinished_run_that_cannot_be_read_is_named(stopped, stores, tmp_path, content):
     stopped.write_bytes(stopped.read_bytes()[:-1000] if content is None else content)
-    with pytest.raises(
-        TrainingError, match=r"unfinished\.pt cannot be read \(.*Remedy: delete that file; training then"
-    ):
+    with pytest.raises(TrainingError, match=rf"{stopped} cannot be read \(.*Remedy: delete that file; training then"):
         run(tmp_path, stores[:1], stores[1:])
     assert not Path("/tmp/lesionmap-exploited").exists()
 

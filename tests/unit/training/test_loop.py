@@ -1,7 +1,9 @@
 """Whole training runs on tiny stores: what they write, what they refuse, what they say."""
 
+import hashlib
 import json
 import logging
+import shutil
 
 import numpy as np
 import pytest
@@ -14,7 +16,7 @@ from lesionmap.training import loop as training
 from lesionmap.training.settings import TrainMachine
 from stained import PROFILE
 from tensorboardX.proto.event_pb2 import Event
-from training_parts import region, run, store
+from training_parts import region, results, run, store
 
 VIEWS = {
     "joint": (["low", "fused"], ["low", "fused"]),
@@ -39,20 +41,48 @@ def finished(stores, tmp_path_factory):
 def test_training_records_each_epoch_and_publishes_the_best(finished):
     folder, rows = finished
     assert [float(row["learning_rate"]) for row in rows] == pytest.approx([0.001, 0.001 / 1.5])
-    metadata = load_metadata(folder / "m.safetensors")
+    metadata = load_metadata(folder / "best.safetensors")
     best = min(rows, key=lambda row: float(row["val_low_loss"]))
     assert metadata["epoch"]["epoch"] == int(best["epoch"])
     assert metadata["training_slides"] == {"s1": "f" * 64}
     assert StainProfile.of(metadata["stain_reference"]) == PROFILE
-    assert {path.name for path in (folder / "checkpoints").iterdir()} == {"best.safetensors", "last.safetensors"}
-    assert load_metadata(folder / "checkpoints/last.safetensors")["epoch"]["epoch"] == 2
+    assert {path.name for path in folder.iterdir()} == {*results(folder), "events"}, "nothing of the unfinished run"
+    assert load_metadata(folder / "last.safetensors")["epoch"]["epoch"] == 2
     assert json.dumps(metadata)
-    assert not (folder / "unfinished.pt").exists()
 
 
 def test_training_gives_the_same_bytes_for_any_threads(finished, stores, tmp_path):
     folder, _ = run(tmp_path, stores[:1], stores[1:], TrainMachine("cpu", 10, 3))
-    assert (folder / "m.safetensors").read_bytes() == (finished[0] / "m.safetensors").read_bytes()
+    assert (folder / "best.safetensors").read_bytes() == (finished[0] / "best.safetensors").read_bytes()
+
+
+def test_a_run_that_is_finished_is_not_trained_again(finished, stores, tmp_path, caplog):
+    folder = shutil.copytree(finished[0], tmp_path / "again")
+    (folder / "trained.json").unlink()  # as Snakemake does
+    before = {path: path.stat().st_mtime_ns for path in folder.glob("*.*")}
+    with caplog.at_level(logging.INFO):
+        run(folder, stores[:1], stores[1:])
+    assert "already the result of these settings and data: nothing to train" in caplog.text
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    assert results(folder) == results(finished[0])
+
+
+@pytest.mark.parametrize("lost", ["best.safetensors", "last.safetensors", "history.csv"])
+def test_a_run_that_is_not_whole_is_trained_again(lost, finished, stores, tmp_path):
+    folder = shutil.copytree(finished[0], tmp_path / "again")
+    (folder / lost).unlink()
+    run(folder, stores[:1], stores[1:])
+    assert results(folder) == results(finished[0])
+
+
+def test_other_data_give_another_model_and_the_record_says_so(finished, stores, tmp_path):
+    folder = shutil.copytree(finished[0], tmp_path / "again")
+    run(folder, stores[:1])
+    before, after = results(finished[0]), results(folder)
+    assert not [name for name in before if before[name] == after[name]]
+    assert json.loads(after["trained.json"])["sha256"] == {
+        name: hashlib.sha256(after[name]).hexdigest() for name in after if name != "trained.json"
+    }
 
 
 @pytest.mark.parametrize("schedule", VIEWS)
@@ -62,7 +92,7 @@ def test_history_has_what_the_schedule_trains_and_judges(schedule, stores, tmp_p
     figures = [f"val_{view}_{figure}" for view in judged for figure in ("loss", "dice", "auroc", "threshold")]
     assert list(rows[0]) == ["epoch", "learning_rate", *[f"train_{name}_loss" for name in trained], *figures]
     assert all(float(value) >= 0 for value in rows[0].values())
-    assert (folder / "m.safetensors").exists()
+    assert (folder / "best.safetensors").exists()
 
 
 def test_regions_without_tiles_have_no_high_loss(tmp_path):
@@ -95,7 +125,7 @@ def test_validation_slides_without_a_judged_pixel_choose_nothing(early_stop, sto
     nothing = store(tmp_path / "v.h5", ignored(region(2)), slide="s2")
     folder, rows = run(tmp_path, stores[:1], [nothing], epochs=3, early_stop=early_stop)
     assert [row["val_low_loss"] for row in rows] == [""] * 3
-    assert load_metadata(folder / "m.safetensors")["epoch"]["epoch"] == 3
+    assert load_metadata(folder / "best.safetensors")["epoch"]["epoch"] == 3
 
 
 def test_a_region_without_a_judged_pixel_trains_nothing(stores, tmp_path):
@@ -107,7 +137,7 @@ def test_a_region_without_a_judged_pixel_trains_nothing(stores, tmp_path):
 
 def test_without_validation_the_last_epoch_is_published(tmp_path):
     folder, rows = run(tmp_path, [store(tmp_path / "t.h5", region())], schedule="low_only")
-    assert load_metadata(folder / "m.safetensors")["epoch"]["epoch"] == len(rows) == 2
+    assert load_metadata(folder / "best.safetensors")["epoch"]["epoch"] == len(rows) == 2
     assert "val_low_loss" not in rows[0]
 
 
@@ -120,7 +150,7 @@ def test_undefined_validation_figures_are_empty_not_nan(tmp_path):
 def test_a_learned_fusion_is_trained_and_kept(stores, tmp_path):
     network = ModelSettings("narrow", "group", "learned")
     folder, _ = run(tmp_path, stores[:1], network=network, epochs=1)
-    assert load_model(folder / "m.safetensors").fusion.a.item() != 0
+    assert load_model(folder / "best.safetensors").fusion.a.item() != 0
 
 
 def test_a_cohort_without_lesion_is_refused(tmp_path):
@@ -138,7 +168,7 @@ def test_training_stops_early_when_validation_gets_no_better(stores, tmp_path, m
     monkeypatch.setattr(training, "validate", lambda *_: {"val_low_loss": next(losses)})
     folder, rows = run(tmp_path, stores[:1], stores[1:], schedule="low_only", epochs=5, early_stop=2)
     assert [row["val_low_loss"] for row in rows] == ["3.0", "2.0", "2.0", "2.5"]
-    assert load_metadata(folder / "m.safetensors")["epoch"]["epoch"] == 3  # of equal ones the last
+    assert load_metadata(folder / "best.safetensors")["epoch"]["epoch"] == 3  # of equal ones the last
 
 
 def test_a_region_whose_loss_is_not_finite_is_saved_and_named(stores, tmp_path, monkeypatch):

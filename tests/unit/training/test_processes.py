@@ -16,7 +16,7 @@ from lesionmap.network.settings import ModelSettings
 from lesionmap.training.processes import rank_devices
 from lesionmap.training.settings import TrainMachine
 from process_parts import N_TILES, call, check_all, train_unbroken
-from training_parts import job, region, results, run, store
+from training_parts import job, region, results, run, store, unfinished
 
 RESNET18 = ModelSettings("resnet18", "group")  # processes of the library know no other as small
 WHOLE = {"schedule": "sequential", "stain_jitter": 0.1, "epochs": 2, "tile_batch": "auto", "processes": 2}
@@ -39,11 +39,11 @@ def test_updates_follow_the_mean_gradient_and_all_weights_stay_the_same(count, s
     assert all(one == found[0] for one in found)
 
 
-def stopped_at_its_first_saving(path):
+def stopped_at_its_first_saving(folder):
     """Have this process told to stop, once."""
 
     def wait_and_stop():
-        while not path.exists():
+        while not unfinished(folder):
             time.sleep(0.01)
         os.kill(os.getpid(), signal.SIGTERM)
 
@@ -55,12 +55,10 @@ def test_a_run_that_is_told_to_stop_ends_as_one_and_goes_on_to_the_same_bytes(tm
     stores = [train_store], [store(tmp_path / "v.h5", region(3, 1))]
     folder, whole = tmp_path / "stopped", tmp_path / "whole"
     folder.mkdir()
-    stopped_at_its_first_saving(folder / "unfinished.pt")
+    stopped_at_its_first_saving(folder)
     with pytest.raises(InterruptedTrainingError, match=r"told to stop \(SIGTERM\) in epoch \d after \d of 3 regions"):
         run(folder, *stores, TrainMachine("cpu", 0, 2), **WHOLE)
-    assert not (folder / "m.safetensors").exists()
-    with pytest.raises(TrainingError, match=r"\n  - train\.processes: 2 there, 1 here"):
-        run(folder, *stores, **WHOLE | {"processes": 1})
+    assert not (folder / "best.safetensors").exists()
     _, rows = run(folder, *stores, **WHOLE)
     assert len(rows) == 2
     log = (folder / "train.log").read_text()
@@ -70,6 +68,8 @@ def test_a_run_that_is_told_to_stop_ends_as_one_and_goes_on_to_the_same_bytes(tm
     in_processes(tmp_path, 2, train_unbroken, whole, job(*stores, **WHOLE))
     assert results(folder) == results(whole)
     assert not list(folder.glob("unfinished*"))
+    kept = (folder / ".train.log").read_text()
+    assert [line for line in kept.splitlines() if "process 1: goes on with" in line]
 
 
 @pytest.mark.parametrize(

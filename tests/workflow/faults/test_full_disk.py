@@ -46,6 +46,7 @@ def test_a_disk_that_is_full_for_snakemake_too(unbroken, tmp_path, disk):
     shutil.copytree(unbroken.folder, project.folder, copy_function=shutil.copy2)
     target = "results/model/lesionmap.safetensors"
     (project.folder / target).unlink()
+    shutil.rmtree(project.folder / "results/model/runs")
     ballast = fill(tmp_path / "disk", left=200_000)
     printed = project.run(target, ok=False)
     assert "LesionMap: train: results/model/" in printed
