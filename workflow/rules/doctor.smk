@@ -23,6 +23,6 @@ rule doctor:
         table="results/doctor.tsv",
         report="results/doctor.json",
         rows=sheet_rows,
-        config=config,
+        config=SETTINGS.config,
     script:
         "../../scripts/doctor.py"

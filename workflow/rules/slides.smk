@@ -25,7 +25,7 @@ rule inspect_slide:
         row=slide_row,
         present=files_exist,
         future=slide_date_to_come,
-        settings=inspection_settings(config),
+        settings=inspection_settings(SETTINGS.config),
         code=code_digest("inspect_slide"),
     script:
         "../../scripts/inspect_slide.py"

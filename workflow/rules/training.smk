@@ -61,6 +61,7 @@ rule train:
         train=train_settings(config),
         tensorboard="logs/tensorboard",
         tiles=tile_settings(config),
+        input_settings=input_settings(config),
         code=code_digest("train"),
     script:
         "../../scripts/train.py"

@@ -90,7 +90,7 @@ def test_what_is_refined_follows_from_the_first_pass(refine, looked_at):
 
 def test_a_model_of_other_tiles_is_refused_where_the_map_rests_on_them():
     model = {"tiles": asdict(SPEC) | {"region_px": 256, "codec": "lossless"}}
-    said = r"trained on tiles\.region_px 256 \(the config has 128\)\. Remedy: set those keys to the model's values"
+    said = r"trained on tiles\.region_px 256 \(the config has 128\)\. Remedy: run the workflow again from its start"
     for changes in ({}, {"magnification": "patent", "refine": "unsure"}):
         with pytest.raises(ModelError, match=said):
             check_tiles(replace(SETTINGS, **changes), model)
