@@ -101,3 +101,21 @@ def test_a_model_of_other_tiles_is_refused_where_the_map_rests_on_them():
 def test_tiles_share_the_statistics_of_batch_norm_as_in_training(norm, asked, tiles):
     model = {"architecture": {"norm": norm}, "provenance": {"train": {"tile_batch": asked}}}
     assert tile_batch_of(json.loads(json.dumps(model))) == tiles
+
+
+@pytest.mark.parametrize("changes", [{}, {"refine": "all"}])
+def test_a_model_that_gives_no_numbers_stops_the_job_and_is_named(tmp_path, monkeypatch, changes):
+    """Its weights are finite, but overflow in the head; the slide is not to blame, and not in quarantine."""
+    plain = LesionFPN.__init__
+
+    def overflowing(self, settings):
+        plain(self, settings)
+        torch.nn.init.constant_(self.head.weight, 3e38)
+
+    monkeypatch.setattr(LesionFPN, "__init__", overflowing)
+    with pytest.raises(ModelError) as raised:
+        mapped(tmp_path, **changes)
+    said = f"the model {tmp_path / 'm.safetensors'} gives no probability on slide s1 (a logit is NaN or infinite)"
+    assert said in raised.value.finding
+    assert raised.value.slide is None
+    assert list((tmp_path / "out").iterdir()) == []

@@ -237,7 +237,5 @@ def test_impossible_settings_of_a_model_are_the_models_fault(config, schema, mod
 
 
 def test_a_model_that_is_not_there_is_said(config, schema):
-    with pytest.raises(
-        ModelError, match=r"m\.safetensors does not exist\. Remedy: correct model\.path"
-    ):
+    with pytest.raises(ModelError, match=r"m\.safetensors does not exist\. Remedy: correct model\.path"):
         adopt_model(config, schema)
