@@ -46,13 +46,8 @@ def test_a_model_file_has_the_settings_of_its_input(finished):
 
 def test_a_run_with_a_model_makes_the_maps_of_its_training_run_and_says_what_it_took(shipped, finished):
     printed = shipped.run("--cores", "2")
-    assert (shipped.folder / MAP).read_bytes() == (finished.folder / MAP).read_bytes()
-    for name in ("stain/test_1.json", "tissue/test_1.tif"):
-        own, theirs = (folder / "results" / name for folder in (shipped.folder, finished.folder))
-        if name.endswith(".tif"):
-            assert own.read_bytes() == theirs.read_bytes()
-        else:
-            assert json.loads(own.read_text())["ratio"] == json.loads(theirs.read_text())["ratio"]
+    for path in (MAP, "results/tissue/test_1.tif"):
+        assert (shipped.folder / path).read_bytes() == (finished.folder / path).read_bytes()
     taken = ("tissue.mpp: 4.0", "stain.n_pixels: 20000", "tiles.tile_px: 64", "model.backbone: resnet18")
     report, conclusion = (
         (shipped.folder / "results" / name).read_text() for name in ("report/index.html", "conclusion.txt")
@@ -62,7 +57,7 @@ def test_a_run_with_a_model_makes_the_maps_of_its_training_run_and_says_what_it_
         assert f"<li>{setting}, from the model</li>" in report
         assert f"model: {setting}, from the model" in conclusion
     assert "stain.method" not in printed  # both have the default
-    assert "n_pixels: 20000" in report  # among the run's settings
+    assert "\n  n_pixels: 20000\n" in report  # among the run's settings
 
     # The same values, written out, change nothing; others are refused before any job.
     shipped.config |= {section: dict(TINY[section]) for section in ("tissue", "tiles")}
@@ -96,29 +91,25 @@ def test_weights_that_are_no_numbers_stop_the_run_and_name_the_model(shipped):
     assert "quarantine" not in (shipped.folder / "logs/map_slide/test_1.log").read_text()
     assert not (shipped.folder / MAP).exists()
     assert "UNKNOWN: slides.apply_icc, " in printed
-    assert (
-        "Not recorded: the file is of an older version" in (shipped.folder / "results/model/MODEL_CARD.md").read_text()
-    )
+    card = (shipped.folder / "results/model/MODEL_CARD.md").read_text()
+    assert "Not recorded: the file is of an older version" in card
     assert said in shipped.run("doctor", ok=False)
 
 
-@pytest.mark.parametrize(
-    ("changes", "said"),
-    [
+def test_a_model_that_cannot_be_used_stops_the_run_before_its_first_job(shipped):
+    path = shipped.folder / "shipped.safetensors"
+    whole = path.read_bytes()
+    for changes, said in (
         ({"architecture": {"backbone": "vgg16", "norm": "group"}}, "model.backbone: 'vgg16' is not one of"),
         ({"tiles": {"region_px": 512, "tile_px": 64, "mpp": -0.25}}, "tiles.mpp: -0.25 is less than the minimum"),
         ({"input": {"stain": {"method": "none", "angle": 3}}}, "does not know: stain.angle"),
         (None, "is not a LesionMap model (SafetensorError: "),
-    ],
-)
-def test_a_model_that_cannot_be_used_stops_the_run_before_its_first_job(shipped, changes, said):
-    path = shipped.folder / "shipped.safetensors"
-    if changes is None:
-        path.write_bytes(path.read_bytes()[:1000])
-    else:
-        rewritten(path, changes)
-    printed = shipped.run("--dry-run", ok=False)
-    assert said in printed
-    assert "shipped.safetensors" in printed
-    assert "Remedy: " in printed
-    assert "Traceback" not in printed
+    ):
+        path.write_bytes(whole if changes else whole[:1000])
+        if changes:
+            rewritten(path, changes)
+        printed = shipped.run("--dry-run", ok=False)
+        assert said in printed
+        assert "shipped.safetensors" in printed
+        assert "Remedy: " in printed
+        assert "Traceback" not in printed
