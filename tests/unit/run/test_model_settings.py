@@ -2,6 +2,7 @@
 
 import copy
 import json
+import re
 from dataclasses import asdict
 
 import pytest
@@ -239,3 +240,11 @@ def test_impossible_settings_of_a_model_are_the_models_fault(config, schema, mod
 def test_a_model_that_is_not_there_is_said(config, schema):
     with pytest.raises(ModelError, match=r"m\.safetensors does not exist\. Remedy: correct model\.path"):
         adopt_model(config, schema)
+
+
+def test_rules_take_what_a_model_may_set_from_the_settings_of_the_run(request):
+    """Beside training and its tiles, which a run with a model does without."""
+    direct = r'(?<!SETTINGS\.)config\["tissue"\]|(?<!SETTINGS\.)config\["stain"\](?!\["reference"\])'
+    direct += r'|config\["slides"\]\["apply_icc"\]|\b(?:map_settings|inspection_settings|inference_mpp)\(config\)'
+    rules = request.config.rootpath / "workflow/rules"
+    assert {path.name: found for path in rules.glob("*.smk") if (found := re.findall(direct, path.read_text()))} == {}
