@@ -8,4 +8,4 @@ with job_log(snakemake.log[0]):
     tables = RunTables(
         paths.headline, paths.manifest, paths.quarantine, paths.unreadable, paths.failed_exports, paths.checks
     )
-    conclude(tables, snakemake.output[0], fail=snakemake.params.fail)
+    conclude(tables, snakemake.output[0], fail=snakemake.params.fail, model_notes=snakemake.params.model_notes)

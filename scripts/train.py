@@ -13,7 +13,7 @@ with job_log(snakemake.log[0], resumes=True):
     paths, params, config = snakemake.input, snakemake.params, snakemake.config["train"]
     weights = paths.get("backbone") or None
     origin = provenance(params.code, model=params.model | {"weights": params.weights}, train=params.train)
-    metadata = training_metadata(TileSettings(**params.tiles), weights, origin)
+    metadata = training_metadata(TileSettings(**params.tiles), params.input_settings, weights, origin)
     settings = ModelSettings(**params.model), TrainSettings(**params.train)
     job = TrainJob(usable(paths.train), usable(paths.val), weights, *settings, metadata)
     machine = TrainMachine(config["device"], config["checkpoint_minutes"], snakemake.threads)

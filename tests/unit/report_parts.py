@@ -1,6 +1,7 @@
 """A small cohort's results, the report made of them, and what stands on its pages."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -190,10 +191,11 @@ def summarise_into(inputs: ReportInputs, paths: list[str]) -> None:
     summarise(paths, files, DRAWS, min_lesion_um=200)
 
 
-def render(inputs: ReportInputs, folder: Path, **changes: Any) -> Path:
+def render(inputs: ReportInputs, folder: Path, model_notes: Sequence[str] = (), **changes: Any) -> Path:
     report = folder / "report"
     files = ReportFiles(*(str(report / name) for name in (*PAGES, "slides", "figures", "viewer")))
-    render_report(inputs, files, config=CONFIG | changes, map_mpp=2.5, benchmarks=str(folder / "benchmarks"))
+    said = {"benchmarks": str(folder / "benchmarks"), "model_notes": model_notes}
+    render_report(inputs, files, config=CONFIG | changes, map_mpp=2.5, **said)
     return report
 
 

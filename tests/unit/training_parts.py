@@ -89,7 +89,7 @@ def unfinished(folder):
 
 
 def job(train_stores, val_stores=(), network=NARROW, **changes):
-    metadata = {"tiles": {"tile_px": 32}, "provenance": {"code": "c"}}
+    metadata = {"tiles": {"region_px": 128, "tile_px": 32, "mpp": 0.25}, "provenance": {"code": "c"}}
     return TrainJob(train_stores, val_stores, None, network, settings(**changes), metadata)
 
 

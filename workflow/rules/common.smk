@@ -2,10 +2,11 @@
 
 import gc
 
-from lesionmap.errors import RemoteError, SettingsError
+from lesionmap.errors import ModelError, RemoteError, SettingsError
 from lesionmap.jobs.provenance import code_digest
 from lesionmap.run.config import check_config, check_remote, inference_mpp, inspection_settings, lesion_settings
 from lesionmap.run.config import map_settings, reference_file, tile_settings, train_settings
+from lesionmap.run.model_settings import adopt_model, input_settings
 from lesionmap.slides.identity import slide_state
 from lesionmap.slides.sheet import read_sheet
 from lesionmap.servers.urls import is_remote
@@ -19,7 +20,9 @@ try:
     SLIDES = read_sheet(sheet, f"{HOME}/workflow/schemas/slides.schema.yaml", roots)
     check_remote(config, SLIDES)
     REFERENCE_FILE = reference_file(config, SLIDES)
-except SettingsError as error:
+    # What rules compute with: the config, in which a model of model.path has set what its training slides had.
+    SETTINGS = adopt_model(config, f"{HOME}/workflow/schemas/config.schema.yaml")
+except (ModelError, SettingsError) as error:
     raise WorkflowError(str(error))
 
 
@@ -68,7 +71,7 @@ def slide_row(wildcards):
 
 def stain_settings(wildcards):
     """The settings of the slide's stain fit; the white point of its row goes before that of the config."""
-    settings = {key: config["stain"][key] for key in ("method", "n_pixels", "seed", "white_point")}
+    settings = {key: SETTINGS.config["stain"][key] for key in ("method", "n_pixels", "seed", "white_point")}
     white_point = SLIDES[wildcards.slide].white_point
     return settings | ({"white_point": list(white_point)} if white_point else {})
 

@@ -20,6 +20,6 @@ rule doctor:
         table=with_prefix("results/doctor.tsv"),
         report=with_prefix("results/doctor.json"),
         rows=sheet_rows,
-        config=config,
+        config=SETTINGS.config,
     script:
         "../../scripts/doctor.py"

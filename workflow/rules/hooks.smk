@@ -6,7 +6,12 @@ from lesionmap.run.quarantine_tables import RunFiles, show_quarantine
 
 
 def check_start():
-    """Refuse to start if jobs would fail after their work: results that are read-only, dates in the future."""
+    """Refuse to start if jobs would fail after their work: results that are read-only, dates in the future.
+
+    Say what the model has set in the config.
+    """
+    for note in SETTINGS.notes:
+        logger.info(f"LesionMap, model {config['model']['path']}: {note}")
     try:
         start_checks.check_writable(with_prefix("results"))
         if not workflow.touch:  # --touch gives results new dates

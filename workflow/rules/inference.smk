@@ -29,7 +29,7 @@ rule map_slide:
         gpu=1,
     params:
         max_unreadable_fraction=config["slides"]["max_unreadable_fraction"],
-        map=map_settings(config),
+        map=map_settings(SETTINGS.config),
         code=code_digest("map_slide"),
     script:
         "../../scripts/map_slide.py"

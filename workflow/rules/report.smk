@@ -91,8 +91,9 @@ rule render_report:
         mem_mb=grows(2000),
         runtime=grows(60),
     params:
-        config=config,
-        map_mpp=inference_mpp(config),
+        config=SETTINGS.config,
+        model_notes=SETTINGS.notes,
+        map_mpp=inference_mpp(SETTINGS.config),
         benchmarks=with_prefix("results/benchmarks"),
         code=code_digest("render_report"),
     script:
@@ -126,6 +127,7 @@ rule conclude:
         runtime=grows(5),
     params:
         fail=config["on_quarantine"] == "fail_at_end",
+        model_notes=SETTINGS.notes,
         code=code_digest("conclude"),
     script:
         "../../scripts/conclude.py"

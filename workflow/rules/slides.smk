@@ -28,7 +28,7 @@ rule inspect_slide:
         # Not an input: Snakemake would only notice a newer file, and only one of the slide's files.
         state=watched_state,
         annotated=annotation_exists,
-        settings=inspection_settings(config),
+        settings=inspection_settings(SETTINGS.config),
         code=code_digest("inspect_slide"),
     script:
         "../../scripts/inspect_slide.py"

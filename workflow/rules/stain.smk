@@ -85,7 +85,7 @@ rule match_stain:
         mem_mb=grows(1000),
         runtime=grows(5),
     params:
-        match={key: config["stain"][key] for key in ("fallback", "ratio_limits")},
+        match={key: SETTINGS.config["stain"][key] for key in ("fallback", "ratio_limits")},
         code=code_digest("match_stain"),
     script:
         "../../scripts/match_stain.py"

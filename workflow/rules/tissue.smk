@@ -22,7 +22,7 @@ rule find_tissue:
         mem_mb=grows(3000),
         runtime=grows(10),
     params:
-        tissue=config["tissue"],
+        tissue=SETTINGS.config["tissue"],
         code=code_digest("find_tissue"),
     script:
         "../../scripts/find_tissue.py"

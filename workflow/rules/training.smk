@@ -17,6 +17,7 @@ TRAINING = {
     "weights": config["model"]["weights"],
     "train": train_settings(config),
     "tiles": tile_settings(config),
+    "input": input_settings(config),
     "code": code_digest("train"),
 }
 TRAINING_RUN = sha256_of(TRAINING)[:16]
@@ -71,6 +72,7 @@ rule train:
         folder=with_prefix("results/model"),
         tensorboard=with_prefix("logs/tensorboard"),
         tiles=TRAINING["tiles"],
+        input_settings=TRAINING["input"],
         slides=slides_of_training,
         code=TRAINING["code"],
     script:

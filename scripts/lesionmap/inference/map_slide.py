@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from lesionmap.errors import ModelError
-from lesionmap.files.model_metadata import load_metadata
+from lesionmap.files.model_metadata import FOR_MAPS, load_metadata
 from lesionmap.files.records import read_json, write_json
 from lesionmap.geometry.resampling import block_mean
 from lesionmap.inference.refinement import Refined, RefineSettings, refine_map
@@ -20,12 +20,13 @@ from lesionmap.network.forward import pick_device
 from lesionmap.network.model_file import load_model
 from lesionmap.network.resources import AUTO, MOST_TILES_ON_CPU
 from lesionmap.slides.slide import SlideInfo
-from lesionmap.stain.profile import StainProfile
+from lesionmap.stain.reference import reference_of
 from lesionmap.stain.table import StainMatch
 from lesionmap.tissue.mask import TissueMask
 
 STAGE = "map_slide"
 CHANNEL = "lesion probability x 255"
+START_AGAIN = "run the workflow again from its start with this model as model.path"
 
 
 @dataclass(frozen=True)
@@ -64,11 +65,12 @@ def map_slide(
     Raises
     ------
     ModelError
-        If the model does not fit the settings or the slide's stain.
+        If the model cannot be used, does not fit the settings or the slide's stain, or gives a probability that is not
+        a number. That stops the job: no slide is to blame.
     SlideError
         If too many tiles cannot be read.
     """
-    model = load_metadata(inputs.model)
+    model = load_metadata(inputs.model, FOR_MAPS)
     check_tiles(settings, model)
     mapped, refined = _mapped(info, inputs, model, settings, Path(record).parent, threads=threads)
     provenance = provenance | {"model_training": model["provenance"]}
@@ -93,13 +95,25 @@ def _mapped(
     """
     model = load_model(inputs.model).to(pick_device(), memory_format=torch.channels_last)  # type: ignore[call-overload]
     tissue = TissueMask(inputs.tissue, info)
-    read = (info, tissue, stain_of(info.slide, inputs.stain, metadata), model)
-    mapped = sliding_window_map(*read, _pass_settings(settings, metadata), folder=folder, threads=threads)
+    read = (info, tissue, stain_of(info.slide, inputs, metadata), model)
     refined = None
-    if settings.refine != NO_REFINEMENT:
-        refined = refine_map(mapped, *read, settings=_refine_settings(settings, metadata), threads=threads)
+    try:
+        mapped = sliding_window_map(*read, _pass_settings(settings, metadata), folder=folder, threads=threads)
+        if settings.refine != NO_REFINEMENT:
+            refined = refine_map(mapped, *read, settings=_refine_settings(settings, metadata), threads=threads)
+    except FloatingPointError as error:
+        raise _not_finite(info.slide, inputs.model, error) from error
     tissue.clear_background(mapped.probability_u8, mapped.mpp / info.mpp)
     return mapped, refined
+
+
+def _not_finite(slide: str, model: str, error: FloatingPointError) -> ModelError:
+    """About the model: with the slide as its subject, the slide would go into quarantine."""
+    return ModelError(
+        stage=STAGE,
+        finding=f"the model {model} gives no probability on slide {slide} ({error}); its weights are unusable",
+        remedy="train it anew with a lower train.learning_rate, or give another model as model.path",
+    )
 
 
 def validated_threshold(settings: MapSettings, model: dict[str, Any]) -> float | None:
@@ -141,6 +155,8 @@ def _pass_settings(settings: MapSettings, model: dict[str, Any]) -> PassSettings
 def check_tiles(settings: MapSettings, model: dict[str, Any]) -> None:
     """Check that config and model cut slides into the same tiles, if the map depends on that.
 
+    The config of a run has the model's, so that they differ only if the file has been exchanged since the run began.
+
     Raises
     ------
     ModelError
@@ -153,8 +169,7 @@ def check_tiles(settings: MapSettings, model: dict[str, Any]) -> None:
             stage=STAGE,
             finding="the model was trained on "
             + ", ".join(f"tiles.{key} {model['tiles'][key]} (the config has {asked[key]})" for key in differing),
-            remedy="set those keys to the model's values, or inference.magnification to patent and inference.refine "
-            "to none",
+            remedy=START_AGAIN,
         )
 
 
@@ -174,7 +189,7 @@ def _write_record(
     write_json(path, content)
 
 
-def stain_of(slide: str, path: str, model: dict[str, Any]) -> StainMatch:
+def stain_of(slide: str, inputs: MapInputs, model: dict[str, Any]) -> StainMatch:
     """How a slide's stain is matched to the reference that the model was trained with.
 
     Raises
@@ -182,11 +197,11 @@ def stain_of(slide: str, path: str, model: dict[str, Any]) -> StainMatch:
     ModelError
         If the slide was matched to another reference.
     """
-    match = StainMatch.of(read_json(path))
-    if match.reference != StainProfile.of(model["stain_reference"]):
+    match = StainMatch.of(read_json(inputs.stain))
+    if match.reference != reference_of(inputs.model, model):
         raise ModelError(
             stage=STAGE,
-            finding=f"{slide} is matched to another stain than the model was trained on ({path})",
-            remedy="run the workflow again from its start with this model as model.path",
+            finding=f"{slide} is matched to another stain than the model was trained on ({inputs.stain})",
+            remedy=START_AGAIN,
         )
     return match

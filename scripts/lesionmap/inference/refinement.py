@@ -18,7 +18,7 @@ from lesionmap.inference.stitching import RowBand, Take
 from lesionmap.jobs.log import progress
 from lesionmap.jobs.parallel import map_in_order
 from lesionmap.maps.probability import as_u8
-from lesionmap.network.forward import as_images, logits_of
+from lesionmap.network.forward import as_images, probabilities
 from lesionmap.network.model import LesionFPN
 from lesionmap.network.region_pass import RegionTensors, TilePasses, fused_map, tile_maps
 from lesionmap.network.thread_pool import ThreadPool
@@ -184,7 +184,7 @@ def _fused(passes: TilePasses, region: RegionTensors, *, flips: bool) -> NDArray
     maps: list[Tensor] = []
     for axes in FLIPS if flips else UNFLIPPED:
         part = _flipped(region, axes)
-        t2 = torch.sigmoid(logits_of(passes.model, part.low))
+        t2 = probabilities(passes.model, part.low)
         maps.append(fused_map(passes.model, part, tile_maps(passes, part), t2).flip(axes))  # (1, 1, s, s)
     fused: NDArray[np.float32] = torch.stack(maps).mean(dim=0)[0, 0].cpu().numpy()
     return fused

@@ -20,7 +20,7 @@ from lesionmap.jobs.parallel import in_order, map_in_order
 from lesionmap.maps.on_disk import on_disk
 from lesionmap.maps.probability import as_u8
 from lesionmap.network.batch_size import fitting_inference_batch
-from lesionmap.network.forward import logits_of
+from lesionmap.network.forward import probabilities
 from lesionmap.network.model import LesionFPN
 from lesionmap.network.thread_pool import ThreadPool
 from lesionmap.slides.damage import check_damage
@@ -231,6 +231,6 @@ def probability_of(
     """Lesion probability, (N, H, W), of images (H, W, 3) uint8 that are not normalised yet."""
     batch = table.normalised(np.stack(images)).permute(0, 3, 1, 2)  # (N, 3, H, W)
     turns = FLIPS if flips else UNFLIPPED
-    flipped = [torch.sigmoid(logits_of(model, batch.flip(axes))).flip(axes) for axes in turns]  # (N, 1, H, W) each
+    flipped = [probabilities(model, batch.flip(axes)).flip(axes) for axes in turns]  # (N, 1, H, W) each
     probability: NDArray[np.float32] = torch.stack(flipped).mean(dim=0)[:, 0].cpu().numpy()
     return probability

@@ -43,6 +43,20 @@ def logits_of(model: LesionFPN, images: Tensor) -> Tensor:
     return logits if logits.dtype == torch.float64 else logits.float()
 
 
+def probabilities(model: LesionFPN, images: Tensor) -> Tensor:
+    """Lesion probability of (N, 3, H, W) uint8 images; (N, 1, H, W).
+
+    Raises
+    ------
+    FloatingPointError
+        If a logit is NaN or infinite. No image can cause that, so it is the weights.
+    """
+    logits = logits_of(model, images)
+    if not torch.isfinite(logits).all():
+        raise FloatingPointError("a logit is NaN or infinite")
+    return torch.sigmoid(logits)
+
+
 def as_images(stack: NDArray[np.uint8]) -> Tensor:
     """Convert uint8 images to the network's layout: (N, H, W, 3) → (N, 3, H, W)."""
     return torch.from_numpy(stack).permute(0, 3, 1, 2)

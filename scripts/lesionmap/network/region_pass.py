@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from lesionmap.jobs.parallel import return_freed_memory
-from lesionmap.network.forward import logits_of
+from lesionmap.network.forward import probabilities
 from lesionmap.network.model import LesionFPN
 from lesionmap.network.thread_pool import ThreadPool
 
@@ -97,11 +97,17 @@ class TilePasses:
 
 @torch.no_grad()
 def tile_maps(passes: TilePasses, region: RegionTensors) -> Tensor:
-    """T1, the downsampled probability maps of all tiles; (k, 1, s/n, s/n)."""
+    """T1, the downsampled probability maps of all tiles; (k, 1, s/n, s/n).
+
+    Raises
+    ------
+    FloatingPointError
+        If a logit is NaN or infinite.
+    """
 
     def part(batch: MicroBatch) -> Tensor:
         with torch.no_grad():  # gradients are switched off per thread
-            return downsampled(torch.sigmoid(logits_of(passes.model, batch.tiles)), region.tiles_per_side)
+            return downsampled(probabilities(passes.model, batch.tiles), region.tiles_per_side)
 
     t1s = list(passes.map(part, passes.batches(region)))
     return torch.cat(t1s) if t1s else torch.zeros(0)

@@ -4,6 +4,7 @@ The pages also work without JavaScript; slides are then shown as pictures.
 """
 
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,7 +55,13 @@ class ReportFiles:
 
 
 def render_report(
-    inputs: ReportInputs, files: ReportFiles, *, config: dict[str, Any], map_mpp: float, benchmarks: str
+    inputs: ReportInputs,
+    files: ReportFiles,
+    *,
+    config: dict[str, Any],
+    map_mpp: float,
+    benchmarks: str,
+    model_notes: Sequence[str] = (),
 ) -> None:
     """Write the report, whole or not at all.
 
@@ -66,11 +73,14 @@ def render_report(
         Resolution of the lesion maps, µm/px.
     benchmarks : str
         Folder of Snakemake's benchmark files; it may be absent. Their times differ from run to run.
+    model_notes : sequence of str
+        What the model of ``model.path`` has set in the config.
     """
     templates = _templates()
     inputs = without_quarantined(inputs)
     slides = load_slides(inputs)
     content = cohort_content(inputs, slides, config) | {"stages": stage_times(benchmarks), "settings": as_yaml(config)}
+    content |= {"model_notes": model_notes}
     threshold = next((slide.threshold for slide in slides), config["inference"]["threshold"])
     shared = {"config": config, "map_mpp": map_mpp, "threshold": threshold}
     shared |= {"colour_tables": colour_tables(), "colour_stops": colour_stops()}

@@ -1,6 +1,7 @@
 """Checks and tables of the whole run, before its first job and after its last.
 
 - ``config``: check the config, and select the settings of each stage
+- ``model_settings``: the settings that a model brings with it
 - ``settings``: the whole config as settings classes, for the pre-flight check and the cost estimate
 - ``start_checks``: checks before the first job
 - ``doctor``: the pre-flight check: problems of a slide sheet, and the costs of a run

@@ -30,15 +30,21 @@ class RunTables:
     checks: Sequence[str] = ()
 
 
-def conclude(tables: RunTables, output: str, *, fail: bool) -> None:
+def conclude(tables: RunTables, output: str, *, fail: bool, model_notes: Sequence[str] = ()) -> None:
     """Print and write headline metrics, flagged slides, quarantine and failed exports at the end of a run.
+
+    Parameters
+    ----------
+    model_notes : sequence of str
+        What the model of ``model.path`` has set in the config.
 
     Raises
     ------
     LesionMapError
         If slides are in quarantine, or exports have failed, and `fail` is set.
     """
-    lines = [*_flagged(tables), *quarantine_lines(tables.quarantine), *_failed_exports(tables.failed_exports)]
+    lines = [f"model: {note}" for note in model_notes]
+    lines += [*_flagged(tables), *quarantine_lines(tables.quarantine), *_failed_exports(tables.failed_exports)]
     text = Path(tables.headline).read_text(encoding="utf-8") + "\n".join(lines) + "\n"
     sys.stderr.write(text)
     slides, exports = len(_refused(tables.quarantine)), len(read_table(tables.failed_exports))

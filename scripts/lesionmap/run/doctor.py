@@ -11,7 +11,7 @@ from typing import Any
 from lesionmap.annotations.canonical import canonical
 from lesionmap.annotations.formats import read_annotation
 from lesionmap.annotations.placement import REMEDY, Ground, placement
-from lesionmap.errors import LesionMapError
+from lesionmap.errors import LesionMapError, ModelError
 from lesionmap.files.records import write_json, write_table
 from lesionmap.formatting import counted
 from lesionmap.jobs.parallel import map_in_order
@@ -239,6 +239,8 @@ def _sheet_errors(found: Sequence[Diagnosis], settings: RunSettings) -> Iterator
     needed = model or (weights if weights not in ("imagenet", "none") else None)
     if needed and not Path(needed).is_file():
         yield f"the model file {needed} does not exist", "correct model.path or model.weights"
+    elif model:
+        yield from _model_errors(model)
     if model is not None:
         return
     training = [one for one in found if one.row.split == "train" and (one.info or one.unseen)]
@@ -249,6 +251,16 @@ def _sheet_errors(found: Sequence[Diagnosis], settings: RunSettings) -> Iterator
     reference = settings.stain_reference
     if any(one.row.slide == reference and not (one.info or one.unseen) for one in found):
         yield f"the stain reference {reference} cannot be used", "choose another slide as stain.reference"
+
+
+def _model_errors(model: str) -> Iterator[tuple[str, str]]:
+    """What keeps a model from being used, down to its weights."""
+    from lesionmap.network.model_file import load_model  # torch takes seconds to load
+
+    try:
+        load_model(model)
+    except ModelError as error:
+        yield error.finding, error.remedy
 
 
 def _notes(settings: RunSettings) -> Iterator[str]:

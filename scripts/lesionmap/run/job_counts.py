@@ -15,14 +15,9 @@ SPLITS = {  # rules that run once for every readable slide of these splits
     **dict.fromkeys(("map_slide", "find_lesions", "cut_view"), EVERY),
     "evaluate_slide": ("val", "test"),
 }
-FIRST = (
-    "build_manifest",
-    "list_annotations",
-    "choose_reference",
-    "compare_stains",
-    "summarise_tiles",
-)  # these and LAST run once
-IN_TRAINING = ("train", "plot_learning_curves")
+# These, and LAST, run once.
+FIRST = ("build_manifest", "list_annotations", "choose_reference", "compare_stains", "summarise_tiles")
+IN_TRAINING = ("train", "publish_model", "plot_learning_curves")
 LAST = ("describe_model", "summarise", "plot_metrics", "list_quarantine", "render_report", "conclude", "all")
 
 

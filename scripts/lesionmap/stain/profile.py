@@ -13,6 +13,7 @@ WHITE: Colour = (I0, I0, I0)
 Basis = tuple[tuple[float, float, float], tuple[float, float, float]]
 STAINS = ("haematoxylin", "eosin")
 PALETTE_PX = 512
+LENGTH_TOLERANCE = 0.001  # of the rows of a basis; profiles that people write down have four digits
 
 
 @dataclass(frozen=True)
@@ -47,9 +48,29 @@ class StainProfile:
 
     @classmethod
     def of(cls, record: dict[str, Any]) -> "StainProfile":
-        """Build a profile from its JSON form; profiles of earlier versions have no white point, it was 255."""
+        """Build a profile from its JSON form; profiles of earlier versions have no white point, it was 255.
+
+        Raises
+        ------
+        KeyError, TypeError, ValueError
+            If `record` is no profile: a field is missing or too many, not of its shape, or impossible.
+        """
         tuples = {key: tuple(record[key]) for key in ("p99", "white_point") if key in record}
-        return cls(**record | tuples | {"basis": tuple(map(tuple, record["basis"]))})
+        profile = cls(**record | tuples | {"basis": tuple(map(tuple, record["basis"]))})
+        profile.check()
+        return profile
+
+    def check(self) -> None:
+        """Raise a ValueError if a number is not finite, not of its shape, or impossible."""
+        basis, p99, white = (np.asarray(part, np.float64) for part in (self.basis, self.p99, self.white_point))
+        if (basis.shape, p99.shape, white.shape) != ((2, 3), (2,), (3,)):
+            raise ValueError(f"basis, p99 and white_point are of the shapes {basis.shape}, {p99.shape}, {white.shape}")
+        if not np.allclose(np.linalg.norm(basis, axis=1), 1, atol=LENGTH_TOLERANCE):  # nor if one is NaN
+            raise ValueError(f"the rows of the basis {basis.tolist()} are not of length 1")
+        if not (np.isfinite(p99).all() and (p99 >= 0).all()):
+            raise ValueError(f"the percentiles {p99.tolist()} are not all 0 or more")
+        if not ((white > 0).all() and (white <= I0).all()):
+            raise ValueError(f"the white point {white.tolist()} is not above 0 and up to {I0:.0f}")
 
 
 def optical_density(pixels: NDArray[np.uint8], white_point: Colour = WHITE) -> NDArray[np.float64]:

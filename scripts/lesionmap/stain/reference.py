@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lesionmap.errors import SettingsError, SlideError
+from lesionmap.errors import ModelError, SettingsError, SlideError
 from lesionmap.files.model_metadata import load_metadata
 from lesionmap.files.pictures import read_png, write_png
 from lesionmap.files.records import read_json, write_json, write_table
@@ -17,6 +17,7 @@ from lesionmap.stain.profile import StainProfile, palette
 
 CANDIDATE_COLUMNS = ["slide", "verdict", "distance_od", "p99_haematoxylin", "p99_eosin", "chosen"]
 MODEL = ".safetensors"
+NO_PROFILE = (OSError, ValueError, KeyError, TypeError)  # what reading something else raises
 
 
 @dataclass(frozen=True)
@@ -80,26 +81,39 @@ def read_candidate(source: str, picture: str | None = None) -> Candidate:
 
     Raises
     ------
-    SettingsError
-        If `source` is none of these.
+    SettingsError, ModelError
+        If `source` is none of these; if it is a model without such a profile.
     """
+    if source.endswith(MODEL):
+        model = load_metadata(source, ("stain_reference", "provenance"))
+        return Candidate(f"of {source}", reference_of(source, model), model["provenance"], picture)
     try:
-        record = _of_model(source) if source.endswith(MODEL) else read_json(source)
+        record = read_json(source)
         return Candidate(record["slide"], StainProfile.of(record["profile"]), record["provenance"], picture)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except NO_PROFILE as error:
         raise SettingsError(
             stage="choose_reference",
             finding=f"{source} is not a stain profile ({type(error).__name__}: {error})",
-            remedy="retrain the model of model.path, or infer with the version that trained it"
-            if source.endswith(MODEL)
-            else "set stain.reference to a slide id, auto, or a results/stain/reference/profile.json of another run",
+            remedy="set stain.reference to a slide id, auto, or a results/stain/reference/profile.json of another run",
         ) from error
 
 
-def _of_model(path: str) -> dict[str, Any]:
-    """The reference stored in a model file, in the same form as a reference's JSON."""
-    model = load_metadata(path)
-    return {"slide": f"of {path}", "profile": model["stain_reference"], "provenance": model["provenance"]}
+def reference_of(path: str, model: dict[str, Any]) -> StainProfile:
+    """The stain reference in the metadata of the model file `path`.
+
+    Raises
+    ------
+    ModelError
+        If it is no profile that slides can be matched to.
+    """
+    try:
+        return StainProfile.of(model["stain_reference"])
+    except NO_PROFILE as error:
+        raise ModelError(
+            stage="model",
+            finding=f"the stain reference in {path} is not a stain profile ({type(error).__name__}: {error})",
+            remedy="retrain the model of model.path, or infer with the version that trained it",
+        ) from error
 
 
 def _no_reference(found: Sequence[Candidate | SlideError]) -> SettingsError:

@@ -72,11 +72,15 @@ def write_record(files: TrainFiles, run: str) -> None:
     write_json(files.record, {"run": run, "sha256": {path.name: sha256(path) for path in paths}})
 
 
-def training_metadata(tiles: TileSettings, weights: str | None, provenance: dict[str, Any]) -> dict[str, Any]:
+def training_metadata(
+    tiles: TileSettings, input_settings: dict[str, Any], weights: str | None, provenance: dict[str, Any]
+) -> dict[str, Any]:
     """Model metadata that is known before training starts; JSON-serialisable.
 
     Parameters
     ----------
+    input_settings : dict
+        From :func:`lesionmap.run.config.input_settings`: how the images of slides were made.
     weights : str or None
         File with the initial weights of the backbone.
     provenance : dict
@@ -88,6 +92,7 @@ def training_metadata(tiles: TileSettings, weights: str | None, provenance: dict
         "target": STORED_CLASSES[LESION],
         "threshold": THRESHOLD,
         "tiles": asdict(tiles),
+        "input": input_settings,
         "mpp": {"high": spec.mpp, "low": spec.low_mpp},
         "backbone_weights": {"file": Path(weights).name, "sha256": sha256(weights)} if weights else None,
         "licence": LICENCE,

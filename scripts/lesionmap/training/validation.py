@@ -62,12 +62,20 @@ def validate(
 def _views(passes: TilePasses, region: RegionTensors, settings: TrainSettings) -> Iterator[tuple[str, float, Tensor]]:
     """Name, focal loss (summed over pixels) and probability map, (1, 1, s, s), of each map in `settings.views`."""
     if "high" in settings.views:
-        t1 = stitched(tile_maps(passes, region), region, region.low_mask.float())
+        t1 = stitched(_tile_maps(passes, region), region, region.low_mask.float())
         yield "high", map_loss(t1, region.low_mask, settings).item(), t1
         return
     logits = logits_of(passes.model, region.low)
     t2 = torch.sigmoid(logits)
     yield "low", focal_sum(logits, region.low_mask, settings).item(), t2
     if "fused" in settings.views:
-        fused = fused_map(passes.model, region, tile_maps(passes, region), t2)
+        fused = fused_map(passes.model, region, _tile_maps(passes, region), t2)
         yield "fused", map_loss(fused, region.low_mask, settings).item(), fused
+
+
+def _tile_maps(passes: TilePasses, region: RegionTensors) -> Tensor:
+    """T1 of a region; as a loss does, it shows whether the weights are unusable."""
+    try:
+        return tile_maps(passes, region)
+    except FloatingPointError:
+        raise NonFiniteLossError(region) from None

@@ -90,7 +90,7 @@ def test_what_is_refined_follows_from_the_first_pass(refine, looked_at):
 
 def test_a_model_of_other_tiles_is_refused_where_the_map_rests_on_them():
     model = {"tiles": asdict(SPEC) | {"region_px": 256, "codec": "lossless"}}
-    said = r"trained on tiles\.region_px 256 \(the config has 128\)\. Remedy: set those keys to the model's values"
+    said = r"trained on tiles\.region_px 256 \(the config has 128\)\. Remedy: run the workflow again from its start"
     for changes in ({}, {"magnification": "patent", "refine": "unsure"}):
         with pytest.raises(ModelError, match=said):
             check_tiles(replace(SETTINGS, **changes), model)
@@ -101,3 +101,21 @@ def test_a_model_of_other_tiles_is_refused_where_the_map_rests_on_them():
 def test_tiles_share_the_statistics_of_batch_norm_as_in_training(norm, asked, tiles):
     model = {"architecture": {"norm": norm}, "provenance": {"train": {"tile_batch": asked}}}
     assert tile_batch_of(json.loads(json.dumps(model))) == tiles
+
+
+@pytest.mark.parametrize("changes", [{}, {"refine": "all"}])
+def test_a_model_that_gives_no_numbers_stops_the_job_and_is_named(tmp_path, monkeypatch, changes):
+    """Its weights are finite, but overflow in the head; the slide is not to blame, and not in quarantine."""
+    plain = LesionFPN.__init__
+
+    def overflowing(self, settings):
+        plain(self, settings)
+        torch.nn.init.constant_(self.head.weight, 3e38)
+
+    monkeypatch.setattr(LesionFPN, "__init__", overflowing)
+    with pytest.raises(ModelError) as raised:
+        mapped(tmp_path, **changes)
+    said = f"the model {tmp_path / 'm.safetensors'} gives no probability on slide s1 (a logit is NaN or infinite)"
+    assert said in raised.value.finding
+    assert raised.value.slide is None
+    assert list((tmp_path / "out").iterdir()) == []

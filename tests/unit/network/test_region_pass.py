@@ -59,3 +59,12 @@ def test_statistics_are_put_back_when_a_pass_is_ended():
         raise RuntimeError
     assert model.stem[1].momentum == 0.1
     assert not model.stem[1].training
+
+
+@pytest.mark.parametrize("number", [float("inf"), float("nan")])
+def test_tiles_without_a_number_have_no_map(number, pool):
+    """An infinite logit would be a probability of 1."""
+    part, model = tensors(region()), network(ModelSettings("narrow", "group")).eval()
+    torch.nn.init.constant_(model.head.bias, number)
+    with pytest.raises(FloatingPointError, match="a logit is NaN or infinite"):
+        tile_maps(passes(model, pool, 2), part)

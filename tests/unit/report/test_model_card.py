@@ -22,6 +22,7 @@ ORIGIN = {
     "train": {"epochs": 50, "leave_out_above": {"blur": 1}},
     "versions": {"torch": "9.9"},
 }
+INPUT = {"stain": {"method": "macenko", "ratio_limits": [0.5, 2.0]}, "slides": {"apply_icc": True}}
 EPOCH = {
     "epoch": 7,
     "train_low_loss": 0.5,
@@ -39,7 +40,7 @@ OLD = {"architecture": {"backbone": "resnet50", "norm": "group"}, "provenance": 
 def metadata(tmp_path):
     weights = tmp_path / "resnet18.pth"
     weights.write_bytes(b"weights")
-    return training_metadata(TILES, str(weights), ORIGIN) | {
+    return training_metadata(TILES, INPUT, str(weights), ORIGIN) | {
         "architecture": {"backbone": "resnet18", "norm": "frozen"},
         "stain_reference": STAIN,
         "training_slides": {"train_1": "ab" * 32, "train_2": "cd" * 32},
@@ -72,6 +73,7 @@ def test_what_training_records_before_its_first_epoch(metadata):
     assert (metadata["target"], metadata["threshold"]) == ("lesion", 0.5)
     assert metadata["mpp"] == {"high": 0.25, "low": 2.0}
     assert metadata["tiles"] == asdict(TILES)
+    assert metadata["input"] == INPUT
     assert metadata["backbone_weights"] == {"file": "resnet18.pth", "sha256": hashlib.sha256(b"weights").hexdigest()}
     assert metadata["provenance"] == ORIGIN
     assert "Not a diagnostic device" in metadata["intended_use"]
@@ -81,7 +83,7 @@ def test_what_training_records_before_its_first_epoch(metadata):
 
 def test_tiles_that_do_not_fit_are_refused():
     with pytest.raises(SettingsError, match="do not fit"):
-        training_metadata(replace(TILES, tile_px=500), None, ORIGIN)
+        training_metadata(replace(TILES, tile_px=500), INPUT, None, ORIGIN)
 
 
 def test_the_card_says_all_that_the_file_does(tmp_path, metadata):
@@ -107,6 +109,9 @@ def test_the_card_says_all_that_the_file_does(tmp_path, metadata):
     assert "      blur: 1\n" in text
     assert "CN 111784671 A, 2020." in text
     assert "  path: lesionmap.safetensors" in text
+    shown = text.split("## How slides are read")[1].split("\n## ")[0]
+    assert "    stain:\n      method: macenko\n" in shown
+    assert "      apply_icc: true\n" in shown
 
 
 def test_metrics_on_validation(tmp_path, metadata):
@@ -121,7 +126,9 @@ def test_metrics_on_validation(tmp_path, metadata):
 
 
 def test_random_weights_are_called_so(tmp_path, metadata):
-    text = card(tmp_path, metadata | {"backbone_weights": training_metadata(TILES, None, ORIGIN)["backbone_weights"]})
+    text = card(
+        tmp_path, metadata | {"backbone_weights": training_metadata(TILES, INPUT, None, ORIGIN)["backbone_weights"]}
+    )
     assert rows(text)["Backbone started from"] == ["random weights"]
 
 
@@ -133,6 +140,7 @@ def test_what_an_older_file_lacks_is_not_recorded(tmp_path, metadata, lacking):
 
 def test_the_oldest_file_has_a_card(tmp_path):
     text = card(tmp_path, OLD)
+    assert "Not recorded: the file is of an older version. A run takes these settings from its config" in text
     assert text.count("not recorded") >= 15
     assert "LesionMap models are for research." in text
     assert rows(text)["Regions"] == ["not recorded wide at not recorded"]

@@ -97,6 +97,13 @@ def test_flags_of_annotations_are_listed_but_not_those_of_slides_in_quarantine(t
     assert "c, annotation" not in printed
 
 
+def test_what_the_model_has_set_is_said(tmp_path, tables):
+    notes = ["stain.method: macenko, from the model", "tiles.mpp: 0.5, from the model"]
+    conclude(tables, str(tmp_path / "end.txt"), fail=False, model_notes=notes)
+    lines = (tmp_path / "end.txt").read_text().splitlines()
+    assert lines[:3] == ["Dice 0.9", *(f"model: {note}" for note in notes)]
+
+
 @pytest.mark.parametrize("fail", [False, True])
 def test_a_run_without_quarantine_succeeds_under_both_policies(tmp_path, records, tables, fail):
     list_quarantine(RunFiles(records[:2]), tables.quarantine, tables.unreadable, tables.failed_exports)

@@ -11,6 +11,7 @@ import yaml
 from lesionmap.errors import LesionMapError, SlideError
 from lesionmap.files.records import write_json
 from lesionmap.network.model import LesionFPN
+from lesionmap.network.model_file import save_model
 from lesionmap.network.resources import FORWARD_FLOPS
 from lesionmap.network.settings import ModelSettings
 from lesionmap.run import costs
@@ -236,7 +237,15 @@ def test_inference_alone_asks_for_no_training_slides(tmp_path, rows, config, cap
     failed, _, _, report = examined(tmp_path, rows[2:], config, capsys)
     assert "1 errors" in failed
     assert report["sheet_errors"][0]["finding"] == "the model file shipped.safetensors does not exist"
-    config["model"]["path"] = str(tmp_path / "a.geojson")
+    network = ModelSettings("resnet18", "group")
+    model, broken = LesionFPN(network), str(tmp_path / "broken.safetensors")
+    save_model(broken, model, ModelSettings("resnet34", "group"), {})
+    config["model"]["path"] = broken
+    _, printed, _, report = examined(tmp_path, rows[2:], config, capsys)
+    assert "broken.safetensors cannot be used: its tensors are not those of resnet34" in printed
+    assert "give another model as model.path" in report["sheet_errors"][0]["remedy"]
+    config["model"]["path"] = str(tmp_path / "whole.safetensors")
+    save_model(config["model"]["path"], model, network, {})
     failed, _, table, report = examined(tmp_path, rows[2:], config, capsys)
     assert failed is None
     assert table["tiles"].tolist() == [0, 0]

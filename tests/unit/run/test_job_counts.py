@@ -27,7 +27,7 @@ def test_each_rule_counts_the_slides_of_its_splits(config):
     counts = counted(config)
     per_slide = dict.fromkeys(OF_EVERY, 7) | {"inspect_slide": 9, "import_annotation": 6, "check_annotation": 5}
     per_slide |= {"extract_tiles": 4, "evaluate_slide": 2, "write_dicom": 3}
-    once = dict.fromkeys((*ONCE, "train", "plot_learning_curves", "fetch_backbone"), 1)
+    once = dict.fromkeys((*ONCE, "train", "publish_model", "plot_learning_curves", "fetch_backbone"), 1)
     assert counts == per_slide | once
 
 

@@ -1,3 +1,4 @@
+import json
 from dataclasses import asdict
 
 import numpy as np
@@ -179,11 +180,39 @@ def test_a_file_that_is_no_profile_is_refused(tmp_path, content):
     assert error.remedy.startswith("set stain.reference to a slide id, auto, or ")
 
 
-@pytest.mark.parametrize("facts", [{}, {"stain_reference": {"basis": HE.tolist(), "p99": [1, 1]}}])
-def test_a_model_of_a_version_without_such_profiles_is_refused(tmp_path, facts):
-    error = refused(tmp_path, (model(tmp_path, **facts),))
-    assert "m.safetensors is not a stain profile (" in error.finding
+def test_a_model_without_a_reference_is_refused(tmp_path):
+    error = refused(tmp_path, (model(tmp_path),), error=ModelError)
+    assert "'stain_reference' is a required property" in error.finding
     assert "model.path" in error.remedy
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"n_pixels": None}, "missing 1 required positional argument"),
+        ({"colour": "red"}, "unexpected keyword argument 'colour'"),
+        ({"basis": [[0.0, 0.0, 0.0], HE[1].tolist()]}, "are not of length 1"),
+        ({"basis": [HE[0].tolist(), (2 * HE[1]).tolist()]}, "are not of length 1"),
+        ({"p99": [1.0, -0.5]}, "the percentiles [1.0, -0.5] are not all 0 or more"),
+        ({"white_point": [240.0, 0.0, 240.0]}, "the white point [240.0, 0.0, 240.0] is not above 0"),
+        ({"white_point": [240.0, 256.0, 240.0]}, "the white point [240.0, 256.0, 240.0] is not above 0"),
+        ({"white_point": [240.0, 240.0]}, "of the shapes (2, 3), (2,), (2,)"),
+        ({"white_point": ["a", "b", "c"]}, "could not convert string to float"),
+    ],
+)
+def test_a_model_with_an_impossible_reference_is_refused(tmp_path, changes, said):
+    record = {key: value for key, value in (asdict(REFERENCE) | changes).items() if value is not None}
+    error = refused(tmp_path, (model(tmp_path, stain_reference=record),), error=ModelError)
+    assert "the stain reference in " in error.finding
+    assert said in error.finding
+    assert "model.path" in error.remedy
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "1e999"])
+def test_a_profile_with_numbers_that_are_none_is_refused(tmp_path, number):
+    record = json.dumps({"slide": "a", "provenance": {}, "profile": asdict(REFERENCE) | {"p99": [7.25, 1]}})
+    (tmp_path / "p.json").write_text(record.replace("7.25", number))
+    assert "are not all 0 or more)" in refused(tmp_path, (str(tmp_path / "p.json"),)).finding
 
 
 def test_a_file_that_is_no_model_is_refused(tmp_path):

@@ -7,7 +7,7 @@ import shutil
 
 import numpy as np
 import pytest
-from lesionmap.errors import SettingsError, TrainingError
+from lesionmap.errors import ModelError, SettingsError, TrainingError
 from lesionmap.files.model_metadata import load_metadata
 from lesionmap.network.model_file import load_model
 from lesionmap.network.settings import ModelSettings
@@ -189,6 +189,22 @@ def test_a_region_whose_loss_is_not_finite_is_saved_and_named(stores, tmp_path, 
         np.testing.assert_array_equal(saved["low_mask"][0, 0], part.low_mask)
         np.testing.assert_array_equal(saved["tiles"].transpose(0, 2, 3, 1), part.images)
         np.testing.assert_array_equal(saved["row_col"], part.row_col)
+
+
+@pytest.mark.parametrize("schedule", ["joint", "high_only"])
+def test_weights_that_the_last_update_has_spoilt_are_not_published(stores, tmp_path, monkeypatch, schedule):
+    """With validation slides, a region of theirs shows it; without, the weights do."""
+
+    def spoil(model, _):
+        model.head.bias.data.fill_(np.inf)
+
+    monkeypatch.setattr(training, "update_bn", spoil)
+    with pytest.raises(TrainingError, match="no longer finite at region s2 at x="):
+        run(tmp_path, stores[:1], stores[1:], schedule=schedule, epochs=1)
+    (tmp_path / "alone").mkdir()
+    with pytest.raises(ModelError, match=r"tensor head\.bias of the network holds NaN or infinity"):
+        run(tmp_path / "alone", stores[:1], schedule=schedule, epochs=1)
+    assert not (tmp_path / "alone/m.safetensors").exists()
 
 
 def test_an_absent_gpu_is_named(stores, tmp_path):
