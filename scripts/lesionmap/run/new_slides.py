@@ -51,10 +51,10 @@ def add_new_slides(sheet: str | Path, folder: str | Path) -> NewSlides:
         If the sheet cannot be read or has wrong columns, or the folder cannot be read. The sheet stays unchanged.
     """
     sheet = Path(sheet).resolve()
-    columns, lines = sheet_table(sheet) if sheet.exists() else (NEEDED_COLUMNS, {})
+    columns, lines = sheet_table(sheet, ["*"]) if sheet.exists() else (NEEDED_COLUMNS, {})
     rows = [dict(zip(columns, fields, strict=False)) for fields in lines.values()]
     known = {os.path.realpath(row.get("path", "")) for row in rows}
-    ids = {row.get("slide", "") for row in rows} | NO_IDS
+    ids = {row.get("slide", "").lower() for row in rows} | NO_IDS
     new = NewSlides()
     for path in _slides_in(folder, new.closed.append):
         if (place := os.path.realpath(path)) in known:
@@ -66,7 +66,7 @@ def add_new_slides(sheet: str | Path, folder: str | Path) -> NewSlides:
             new.changing.append(path)
         else:
             slide = _unused_id(path.relative_to(Path(folder).absolute()), ids)
-            ids.add(slide)
+            ids.add(slide.lower())
             new.added[slide] = path
     _append(sheet, columns, new.added)
     return new
@@ -93,14 +93,15 @@ def _changed(path: Path) -> float:
 
 
 def _unused_id(path: Path, used: Set[str]) -> str:
-    """Id of a path: ``case_1_a`` for ``case 1/a.svs``, or ``case_1_a_2`` if that is taken."""
+    """Id of a path: ``case_1_a`` for ``case 1/a.svs``, or ``case_1_a_2`` if that is taken, in whatever case."""
     plain = re.sub(r"[^A-Za-z0-9._-]", "_", str(path.with_suffix("")))[-LONGEST_ID:].lstrip("._-")
-    return next(name for name in chain([plain], (f"{plain or 'slide'}_{n}" for n in count(2))) if name not in used)
+    names = chain([plain], (f"{plain or 'slide'}_{n}" for n in count(2)))
+    return next(name for name in names if name.lower() not in used)
 
 
 def _append(sheet: Path, columns: list[str], slides: dict[str, Path]) -> None:
     text = sheet.read_bytes().decode() if sheet.exists() else "\t".join(columns) + "\n"
-    line_end = "\r\n" if "\r\n" in text else "\n"
+    line_end = "\r\n" if text.partition("\n")[0].endswith("\r") else "\n"
     rows = ({"slide": slide, "path": str(path), "split": "inference"} for slide, path in slides.items())
     lines = ["\t".join(row.get(column, "") for column in columns) + line_end for row in rows]
     if lines or not sheet.exists():

@@ -86,6 +86,21 @@ def test_ids_are_unique_and_as_the_sheet_may_have_them(sheet, store):
     assert paths(sheet).keys() == {"a_b_2"} | added.keys()  # which checks them
 
 
+def test_ids_differ_by_more_than_case_and_rows_with_quotes_and_notes_keep_their_bytes(sheet, store, monkeypatch):
+    known = slide(store / 'of "me".svs')
+    monkeypatch.chdir(store)
+    rows = 'slide\tpath\tsplit\tNote\nCase_1\t"of ""me"".svs"\tinference\t"12"" slide,\r\nold"\n'
+    sheet.write_bytes(rows.encode())
+    lower, upper, quoted = slide(store / "case 1.svs"), slide(store / "B.svs"), slide(store / '"b.svs')
+    assert add_new_slides(sheet, store).added == {"b": quoted, "B_2": upper, "case_1_2": lower}
+    text = sheet.read_bytes().decode()
+    assert text.startswith(rows)
+    assert text.endswith("\tinference\t\n")
+    paths = {row.slide: row.path for row in read_sheet(sheet, SCHEMA, None, ["Note"]).values()}
+    assert paths == {"Case_1": known.name, "b": str(quoted), "B_2": str(upper), "case_1_2": str(lower)}
+    assert add_new_slides(sheet, store).added == {}
+
+
 def test_what_is_no_slide_is_hidden_or_is_linked_twice_is_passed_over(sheet, store):
     slide(store / "notes.txt")
     slide(store / ".snapshot/a.svs")
@@ -129,6 +144,6 @@ def test_a_folder_that_is_not_there_and_a_sheet_of_other_columns_are_refused(she
     slide(store / "a.svs")
     sheet.write_text("name\tfile\n")
     monkeypatch.setattr("sys.argv", ["new_slides", str(sheet), str(store)])
-    with pytest.raises(SystemExit, match=r"LesionMap: slide sheet: .*slides.tsv has the columns 'name', 'file'"):
+    with pytest.raises(SystemExit, match=r"LesionMap: slide sheet: .*slides.tsv: \n  - it has no column 'slide'"):
         main()
     assert sheet.read_text() == "name\tfile\n"
