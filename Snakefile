@@ -26,6 +26,7 @@ include: "workflow/rules/lesions.smk"
 include: "workflow/rules/evaluation.smk"
 include: "workflow/rules/viewer.smk"
 include: "workflow/rules/report.smk"
+include: "workflow/rules/prune.smk"
 include: "workflow/rules/hooks.smk"
 
 

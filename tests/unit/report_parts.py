@@ -193,7 +193,9 @@ def summarise_into(inputs: ReportInputs, paths: list[str]) -> None:
 def render(inputs: ReportInputs, folder: Path, **changes: Any) -> Path:
     report = folder / "report"
     files = ReportFiles(*(str(report / name) for name in (*PAGES, "slides", "figures", "viewer")))
-    render_report(inputs, files, config=CONFIG | changes, map_mpp=2.5, benchmarks=str(folder / "benchmarks"))
+    slides = [Path(view).name for view in inputs.views]
+    options = {"slides": slides, "config": CONFIG | changes, "benchmarks": str(folder / "benchmarks")}
+    render_report(inputs, files, map_mpp=2.5, **options)
     return report
 
 

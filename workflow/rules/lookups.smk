@@ -1,6 +1,9 @@
-# Look-ups that rules share, known once the manifest is built: the readable slides and the stain reference.
+# Look-ups that rules share: the readable slides and the stain reference, known once the manifest is built; what all
+# rules write.
 
 from functools import cache
+
+from snakemake.io import strip_wildcard_constraints
 
 from lesionmap.files.records import read_json
 from lesionmap.run.manifest import good_slides, segmented_slides
@@ -98,3 +101,20 @@ def after_manifest(path):
 def model_file(wildcards):
     """The model to infer with: the config's, else the one trained here."""
     return config["model"]["path"] or after_manifest("results/model/lesionmap.safetensors")(wildcards)
+
+
+def written_paths():
+    """Paths of all outputs, logs and benchmarks; those of a slide hold {slide}."""
+    paths = {path for rule in workflow.rules for path in (*rule.output, *rule.log, rule.benchmark) if path}
+    return sorted(strip_wildcard_constraints(str(path)) for path in paths)
+
+
+def whole_workflow(wildcards):
+    """What the rules write, and for which slides."""
+    copies, table = config["slides"]["copies"], config["slides"]["sheet"]
+    return {"paths": written_paths(), "slides": list(SLIDES), "sheet": table, "copies": copies}
+
+
+def other_run(wildcards):
+    """Whether another Snakemake works in this folder, or was killed there."""
+    return any(True for _ in workflow.persistence._read_locks())

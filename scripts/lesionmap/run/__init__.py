@@ -5,6 +5,7 @@
 - ``start_checks``: checks before the first job
 - ``doctor``: the pre-flight check: problems of a slide sheet, and the costs of a run
 - ``new_slides``: add a folder's new slides to a sheet
+- ``prune``: what there is of slides that are not in the sheet
 - ``manifest``: the table of readable slides
 - ``quarantine_tables``: the slides that a stage could not use, and unreadable parts of the others
 - ``conclusion``: how a run ends, and its exit status

@@ -3,7 +3,10 @@ import time
 
 import pytest
 from lesionmap.errors import SettingsError
+from lesionmap.files.records import write_json
+from lesionmap.run.exclusion import exclude
 from lesionmap.run.new_slides import add_new_slides, main
+from lesionmap.slides.file_checks import content_digest
 from lesionmap.slides.sheet import read_sheet
 from project import ROOT
 
@@ -123,6 +126,79 @@ def test_slides_that_still_change_wait_with_all_their_files(sheet, store):
     assert new.changing == [store / "fresh.svs", mirax]
     slide(part)
     assert add_new_slides(sheet, store).added == {"mirax": mirax}
+
+
+def inspected(folder, name, path):
+    """The record of an inspection; None: of a slide in quarantine."""
+    (folder / "results/slides").mkdir(parents=True, exist_ok=True)
+    info = path and {"info": {"path": str(path), "identity": content_digest(path)}}
+    write_json(folder / f"results/slides/{name}.json", {"slide": name} | (info or {}))
+
+
+def written(path, text):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    return slide(path)
+
+
+def test_a_slide_whose_row_was_deleted_does_not_come_back_under_any_name(sheet, store, monkeypatch, capsys):
+    monkeypatch.chdir(sheet.parent)
+    gone, other = written(store / "a.svs", "a slide"), written(store / "b.svs", "b slide")
+    in_quarantine = written(store / "broken.svs", "torn")
+    add_new_slides(sheet, store)
+    for name, path in (("a", gone), ("b", other), ("broken", None)):
+        inspected(sheet.parent, name, path)
+    sheet.write_text("".join(line for line in sheet.read_text().splitlines(True) if line.startswith(("slide", "b\t"))))
+    gone.rename(store / "renamed.svs")
+    fresh = written(store / "new.svs", "new slide")
+    new = add_new_slides(sheet, store)
+    assert new.taken_off == {in_quarantine: "broken", store / "renamed.svs": "a"}
+    assert new.added == {"new": fresh}
+    exclude(sheet, ["a", "broken"])
+    for record in (sheet.parent / "results/slides").glob("[ab]*.json"):
+        record.unlink()  # as prune_listed does
+    digest = content_digest(store / "renamed.svs")
+    assert (
+        sheet.parent / "slides.excluded.tsv"
+    ).read_text() == f"slide\tpath\tsha256\na\t{gone}\t{digest}\nbroken\t\t\n"
+    monkeypatch.setattr("sys.argv", ["new_slides", str(sheet), str(store)])
+    main()
+    assert "renamed.svs is left out: it was taken off the sheet (a). Remedy: if you want it" in capsys.readouterr().out
+    assert paths(sheet).keys() == {"b", "new"}
+    with open(sheet, "a") as stream:
+        stream.write(f"again\t{store / 'renamed.svs'}\tinference\n")
+    assert add_new_slides(sheet, store).taken_off == {in_quarantine: "broken"}
+
+
+def test_slides_can_be_excluded_by_hand_by_path_or_by_content(sheet, store, monkeypatch):
+    monkeypatch.chdir(sheet.parent)
+    by_path, by_content, free = (written(store / f"{name}.svs", name) for name in ("x", "y", "z"))
+    table = f"path\tsha256\tslide\n{by_path.relative_to(sheet.parent)}\t\tfirst\n\t{content_digest(by_content)}\t\n"
+    (sheet.parent / "slides.excluded.tsv").write_text(table)
+    new = add_new_slides(sheet, store)
+    assert (new.added, new.taken_off) == ({"z": free}, {by_path: "first", by_content: ""})
+
+
+def test_a_moved_slide_keeps_its_row_which_gets_the_new_path(sheet, store, monkeypatch):
+    """Rows with notes over several lines, quotes and Windows line ends; the path is the last column."""
+    monkeypatch.chdir(sheet.parent)
+    here, moved = written(store / "here.svs", "one"), written(store / "old.svs", "two, which moves")
+    rows = (
+        'note\tslide\tsplit\tpath\r\n"a\tb"\tone\tinference\t"store of slides/here.svs"\r\n'
+        '"1""\n2"\ttwo\ttest\tstore of slides/old.svs\r\n\tthree\ttest\tstore of slides/lost.svs\r\n'
+    )
+    sheet.write_bytes(rows.encode())
+    for name, path in (("one", here), ("two", moved)):
+        inspected(sheet.parent, name, path)
+    target = store / "archive/2 new.svs"
+    target.parent.mkdir()
+    moved.rename(target)
+    copy = written(store / "copy.svs", "one")  # of a slide that is still there: a second slide, which the doctor tells
+    new = add_new_slides(sheet, store)
+    assert (new.moved, new.added, new.taken_off) == ({"two": target}, {"copy": copy}, {})
+    expected = rows.replace("store of slides/old.svs", str(target)) + f"\tcopy\tinference\t{copy}\r\n"
+    assert sheet.read_bytes().decode() == expected
+    assert add_new_slides(sheet, store).moved == {}
 
 
 def test_names_that_no_sheet_can_hold_are_told_and_cost_the_others_nothing(sheet, store, monkeypatch, capsys):
