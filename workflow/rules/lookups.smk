@@ -111,8 +111,8 @@ def written_paths():
 
 def whole_workflow(wildcards):
     """What the rules write, and for which slides."""
-    copies, table = config["slides"]["copies"], config["slides"]["sheet"]
-    return {"paths": written_paths(), "slides": list(SLIDES), "sheet": table, "copies": copies}
+    named = {key: config["slides"][key] for key in ("sheet", "copies")} | {"model": config["model"]["path"]}
+    return {"paths": written_paths(), "slides": list(SLIDES)} | named
 
 
 def other_run(wildcards):

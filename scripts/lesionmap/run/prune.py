@@ -4,9 +4,9 @@ import re
 import shutil
 import sys
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from glob import escape
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -47,12 +47,15 @@ class Workflow:
         The slide sheet.
     copies : mapping
         The config's ``slides.copies``.
+    model : str or None
+        The config's ``model.path``.
     """
 
     paths: Sequence[str]
     slides: Collection[str]
     sheet: str
     copies: Mapping[str, Any]
+    model: str | None
 
 
 @dataclass
@@ -128,6 +131,8 @@ def remove_leftovers(workflow: Workflow, table: str, *, busy: bool) -> None:
     if found.paths:
         lines.append(f"{excluded_table(workflow.sheet)} names them, so that new_slides.sh does not add them again.")
         lines += _what_names(workflow, set(found.paths))
+    in_use = [str(copy) for copies in found.copies.values() for copy in copies if copy.exists()]
+    lines += [f"Left as a job is reading them: {', '.join(in_use)}"] if in_use else []
     sys.stderr.write("\n".join([*lines, *_behind_links(found)]) + "\n")
 
 
@@ -136,9 +141,9 @@ def find_leftovers(workflow: Workflow) -> Leftovers:
     patterns = [path for path in workflow.paths if "{slide}" in path] + list(IN_REPORT)
     for_all = {path for path in workflow.paths if "{slide}" not in path}
     slides = {slide for pattern in patterns for slide in _slides_of(pattern, for_all)}
-    found = Leftovers()
+    found, hidden = Leftovers(), cache(lambda folder: list(folder.glob(".*")))
     for slide in sorted(slides - set(workflow.slides)):
-        for path in (path for pattern in patterns for path in _made(Path(pattern.format(slide=slide)))):
+        for path in (path for pattern in patterns for path in _made(Path(pattern.format(slide=slide)), hidden)):
             if _behind_a_link(path):
                 found.linked.append(path)
             elif str(path) not in for_all:
@@ -162,13 +167,13 @@ def _slides_of(pattern: str, for_all: Collection[str]) -> Iterator[str]:
     yield from (match[1] for match in found if match)
 
 
-def _made(path: Path) -> Iterator[Path]:
+def _made(path: Path, hidden: Callable[[Path], list[Path]]) -> Iterator[Path]:
     """A path if it is there, and drafts of it that killed jobs left."""
     if path.exists() or path.is_symlink():
         yield path
-    draft = re.compile(rf"\.{re.escape(path.stem)}\.[^/]+-\d+{re.escape(path.suffix)}")
-    yield from (other for other in path.parent.glob(f".{escape(path.stem)}.*") if draft.fullmatch(other.name))
-    yield from path.parent.glob(f".{escape(path.name)}.draft")
+    of_file = rf"\.{re.escape(path.stem)}\.[^/]+-\d+{re.escape(path.suffix)}"
+    draft = re.compile(rf"{of_file}|\.{re.escape(path.name)}\.draft")
+    yield from (other for other in hidden(path.parent) if draft.fullmatch(other.name))
 
 
 def _size(path: Path) -> int:
@@ -213,14 +218,16 @@ def _what_names(workflow: Workflow, slides: set[str]) -> Iterator[str]:
     naming = [str(path) for path in texts if mention.search(path.read_text(encoding="utf-8", errors="replace"))]
     if naming:
         yield f"Of the whole cohort, these name them until a run writes them anew: {', '.join(naming)}"
-    if Path(MODEL).is_file():
-        metadata = load_metadata(MODEL)
-        seen = {*metadata.get("training_slides", {}), *metadata.get("validation_slides", {})} & slides
-        if seen:
-            yield (
-                f"{MODEL} was made with {', '.join(sorted(seen))} and names them. The next run trains a new one and "
-                "maps every slide again; copies of this one are yours to find."
-            )
+    anew = "No run makes it anew: delete it" if workflow.model else "The next run trains a new one and maps all slides"
+    given = {workflow.model: "Take another as model.path"} if workflow.model else {}
+    for model, remedy in ({MODEL: anew} | given).items():
+        if seen := _slides_of_model(model) & slides:
+            yield f"{model} was made with {', '.join(sorted(seen))} and names them. {remedy}; find its copies yourself."
+
+
+def _slides_of_model(path: str) -> set[str]:
+    metadata = load_metadata(path) if Path(path).is_file() else {}
+    return {*metadata.get("training_slides", {}), *metadata.get("validation_slides", {})}
 
 
 def _behind_links(found: Leftovers) -> Iterator[str]:

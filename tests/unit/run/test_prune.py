@@ -1,10 +1,13 @@
+import json
 import re
 
+import numpy as np
 import pytest
 from lesionmap.errors import SettingsError, StorageError
 from lesionmap.files.records import read_table, write_json, write_text
 from lesionmap.run.prune import Workflow, find_leftovers, list_leftovers, remove_leftovers
 from lesionmap.slides.cache import SlideCache
+from safetensors.numpy import save_file
 
 TABLE = "results/prune.tsv"
 PATHS = (
@@ -37,8 +40,8 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
-def workflow(*slides, copies="slide_copies"):
-    return Workflow(PATHS, slides, "slides.tsv", {"folder": copies})
+def workflow(*slides, copies="slide_copies", model=None):
+    return Workflow(PATHS, slides, "slides.tsv", {"folder": copies}, model)
 
 
 def all_files(folder):
@@ -140,7 +143,16 @@ def test_drafts_of_killed_jobs_go_too(folder):
     assert left >= set(others)
 
 
-def test_copies_of_these_slides_go_and_others_in_the_same_folder_stay(folder):
+def test_a_given_model_that_was_made_with_them_is_told(folder, capsys):
+    metadata = {"training_slides": {"a": "1"}, "validation_slides": {"b": "3"}}
+    save_file({"w": np.zeros(1)}, "given.safetensors", {"lesionmap": json.dumps(metadata)})
+    list_leftovers(workflow("a", model="given.safetensors"), TABLE)
+    assert "given.safetensors was made with b and names them. Take another as model.path" in capsys.readouterr().err
+    list_leftovers(workflow("a", "b", model="given.safetensors"), TABLE)
+    assert "given.safetensors" not in capsys.readouterr().err
+
+
+def test_copies_of_these_slides_go_and_others_in_the_same_folder_stay(folder, capsys):
     """Also the copy of a slide with the same content as one of the sheet."""
     cache = SlideCache(folder / "cache", 10**9)
     write_json("results/slides/c.json", {"info": {"identity": "1" * 64}})  # as slide a
@@ -155,6 +167,7 @@ def test_copies_of_these_slides_go_and_others_in_the_same_folder_stay(folder):
         assert listed()[str(places["2"])] == 1000
         remove_leftovers(workflow("a", copies=f"{folder}/cache"), TABLE, busy=False)
     assert [key for key, place in places.items() if place.exists()] == ["1", "3", "9"]
+    assert f"Left as a job is reading them: {places['3']}" in capsys.readouterr().err
 
 
 def test_copies_on_other_machines_are_passed_over(folder):
