@@ -43,9 +43,8 @@ def render_large(results: Path, folder: Path, count: int) -> Path:
     names = ("index.html", "stain.html", "model.html", "report.js", "slides", "figures", "viewer")
     files = ReportFiles(*(str(report / name) for name in names))
     benchmarks = str(results / "benchmarks")
-    render_report(
-        _inputs(results, folder, copies), files, config=config, map_mpp=inference_mpp(config), benchmarks=benchmarks
-    )
+    options = {"slides": [copy for _, copy in copies], "config": config, "benchmarks": benchmarks}
+    render_report(_inputs(results, folder, copies), files, map_mpp=inference_mpp(config), **options)
     return report
 
 

@@ -194,8 +194,11 @@ def summarise_into(inputs: ReportInputs, paths: list[str]) -> None:
 def render(inputs: ReportInputs, folder: Path, model_notes: Sequence[str] = (), **changes: Any) -> Path:
     report = folder / "report"
     files = ReportFiles(*(str(report / name) for name in (*PAGES, "slides", "figures", "viewer")))
-    said = {"benchmarks": str(folder / "benchmarks"), "model_notes": model_notes}
-    render_report(inputs, files, config=CONFIG | changes, map_mpp=2.5, **said)
+    slides = [Path(view).name for view in inputs.views]
+    options = {"slides": slides, "config": CONFIG | changes, "benchmarks": str(folder / "benchmarks")} | {
+        "model_notes": model_notes
+    }
+    render_report(inputs, files, map_mpp=2.5, **options)
     return report
 
 

@@ -3,21 +3,32 @@
 import gc
 
 from lesionmap.errors import ModelError, RemoteError, SettingsError
+from lesionmap.files.schema import read_schema
 from lesionmap.jobs.provenance import code_digest
-from lesionmap.run.config import check_config, check_remote, inference_mpp, inspection_settings, lesion_settings
-from lesionmap.run.config import map_settings, reference_file, tile_settings, train_settings
+from lesionmap.run.config import as_typed, check_config, check_files, check_remote, inference_mpp, inspection_settings
+from lesionmap.run.config import lesion_settings, map_settings, reference_file, tile_settings, train_settings
 from lesionmap.run.model_settings import adopt_model, input_settings
 from lesionmap.slides.identity import slide_state
-from lesionmap.slides.sheet import read_sheet
+from lesionmap.slides.sheet import read_sheet, unknown_slide
 from lesionmap.servers.urls import is_remote
 
 # A plan is millions of objects that all stay, so Python collects garbage less often (this saves a sixth of the time).
 gc.set_threshold(100_000, 50, 1000)
 
+
+class SlideSheet(dict):
+    """Slide id → row; an id that is not there, as in a misspelt target, ends the plan with a message."""
+
+    def __missing__(self, slide):
+        raise WorkflowError(unknown_slide(slide, self))
+
+
 try:
+    config.update(as_typed(config, read_schema(f"{HOME}/workflow/schemas/config.schema.yaml")))
     check_config(config, f"{HOME}/workflow/schemas/config.schema.yaml")
-    sheet, roots = config["slides"]["sheet"], config["slides"]["roots"]
-    SLIDES = read_sheet(sheet, f"{HOME}/workflow/schemas/slides.schema.yaml", roots)
+    check_files(config)
+    sheet, roots, ignored = (config["slides"][key] for key in ("sheet", "roots", "ignored_columns"))
+    SLIDES = SlideSheet(read_sheet(sheet, f"{HOME}/workflow/schemas/slides.schema.yaml", roots, ignored))
     check_remote(config, SLIDES)
     REFERENCE_FILE = reference_file(config, SLIDES)
     # What rules compute with: the config, in which a model of model.path has set what its training slides had.

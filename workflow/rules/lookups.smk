@@ -1,10 +1,12 @@
-# Look-ups that rules share, known once the manifest is built: the readable slides and the stain reference.
+# Look-ups that rules share: the readable slides and the stain reference, known once the manifest is built; what all
+# rules write.
 
 from functools import cache
 
 from lesionmap.files.records import read_json
 from lesionmap.run.manifest import good_slides, segmented_slides
 from snakemake.exceptions import IncompleteCheckpointException
+from snakemake.io import strip_wildcard_constraints
 
 
 def refuse_until():
@@ -153,3 +155,20 @@ def model_file(wildcards):
     """The model to infer with: the config's, else the one trained here."""
     path = config["model"]["path"]
     return local(path) if path else once_known("results/model/lesionmap.safetensors")(wildcards)
+
+
+def written_paths():
+    """Paths of all outputs, logs and benchmarks; those of a slide hold {slide}."""
+    paths = {path for rule in AS_IMPORTED.rules for path in (*rule.output, *rule.log, rule.benchmark) if path}
+    return sorted(strip_wildcard_constraints(str(path)) for path in paths)
+
+
+def whole_workflow(wildcards):
+    """What the rules write, and for which slides."""
+    named = {key: config["slides"][key] for key in ("sheet", "copies")} | {"model": config["model"]["path"]}
+    return {"paths": written_paths(), "slides": list(SLIDES)} | named
+
+
+def other_run(wildcards):
+    """Whether another Snakemake works in this folder, or was killed there."""
+    return any(True for _ in workflow.persistence._read_locks())

@@ -5,6 +5,7 @@
 #         results/report/slides/       a page per slide
 #         results/report/figures/      the pictures of all pages
 #         results/report/viewer/       Leaflet and the other files that the slides' pages need
+#         (views of slides that are not in the sheet are removed from results/report/views/)
 #         results/quarantine.tsv       slides that some stage could not use: stage, finding, remedy
 #         results/unreadable.tsv       parts of the other slides that could not be read
 #         results/failed_exports.tsv   DICOM files and pictures that could not be made
@@ -91,6 +92,7 @@ rule render_report:
         mem_mb=grows(2000),
         runtime=grows(60),
     params:
+        slides=list(SLIDES),
         config=SETTINGS.config,
         model_notes=SETTINGS.notes,
         map_mpp=inference_mpp(SETTINGS.config),

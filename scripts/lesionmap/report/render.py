@@ -4,7 +4,7 @@ The pages also work without JavaScript; slides are then shown as pictures.
 """
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -58,15 +58,18 @@ def render_report(
     inputs: ReportInputs,
     files: ReportFiles,
     *,
+    slides: Collection[str],
     config: dict[str, Any],
     map_mpp: float,
     benchmarks: str,
     model_notes: Sequence[str] = (),
 ) -> None:
-    """Write the report, whole or not at all.
+    """Write the report, whole or not at all, and leave nothing of other slides in its folder.
 
     Parameters
     ----------
+    slides : collection of str
+        Ids of the whole sheet. Views of other slides are removed; those of slides in quarantine stay.
     config : dict
         The run's config, which the report shows.
     map_mpp : float
@@ -78,16 +81,16 @@ def render_report(
     """
     templates = _templates()
     inputs = without_quarantined(inputs)
-    slides = load_slides(inputs)
-    content = cohort_content(inputs, slides, config) | {"stages": stage_times(benchmarks), "settings": as_yaml(config)}
+    shown = load_slides(inputs)
+    content = cohort_content(inputs, shown, config) | {"stages": stage_times(benchmarks), "settings": as_yaml(config)}
     content |= {"model_notes": model_notes}
-    threshold = next((slide.threshold for slide in slides), config["inference"]["threshold"])
+    threshold = next((slide.threshold for slide in shown), config["inference"]["threshold"])
     shared = {"config": config, "map_mpp": map_mpp, "threshold": threshold}
     shared |= {"colour_tables": colour_tables(), "colour_stops": colour_stops()}
     texts = {
         files.script: (TEMPLATES / "report.js").read_text(encoding="utf-8"),
         files.model: _model_page(inputs.model, templates),
-        files.stain: templates.get_template("stain.html.j2").render(stain_content(inputs, slides), **shared),
+        files.stain: templates.get_template("stain.html.j2").render(stain_content(inputs, shown), **shared),
         files.index: templates.get_template("index.html.j2").render(content, **shared),
     }
     with (
@@ -96,10 +99,21 @@ def render_report(
         folder_written_whole(files.viewer) as new_viewer,
     ):
         write_viewer(new_viewer)
-        _write_pages(new_pages, slides, templates.get_template("slide.html.j2"), shared)
-        _write_pictures(new_figures, slides, inputs)
+        _write_pages(new_pages, shown, templates.get_template("slide.html.j2"), shared)
+        _write_pictures(new_figures, shown, inputs)
+    _remove_views_of_others(Path(files.index).parent / "views", slides)
     for path, text in texts.items():
         write_text(path, text)
+
+
+def _remove_views_of_others(views: Path, slides: Collection[str]) -> None:
+    """Remove the views of slides that are not in the sheet, and what killed jobs left of them."""
+    for place in views.iterdir() if views.is_dir() else ():
+        slide = place.name.removeprefix(".").removesuffix(".draft") if place.name.startswith(".") else place.name
+        if slide not in slides and place.is_symlink():
+            place.unlink()
+        elif slide not in slides and place.is_dir():
+            shutil.rmtree(place)
 
 
 def _templates() -> Environment:

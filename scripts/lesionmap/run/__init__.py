@@ -7,6 +7,7 @@
 - ``doctor``: the pre-flight check: problems of a slide sheet, and the costs of a run
 - ``job_counts``: how many jobs a whole run has
 - ``new_slides``: add a folder's new slides to a sheet
+- ``prune``: what there is of slides that are not in the sheet
 - ``manifest``: the table of readable slides
 - ``published_model``: the model of the last finished training, put where the rest of the run reads it
 - ``quarantine_tables``: the slides that a stage could not use, and unreadable parts of the others

@@ -1,8 +1,12 @@
 """Check the config, with messages that say what to change, and select the settings of each rule."""
 
 from collections.abc import Iterator, Mapping
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
+
+import yaml
+from jsonschema import Draft202012Validator
 
 from lesionmap.errors import SettingsError
 from lesionmap.files.schema import listed, problems_of, read_schema
@@ -12,6 +16,7 @@ from lesionmap.servers.urls import is_remote
 from lesionmap.slides.sheet import SlideRow
 from lesionmap.tiles.codec import LOSSLESS
 
+NOT_INSPECTED = ("sheet", "ignored_columns", "roots", "copies")
 MACHINE_SETTINGS = ("device", "checkpoint_minutes", "batch_size")
 
 
@@ -39,6 +44,54 @@ def check_config(config: dict[str, Any], schema_path: str | Path) -> None:
     TileSpec(**cut_of(config))
 
 
+def as_typed(value: Any, schema: Mapping[str, Any]) -> Any:
+    """Give values the types that a schema wants: Snakemake's ``--config 'train={epochs: 3}'`` hands on 3 as text.
+
+    A text that the schema accepts as it is stays, except that null is no text where there may be none. What it does not
+    accept either way stays, too, for :func:`check_config` to name.
+    """
+    if isinstance(value, dict) and schema.get("type") == "object":
+        known, others = schema.get("properties", {}), schema.get("additionalProperties")
+        return {key: as_typed(item, known.get(key, others or {})) for key, item in value.items()}
+    if not (isinstance(value, str | list) and schema):
+        return value
+    fits = Draft202012Validator(schema).is_valid
+    read = _read_anew(value)
+    return read if fits(read) and (read is None or not fits(value)) else value
+
+
+def _read_anew(value: Any) -> Any:
+    """Texts as YAML, also in a list."""
+    if isinstance(value, list):
+        return [_read_anew(item) for item in value]
+    try:
+        return yaml.safe_load(value) if isinstance(value, str) else value
+    except yaml.YAMLError:
+        return value
+
+
+def check_files(config: Mapping[str, Any]) -> None:
+    """Check that the files and folders exist that a config names, but for the stain reference and those of the sheet.
+
+    Raises
+    ------
+    SettingsError
+        Names every key whose file or folder is missing.
+    """
+    model, weights = config["model"]["path"], config["model"]["weights"]
+    own_weights = None if model or weights in ("imagenet", "none") else weights
+    files = {"model.path": model, "model.weights": own_weights}
+    missing = [f"{key}: there is no file {path}" for key, path in files.items() if path and not Path(path).is_file()]
+    missing += [
+        f"evaluation.compare: there is no folder {path} ({name})"
+        for name, path in config["evaluation"]["compare"].items()
+        if not Path(path).is_dir()
+    ]
+    if missing:
+        remedy = f"correct those paths; relative ones start at the working directory, {Path.cwd()}"
+        raise SettingsError(stage="config", finding=listed(missing), remedy=remedy)
+
+
 def _contradictions(config: Mapping[str, Any]) -> Iterator[str]:
     if config["model"]["norm"] == "frozen" and config["model"]["weights"] == "none":
         yield "model.norm: frozen statistics need pretrained weights; take group or batch with weights: none"
@@ -58,7 +111,7 @@ def _contradictions(config: Mapping[str, Any]) -> Iterator[str]:
 
 def inspection_settings(config: Mapping[str, Any]) -> dict[str, Any]:
     """Settings of the slide inspection: the fields of :class:`lesionmap.slides.inspection.InspectionSettings`."""
-    asked = {key: value for key, value in config["slides"].items() if key not in ("sheet", "roots", "copies")}
+    asked = {key: value for key, value in config["slides"].items() if key not in NOT_INSPECTED}
     first_pass, tiles = inference_mpp(config), config["tiles"]["mpp"]
     inference = first_pass if config["inference"]["refine"] == NO_REFINEMENT else min(first_pass, tiles)
     low_view = TileSpec(**cut_of(config)).low_mpp
@@ -121,8 +174,10 @@ def reference_file(config: Mapping[str, Any], rows: Mapping[str, SlideRow]) -> s
         return str(model) if model else None
     if named.endswith(".json") and Path(named).is_file():
         return str(named)
+    near = get_close_matches(named, rows) or list(rows)[:3]
+    missing = f" that exists in {Path.cwd()}" if named.endswith(".json") else ""
     raise SettingsError(
         stage="config",
-        finding=f"stain.reference is '{named}', which is neither a slide of the sheet nor a profile (.json)",
-        remedy=f"name one of its slides, e.g. {', '.join(list(rows)[:3])}, or set auto",
+        finding=f"stain.reference is '{named}', which is neither a slide of the sheet nor a profile (.json){missing}",
+        remedy=f"name one of its slides, e.g. {', '.join(near)}, or set auto",
     )

@@ -182,6 +182,18 @@ def _fill(place: Path, path: str, size: int) -> None:
     write_text(place / DIGEST, content_digest(inside / file_name(path)))
 
 
+def copies_of(digest: str, folder: str) -> dict[Path, int]:
+    """Complete copies of one slide, by its content digest, and their bytes; none on a machine without the folder."""
+    places = [place for place in Path(os.path.expandvars(folder)).glob("*/") if ENTRY.fullmatch(place.name)]
+    noted = [place for place in places if (place / DIGEST).exists()]
+    return {place: _size(place) for place in noted if (place / DIGEST).read_text(encoding="utf-8") == digest}
+
+
+def remove_copy(place: Path) -> None:
+    """Remove a copy; one that a job is reading stays, and goes by itself when room is needed."""
+    SlideCache(place.parent, 0).remove(place)
+
+
 @dataclass(frozen=True)
 class SlideCache:
     """A folder of copies that jobs share, also across machines.
@@ -254,11 +266,22 @@ class SlideCache:
         for place in sorted(places, key=_last_use):
             if taken + n_bytes <= self.most_bytes:
                 break
-            with open(place / LOCK, "a", encoding="utf-8") as lock:
-                if _lock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB):
-                    shutil.rmtree(place)
-                    taken -= _size(place)
+            if _removed(place):
+                taken -= _size(place)
         return taken + n_bytes <= self.most_bytes
+
+    def remove(self, place: Path) -> None:
+        """Remove an entry, unless a job is using it."""
+        with self._alone():
+            _removed(place)
+
+
+def _removed(place: Path) -> bool:
+    """Remove an unlocked entry; False if a job is using it."""
+    with open(place / LOCK, "a", encoding="utf-8") as lock:
+        if unlocked := _lock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB):
+            shutil.rmtree(place)
+    return unlocked
 
 
 def _size(place: Path) -> int:

@@ -3,10 +3,12 @@
 import csv
 import os
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
+from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from lesionmap.errors import SettingsError
 from lesionmap.files.schema import listed, problems_of, read_schema
@@ -54,7 +56,9 @@ class SlideRow:
     white_point: tuple[int, ...] | None = None
 
 
-def read_sheet(path: str | Path, schema_path: str | Path, roots: Sequence[str] | None) -> dict[str, SlideRow]:
+def read_sheet(
+    path: str | Path, schema_path: str | Path, roots: Sequence[str] | None, ignored: Sequence[str] = ()
+) -> dict[str, SlideRow]:
     """Read and check the slide sheet.
 
     Parameters
@@ -63,6 +67,8 @@ def read_sheet(path: str | Path, schema_path: str | Path, roots: Sequence[str] |
         JSON schema of a row, as YAML.
     roots : sequence of str or None
         Folders in which slides and annotations must lie; None: anywhere.
+    ignored : sequence of str
+        Further columns that the sheet may have: names, or patterns with ``*`` and ``?``.
 
     Returns
     -------
@@ -74,8 +80,8 @@ def read_sheet(path: str | Path, schema_path: str | Path, roots: Sequence[str] |
     SettingsError
         If anything is wrong; it names every wrong row and column.
     """
-    columns, lines = sheet_table(path)
-    rows = {number: OPTIONAL_COLUMNS | dict(zip(columns, fields, strict=False)) for number, fields in lines.items()}
+    columns, lines = sheet_table(path, ignored)
+    rows = {number: _known_fields(columns, fields) for number, fields in lines.items()}
     problems = [
         f"line {number} ({rows[number]['slide'] or 'no id'}) has {len(fields)} fields, for {len(columns)} columns"
         for number, fields in lines.items()
@@ -87,8 +93,11 @@ def read_sheet(path: str | Path, schema_path: str | Path, roots: Sequence[str] |
     return {row["slide"]: _parsed(row) for row in rows.values()}
 
 
-def sheet_table(path: str | Path) -> tuple[list[str], dict[int, list[str]]]:
-    """Columns of the slide sheet, and its fields by line number; quotes are ordinary characters.
+def sheet_table(path: str | Path, ignored: Sequence[str]) -> tuple[list[str], dict[int, list[str]]]:
+    """Columns of the slide sheet, and its fields by the number of the line on which their row begins.
+
+    Quotes are read as spreadsheets write them: around a whole field, which may then hold tabs, line ends and doubled
+    quotes. A quote inside a field is an ordinary character.
 
     Raises
     ------
@@ -97,18 +106,47 @@ def sheet_table(path: str | Path) -> tuple[list[str], dict[int, list[str]]]:
     """
     try:
         with open(path, encoding="utf-8-sig", newline="") as stream:
-            table = list(csv.reader(stream, delimiter="\t", quoting=csv.QUOTE_NONE))
-    except (OSError, ValueError, csv.Error) as error:
+            lines = {number: _without_blanks(fields) for number, fields in _numbered(stream)}
+    except (OSError, ValueError) as error:
         raise SettingsError(
             stage="slide sheet",
             finding=f"{path} cannot be read ({error})",
             remedy="give a tab-separated table in UTF-8 as slides.sheet",
         ) from error
-    lines = {number: _without_blanks(fields) for number, fields in enumerate(table, start=1)}
     filled = {number: fields for number, fields in lines.items() if fields}
     columns = filled.pop(min(filled, default=0), [])
-    _check_columns(path, columns)
+    _check_columns(path, columns, ignored)
     return columns, filled
+
+
+def _numbered(stream: TextIO) -> Iterator[tuple[int, list[str]]]:
+    """Rows of a table, each with the number of its first line."""
+    reader = csv.reader(stream, delimiter="\t", strict=True)
+    while True:
+        number = reader.line_num + 1
+        try:
+            fields = next(reader, None)
+        except csv.Error as error:
+            raise _open_quote(stream.name, number, str(error)) from error
+        if fields is None:
+            return
+        if any("\t" in field and ("\n" in field or "\r" in field) for field in fields):
+            raise _open_quote(stream.name, number, f"it ends in line {reader.line_num}, behind tabs and line ends")
+        yield number, fields
+
+
+def _open_quote(path: str, number: int, error: str) -> SettingsError:
+    return SettingsError(
+        stage="slide sheet",
+        finding=f"{path}, line {number}: a field begins with a quote and does not end with one ({error})",
+        remedy='delete that quote, or write the field as spreadsheets do: "12"" slide" for 12" slide',
+    )
+
+
+def _known_fields(columns: Sequence[str], fields: Sequence[str]) -> dict[str, str]:
+    """The fields of a row that the workflow reads."""
+    named = OPTIONAL_COLUMNS | dict(zip(columns, fields, strict=False))
+    return {column: named[column] for column in (*NEEDED_COLUMNS, *OPTIONAL_COLUMNS) if column in named}
 
 
 def _without_blanks(fields: list[str]) -> list[str]:
@@ -119,15 +157,33 @@ def _without_blanks(fields: list[str]) -> list[str]:
     return stripped
 
 
-def _check_columns(path: str | Path, columns: list[str]) -> None:
+def _check_columns(path: str | Path, columns: list[str], ignored: Sequence[str]) -> None:
     allowed = [*NEEDED_COLUMNS, *OPTIONAL_COLUMNS]
-    if set(NEEDED_COLUMNS) - set(columns) or set(columns) - set(allowed) or len(columns) != len(set(columns)):
+    problems = [f"it has no column '{column}'" for column in NEEDED_COLUMNS if column not in columns]
+    problems += [f"it has the column '{column}' twice" for column in allowed if columns.count(column) > 1]
+    problems += [
+        f"it has a column '{column}'{_meant(column, allowed)}"
+        for column in columns
+        if column not in allowed and not any(fnmatchcase(column, pattern) for pattern in ignored)
+    ]
+    if problems:
         raise SettingsError(
             stage="slide sheet",
-            finding=f"{path} has the columns {', '.join(map(repr, columns))}",
+            finding=f"{path}: {listed(problems)}",
             remedy=f"its columns, separated by tabs, must be {', '.join(NEEDED_COLUMNS)} and any of "
-            f"{', '.join(OPTIONAL_COLUMNS)}",
+            f"{', '.join(OPTIONAL_COLUMNS)}; list others that it may have in slides.ignored_columns",
         )
+
+
+def _meant(name: str, allowed: Collection[str]) -> str:
+    near = get_close_matches(name.lower(), allowed, n=1)
+    return f" (is '{near[0]}' meant?)" if near else ""
+
+
+def unknown_slide(slide: str, known: Collection[str]) -> str:
+    """Say that the sheet has no such slide, and which ids are like it."""
+    near = get_close_matches(slide, known) or list(known)[:3]
+    return f"LesionMap: no slide '{slide}' in the sheet. Remedy: name one of its {len(known)}, e.g. {', '.join(near)}."
 
 
 def _parsed(row: dict[str, str]) -> SlideRow:
@@ -145,20 +201,32 @@ def _row_problems(
     for number, row in rows.items():
         for problem in problems_of(row, schema):
             yield f"line {number} ({row['slide'] or 'no id'}), {problem}"
+        for key in (key for key, text in row.items() if set(text) & set("\t\r\n")):
+            yield f"line {number} ({row['slide'] or 'no id'}), {key}: {row[key]!r} holds a tab or a line end"
         for key in ("path", "annotation"):
             if row[key] and (unfit := _place_problem(key, row[key], roots)):
                 place = without_secrets(row[key]) if is_remote(row[key]) else row[key]
                 yield f"line {number} ({row['slide']}), {key}: {place} {unfit}"
+    yield from _shared_ids(rows)
+
+
+def _shared_ids(rows: dict[int, dict[str, str]]) -> Iterator[str]:
     lines = defaultdict(list)
     for number, row in rows.items():
-        lines[row["slide"]].append(number)
-    for slide, numbers in lines.items():
-        if len(numbers) > 1:
-            yield f"lines {_in_words(numbers)}, slide: all have '{slide}' (ids are unique; delete or rename)"
+        lines[row["slide"].lower()].append(number)
+    for numbers in lines.values():
+        ids = list(dict.fromkeys(rows[number]["slide"] for number in numbers))
+        if len(ids) > 1:
+            yield (
+                f"lines {_in_words(numbers)}, slide: {_in_words(ids)} differ in case only (their files would be the "
+                "same on Windows shares and macOS disks; rename)"
+            )
+        elif len(numbers) > 1:
+            yield f"lines {_in_words(numbers)}, slide: all have '{ids[0]}' (ids are unique; delete or rename)"
 
 
-def _in_words(numbers: Sequence[int]) -> str:
-    return f"{', '.join(map(str, numbers[:-1]))} and {numbers[-1]}"
+def _in_words(things: Sequence[object]) -> str:
+    return f"{', '.join(map(str, things[:-1]))} and {things[-1]}"
 
 
 def _place_problem(key: str, path: str, roots: Sequence[str] | None) -> str | None:

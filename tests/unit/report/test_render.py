@@ -396,9 +396,18 @@ def test_no_page_of_a_former_slide_is_left(report: Path, inputs: ReportInputs, t
     list_quarantine(
         RunFiles(inputs.records[1:]), inputs.quarantine, str(tmp_path / "unreadable.tsv"), inputs.failed_exports
     )
+    views = report / "views"
+    left = [views / "train_1", views / ".train_1.draft", views / ".new_1.draft"]
+    for folder in left:
+        folder.mkdir(exist_ok=True)
+    (views / "train_9").symlink_to(tmp_path)
     render(replace(inputs, **fewer), tmp_path)
     assert not (report / "slides" / "train_1.html").exists()
     assert not list((report / "figures").glob("train_1*"))
+    assert [folder.exists() for folder in left] == [False, False, True]
+    assert not (views / "train_9").is_symlink()
+    assert tmp_path.is_dir()
+    assert all((report.parent / "report/views" / Path(view).name / "view.js").exists() for view in fewer["views"])
 
 
 def test_a_failure_leaves_the_former_report(report: Path, inputs: ReportInputs, tmp_path: Path) -> None:

@@ -3,11 +3,14 @@ import copy
 import pytest
 import yaml
 from lesionmap.errors import SettingsError
+from lesionmap.files.schema import read_schema
 from lesionmap.geometry.tiling import TileSpec
 from lesionmap.inference.settings import MapSettings
 from lesionmap.lesions.find_lesions import LesionSettings
 from lesionmap.run.config import (
+    as_typed,
     check_config,
+    check_files,
     inspection_settings,
     lesion_settings,
     map_settings,
@@ -175,6 +178,73 @@ def test_processes_are_a_whole_number(root, config, processes):
     config["train"]["processes"] = processes
     with pytest.raises(SettingsError, match=r"train\.processes: .* is not of type 'integer'"):
         check(root, config)
+
+
+def test_values_of_the_command_line_get_the_types_that_the_schema_wants(root, config):
+    """Snakemake reads ``--config 'train={epochs: 3}'`` as YAML whose values are all text."""
+    text = """
+      slides: {roots: [/data, s3://b], copies: {most_gb: 1.5}, apply_icc: 'true', mpp_from_objective: '10'}
+      annotations: {classes: {'1': lesion, Tumor: fat}, mask_values: {'7': vessel}}
+      stain: {white_point: [243, 240.5, 242], reference: '17', ratio_limits: ['0.5', '2']}
+      train: {epochs: '3', tile_batch: auto, learning_rate: '2e-4', leave_out_above: {blur: '0.5'}}
+      model: {path: 'null'}
+      evaluation: {compare: {'2': 'false'}}
+      on_quarantine: warn
+    """
+    typed = as_typed(yaml.load(text, yaml.BaseLoader), read_schema(root / "workflow/schemas/config.schema.yaml"))
+    assert typed["slides"] == {
+        "roots": ["/data", "s3://b"],
+        "copies": {"most_gb": 1.5},
+        "apply_icc": True,
+        "mpp_from_objective": 10,
+    }
+    assert typed["annotations"] == {"classes": {"1": "lesion", "Tumor": "fat"}, "mask_values": {"7": "vessel"}}
+    assert typed["stain"] == {"white_point": [243, 240.5, 242], "reference": "17", "ratio_limits": [0.5, 2]}
+    assert typed["train"]["epochs"] == 3
+    assert type(typed["train"]["epochs"]) is int
+    assert typed["train"]["tile_batch"] == "auto"
+    assert typed["train"]["leave_out_above"] == {"blur": 0.5}
+    assert typed["model"] == {"path": None}
+    assert typed["evaluation"] == {"compare": {"2": "false"}}
+    assert as_typed(config, read_schema(root / "workflow/schemas/config.schema.yaml")) == config
+
+
+@pytest.mark.parametrize("value", ["three", "[3", "3.5", "", ["3"], {"n": "3"}])
+def test_a_value_that_fits_in_no_way_is_named_as_it_was_given(root, config, value):
+    config["train"]["epochs"] = value
+    typed = as_typed(config, read_schema(root / "workflow/schemas/config.schema.yaml"))
+    assert typed["train"]["epochs"] == value
+    with pytest.raises(SettingsError, match=r"train\.epochs: .* is not of type 'integer'"):
+        check(root, typed)
+
+
+def test_files_that_a_config_names_must_be_there(tmp_path, monkeypatch, config):
+    monkeypatch.chdir(tmp_path)
+    check_files(config)
+    config["model"] |= {"weights": "own.pth"}
+    config["evaluation"]["compare"] = {"last year": "old/metrics", "here": "new"}
+    (tmp_path / "new").mkdir()
+    (tmp_path / "old").mkdir()
+    with pytest.raises(SettingsError) as raised:
+        check_files(config)
+    assert "\n  - model.weights: there is no file own.pth\n" in str(raised.value)
+    assert "\n  - evaluation.compare: there is no folder old/metrics (last year)\n" in str(raised.value)
+    assert str(raised.value).count("  - ") == 2
+    assert f"relative ones start at the working directory, {tmp_path}" in str(raised.value)
+    (tmp_path / "old/metrics").mkdir()
+    config["model"]["path"] = "old"  # a folder, and with a model no weights are read
+    with pytest.raises(SettingsError, match=r"\n  - model\.path: there is no file old\n\. "):
+        check_files(config)
+    (tmp_path / "m.safetensors").touch()
+    config["model"]["path"] = "m.safetensors"
+    check_files(config)
+
+
+def test_a_missing_stain_profile_is_told_with_the_place_it_is_looked_for(tmp_path, monkeypatch, config):
+    monkeypatch.chdir(tmp_path)
+    config["stain"]["reference"] = "profile.json"
+    with pytest.raises(SettingsError, match=rf"nor a profile \(\.json\) that exists in {tmp_path}\. "):
+        reference_file(config, {"s1": row("x.svs")})
 
 
 def test_class_names_and_mask_values_must_be_text(root, config):

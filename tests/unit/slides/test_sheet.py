@@ -4,7 +4,7 @@ import time
 import pytest
 import yaml
 from lesionmap.errors import SettingsError
-from lesionmap.slides.sheet import SlideRow, read_sheet
+from lesionmap.slides.sheet import SlideRow, read_sheet, unknown_slide
 
 HEAD = "slide\tpath\tsplit\tannotation\tmpp\n"
 WHITE = "slide\tpath\tsplit\twhite_point\n"
@@ -20,9 +20,9 @@ def config(root):
     return yaml.safe_load((root / "config/config.yaml").read_text())
 
 
-def sheet(root, tmp_path, text, encoding="utf-8", roots=None):
+def sheet(root, tmp_path, text, encoding="utf-8", roots=None, ignored=()):
     (tmp_path / "slides.tsv").write_text(text, encoding=encoding, newline="")
-    return read_sheet(tmp_path / "slides.tsv", root / "workflow/schemas/slides.schema.yaml", roots)
+    return read_sheet(tmp_path / "slides.tsv", root / "workflow/schemas/slides.schema.yaml", roots, ignored)
 
 
 def test_a_sheet_is_read_with_windows_line_ends_bom_and_spaces(root, tmp_path):
@@ -145,22 +145,80 @@ def test_the_white_point_of_a_slide_is_three_numbers(root, tmp_path, text):
         (WHITE + "a\tx.svs\tinference\t189,188\n", r"white_point: '189,188' does not match .*R,G,B from 100 to 255"),
         (WHITE + "a\tx.svs\tinference\t256,188,186\n", r"white_point: '256,188,186' does not match"),
         (WHITE + "a\tx.svs\tinference\t18,188,186\n", r"white_point: '18,188,186' does not match"),
-        ("slide\tpath\tsplit\tmmp\na\tx.svs\tinference\t\n", r"has the columns .*'mmp'"),
+        ("slide\tpath\tsplit\tmmp\na\tx.svs\tinference\t\n", r"it has a column 'mmp' \(is 'mpp' meant\?\)"),
+        ("slide\tpath\tsplit\tAnnotaton\n", r"it has a column 'Annotaton' \(is 'annotation' meant\?\)"),
+        ("slide\tpath\tsplit\tBlock\n", r"it has a column 'Block'\n(.|\n)*list others .* in slides\.ignored_columns"),
+        ("slide\tpath\tsplit\tmpp\tmpp\n", r"it has the column 'mpp' twice"),
+        (
+            HEAD + "B-7.a\tx.svs\tinference\nc\tz.svs\tinference\nb-7.A\ty.svs\tinference\n",
+            r"lines 2 and 4, slide: B-7.a and b-7.A differ in case only",
+        ),
         (HEAD + "a\tx.svs\tinference\t\t\na\ty.svs\tinference\t\t\n", r"lines 2 and 3, slide: all have 'a'"),
         (HEAD + "a\tx.svs\tinference\n" * 3, r"lines 2, 3 and 4, slide: all have 'a' \(ids are unique; delete"),
         (HEAD + "cohort\tx.svs\tinference\t\t\n", r"line 2 \(cohort\), slide: .*not \"cohort\""),
         (HEAD + "x" * 101 + "\tx.svs\tinference\t\t\n", "slide: .* is too long"),
         (HEAD + "a\tx{b}.svs\tinference\t\t\n", r"path: 'x\{b\}.svs' does not match .*without braces"),
-        (HEAD + 'a\t"x.svs\tinference\t\t\nb\ty.svs\tdev\t\t\n', r"line 3 \(b\), split: 'dev'"),
+        (HEAD + 'a\tx"y.svs\tinference\t\t\nb\ty.svs\tdev\t\t\n', r"line 3 \(b\), split: 'dev'"),
+        (
+            HEAD + '\na\t"x.svs\tinference\t\t\nb\ty.svs\tinference\t\t\n',
+            "line 3: a field begins with a quote and does",
+        ),
+        (
+            HEAD + 'a\t"x".svs\tinference\t\t\n',
+            'line 2: .* write the field as spreadsheets do: "12"" slide" for 12" slide',
+        ),
+        (HEAD + 'a\t"x.svs\tinference\nb\ty"\tinference\n', "line 2: .*it ends in line 3, behind tabs and line ends"),
+        (
+            HEAD + 'a\t"x\ny.svs"\tinference\nb\tz.svs\tdev\n',
+            r"line 2 \(a\), path: 'x\\ny.svs' holds a tab or a line end(.|\n)*line 4 \(b\)",
+        ),
         (HEAD + "a\tx.svs\tinference\t\t\t\tmore\n", r"line 2 \(a\) has 7 fields, for 5 columns"),
-        ("slide\tpath\n", "has the columns 'slide', 'path'"),
-        ("", "has the columns "),
+        ("slide\tpath\n", "it has no column 'split'"),
+        ("", "it has no column 'slide'"),
         (HEAD + "\n \t\t\t\t\na b\tx.svs\tinference\n", r"line 4 \(a b\), slide: 'a b' does not match"),
     ],
 )
 def test_sheet_mistakes_name_line_and_column(root, tmp_path, text, finding):
     with pytest.raises(SettingsError, match=finding):
         sheet(root, tmp_path, text)
+
+
+def test_quotes_are_read_as_spreadsheets_write_them(root, tmp_path):
+    """What Excel makes of cells with tabs, commas, quotes and line ends, and quotes that stand inside a field."""
+    lines = (
+        'slide\t"path"\tpatient\tnote\tsplit',
+        'a\t"in, out/x ""old"".svs"\t12" slide\t"first\nsecond ""line"""\tinference',
+        'b\ty.svs\t""\tsays "maybe"\tinference',
+        'c\tz.svs\t"""q"""\t"a\tb"\tdev',
+    )
+    text = "\r\n".join(lines) + "\r\n"
+    with pytest.raises(SettingsError, match=r"line 5 \(c\), split: 'dev'"):  # one row takes two lines
+        sheet(root, tmp_path, text, ignored=["note"])
+    rows = sheet(root, tmp_path, text.replace("dev", "inference"), ignored=["note"])
+    assert list(rows.values()) == [
+        SlideRow("a", 'in, out/x "old".svs', "inference", patient='12" slide'),
+        SlideRow("b", "y.svs", "inference"),
+        SlideRow("c", "z.svs", "inference", patient='"q"'),
+    ]
+
+
+def test_columns_that_are_declared_are_ignored_and_no_others(root, tmp_path):
+    """As a LIMS exports them: several of one name, some after the columns that are read, none instead of those."""
+    text = (
+        "LIMS no\tslide\tRemarks\tpath\tRemarks\tsplit\tpatient\tLIMS date\n7\ta\t{x}\tx.svs\t\tinference\tp\t1 May\n"
+    )
+    expected = {"a": SlideRow("a", "x.svs", "inference", patient="p")}
+    assert sheet(root, tmp_path, text, ignored=["LIMS *", "Remarks"]) == expected
+    assert sheet(root, tmp_path, text, ignored=["*"]) == expected
+    with pytest.raises(SettingsError) as raised:
+        sheet(root, tmp_path, text, ignored=["LIMS date", "remarks"])
+    assert re.findall("- (.*)", str(raised.value)) == ["it has a column 'LIMS no'", *["it has a column 'Remarks'"] * 2]
+
+
+def test_an_id_that_the_sheet_lacks_is_told_with_those_like_it():
+    ids = [f"case_{number}" for number in range(12)]
+    assert "no slide 'csae_7' in the sheet. Remedy: name one of its 12, e.g. case_7" in unknown_slide("csae_7", ids)
+    assert unknown_slide("x", ids).endswith("e.g. case_0, case_1, case_2.")
 
 
 def test_ids_that_pandas_takes_for_missing_are_kept(root, tmp_path):

@@ -1,0 +1,174 @@
+import json
+import re
+
+import numpy as np
+import pytest
+from lesionmap.errors import SettingsError, StorageError
+from lesionmap.files.records import read_table, write_json, write_text
+from lesionmap.run.prune import Workflow, find_leftovers, list_leftovers, remove_leftovers
+from lesionmap.slides.cache import SlideCache
+from safetensors.numpy import save_file
+
+TABLE = "results/prune.tsv"
+PATHS = (
+    "results/slides/{slide}.json",
+    "results/stain/{slide}.json",
+    "results/stain/spread.json",
+    "results/lesions/{slide}/lesions.tif",
+    "results/report/views/{slide}",
+    "results/manifest.tsv",
+    "logs/cut_view/{slide}.log",
+    "logs/train.log",
+)
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """Results of three slides, of which one is in the sheet, and of the cohort."""
+    monkeypatch.chdir(tmp_path)
+    for slide, content in (("a", "1" * 64), ("a.2", "2" * 64), ("b", "3" * 64)):
+        write_json(f"results/slides/{slide}.json", {"info": {"path": f"/x/{slide}.svs", "identity": content}})
+        for path in PATHS[1:]:
+            if "{slide}" in path:
+                path = path.format(slide=slide)
+                write_text(path if "views" not in path else f"{path}/slide/0/0_0.jpg", "seven b")
+        write_text(f"results/report/slides/{slide}.html", slide)
+        write_text(f"results/report/figures/{slide}_overlay.png", slide)
+    write_text("results/stain/spread.json", "{}")
+    write_text("results/manifest.tsv", "slide\na\na.2\n")
+    write_text("logs/train.log", "regions of a.2.\n")
+    return tmp_path
+
+
+def workflow(*slides, copies="slide_copies", model=None):
+    return Workflow(PATHS, slides, "slides.tsv", {"folder": copies}, model)
+
+
+def all_files(folder):
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file() or path.is_symlink()}
+
+
+def listed():
+    return {row["path"]: int(row["bytes"]) for row in read_table(TABLE)}
+
+
+def test_the_list_has_what_belongs_to_no_row_and_nothing_is_removed(folder, capsys):
+    before = all_files(folder)
+    list_leftovers(workflow("a"), TABLE)
+    assert all_files(folder) == before | {TABLE}
+    rows = listed()
+    per_slide = {path for path in before if re.search(r"[/](a\.2|b)([._/]|$)", path) and "views" not in path}
+    assert rows.keys() == per_slide | {"results/report/views/a.2", "results/report/views/b"}
+    assert rows["results/report/views/b"] == rows["logs/cut_view/b.log"] == 7
+    printed = capsys.readouterr().err
+    assert "Of slides that are not in slides.tsv there are 14 paths of 2 slides, 0.0 MB." in printed
+    assert "  a.2: 7 paths, 0.0 MB" in printed
+    assert "name them until a run writes them anew: results/manifest.tsv, logs/train.log\n" in printed
+    assert "`snakemake prune_listed` removes" in printed
+
+
+def test_what_was_listed_is_removed_and_the_slides_stay_excluded(folder, capsys):
+    write_text("results/lesions/b/my notes.txt", "b")
+    write_text("results/lesions/nobody.txt", "b")
+    before = all_files(folder)
+    list_leftovers(workflow("a"), TABLE)
+    gone = {path for path in before if re.search(r"/(a\.2|b)([._/]|$)", path)} - {"results/lesions/b/my notes.txt"}
+    remove_leftovers(workflow("a"), TABLE, busy=False)
+    assert all_files(folder) == before - gone | {TABLE, "slides.excluded.tsv"}
+    assert not (folder / "results/lesions/a.2").exists()
+    assert not (folder / "results/report/views/a.2").exists()
+    rows = read_table("slides.excluded.tsv")
+    assert rows == [
+        {"slide": "a.2", "path": "/x/a.2.svs", "sha256": "2" * 64},
+        {"slide": "b", "path": "/x/b.svs", "sha256": "3" * 64},
+    ]
+    assert "Removed 14 paths of 2 slides" in capsys.readouterr().err
+    assert listed() == {}
+    remove_leftovers(workflow("a"), TABLE, busy=False)
+    assert "Removed 0 paths of 0 slides" in capsys.readouterr().err
+    assert read_table("slides.excluded.tsv") == rows
+
+
+@pytest.mark.parametrize("seen", [("a", "b"), None])
+def test_what_nobody_has_seen_on_the_list_is_not_removed(folder, seen):
+    """As with the wrong sheet, or another config: then much more would go."""
+    if seen:
+        list_leftovers(workflow(*seen), TABLE)
+    before = all_files(folder)
+    with pytest.raises(SettingsError, match=r"7 paths not on the list results/prune\.tsv, .*run snakemake prune"):
+        remove_leftovers(workflow("a", "b") if not seen else workflow("a", "a.2"), TABLE, busy=False)
+    assert all_files(folder) == before
+
+
+def test_while_another_run_goes_on_nothing_is_removed(folder):
+    list_leftovers(workflow("a"), TABLE)
+    before = all_files(folder)
+    with pytest.raises(StorageError, match=r"another run is going on .*Remedy: wait for its end; if it was killed"):
+        remove_leftovers(workflow("a"), TABLE, busy=True)
+    assert all_files(folder) == before
+
+
+def test_links_are_not_followed_out_of_the_results(folder, capsys):
+    outside = folder / "elsewhere"
+    (folder / "results/report").rename(outside)
+    (folder / "results/report").symlink_to(outside)
+    (folder / "results/lesions/b/lesions.tif").unlink()
+    (folder / "results/lesions/b/lesions.tif").symlink_to(folder / "results/manifest.tsv")
+    there = all_files(outside)
+    list_leftovers(workflow("a"), TABLE)
+    remove_leftovers(workflow("a"), TABLE, busy=False)
+    assert all_files(outside) == there
+    assert (folder / "results/manifest.tsv").exists()
+    assert not (folder / "results/lesions/b").exists()
+    assert "lie behind a link, remove them yourself: results/report/views/a.2" in capsys.readouterr().err
+
+
+def test_results_that_are_a_link_as_a_whole_are_pruned(folder):
+    (folder / "results").rename(folder / "big disk")
+    (folder / "results").symlink_to(folder / "big disk")
+    assert set(find_leftovers(workflow("a")).paths) == {"a.2", "b"}
+    assert not find_leftovers(workflow("a")).linked
+
+
+def test_drafts_of_killed_jobs_go_too(folder):
+    drafts = ("results/stain/.b.node-1.org-77.json", "results/report/views/.b.draft/slide/0/0_0.jpg")
+    others = ("results/stain/.b.mine.json", "results/stain/.a.node-1-77.json", "results/report/views/.a.draft/x.jpg")
+    for path in (*drafts, *others):
+        write_text(path, "x")
+    list_leftovers(workflow("a", "a.2"), TABLE)
+    assert len(listed()) == 9
+    remove_leftovers(workflow("a", "a.2"), TABLE, busy=False)
+    left = all_files(folder)
+    assert left.isdisjoint(drafts)
+    assert left >= set(others)
+
+
+def test_a_given_model_that_was_made_with_them_is_told(folder, capsys):
+    metadata = {"training_slides": {"a": "1"}, "validation_slides": {"b": "3"}}
+    save_file({"w": np.zeros(1)}, "given.safetensors", {"lesionmap": json.dumps(metadata)})
+    list_leftovers(workflow("a", model="given.safetensors"), TABLE)
+    assert "given.safetensors was made with b and names them. Take another as model.path" in capsys.readouterr().err
+    list_leftovers(workflow("a", "b", model="given.safetensors"), TABLE)
+    assert "given.safetensors" not in capsys.readouterr().err
+
+
+def test_copies_of_these_slides_go_and_others_in_the_same_folder_stay(folder, capsys):
+    """Also the copy of a slide with the same content as one of the sheet."""
+    cache = SlideCache(folder / "cache", 10**9)
+    write_json("results/slides/c.json", {"info": {"identity": "1" * 64}})  # as slide a
+    places = {}
+    for n, content in enumerate(("1" * 64, "2" * 64, "3" * 64, "9" * 64)):
+        name = f"{n:016x}-1000"
+        with cache.entry(name, lambda place, content=content: write_text(place / "digest.txt", content)) as place:
+            places[content[0]] = place
+    with cache.entry(places["3"].name, None):  # a job is reading it
+        list_leftovers(workflow("a", copies=f"{folder}/cache"), TABLE)
+        assert {path for path in listed() if "cache" in path} == {str(places["2"]), str(places["3"])}
+        assert listed()[str(places["2"])] == 1000
+        remove_leftovers(workflow("a", copies=f"{folder}/cache"), TABLE, busy=False)
+    assert [key for key, place in places.items() if place.exists()] == ["1", "3", "9"]
+    assert f"Left as a job is reading them: {places['3']}" in capsys.readouterr().err
+
+
+def test_copies_on_other_machines_are_passed_over(folder):
+    assert not any(find_leftovers(workflow("a", copies="$NO_SUCH_VARIABLE/x")).copies.values())
