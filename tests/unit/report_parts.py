@@ -195,9 +195,8 @@ def render(inputs: ReportInputs, folder: Path, model_notes: Sequence[str] = (), 
     report = folder / "report"
     files = ReportFiles(*(str(report / name) for name in (*PAGES, "slides", "figures", "viewer")))
     slides = [Path(view).name for view in inputs.views]
-    options = {"slides": slides, "config": CONFIG | changes, "benchmarks": str(folder / "benchmarks")} | {
-        "model_notes": model_notes
-    }
+    options = {"slides": slides, "config": CONFIG | changes, "model_notes": model_notes}
+    options["benchmarks"] = str(folder / "benchmarks")
     render_report(inputs, files, map_mpp=2.5, **options)
     return report
 
