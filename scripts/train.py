@@ -1,5 +1,7 @@
 """Adapter of rule train."""
 
+from pathlib import Path
+
 from lesionmap.jobs.log import job_log
 from lesionmap.jobs.provenance import provenance
 from lesionmap.jobs.quarantine import usable

@@ -71,7 +71,6 @@ rule train:
         model=TRAINING["model"],
         weights=TRAINING["weights"],
         train=TRAINING["train"],
-        folder="results/model",
         tensorboard="logs/tensorboard",
         tiles=TRAINING["tiles"],
         slides=slides_of_training,
