@@ -1,5 +1,7 @@
 """Adapter of rule train."""
 
+from pathlib import Path
+
 from lesionmap.jobs.log import job_log
 from lesionmap.jobs.provenance import provenance
 from lesionmap.jobs.quarantine import usable
@@ -17,6 +19,6 @@ with job_log(snakemake.log[0], resumes=True):
     settings = ModelSettings(**params.model), TrainSettings(**params.train)
     job = TrainJob(usable(paths.train), usable(paths.val), weights, *settings, metadata)
     machine = TrainMachine(config["device"], config["checkpoint_minutes"], snakemake.threads)
-    train_in_processes(
-        job, TrainFiles(snakemake.output[0], params.folder, params.tensorboard, snakemake.log[0]), machine
-    )
+    record = Path(snakemake.output[0])  # results/model/runs/<run>/trained.json
+    files = TrainFiles(str(record), str(record.parents[2]), params.tensorboard, snakemake.log[0])
+    train_in_processes(job, files, machine)

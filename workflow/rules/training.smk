@@ -69,7 +69,6 @@ rule train:
         model=TRAINING["model"],
         weights=TRAINING["weights"],
         train=TRAINING["train"],
-        folder=with_prefix("results/model"),
         tensorboard=with_prefix("logs/tensorboard"),
         tiles=TRAINING["tiles"],
         input_settings=TRAINING["input"],
