@@ -5,12 +5,10 @@ from snakemake.utils import min_version
 min_version("9.27")
 
 
-configfile: "config/config.yaml"
-
-
 report: "workflow/report/workflow.rst"
 
 
+include: "workflow/rules/source.smk"
 include: "workflow/rules/common.smk"
 include: "workflow/rules/lookups.smk"
 include: "workflow/rules/cluster.smk"
@@ -26,6 +24,7 @@ include: "workflow/rules/lesions.smk"
 include: "workflow/rules/evaluation.smk"
 include: "workflow/rules/viewer.smk"
 include: "workflow/rules/report.smk"
+include: "workflow/rules/targets.smk"
 include: "workflow/rules/hooks.smk"
 
 

@@ -6,7 +6,7 @@
 rule import_annotation:
     """Convert one slide's annotation to the canonical form."""
     input:
-        annotation=annotation_file,
+        annotation=local(annotation_file),
         info="results/slides/{slide}.json",
     output:
         "results/annotations/{slide}.geojson",

@@ -1,4 +1,5 @@
-# What rules ask of the machine that runs them, and how a cluster runs many short jobs as one.
+# What rules ask of the machine that runs them, and how a cluster runs many short jobs as one. Rules that take seconds are
+# local: they run beside Snakemake itself, as queueing would take longer.
 
 
 PLACE = {slide: place for place, slide in enumerate(SLIDES)}
@@ -6,19 +7,6 @@ PLACE = {slide: place for place, slide in enumerate(SLIDES)}
 # takes a minute at half a million pairs of a slide and a training slide, and grows with their number.
 AFTER_TRAINING = ("match", "infer", "views", "results")
 MOST_PAIRS = 1_000_000
-
-
-# Rules that take seconds. They run beside Snakemake itself: queueing would take longer.
-localrules:
-    build_manifest,
-    choose_reference,
-    compare_stains,
-    conclude,
-    describe_model,
-    list_quarantine,
-    plot_learning_curves,
-    plot_metrics,
-    summarise_tiles,
 
 
 def n_training_slides():

@@ -1,11 +1,6 @@
 # Config, slide sheet, and the look-ups of their values that rules share.
 
 import gc
-import sys
-
-sys.path.insert(0, f"{workflow.basedir}/scripts")
-
-from pathlib import Path
 
 from lesionmap.errors import RemoteError, SettingsError
 from lesionmap.jobs.provenance import code_digest
@@ -19,9 +14,9 @@ from lesionmap.servers.urls import is_remote
 gc.set_threshold(100_000, 50, 1000)
 
 try:
-    check_config(config, f"{workflow.basedir}/workflow/schemas/config.schema.yaml")
+    check_config(config, f"{HOME}/workflow/schemas/config.schema.yaml")
     sheet, roots = config["slides"]["sheet"], config["slides"]["roots"]
-    SLIDES = read_sheet(sheet, f"{workflow.basedir}/workflow/schemas/slides.schema.yaml", roots)
+    SLIDES = read_sheet(sheet, f"{HOME}/workflow/schemas/slides.schema.yaml", roots)
     check_remote(config, SLIDES)
     REFERENCE_FILE = reference_file(config, SLIDES)
 except SettingsError as error:

@@ -3,15 +3,12 @@
 #         results/doctor.json   the same, the sheet's own problems, and the costs of a run
 
 
-localrules:
-    doctor,
-
-
 rule doctor:
     """Say what is wrong with the sheet and what a run will cost; run `snakemake doctor` before the first run."""
     log:
         "logs/doctor.log",
     retries: 0
+    localrule: True
     conda:
         "../../envs/lesionmap.yaml"
     threads: 8
@@ -20,8 +17,8 @@ rule doctor:
         runtime=60,
     params:
         # No outputs: Snakemake removes those of a failed job, but this one must keep its tables when it fails.
-        table="results/doctor.tsv",
-        report="results/doctor.json",
+        table=with_prefix("results/doctor.tsv"),
+        report=with_prefix("results/doctor.json"),
         rows=sheet_rows,
         config=config,
     script:

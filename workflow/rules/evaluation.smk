@@ -126,6 +126,7 @@ rule plot_metrics:
         "logs/plot_metrics.log",
     benchmark:
         "results/benchmarks/plot_metrics.tsv"
+    localrule: True
     conda:
         "../../envs/lesionmap.yaml"
     threads: 1
@@ -142,7 +143,7 @@ rule compare_models:
     """Compare the metrics of several models on the same slides."""
     input:
         own=collect("results/metrics/{slide}.json", slide=evaluated_slides),
-        others=list(config["evaluation"]["compare"].values()),
+        others=local(list(config["evaluation"]["compare"].values())),
     output:
         report(
             "results/metrics/models.tsv",

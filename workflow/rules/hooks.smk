@@ -8,17 +8,17 @@ from lesionmap.run.quarantine_tables import RunFiles, show_quarantine
 def check_start():
     """Refuse to start if jobs would fail after their work: results that are read-only, dates in the future."""
     try:
-        start_checks.check_writable("results")
+        start_checks.check_writable(with_prefix("results"))
         start_checks.check_annotations(row.annotation for row in SLIDES.values() if row.annotation)
         if not workflow.touch:  # --touch gives results new dates
-            start_checks.check_results("results", leave_out=("benchmarks", "views"))
+            start_checks.check_results(with_prefix("results"), leave_out=("benchmarks", "views"))
     except StorageError as error:
         raise WorkflowError(f"LesionMap: {error}")
 
 
 def existing(*patterns):
     """Those files of all slides that exist."""
-    return [path for path in expand(patterns, slide=SLIDES) if Path(path).exists()]
+    return [path for path in map(with_prefix, expand(patterns, slide=SLIDES)) if Path(path).exists()]
 
 
 def show_quarantine_so_far():
@@ -31,7 +31,7 @@ def show_quarantine_so_far():
         maps=existing("results/lesions/{slide}/inference.json"),
         others=existing(*(f"results/{kind}" for kind in others)),
     )
-    tables = (f"results/{name}.tsv" for name in ("quarantine", "unreadable", "failed_exports"))
+    tables = (with_prefix(f"results/{name}.tsv") for name in ("quarantine", "unreadable", "failed_exports"))
     if show_quarantine(files, *tables):
         # Else Snakemake would take them as up to date once the slide of a failed job has its earlier content again.
         workflow.persistence.started(rules.list_quarantine)
@@ -41,5 +41,5 @@ def show_quarantine_so_far():
 # inputs are made from, down to the sheet, which took each job a minute and 1 GB. The job was sent because its inputs
 # exist, so it needs no rule but its own.
 if not workflow.is_main_process:
-    for rule_ in workflow.rules:
+    for rule_ in AS_IMPORTED.rules:
         rule_.is_checkpoint = False

@@ -4,12 +4,29 @@ from functools import cache
 
 from lesionmap.files.records import read_json
 from lesionmap.run.manifest import good_slides, segmented_slides
+from snakemake.exceptions import IncompleteCheckpointException
+
+
+def refuse_until():
+    """Refuse --until where it would leave nothing to do: Snakemake applies it to the jobs that it knows at the start."""
+    first = {AS_IMPORTED.modify_rulename(name) for name in ("inspect_slide", "build_manifest")}
+    if later := workflow.dag_settings.until & {rule_.name for rule_ in AS_IMPORTED.rules} - first:
+        raise WorkflowError(
+            f"LesionMap: --until {' '.join(sorted(later))} would do nothing, as slides are to be inspected first. "
+            "Remedy: name a target, e.g. snakemake tissue (snakemake --list-target-rules explains all)"
+        )
 
 
 @cache
 def manifest():
     """The table of readable slides. Snakemake asks again until it is built; when a job runs, it is there."""
-    return checkpoints.build_manifest.get().output[0] if workflow.is_main_process else "results/manifest.tsv"
+    if not workflow.is_main_process:
+        return with_prefix("results/manifest.tsv")
+    try:
+        return checkpoints.build_manifest.get().output[0]
+    except IncompleteCheckpointException:
+        refuse_until()
+        raise
 
 
 @cache
@@ -76,13 +93,13 @@ def chosen_slide(choice, written_ns):
 
 def of_reference(path):
     """A file of the reference slide. The choice is no input: while it stays the same, nothing is made again."""
-    choice = Path("results/stain/reference/profile.json")
+    choice = Path(with_prefix("results/stain/reference/profile.json"))
     return [path.format(slide=chosen_slide(choice, choice.stat().st_mtime_ns))] if choice.exists() else []
 
 
 def reference_profile(wildcards):
     """The file with the stain that slides are matched to."""
-    return [REFERENCE_FILE] if REFERENCE_FILE else of_reference("results/stain/fits/{slide}.json")
+    return [local(REFERENCE_FILE)] if REFERENCE_FILE else of_reference("results/stain/fits/{slide}.json")
 
 
 def reference_tissue(wildcards):
@@ -97,4 +114,5 @@ def after_manifest(path):
 
 def model_file(wildcards):
     """The model to infer with: the config's, else the one trained here."""
-    return config["model"]["path"] or after_manifest("results/model/lesionmap.safetensors")(wildcards)
+    path = config["model"]["path"]
+    return local(path) if path else after_manifest("results/model/lesionmap.safetensors")(wildcards)

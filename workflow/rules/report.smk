@@ -31,6 +31,7 @@ rule list_quarantine:
         "logs/list_quarantine.log",
     benchmark:
         "results/benchmarks/list_quarantine.tsv"
+    localrule: True
     conda:
         "../../envs/lesionmap.yaml"
     threads: 1
@@ -92,7 +93,7 @@ rule render_report:
     params:
         config=config,
         map_mpp=inference_mpp(config),
-        benchmarks="results/benchmarks",
+        benchmarks=with_prefix("results/benchmarks"),
         code=code_digest("render_report"),
     script:
         "../../scripts/render_report.py"
@@ -116,6 +117,7 @@ rule conclude:
         "results/benchmarks/conclude.tsv"
     # It fails by design if on_quarantine says so.
     retries: 0
+    localrule: True
     conda:
         "../../envs/lesionmap.yaml"
     threads: 1

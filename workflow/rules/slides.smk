@@ -6,7 +6,7 @@
 rule inspect_slide:
     """Open one slide, read samples of every level, and record what it is or why it is in quarantine."""
     input:
-        slide=slide_file,
+        slide=local(slide_file),
     output:
         "results/slides/{slide}.json",
     log:
@@ -41,6 +41,7 @@ checkpoint build_manifest:
         "logs/build_manifest.log",
     benchmark:
         "results/benchmarks/build_manifest.tsv"
+    localrule: True
     conda:
         "../../envs/lesionmap.yaml"
     threads: 1

@@ -38,7 +38,7 @@ rule fit_stain:
 checkpoint choose_reference:
     """Record the stain that every slide is matched to."""
     input:
-        file=REFERENCE_FILE or [],
+        file=local(REFERENCE_FILE or []),
         fits=collect("results/stain/fits/{slide}.json", slide=reference_candidates),
         pictures=collect("results/stain/tissue/{slide}.png", slide=reference_candidates),
     output:
@@ -49,6 +49,7 @@ checkpoint choose_reference:
         "logs/choose_reference.log",
     benchmark:
         "results/benchmarks/choose_reference.tsv"
+    localrule: True
     conda:
         "../../envs/lesionmap.yaml"
     threads: 1
@@ -130,6 +131,7 @@ rule compare_stains:
         "logs/compare_stains.log",
     benchmark:
         "results/benchmarks/compare_stains.tsv"
+    localrule: True
     conda:
         "../../envs/lesionmap.yaml"
     threads: 1

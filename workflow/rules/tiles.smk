@@ -42,6 +42,7 @@ rule summarise_tiles:
         "logs/summarise_tiles.log",
     benchmark:
         "results/benchmarks/summarise_tiles.tsv"
+    localrule: True
     conda:
         "../../envs/lesionmap.yaml"
     threads: 1
@@ -49,7 +50,7 @@ rule summarise_tiles:
         mem_mb=grows(1000),
         runtime=grows(20),
     params:
-        benchmarks="results/benchmarks/extract_tiles",
+        benchmarks=with_prefix("results/benchmarks/extract_tiles"),
         code=code_digest("summarise_tiles"),
     script:
         "../../scripts/summarise_tiles.py"

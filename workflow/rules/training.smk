@@ -8,18 +8,15 @@
 #         logs/tensorboard/                     losses and validation metrics, for TensorBoard
 
 
-localrules:
-    fetch_backbone,
-
-
 rule fetch_backbone:
     """Download torchvision's ImageNet weights of one backbone, on the machine that runs Snakemake."""
     output:
-        "resources/backbone/{backbone}.pth",
+        local("resources/backbone/{backbone}.pth"),
     log:
         "logs/fetch_backbone/{backbone}.log",
     benchmark:
         "results/benchmarks/fetch_backbone/{backbone}.tsv"
+    localrule: True
     conda:
         "../../envs/lesionmap.yaml"
     threads: 1
@@ -37,7 +34,7 @@ rule train:
     input:
         train=collect("results/tiles/{slide}.h5", slide=train_slides),
         val=collect("results/tiles/{slide}.h5", slide=val_slides),
-        backbone=backbone_file,
+        backbone=local(backbone_file),
     output:
         model="results/model/lesionmap.safetensors",
         history="results/model/history.csv",
@@ -59,7 +56,7 @@ rule train:
         model={key: config["model"][key] for key in ("backbone", "norm", "fusion")},
         weights=config["model"]["weights"],
         train=train_settings(config),
-        tensorboard="logs/tensorboard",
+        tensorboard=with_prefix("logs/tensorboard"),
         tiles=tile_settings(config),
         code=code_digest("train"),
     script:
@@ -81,6 +78,7 @@ rule plot_learning_curves:
         "logs/plot_learning_curves.log",
     benchmark:
         "results/benchmarks/plot_learning_curves.tsv"
+    localrule: True
     conda:
         "../../envs/lesionmap.yaml"
     threads: 1
@@ -108,6 +106,7 @@ rule describe_model:
         "logs/describe_model.log",
     benchmark:
         "results/benchmarks/describe_model.tsv"
+    localrule: True
     conda:
         "../../envs/lesionmap.yaml"
     threads: 1

@@ -16,6 +16,7 @@ from lesionmap.files.records import write_json, write_table
 from lesionmap.formatting import counted
 from lesionmap.jobs.parallel import map_in_order
 from lesionmap.run.costs import Costs, Overview, Work, costs_of, overview_of, predict_work
+from lesionmap.run.job_counts import backbone_to_fetch, job_counts
 from lesionmap.run.settings import RunSettings
 from lesionmap.servers.urls import is_remote, why_unavailable
 from lesionmap.slides.file_checks import content_digest, quick_digest
@@ -96,8 +97,9 @@ def examine_sheet(rows: Sequence[SlideRow], settings: RunSettings, table: str, r
     _check_reference(found, settings)
     sheet_errors, notes = list(_sheet_errors(found, settings)), list(_notes(settings))
     costs = costs_of([(one.row.split, one.work) for one in found if one.work], settings)
-    _write(found, sheet_errors, notes, costs, table, report)
-    print("\n".join([*_printed(found, sheet_errors, costs), *(f"note: {note}" for note in notes)]))
+    jobs = job_counts(len(rows), _readable(found), settings)
+    _write(found, {"sheet_errors": _as_problems(sheet_errors), "notes": notes, "jobs": jobs}, costs, table, report)
+    print("\n".join([*_printed(found, sheet_errors, costs, jobs), *(f"note: {note}" for note in notes)]))
     n_errors = len(sheet_errors) + sum(bool(one.errors) for one in found)
     if n_errors:
         raise LesionMapError(
@@ -252,8 +254,7 @@ def _sheet_errors(found: Sequence[Diagnosis], settings: RunSettings) -> Iterator
 
 def _notes(settings: RunSettings) -> Iterator[str]:
     """What a run will need from elsewhere."""
-    weights = Path(f"resources/backbone/{settings.model.backbone}.pth")
-    if settings.trains and settings.weights == "imagenet" and not weights.is_file():
+    if weights := backbone_to_fetch(settings):
         yield (
             f"the ImageNet weights {weights} are absent: a run downloads them, on the machine that runs Snakemake, "
             "before it trains. If that has no internet, place the file there first (the checkout's resources/README.md "
@@ -261,18 +262,21 @@ def _notes(settings: RunSettings) -> Iterator[str]:
         )
 
 
+def _readable(found: Sequence[Diagnosis]) -> list[tuple[str, str | None]]:
+    """Split and vendor of the slides that a run will find readable; the vendor of unseen slides is unknown."""
+    return [(one.row.split, one.info.vendor if one.info else None) for one in found if one.info or one.unseen]
+
+
+def _as_problems(errors: Sequence[tuple[str, str]]) -> list[dict[str, str]]:
+    return [{"finding": finding, "remedy": remedy} for finding, remedy in errors]
+
+
 def _write(
-    found: Sequence[Diagnosis],
-    sheet_errors: Sequence[tuple[str, str]],
-    notes: Sequence[str],
-    costs: Costs,
-    table: str,
-    report: str,
+    found: Sequence[Diagnosis], of_sheet: Mapping[str, Any], costs: Costs, table: str, report: str
 ) -> None:
     rows = [_row(one) for one in found]
     write_table(table, rows, COLUMNS)
-    problems = [{"finding": finding, "remedy": remedy} for finding, remedy in sheet_errors]
-    write_json(report, {"slides": rows, "sheet_errors": problems, "notes": notes, "costs": asdict(costs)})
+    write_json(report, {"slides": rows, **of_sheet, "costs": asdict(costs)})
 
 
 def _row(one: Diagnosis) -> dict[str, Any]:
@@ -286,7 +290,9 @@ def _row(one: Diagnosis) -> dict[str, Any]:
     return row | size_and_mpp | work | of_annotation | found
 
 
-def _printed(found: Sequence[Diagnosis], sheet_errors: Sequence[tuple[str, str]], costs: Costs) -> Iterator[str]:
+def _printed(
+    found: Sequence[Diagnosis], sheet_errors: Sequence[tuple[str, str]], costs: Costs, jobs: Mapping[str, int]
+) -> Iterator[str]:
     shown = found if len(found) <= MOST_ROWS_PRINTED else [one for one in found if one.verdict in ("error", "warning")]
     width = max([5, *(len(one.row.slide) for one in shown)])
     yield f"{'slide':{width}}  split      verdict  regions   tiles  findings"
@@ -303,3 +309,5 @@ def _printed(found: Sequence[Diagnosis], sheet_errors: Sequence[tuple[str, str]]
     yield from (f"error: {finding}. Remedy: {remedy}" for finding, remedy in sheet_errors)
     yield ""
     yield from costs.lines()
+    listed = ", ".join(f"{rule} {count}" for rule, count in jobs.items())
+    yield f"{sum(jobs.values())} jobs from start to end, if no slide goes into quarantine: {listed}"

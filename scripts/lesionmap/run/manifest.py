@@ -38,6 +38,9 @@ def good_slides(manifest: str, splits: Sequence[str]) -> list[str]:
 
 def segmented_slides(manifest: str, dicom: str) -> list[str]:
     """Ids of the readable slides whose lesions are written as DICOM; with ``auto``, those of the DICOM slides."""
-    return [
-        row["slide"] for row in read_table(manifest) if dicom == "always" or (dicom, row["vendor"]) == ("auto", DICOM)
-    ]
+    return [row["slide"] for row in read_table(manifest) if is_segmented(row["vendor"], dicom)]
+
+
+def is_segmented(vendor: str | None, dicom: str) -> bool:
+    """Whether the lesions of a slide of some vendor are written as DICOM, with ``exports.dicom`` as given."""
+    return dicom == "always" or (dicom, vendor) == ("auto", DICOM)

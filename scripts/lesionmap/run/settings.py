@@ -26,6 +26,10 @@ class RunSettings:
         Initial weights of the backbone: ``imagenet``, ``none``, or a file.
     stain_reference : str
         Id of a slide, ``auto``, or a file.
+    dicom : str
+        Slides whose lesions are written as DICOM: ``auto``, ``always`` or ``never``.
+    compares : bool
+        Whether other models are compared with this run's.
     """
 
     inspection: InspectionSettings
@@ -38,6 +42,8 @@ class RunSettings:
     model_path: str | None
     weights: str
     stain_reference: str
+    dicom: str
+    compares: bool
 
     @classmethod
     def of(cls, config: Mapping[str, Any]) -> "RunSettings":
@@ -54,6 +60,8 @@ class RunSettings:
             model_path=model["path"],
             weights=model["weights"],
             stain_reference=config["stain"]["reference"],
+            dicom=config["exports"]["dicom"],
+            compares=bool(config["evaluation"]["compare"]),
         )
 
     @property
