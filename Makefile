@@ -11,7 +11,7 @@ CORES ?= 2
 BENCH_SLIDES := $(if $(wildcard ../shared/data/slides),,$(DEMO_DIR)/slides.tsv)
 
 SNAKEMAKE := $(BIN)/snakemake --cores $(CORES)
-DEMO_RUN := $(SNAKEMAKE) --directory $(DEMO_DIR) --configfile config/config.yaml config/demo.yaml
+DEMO_RUN := $(SNAKEMAKE) --directory $(DEMO_DIR) --configfile config/demo.yaml
 
 .PHONY: help
 help: ## list the targets
@@ -142,7 +142,7 @@ ABLATION_STORES := $(foreach n,1 2 3 4,results/tiles/camelyon_$(n).h5)
 ablation: $(VENV)/installed ## train low, high and both views on the CAMELYON tiles of ../shared/data; SEEDS="0 1 2"
 	mkdir -p ablation
 	cp benchmarks/ablation.tsv ablation/slides.tsv
-	$(SNAKEMAKE) --directory ablation --configfile config/config.yaml benchmarks/ablation.yaml -- $(ABLATION_STORES)
+	$(SNAKEMAKE) --directory ablation --configfile benchmarks/ablation.yaml -- $(ABLATION_STORES)
 	PYTHONPATH=scripts $(BIN)/python benchmarks/ablation.py $(ABLATION_STORES:%=ablation/%) \
 		--folder ablation/results/ablation --seeds $(or $(SEEDS),0) $(if $(WEIGHTS),--weights $(WEIGHTS))
 

@@ -23,6 +23,7 @@ import yaml
 from lesionmap.demo.cohort import write_cohort
 from lesionmap.demo.painting import DemoSlide
 from lesionmap.files.records import read_json
+from lesionmap.run.job_counts import SPLITS
 from scale_cohort import MANIFEST, link_files, multiply, multiply_inspection, own_files, write_floor, write_sheet
 
 ROOT = Path(__file__).parents[1]
@@ -65,13 +66,6 @@ class Mode:
     changed_cohort: frozenset[str]
 
 
-MAPPED = ("find_tissue", "fit_stain", "match_stain", "draw_stain", "map_slide", "find_lesions", "cut_view")
-RULES = {
-    "train": (*MAPPED, "import_annotation", "extract_tiles"),
-    "val": (*MAPPED, "import_annotation", "extract_tiles", "evaluate_slide"),
-    "test": (*MAPPED, "import_annotation", "evaluate_slide"),
-    "inference": MAPPED,
-}
 SHOWN = frozenset({"compare_stains", "list_quarantine", "render_report", "conclude"})
 EVALUATED = SHOWN | {"summarise", "plot_metrics"}
 TRAINED = EVALUATED | {"choose_reference", "train", "plot_learning_curves", "describe_model", "summarise_tiles"}
@@ -153,7 +147,7 @@ def _jobs(printed: str) -> dict[str, int]:
 def ours(folder: Path) -> Project:
     """LesionMap in a folder."""
     options = ["--snakefile", str(ROOT / "Snakefile"), "--workflow-profile", str(ROOT / "profiles/default")]
-    return Project(folder, (*options, "--configfile", str(ROOT / "config/config.yaml"), "config.yaml"))
+    return Project(folder, (*options, "--configfile", "config.yaml"))
 
 
 def floor(folder: Path) -> Project:
@@ -189,7 +183,8 @@ def jobs_after_inspection(mode: Mode, copies: Mapping[str, list[str]], cohort: f
     """What is to be done for some slides once the manifest lists them."""
     jobs = Counter(cohort)
     for slide in mode.slides:
-        jobs.update(dict.fromkeys(RULES[slide.split], len(copies.get(slide.name, ()))))
+        for rule in (rule for rule, splits in SPLITS.items() if slide.split in splits):
+            jobs[rule] += len(copies.get(slide.name, ()))
     return {rule: count for rule, count in jobs.items() if count}
 
 

@@ -12,4 +12,4 @@ flock --nonblock 9 || { echo "the last run is still going on"; exit 0; }
 
 PYTHONPATH="$source/scripts" "$source/.venv/bin/python" -m lesionmap.run.new_slides slides.tsv "$slides"
 exec "$source/.venv/bin/snakemake" --snakefile "$source/Snakefile" --workflow-profile "$source/profiles/slurm" \
-  "$@" --configfile "$source/config/config.yaml" config.yaml
+  "$@" --configfile config.yaml

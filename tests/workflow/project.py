@@ -40,12 +40,12 @@ class Project:
 
     def command(self, *arguments: str) -> list[str]:
         (self.folder / "config.yaml").write_text(yaml.safe_dump(self.config))
-        configs = [str(self.source / "config/config.yaml"), str(self.folder / "config.yaml")]
+        config = str(self.folder / "config.yaml")
         machine = [] if self.profile else ["--cores", "1"]
         return [
             *(sys.executable, "-m", "snakemake", "--snakefile", str(self.source / "Snakefile")),
             *("--workflow-profile", str(self.profile or self.source / "profiles/default")),
-            *("--directory", str(self.folder), *machine, *arguments, "--configfile", *configs),
+            *("--directory", str(self.folder), *machine, *arguments, "--configfile", config),
         ]
 
     def run(self, *arguments: str, ok: bool = True) -> str:

@@ -271,9 +271,7 @@ def _as_problems(errors: Sequence[tuple[str, str]]) -> list[dict[str, str]]:
     return [{"finding": finding, "remedy": remedy} for finding, remedy in errors]
 
 
-def _write(
-    found: Sequence[Diagnosis], of_sheet: Mapping[str, Any], costs: Costs, table: str, report: str
-) -> None:
+def _write(found: Sequence[Diagnosis], of_sheet: Mapping[str, Any], costs: Costs, table: str, report: str) -> None:
     rows = [_row(one) for one in found]
     write_table(table, rows, COLUMNS)
     write_json(report, {"slides": rows, **of_sheet, "costs": asdict(costs)})

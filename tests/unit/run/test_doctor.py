@@ -101,6 +101,18 @@ def test_a_sound_sheet_passes(tmp_path, rows, config, capsys):
     assert report["sheet_errors"] == []
     assert printed.splitlines()[1].split() == ["a", "train", "ok", "2", str(table["tiles"]["a"])]
     assert f"4 usable slides: 4 regions and {table['tiles'].sum()} tiles for training" in printed
+    assert report["jobs"] | {"inspect_slide": 4, "extract_tiles": 2, "evaluate_slide": 1} == report["jobs"]
+    assert f"\n{sum(report['jobs'].values())} jobs from start to end, if no slide goes into quarantine: " in printed
+
+
+def test_slides_that_fail_their_inspection_count_for_no_other_job(tmp_path, rows, config, capsys):
+    absent = [replace(row, path="absent.tif") if row.slide == "b" else row for row in rows]
+    report = examined(tmp_path, absent, config, capsys)[3]
+    assert {rule: report["jobs"][rule] for rule in ("inspect_slide", "find_tissue", "extract_tiles")} == {
+        "inspect_slide": 4,
+        "find_tissue": 3,
+        "extract_tiles": 1,
+    }
 
 
 @pytest.mark.parametrize(
