@@ -8,12 +8,14 @@ import sys
 from collections import Counter
 from pathlib import Path
 
+import pytest
 import yaml
 from lesionmap.files.records import read_table
 from lesionmap.run.job_counts import job_counts
 from lesionmap.run.settings import RunSettings
 from project import ROOT, TINY, Project, environment, jobs
 from snakemake.utils import update_config
+from web_server import serving
 
 READABLE = ("train_1", "train_2", "test_1")
 IMPORT = """
@@ -92,9 +94,9 @@ def test_an_import_may_call_the_checks_at_the_start_and_the_end_of_a_run(project
     assert "results dated in the future" in snakemake(project.folder, "broken", ok=False)
 
 
-def test_the_workflow_is_imported_from_a_server_with_its_library(project, checkout, tmp_path, monkeypatch):
-    repository = tmp_path / "server/laboratory/lesionmap"
-    shutil.copytree(checkout, repository)
+@pytest.fixture
+def repository(checkout, tmp_path, monkeypatch) -> Path:
+    """A git repository of the workflow with the tag v1; github("laboratory/lesionmap") leads to it."""
     settings = {f"url.{tmp_path}/server/.insteadOf": "https://github.com/", "user.name": "n", "user.email": "n@example"}
     monkeypatch.setenv("GIT_CONFIG_COUNT", str(len(settings)))
     for number, (key, value) in enumerate(settings.items()):
@@ -102,8 +104,15 @@ def test_the_workflow_is_imported_from_a_server_with_its_library(project, checko
         monkeypatch.setenv(f"GIT_CONFIG_VALUE_{number}", value)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.delenv("GITHUB_TOKEN", raising=False)
+    folder = tmp_path / "server/laboratory/lesionmap"
+    shutil.copytree(checkout, folder)
     for command in (("init", "--quiet"), ("add", "."), ("commit", "--quiet", "--message", "all"), ("tag", "v1")):
-        subprocess.run(["git", *command], cwd=repository, check=True)
+        subprocess.run(["git", *command], cwd=folder, check=True)
+    return folder
+
+
+def test_the_workflow_is_imported_from_a_server_with_its_library(project, repository):
+    assert (repository / "Snakefile").exists()
     source = 'github("laboratory/lesionmap", path="Snakefile", tag="v1")'
     assert "Nothing to be done" in snakemake(import_into(project.folder, snakefile=source), "--dry-run")
     card = project.folder / "results/model/MODEL_CARD.md"
@@ -114,10 +123,11 @@ def test_the_workflow_is_imported_from_a_server_with_its_library(project, checko
 
 
 def test_imports_that_would_run_another_library_are_refused(project, checkout):
-    folder = import_into(project.folder, snakefile=repr(f"git+file://{ROOT}/Snakefile@main"))
-    assert "its library would not come along. Remedy: import the Snakefile of a checkout" in snakemake(
-        folder, "--dry-run", ok=False
-    )
+    folder = project.folder
+    with serving(checkout) as server:
+        import_into(folder, snakefile=repr(f"{server.address}/Snakefile"))
+        printed = snakemake(folder, "--dry-run", ok=False)
+    assert "its library would not come along. Remedy: import the Snakefile of a checkout" in printed
     first = import_into(folder, names="as first_*", more='prefix: "first"') / "Snakefile"
     second = IMPORT.format(snakefile=repr(f"{checkout}/Snakefile"), names="as second_*", more="")
     first.write_text(first.read_text() + second.replace("lesionmap", "other"))
