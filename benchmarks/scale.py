@@ -23,7 +23,7 @@ import yaml
 from lesionmap.demo.cohort import write_cohort
 from lesionmap.demo.painting import DemoSlide
 from lesionmap.files.records import read_json
-from lesionmap.run.job_counts import SPLITS
+from lesionmap.run.costs import SPLITS_OF_RULE
 from scale_cohort import MANIFEST, link_files, multiply, multiply_inspection, own_files, write_floor, write_sheet
 
 ROOT = Path(__file__).parents[1]
@@ -190,7 +190,7 @@ def jobs_after_inspection(mode: Mode, copies: Mapping[str, list[str]], cohort: f
     """What is to be done for some slides once the manifest lists them."""
     jobs = Counter(cohort)
     for slide in mode.slides:
-        for rule in (rule for rule, splits in SPLITS.items() if slide.split in splits):
+        for rule in (rule for rule, splits in SPLITS_OF_RULE.items() if slide.split in splits):
             jobs[rule] += len(copies.get(slide.name, ()))
     return {rule: count for rule, count in jobs.items() if count}
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 from lesionmap.files.records import read_table
-from lesionmap.run.job_counts import job_counts
+from lesionmap.run.costs import job_counts
 from lesionmap.run.settings import RunSettings
 from project import COHORT, ROOT, TINY, Project, environment, jobs
 from snakemake.utils import update_config

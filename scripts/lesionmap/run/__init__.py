@@ -5,7 +5,6 @@
 - ``settings``: the whole config as settings classes, for the pre-flight check and the cost estimate
 - ``start_checks``: checks before the first job
 - ``doctor``: the pre-flight check: problems of a slide sheet, and the costs of a run
-- ``job_counts``: how many jobs a whole run has
 - ``new_slides``: add a folder's new slides to a sheet
 - ``prune``: what there is of slides that are not in the sheet
 - ``manifest``: the table of readable slides

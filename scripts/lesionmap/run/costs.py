@@ -1,8 +1,9 @@
-"""Estimate the costs of a run: regions, tiles, disk, memory and hours, and what the estimate rests on."""
+"""Estimate the costs of a run: jobs, regions, tiles, disk, memory and hours, and what the estimate rests on."""
 
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +13,7 @@ from lesionmap.geometry.resampling import area_resample
 from lesionmap.geometry.tiling import TileSpec, map_size
 from lesionmap.inference.settings import NO_REFINEMENT
 from lesionmap.network.resources import MOST_TILES_ON_CPU, forward_flops, training_gb
+from lesionmap.run.manifest import is_segmented
 from lesionmap.run.settings import RunSettings
 from lesionmap.servers.urls import n_bytes
 from lesionmap.slides.identity import slide_state
@@ -21,6 +23,19 @@ from lesionmap.tiles.settings import TileSettings
 from lesionmap.tissue.detection import tissue_map
 from lesionmap.tissue.mask import FOLD, TISSUE
 
+LABELLED = ("train", "val", "test")
+EVERY = (*LABELLED, "inference")
+SPLITS_OF_RULE = {  # rules that run once for every readable slide of these splits
+    **dict.fromkeys(("find_tissue", "fit_stain", "match_stain", "draw_stain"), EVERY),
+    "check_annotation": LABELLED,
+    "extract_tiles": ("train", "val"),
+    **dict.fromkeys(("map_slide", "find_lesions", "cut_view"), EVERY),
+    "evaluate_slide": ("val", "test"),
+}
+# These, and LAST, run once.
+FIRST = ("build_manifest", "list_annotations", "choose_reference", "compare_stains", "summarise_tiles")
+IN_TRAINING = ("train", "publish_model", "plot_learning_curves")
+LAST = ("describe_model", "summarise", "plot_metrics", "list_quarantine", "render_report", "conclude", "all")
 OVERVIEW_MPP = 32.0
 OVERVIEW_PX_PER_TILE = 4  # minimum along a side: small tiles need a finer overview
 MOST_OVERVIEW_PX = 2**26  # size in pixels of the largest level that is decoded for an overview
@@ -239,3 +254,35 @@ def _basis(flops: float, bytes_per_px: float, refine: str) -> list[str]:
         f"a GPU does {GPU_FLOPS / 1e12:.0f} TFLOP/s (assumed, not measured)",
         f"images in tile stores take {bytes_per_px} bytes a pixel (measured on H&E)",
     ]
+
+
+def job_counts(
+    splits: Sequence[str], readable: Sequence[tuple[str, str | None]], settings: RunSettings
+) -> dict[str, int]:
+    """Numbers of jobs of a whole run from its start, by rule.
+
+    Parameters
+    ----------
+    splits : sequence of str
+        Of all slides of the sheet.
+    readable : sequence of (split, vendor)
+        Of the slides that pass inspection; the vendor is None if it is unknown.
+    """
+    counts = {"inspect_slide": len(splits), "import_annotation": sum(split in LABELLED for split in splits)}
+    counts |= dict.fromkeys(FIRST, 1)
+    for rule, needed in SPLITS_OF_RULE.items():
+        if settings.trains or rule != "extract_tiles":
+            counts[rule] = sum(split in needed for split, _ in readable)
+    counts["fetch_backbone"] = int(backbone_to_fetch(settings) is not None)
+    counts |= dict.fromkeys(IN_TRAINING if settings.trains else (), 1)
+    counts["write_dicom"] = sum(is_segmented(vendor, settings.dicom) for _, vendor in readable)
+    counts["compare_models"] = int(settings.compares)
+    counts |= dict.fromkeys(LAST, 1)
+    return {rule: count for rule, count in counts.items() if count}
+
+
+def backbone_to_fetch(settings: RunSettings) -> str | None:
+    """The file of ImageNet weights that a run will download; None if it needs none or has it."""
+    weights = f"resources/backbone/{settings.model.backbone}.pth"
+    needed = settings.trains and settings.weights == "imagenet"
+    return weights if needed and not Path(weights).is_file() else None

@@ -15,8 +15,16 @@ from lesionmap.errors import LesionMapError, ModelError
 from lesionmap.files.records import write_json, write_table
 from lesionmap.formatting import counted
 from lesionmap.jobs.parallel import map_in_order
-from lesionmap.run.costs import Costs, Overview, Work, costs_of, overview_of, predict_work
-from lesionmap.run.job_counts import backbone_to_fetch, job_counts
+from lesionmap.run.costs import (
+    Costs,
+    Overview,
+    Work,
+    backbone_to_fetch,
+    costs_of,
+    job_counts,
+    overview_of,
+    predict_work,
+)
 from lesionmap.run.settings import RunSettings
 from lesionmap.servers.urls import is_remote, why_unavailable
 from lesionmap.slides.identity import content_digest, sampled_digest

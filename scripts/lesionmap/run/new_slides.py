@@ -24,7 +24,6 @@ SECONDS_AT_REST = 3600
 # Not allowed in a path of the sheet: braces, tabs, line ends, and bytes that are not UTF-8.
 UNFIT = re.compile("[{}\t\r\n\ud800-\udfff]")
 FIELD = re.compile(r'"(?:[^"]|"")*"|[^\t\r\n]*')  # of a sheet that has been read, so that its quotes are in order
-NO_IDS = {"cohort", ""}
 LONGEST_ID = 90
 
 
@@ -89,7 +88,7 @@ def add_new_slides(sheet: str | Path, folder: str | Path) -> NewSlides:
     rows = {number: dict(zip(columns, fields, strict=False)) for number, fields in lines.items()}
     paths = {row.get("slide", ""): row.get("path", "") for row in rows.values()}
     known = _known_slides(sheet, paths)
-    ids = {slide.lower() for slide in paths} | NO_IDS
+    ids = {slide.lower() for slide in paths} | {""}
     new = NewSlides()
     for path in _slides_in(folder, new.closed.append):
         if (place := os.path.realpath(path)) not in known.places:

@@ -3,7 +3,8 @@ from lesionmap.run.exclusion import exclude, excluded_slides, excluded_table, ta
 
 
 def inspected(name, path, content):
-    write_json(f"results/slides/{name}.json", {"info": {"path": path, "identity": content}} if path else {})
+    write_json(f"results/slides/{name}.json", {"info": {"identity": content}} if content else {})
+    write_json(f"results/slides/location/{name}.json", {"path": path})
 
 
 def test_an_excluded_slide_is_listed_once_and_again_if_it_was_another_file(tmp_path, monkeypatch):
@@ -26,7 +27,8 @@ def test_an_excluded_slide_is_listed_once_and_again_if_it_was_another_file(tmp_p
 
 def test_a_slide_with_another_id_in_the_sheet_was_not_taken_off(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    for name, path in (("old_id", "a.svs"), ("off", "b.svs"), ("kept", "c.svs"), ("in_quarantine", "")):
+    for name, path in (("old_id", "a.svs"), ("off", "b.svs"), ("kept", "c.svs")):
         inspected(name, path, name)
+    inspected("in_quarantine", "d.svs", "")
     found = taken_off({"new_id": str(tmp_path / "a.svs"), "kept": "elsewhere.svs"})
-    assert [(row["slide"], row["path"]) for row in found] == [("in_quarantine", ""), ("off", "b.svs")]
+    assert [(row["slide"], row["path"]) for row in found] == [("in_quarantine", "d.svs"), ("off", "b.svs")]

@@ -6,7 +6,7 @@ from lesionmap.errors import SettingsError
 from lesionmap.files.records import write_json
 from lesionmap.run.exclusion import exclude
 from lesionmap.run.new_slides import add_new_slides, main
-from lesionmap.slides.file_checks import content_digest
+from lesionmap.slides.identity import content_digest
 from lesionmap.slides.sheet import read_sheet
 from project import ROOT
 
@@ -85,7 +85,7 @@ def test_ids_are_unique_and_as_the_sheet_may_have_them(sheet, store):
     sheet.write_text("slide\tpath\tsplit\na_b_2\tother/a_b_2.svs\tinference\n")
     added = add_new_slides(sheet, store).added
     assert sorted(path.name for path in added.values()) == sorted(names)
-    assert {"a_b", "a_b_3", "a_b_4", "cohort_2", "slide_2", "gr__e"} < added.keys()
+    assert {"a_b", "a_b_3", "a_b_4", "cohort", "slide_2", "gr__e"} < added.keys()
     assert paths(sheet).keys() == {"a_b_2"} | added.keys()  # which checks them
 
 
@@ -133,9 +133,9 @@ def test_slides_that_still_change_wait_with_all_their_files(sheet, store):
 
 def inspected(folder, name, path):
     """The record of an inspection; None: of a slide in quarantine."""
-    (folder / "results/slides").mkdir(parents=True, exist_ok=True)
-    info = path and {"info": {"path": str(path), "identity": content_digest(path)}}
+    info = path and {"info": {"identity": content_digest(path)}}
     write_json(folder / f"results/slides/{name}.json", {"slide": name} | (info or {}))
+    write_json(folder / f"results/slides/location/{name}.json", {"path": str(path or "")})
 
 
 def written(path, text):

@@ -12,6 +12,7 @@ from safetensors.numpy import save_file
 TABLE = "results/prune.tsv"
 PATHS = (
     "results/slides/{slide}.json",
+    "results/slides/location/{slide}.json",
     "results/stain/{slide}.json",
     "results/stain/spread.json",
     "results/lesions/{slide}/lesions.tif",
@@ -27,8 +28,9 @@ def folder(tmp_path, monkeypatch):
     """Results of three slides, of which one is in the sheet, and of the cohort."""
     monkeypatch.chdir(tmp_path)
     for slide, content in (("a", "1" * 64), ("a.2", "2" * 64), ("b", "3" * 64)):
-        write_json(f"results/slides/{slide}.json", {"info": {"path": f"/x/{slide}.svs", "identity": content}})
-        for path in PATHS[1:]:
+        write_json(f"results/slides/{slide}.json", {"info": {"identity": content}})
+        write_json(f"results/slides/location/{slide}.json", {"path": f"/x/{slide}.svs"})
+        for path in PATHS[2:]:
             if "{slide}" in path:
                 path = path.format(slide=slide)
                 write_text(path if "views" not in path else f"{path}/slide/0/0_0.jpg", "seven b")
@@ -144,7 +146,8 @@ def test_drafts_of_killed_jobs_go_too(folder):
 
 
 def test_a_given_model_that_was_made_with_them_is_told(folder, capsys):
-    metadata = {"training_slides": {"a": "1"}, "validation_slides": {"b": "3"}}
+    metadata = {"training_slides": {"a": "1" * 64}, "validation_slides": {"b": "3" * 64}}
+    metadata["architecture"] = {"backbone": "resnet18", "norm": "group"}
     save_file({"w": np.zeros(1)}, "given.safetensors", {"lesionmap": json.dumps(metadata)})
     list_leftovers(workflow("a", model="given.safetensors"), TABLE)
     assert "given.safetensors was made with b and names them. Take another as model.path" in capsys.readouterr().err

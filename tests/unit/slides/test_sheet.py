@@ -155,7 +155,6 @@ def test_the_white_point_of_a_slide_is_three_numbers(root, tmp_path, text):
         ),
         (HEAD + "a\tx.svs\tinference\t\t\na\ty.svs\tinference\t\t\n", r"lines 2 and 3, slide: all have 'a'"),
         (HEAD + "a\tx.svs\tinference\n" * 3, r"lines 2, 3 and 4, slide: all have 'a' \(ids are unique; delete"),
-        (HEAD + "cohort\tx.svs\tinference\t\t\n", r"line 2 \(cohort\), slide: .*not \"cohort\""),
         (HEAD + "x" * 101 + "\tx.svs\tinference\t\t\n", "slide: .* is too long"),
         (HEAD + "a\tx{b}.svs\tinference\t\t\n", r"path: 'x\{b\}.svs' does not match .*without braces"),
         (HEAD + 'a\tx"y.svs\tinference\t\t\nb\ty.svs\tdev\t\t\n', r"line 3 \(b\), split: 'dev'"),

@@ -2,7 +2,7 @@
 
 import pytest
 import yaml
-from lesionmap.run.job_counts import backbone_to_fetch, job_counts
+from lesionmap.run.costs import backbone_to_fetch, job_counts
 from lesionmap.run.settings import RunSettings
 
 READABLE = [("train", "aperio"), ("train", None), ("train", "dicom"), ("val", "dicom"), ("test", "aperio")]
