@@ -49,8 +49,8 @@ def render_large(results: Path, folder: Path, count: int) -> Path:
 
 
 def _inputs(results: Path, folder: Path, copies: list[tuple[str, str]]) -> ReportInputs:
-    stains = list(_renamed(results / "stain", folder / "stain", copies))
-    metrics = list(_renamed(results / "metrics", folder / "metrics", copies))
+    stains = list(_renamed(results / "stain/matches", folder / "stain", copies))
+    metrics = list(_renamed(results / "metrics/slides", folder / "metrics", copies))
     names = ("slides.tsv", "cohort.tsv", "summary.json", "headline.txt", "stain.tsv", "spread.json")
     slide_table, cohort, summary, headline, stain_table, spread = (str(folder / name) for name in names)
     summarise(metrics, SummaryFiles(slide_table, cohort, summary, headline), DRAWS, min_lesion_um=200)

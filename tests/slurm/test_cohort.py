@@ -132,7 +132,8 @@ def test_training_gives_way_goes_on_where_it_was_and_outlives_the_controller(pro
     ("group", "cpus", "minutes"),
     [
         ("inspect", 1, 4 * 20),
-        ("match", 1, 3 * (5 + 5)),
+        ("match", 1, 3 * 5),
+        ("pictures", 1, 3 * 5),
         ("infer", 2, 3 * 60),
         ("views", 2, 3 * (10 + 60)),
         ("results", 1, 10),

@@ -63,8 +63,8 @@ def test_the_list_has_what_belongs_to_no_row_and_nothing_is_removed(folder, caps
     assert rows.keys() == per_slide | {"results/report/views/a.2", "results/report/views/b"}
     assert rows["results/report/views/b"] == rows["logs/cut_view/b.log"] == 7
     printed = capsys.readouterr().err
-    assert "Of slides that are not in slides.tsv there are 14 paths of 2 slides, 0.0 MB." in printed
-    assert "  a.2: 7 paths, 0.0 MB" in printed
+    assert "Of slides that are not in slides.tsv there are 16 paths of 2 slides, 0.0 MB." in printed
+    assert "  a.2: 8 paths, 0.0 MB" in printed
     assert "name them until a run writes them anew: results/manifest.tsv, logs/train.log\n" in printed
     assert "`snakemake prune_listed` removes" in printed
 
@@ -84,7 +84,7 @@ def test_what_was_listed_is_removed_and_the_slides_stay_excluded(folder, capsys)
         {"slide": "a.2", "path": "/x/a.2.svs", "sha256": "2" * 64},
         {"slide": "b", "path": "/x/b.svs", "sha256": "3" * 64},
     ]
-    assert "Removed 14 paths of 2 slides" in capsys.readouterr().err
+    assert "Removed 16 paths of 2 slides" in capsys.readouterr().err
     assert listed() == {}
     remove_leftovers(workflow("a"), TABLE, busy=False)
     assert "Removed 0 paths of 0 slides" in capsys.readouterr().err
@@ -97,7 +97,7 @@ def test_what_nobody_has_seen_on_the_list_is_not_removed(folder, seen):
     if seen:
         list_leftovers(workflow(*seen), TABLE)
     before = all_files(folder)
-    with pytest.raises(SettingsError, match=r"7 paths not on the list results/prune\.tsv, .*run snakemake prune"):
+    with pytest.raises(SettingsError, match=r"8 paths not on the list results/prune\.tsv, .*run snakemake prune"):
         remove_leftovers(workflow("a", "b") if not seen else workflow("a", "a.2"), TABLE, busy=False)
     assert all_files(folder) == before
 
@@ -138,7 +138,7 @@ def test_drafts_of_killed_jobs_go_too(folder):
     for path in (*drafts, *others):
         write_text(path, "x")
     list_leftovers(workflow("a", "a.2"), TABLE)
-    assert len(listed()) == 9
+    assert len(listed()) == 10
     remove_leftovers(workflow("a", "a.2"), TABLE, busy=False)
     left = all_files(folder)
     assert left.isdisjoint(drafts)

@@ -33,6 +33,7 @@ def unbroken(tmp_path_factory) -> Project:
         project.config["evaluation"] = {"compare": {"the same": "other"}}
         project.run()
         project.run("doctor")
+        project.run("prune")
     return project
 
 

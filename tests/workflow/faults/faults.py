@@ -7,8 +7,9 @@ from pathlib import Path
 
 from project import Project, environment
 
-# No job of their own; a download, for which there is no network.
-SPARED = {"all", "fetch_backbone"}
+# No job of their own; a download, for which there is no network; what removes slides that are off the sheet.
+TARGETS = {"all", "slides", "tissue", "annotations", "stain", "tiles", "model", "maps", "metrics"}
+SPARED = {*TARGETS, "fetch_backbone", "prune_listed"}
 # They say how long the run took.
 TIMED = {"report/index.html"}
 

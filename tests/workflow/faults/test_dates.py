@@ -24,15 +24,13 @@ def test_a_slide_from_the_future(project):
     project.run("--forcerun", "find_tissue", "extract_tiles", "--until", "extract_tiles")  # which read it
 
 
-def test_an_annotation_from_the_future_is_refused_before_any_work(project):
+def test_an_annotation_from_the_future(project):
+    """As for a slide: it is imported again, and nothing follows."""
     path = project.folder / "annotations/train_1.geojson"
-    dated(path, HOUR)
-    printed = project.run("--forcerun", "conclude", ok=False)
-    assert "annotations dated in the future: 1, of which annotations/train_1.geojson by 60 minutes" in printed
-    assert "Remedy: give them a new date, e.g. by touch." in printed
-    assert "rule conclude" not in printed.split("annotations dated")[1]
-    path.touch()
-    assert project.planned() == set()
+    for hours in (24, -1):
+        dated(path, hours * HOUR)
+        assert project.planned() == {"import_annotation:train_1", "list_annotations"}
+    assert "Nothing to be done" in project.run()
 
 
 @pytest.mark.parametrize("name", ["tiles/train_1.h5", "tissue/test_1.tif"])

@@ -11,7 +11,7 @@ from project import Project
 MOST_ATTEMPTS = 50
 MEMORY = ("-t", "tmpfs", "tmpfs")
 # What doctor writes is no output of its rule: its tables are to stay although it fails.
-WITHOUT_OUTPUTS = {"doctor": ["results/doctor.tsv", "results/doctor.json"]}
+WITHOUT_OUTPUTS = {"doctor": ["results/doctor.tsv", "results/doctor.json"], "prune": ["results/prune.tsv"]}
 # What is in quarantine so far Snakemake itself writes when a run stops, after the job that would have.
 SHOWN_AT_THE_END = {f"results/{name}.tsv" for name in ("quarantine", "unreadable", "failed_exports")}
 
@@ -24,7 +24,7 @@ def test_a_disk_that_is_full_when_a_rule_writes(new, unbroken, tmp_path, disk):
     (tmp_path / "notes").mkdir()
     (tmp_path / "notes/sizes.json").write_text(json.dumps(least_sizes(unbroken.folder, outputs)))
     fault = Fault(project, tmp_path / "notes", "full disk")
-    for targets in ((), ("doctor",)):
+    for targets in ((), ("doctor",), ("prune",)):
         for _ in range(MOST_ATTEMPTS):
             before = fault.befallen()
             ended_well, printed = fault.attempt(*targets)
