@@ -60,6 +60,10 @@ slurm:
 test-browser: chromium demo ## test the report of the demo in a real browser; as root, installs Chromium where it is missing
 	DEMO_DIR=$(DEMO_DIR) $(BIN)/pytest -n 0 tests/browser
 
+.PHONY: test-reruns
+test-reruns: $(VENV)/installed ## exchange, move, mend and import files, retrain and prune, in real runs, in about 10 minutes
+	$(BIN)/pytest tests/workflow/reruns
+
 .PHONY: test-faults
 test-faults: $(VENV)/installed ## kill, fill the disk, set clocks wrong at each rule, as root for the disks, in about 10 minutes
 	$(BIN)/pytest tests/workflow/faults

@@ -24,7 +24,16 @@ from lesionmap.demo.cohort import write_cohort
 from lesionmap.demo.painting import DemoSlide
 from lesionmap.files.records import read_json
 from lesionmap.run.costs import SPLITS_OF_RULE
-from scale_cohort import MANIFEST, link_files, multiply, multiply_inspection, own_files, write_floor, write_sheet
+from scale_cohort import (
+    ANNOTATIONS,
+    MANIFEST,
+    link_files,
+    multiply,
+    multiply_inspection,
+    own_files,
+    write_floor,
+    write_sheet,
+)
 
 ROOT = Path(__file__).parents[1]
 ADDED, CHANGED = 100, "changed"
@@ -232,7 +241,10 @@ def measure(mode: Mode, few: Path, many: Path, n: int) -> Measured:
     everything = jobs_after_inspection(mode, copies, mode.cohort)
     multiply(few, many / "cold", copies, done=False)
     write_floor(few, copies, many / "cold")
-    measured.add("cold, floor", floor(many / "cold").plan(), everything | {"inspect_slide": n, "build_manifest": 1})
+    annotated = sum(len(copies[slide.name]) for slide in mode.slides if slide.split != "inference")
+    before = {"inspect_slide": n, "build_manifest": 1, "list_annotations": 1}
+    before |= {"import_annotation": annotated} if annotated else {}
+    measured.add("cold, floor", floor(many / "cold").plan(), everything | before)
     measured.add_first("cold, to first job", ours(many / "cold").plan(), n)
     multiply_inspection(few, many / "cold", copies)
     measured.add("cold", ours(many / "cold").plan(), everything)
@@ -269,6 +281,7 @@ def measure_changed(mode: Mode, many: Path, measured: Measured) -> None:
         slide.write(b"changed")
     measured.add_first("one changed, to first job", ours(many).plan(), 1)
     ours(many).run(MANIFEST)
+    ours(many).run(ANNOTATIONS)
     one = jobs_after_inspection(mode, {mode.changed: [CHANGED]}, mode.changed_cohort)
     measured.add("one changed", ours(many).plan(), one)
 

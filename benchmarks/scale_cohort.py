@@ -14,7 +14,8 @@ from lesionmap.files.records import sha256, write_json, write_text
 from lesionmap.run.manifest import build_manifest
 
 Copies = Mapping[str, Sequence[str]]  # slide of the few → names under which the many have it
-RECORD, MANIFEST = "results/slides/{slide}.json", "results/manifest.tsv"
+RECORD, MANIFEST, ANNOTATIONS = "results/slides/{slide}.json", "results/manifest.tsv", "results/annotations.tsv"
+BEFORE_THE_REST = ("inspect_slide", "build_manifest", "import_annotation", "list_annotations")
 TIMESTAMP = ".snakemake_timestamp"  # by which Snakemake goes where a result is a folder
 NOT_PLANNED = ("results/benchmarks/", "results/report/slides/", "results/report/figures/", "results/report/viewer/")
 IN_VIEWS = re.compile("results/report/views/[^/]+/.")
@@ -70,6 +71,7 @@ def _link_file(path: Path, name: str, many: Path, copies: Copies) -> None:
         if not slide:
             shutil.copy2(path, many / target)
         elif name != RECORD.format(slide=slide):
+            (many / target).unlink(missing_ok=True)
             os.link(path, many / target)
 
 
@@ -102,8 +104,10 @@ def _same_time(original: Path, copy: Path) -> None:
 
 
 def multiply_inspection(few: Path, many: Path, copies: Copies) -> None:
-    """Make all slides inspected, and nothing else."""
-    _multiply_records(few, many, copies, add_inspected(few, many, copies), only=("inspect_slide", "build_manifest"))
+    """Make all slides inspected and all annotations imported, and nothing else."""
+    link_files(few, many, copies, "results/slides/info", "results/slides/location", "results/annotations")
+    shutil.copy2(few / ANNOTATIONS, many / ANNOTATIONS)
+    _multiply_records(few, many, copies, add_inspected(few, many, copies), only=BEFORE_THE_REST)
 
 
 def metadata(folder: Path) -> Iterator[tuple[str, str]]:

@@ -11,7 +11,7 @@ rule slides:
 rule tissue:
     """Find the tissue of every readable slide."""
     input:
-        collect("results/tissue/{slide}.tif", slide=readable_slides),
+        collect("results/tissue/{slide}.tif", slide=stained_slides),
 
 
 rule annotations:
@@ -25,7 +25,7 @@ rule stain:
     """Match every readable slide to the stain reference, and show what that looks like."""
     input:
         "results/stain/cohort.tsv",
-        collect("results/stain/{slide}.png", slide=readable_slides),
+        collect("results/stain/{slide}.png", slide=stained_slides),
 
 
 rule tiles:

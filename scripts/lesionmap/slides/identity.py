@@ -47,7 +47,12 @@ def _names(index: Path, pattern: re.Pattern[str]) -> list[str]:
             text = stream.read(LONGEST_TEXT).decode("utf-8-sig", errors="surrogateescape")
     except OSError:
         return []
-    return sorted(name for name in set(pattern.findall(text)) if "\0" not in name)
+    return sorted(name for name in set(pattern.findall(text)) if _is_beside(name))
+
+
+def _is_beside(name: str) -> bool:
+    """Whether a name in a slide's text file is of a file in its folder, as its format has it."""
+    return "\0" not in name and not Path(name).is_absolute() and ".." not in Path(name).parts
 
 
 def slide_state(path: str | Path) -> str:

@@ -81,7 +81,16 @@ def test_a_slide_that_is_taken_off_leaves_the_report_then_the_results_and_does_n
     in_maps = {str(path.relative_to(project.folder)) for name in maps for path in (project.folder / name).iterdir()}
     assert listed == of_slides(project, *gone) - maps | in_maps
     assert {name: content for name, content in project.results().items() if name != "prune.tsv"} == before
-    trained = {"build_manifest", "train", "plot_learning_curves", "describe_model", "summarise_tiles", "compare_stains"}
+    trained = {
+        "build_manifest",
+        "list_annotations",
+        "train",
+        "publish_model",
+        "plot_learning_curves",
+        "describe_model",
+        "summarise_tiles",
+        "compare_stains",
+    }
     assert project.planned() == trained | PER_COHORT | {
         f"{rule}:train_1" for rule in ("map_slide", "find_lesions", "cut_view")
     }

@@ -15,7 +15,7 @@ from test_job import job
 from test_rerun import ALL_SLIDES, PER_COHORT, after_mapping, of
 from vendor_slides import write_instance, write_mirax, write_vms
 
-MANIFEST = "results/manifest.tsv"
+MANIFEST, ANNOTATIONS = "results/manifest.tsv", "results/annotations.tsv"
 
 
 def inspected(*slides):
@@ -48,8 +48,9 @@ def test_slides_exchanged_by_renaming_are_refused_by_jobs_and_inspected_by_the_n
     assert project.planned(MANIFEST) == inspected("train_2", "test_1")
     assert identity(project, "test_1") == before["train_2"]
     assert identity(project, "train_2") == before["test_1"]
+    assert project.planned(ANNOTATIONS) == of_both("import_annotation") | {"list_annotations"}
     later = project.foreseen()
-    assert of_both("find_tissue", "fit_stain", "match_stain", "import_annotation", "check_annotation") <= later
+    assert of_both("find_tissue", "fit_stain", "match_stain", "check_annotation") <= later
     assert {"extract_tiles:train_2", "train"} | after_mapping() <= later
     unharmed = ("inspect_slide", "import_annotation", "find_tissue", "fit_stain", "match_stain", "extract_tiles")
     assert not of_both("inspect_slide") & later
@@ -71,7 +72,7 @@ def test_annotations_run_again_what_they_change_whatever_their_date(project):
     many_cornered(path)
     os.utime(path, ns=(0, before.st_mtime_ns - 10**15))  # as after cp -p or a restore
     follows = {f"{rule}:test_1" for rule in ("check_annotation", "cut_view", "evaluate_slide")} | PER_COHORT
-    assert project.planned() == {"import_annotation:test_1", "build_manifest"} | follows
+    assert project.planned() == {"import_annotation:test_1", "list_annotations"} | follows
     results = project.results()
     assert len(results["annotations/test_1.geojson"]) > 1_000_000
     path.touch()
@@ -112,6 +113,7 @@ def test_another_split_runs_again_what_depends_on_the_role(project, old, new, ex
     edit_sheet(project, old, new)
     slide = old.split(".")[0]
     assert project.planned(MANIFEST) == inspected(slide)
+    project.run(ANNOTATIONS)
     later = project.foreseen()
     assert expected <= later
     of_content = ("inspect_slide", "find_tissue", "import_annotation", "check_annotation", "fit_stain", "match_stain")
