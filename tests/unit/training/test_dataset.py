@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import tifffile
+from lesionmap.errors import ChangedSlideError
 from lesionmap.files.records import read_json, write_json
 from lesionmap.geometry.tiling import TileSpec
 from lesionmap.slides.identity import sampled_digest, slide_state
@@ -133,6 +134,21 @@ def test_regions_are_the_same_with_and_without_stored_images(extracted):
         assert_same(region, stored[number])
     with h5py.File(extracted / "none.h5") as file:
         assert "image" not in file["high"]
+
+
+def test_without_stored_images_a_moved_slide_is_read_where_it_is_and_another_in_its_place_is_refused(extracted):
+    seen = read_json(extracted / "location.json")
+    before = RegionDataset([str(extracted / "stored.h5")])[2]
+    (extracted / "archive").mkdir()
+    (extracted / "s.tif").rename(extracted / "archive/moved.tif")
+    write_json(extracted / "location.json", seen | {"path": str(extracted / "archive/moved.tif")})
+    assert_same(RegionDataset([str(extracted / "none.h5")])[2], before)
+    write_tiff(extracted / "archive/moved.tif", np.full((301, 407, 3), 200, np.uint8))
+    with (
+        pytest.raises(ChangedSlideError, match=r"moved\.tif is not the file that was inspected"),
+        TileStore(extracted / "none.h5"),
+    ):
+        pass
 
 
 def test_records_and_table_say_what_stores_hold(extracted):
