@@ -76,11 +76,11 @@ def test_annotations_run_again_what_they_change_whatever_their_date(project):
     results = project.results()
     assert len(results["annotations/test_1.geojson"]) > 1_000_000
     path.touch()
-    assert project.planned() == {"import_annotation:test_1", "build_manifest"}
+    assert project.planned() == {"import_annotation:test_1", "list_annotations"}
     path.write_text(json.dumps(json.loads(path.read_text()), indent=2))
     project.config["annotations"] = {"classes": {"in no file": "vessel"}}
     shown = {"render_report", "conclude"}  # the report shows the whole config
-    assert project.planned() == of("import_annotation", *ALL_SLIDES) | {"build_manifest"} | shown
+    assert project.planned() == of("import_annotation", *ALL_SLIDES) | {"list_annotations"} | shown
     after = project.results()
     assert {name for name in results if after[name] != results[name]} == {"report/index.html"}
     assert "Nothing to be done" in project.run()

@@ -188,8 +188,10 @@ def test_the_doctor_counts_the_jobs_of_other_configs(project):
     shutil.copy(project.folder / "results/model/lesionmap.safetensors", project.folder / "given.safetensors")
     shutil.copytree(project.folder / "results/metrics", project.folder / "other")
     for path in (project.folder / "results").iterdir():
-        if path.name not in ("slides", "manifest.tsv"):
+        if path.name not in ("slides", "manifest.tsv", "annotations", "annotations.tsv"):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
+    for path in (project.folder / "results/annotations").glob("*.json"):
+        path.unlink()  # of check_annotation
     readable = [(row["split"], row["vendor"]) for row in read_table(str(project.folder / "results/manifest.tsv"))]
     others = {"exports": {"dicom": "always"}, "evaluation": {"compare": {"the same": "other"}}}
     for changes in ({"exports": {"dicom": "never"}}, others, others | {"model": {"path": "given.safetensors"}}):
@@ -197,6 +199,6 @@ def test_the_doctor_counts_the_jobs_of_other_configs(project):
         config = yaml.safe_load((ROOT / "config/config.yaml").read_text())
         update_config(config, project.config)
         expected = job_counts([slide.split for slide in COHORT], readable, RunSettings.of(config))
-        inspected = {"inspect_slide", "build_manifest"}
+        inspected = {"inspect_slide", "build_manifest", "import_annotation", "list_annotations"}
         foreseen = counts(project.run("--dry-run", "--quiet", "rules"))
         assert foreseen == {rule: count for rule, count in expected.items() if rule not in inspected}
