@@ -61,7 +61,7 @@ test-browser: chromium demo ## test the report of the demo in a real browser; as
 	DEMO_DIR=$(DEMO_DIR) $(BIN)/pytest -n 0 tests/browser
 
 .PHONY: test-reruns
-test-reruns: $(VENV)/installed ## exchange, move, mend and import files, retrain and prune, in real runs, in about 10 minutes
+test-reruns: $(VENV)/installed ## change, exchange, move and mend files, settings and code, retrain and prune, in real runs, in about 15 minutes
 	$(BIN)/pytest tests/workflow/reruns
 
 .PHONY: test-faults
