@@ -25,8 +25,9 @@ def built(checkpoint):
         return str(checkpoint.rule.output[0])
     try:
         return checkpoint.get().output[0]
-    except IncompleteCheckpointException:
-        refuse_until()
+    except IncompleteCheckpointException:  # always at first; then Snakemake looks whether the table is up to date
+        if not Path(checkpoint.rule.output[0]).exists():
+            refuse_until()
         raise
 
 
