@@ -10,8 +10,13 @@ from project import Project
 
 MOST_ATTEMPTS = 50
 MEMORY = ("-t", "tmpfs", "tmpfs")
-# What doctor writes is no output of its rule: its tables are to stay although it fails.
-WITHOUT_OUTPUTS = {"doctor": ["results/doctor.tsv", "results/doctor.json"], "prune": ["results/prune.tsv"]}
+# What doctor and prune write is no output of theirs: these tables are to stay although they fail. Nothing reads the table
+# of annotations, so that Snakemake's summary lacks it.
+NOT_IN_SUMMARY = {
+    "doctor": ["results/doctor.tsv", "results/doctor.json"],
+    "prune": ["results/prune.tsv"],
+    "list_annotations": ["results/annotations.tsv"],
+}
 # What is in quarantine so far Snakemake itself writes when a run stops, after the job that would have.
 SHOWN_AT_THE_END = {f"results/{name}.tsv" for name in ("quarantine", "unreadable", "failed_exports")}
 
@@ -90,7 +95,7 @@ def litter(project):
 
 def outputs_of(project):
     """The outputs of each rule and slide; slide None: of the cohort."""
-    found = {(rule, None): names for rule, names in WITHOUT_OUTPUTS.items()}
+    found = {(rule, None): names for rule, names in NOT_IN_SUMMARY.items()}
     for line in project.run("--detailed-summary").splitlines():
         name, _, rule, *_ = [*line.split("\t"), "", ""]
         if name.startswith("results/"):
