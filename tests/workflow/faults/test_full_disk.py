@@ -10,8 +10,8 @@ from project import Project
 
 MOST_ATTEMPTS = 50
 MEMORY = ("-t", "tmpfs", "tmpfs")
-# What doctor and prune write is no output of theirs: these tables are to stay although they fail. Nothing reads the table
-# of annotations, so that Snakemake's summary lacks it.
+# What doctor and prune write is no output of theirs: these tables are to stay although they fail. Nothing reads the
+# table of annotations, so that Snakemake's summary lacks it.
 NOT_IN_SUMMARY = {
     "doctor": ["results/doctor.tsv", "results/doctor.json"],
     "prune": ["results/prune.tsv"],
