@@ -1,5 +1,6 @@
 """Cohorts of thousands of slides that are done, made of a few that really went through the workflow."""
 
+import ast
 import base64
 import json
 import os
@@ -7,6 +8,7 @@ import re
 import shutil
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ BEFORE_THE_REST = ("inspect_slide", "build_manifest", "import_annotation", "list
 TIMESTAMP = ".snakemake_timestamp"  # by which Snakemake goes where a result is a folder
 NOT_PLANNED = ("results/benchmarks/", "results/report/slides/", "results/report/figures/", "results/report/viewer/")
 IN_VIEWS = re.compile("results/report/views/[^/]+/.")
+LISTED = re.compile(r"\['[^\[\]]*'\]")
 
 
 def multiply(few: Path, many: Path, copies: Copies, *, done: bool) -> None:
@@ -150,7 +153,14 @@ def _with_all_inputs(record: dict[str, Any], copies: Copies, digests: Mapping[st
             if path in sums:
                 own = slide and path == RECORD.format(slide=slide)
                 checksums[target] = f"sha256:{digests[copy]}" if own else sums[path]
-    return record | {"input": sorted(inputs), "input_checksums": checksums}
+    params = sorted(LISTED.sub(partial(_all_of, copies), text) for text in record["params"])
+    return record | {"input": sorted(inputs), "input_checksums": checksums, "params": params}
+
+
+def _all_of(copies: Copies, listed: re.Match[str]) -> str:
+    """A list of slides in a parameter, with all their copies."""
+    slides = ast.literal_eval(listed[0])
+    return repr([copy for slide in slides for copy in copies[slide]]) if set(slides) <= set(copies) else listed[0]
 
 
 def own_files(folder: Path, slide: str) -> None:

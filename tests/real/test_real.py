@@ -20,14 +20,13 @@ from lesionmap.annotations.classes import LESION
 from lesionmap.annotations.masks import Annotation
 from lesionmap.geometry.tiling import map_size
 from lesionmap.run.config import tile_settings
-from lesionmap.slides.inspection import describe
 from lesionmap.slides.reader_selection import choose_reader
-from lesionmap.slides.sheet import SlideRow
-from lesionmap.slides.slide import Slide, load_info, open_slide
+from lesionmap.slides.slide import Slide, load_info
 from lesionmap.tiles.extraction import Extraction, extract_tiles
 from lesionmap.tiles.settings import TileSettings
 from lesionmap.tiles.store import TileStore
 from lesionmap.tissue.quality import is_blurred
+from pyramids import info_of
 from scipy.ndimage import gaussian_filter
 from shapely.geometry import shape
 
@@ -98,9 +97,7 @@ def test_annotation_mask_map_outlines_and_back(tmp_path, slide, scale, bounds):
 
 @pytest.mark.parametrize("path", SLIDES, ids=lambda path: path.stem)
 def test_tiles_read_directly_have_the_pixels_of_openslide(path):
-    row = SlideRow("s", str(path), "inference", mpp=0.5)
-    with open_slide(row.path, "s", "test") as handle:
-        info = describe(row, handle, 0.5)
+    info = info_of(str(path), mpp=0.5)
     assert choose_reader(info, "auto", "test").reader == "tiff"
     width, height = info.size_lv0
     with Slide(info, "test") as slide, Slide(replace(info, reader="tiff"), "test") as direct:
@@ -111,10 +108,8 @@ def test_tiles_read_directly_have_the_pixels_of_openslide(path):
 @pytest.mark.parametrize(("name", "most"), [("cmu_small_region.svs", 3), ("tcga_cr_7395.svs", 1)])
 def test_aperio_slides_are_read_to_the_pixel(name, most):
     """JPEG and JPEG 2000, against another decoder."""
-    row = SlideRow("s", str(DATA / "slides" / name), "inference", mpp=0.5)
-    with open_slide(row.path, "s", "test") as handle:
-        info = describe(row, handle, 0.5)
-    expected = tifffile.imread(row.path, series=0, level=0)[1003:1203, 777:1077]
+    info = info_of(str(DATA / "slides" / name), mpp=0.5)
+    expected = tifffile.imread(info.path, series=0, level=0)[1003:1203, 777:1077]
     with Slide(info, "test") as slide:
         found = slide.read((777, 1003), (300, 200), 0.5)
     assert np.abs(found.astype(int) - expected).max() <= most

@@ -10,16 +10,15 @@ import tifffile
 from lesionmap.files.records import read_json
 from lesionmap.geometry.tiling import map_size
 from lesionmap.maps.ome_tiff import MapFile
-from lesionmap.slides.inspection import describe, inspect_slide
-from lesionmap.slides.sheet import SlideRow
-from lesionmap.slides.slide import Slide, SlideInfo, load_info, open_slide
+from lesionmap.slides.inspection import inspect_slide
+from lesionmap.slides.slide import Slide, SlideInfo, load_info
 from lesionmap.stain.fit import FitFiles, StainSettings, angles, fit_slide
 from lesionmap.stain.profile import StainProfile
 from lesionmap.stain.table import StainMatch, apply_table
 from lesionmap.tissue.detection import TissueSettings, find_tissue, tissue_map
 from lesionmap.tissue.mask import FOLD, TissueMask, tiles_with_tissue
 from pydicom.uid import generate_uid
-from pyramids import INSPECTION, inspection_files, row
+from pyramids import INSPECTION, info_of, inspection_files, row
 from scipy import ndimage
 from vendor_slides import padded_to_tiles, reduce, write_instance
 
@@ -49,14 +48,9 @@ LIGHTS = [(187, 187, 183), (200, 190, 205), (220, 235, 222), (240, 228, 215)]
 pytestmark = pytest.mark.skipif(not DATA.exists(), reason="the real slides of ../shared/data are absent")
 
 
-def info_of(path: Path, mpp: float) -> SlideInfo:
-    with open_slide(str(path), "s", "test") as handle:
-        return describe(SlideRow("s", str(path), "inference"), handle, mpp)
-
-
 @cache
 def overview(name: str, mpp: float) -> np.ndarray:
-    info = info_of(DATA / name, MPP[name])
+    info = info_of(DATA / name, mpp=MPP[name])
     with Slide(info, "test") as slide:
         return slide.read_where_possible((0, 0), map_size(info.size_lv0, mpp / info.mpp), mpp)[0]
 
@@ -77,7 +71,7 @@ def in_light(tmp_path: Path, name: str, light: tuple[int, int, int]) -> tuple[Pa
 
 
 def fitted(tmp_path: Path, path: Path, mpp: float) -> tuple[SlideInfo, TissueMask, StainProfile]:
-    info = info_of(path, mpp)
+    info = info_of(path, mpp=mpp)
     find_tissue(info, str(tmp_path / "tissue.tif"), SETTINGS)
     files = FitFiles(*(str(tmp_path / part) for part in ("fit.json", "sample.png", "tissue.png", "all.png")))
     fit_slide(info, str(tmp_path / "tissue.tif"), files, StainSettings("vahadane", 200_000, 0), {})
@@ -145,7 +139,7 @@ def test_boxes_drawn_by_eye_are_what_they_show():
 @pytest.mark.parametrize("name", ["slides/metaplasia_he.tif", "slides/tcga_cr_7395.svs", "cases/dicom_j2k.dcm"])
 def test_tiles_that_are_kept_show_tissue(tmp_path, name):
     """Tiles of 128 µm: some of their pixels are at least as dense or coloured as a cell membrane."""
-    info = info_of(DATA / name, MPP[name])
+    info = info_of(DATA / name, mpp=MPP[name])
     find_tissue(info, str(tmp_path / "tissue.tif"), SETTINGS)
     tissue, side = TissueMask(tmp_path / "tissue.tif", info), 128 / info.mpp
     columns, rows = map_size(info.size_lv0, side)

@@ -6,9 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from lesionmap.slides.inspection import describe
-from lesionmap.slides.sheet import SlideRow
-from lesionmap.slides.slide import Slide, open_slide
+from lesionmap.slides.slide import Slide
 from lesionmap.stain.fit import angles, fit, read_boxes, read_sample, sample_tissue
 from lesionmap.stain.profile import optical_density
 from lesionmap.stain.separation import concentrations
@@ -17,6 +15,7 @@ from lesionmap.stain.white_point import find_white_point
 from lesionmap.tissue.detection import TissueSettings, find_tissue
 from lesionmap.tissue.glass import white_balanced
 from lesionmap.tissue.mask import TissueMask
+from pyramids import info_of
 from staintools.stain_extraction.vahadane_stain_extractor import VahadaneStainExtractor
 
 ROOT = Path(__file__).parents[2]
@@ -91,9 +90,7 @@ def fitted(info, tissue_path, seed):
 
 @pytest.mark.parametrize("name", ["camelyon_2.tif", "cmu_small_region.svs", "tcga_cr_7395.svs", "metaplasia_he.tif"])
 def test_three_seeds_agree_within_a_degree(tmp_path, name):
-    row = SlideRow("s", str(DATA / "slides" / name), "inference", mpp=0.5)
-    with open_slide(row.path, "s", "test") as handle:
-        info = describe(row, handle, 0.5)
+    info = info_of(str(DATA / "slides" / name), mpp=0.5)
     find_tissue(info, str(tmp_path / "tissue.tif"), TissueSettings(8.0, 20_000, 5_000))
     bases = [fitted(info, tmp_path / "tissue.tif", seed).basis for seed in range(3)]
     assert all(angles(bases[one], bases[other]).max() <= 1 for one, other in ((0, 1), (0, 2), (1, 2)))
