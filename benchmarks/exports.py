@@ -19,8 +19,10 @@ from lesionmap.lesions.export import write_lesions
 from lesionmap.lesions.find_lesions import above
 from lesionmap.maps.ome_tiff import MapNotes, write_map
 from lesionmap.maps.on_disk import on_disk, shrunk, strips
+from lesionmap.maps.probability import as_scores, as_u8
 from lesionmap.slides.slide import SlideInfo
 from numpy.typing import NDArray
+from scipy.special import logit
 
 CELL_PX, COLUMNS = 63, 317  # a lesion in each cell of a grid
 MPP, MAP_MPP = 0.25, 2.5
@@ -28,17 +30,24 @@ THRESHOLD = 0.5
 METADATA = {"unreadable": [], "provenance": {"code": "0" * 16}}
 
 
-def rings(rows_of_cells: int, folder: Path) -> NDArray[np.uint8]:
-    """Probability × 255 of a map with `COLUMNS` lesions in each row of cells, elliptic, of random size, with a hole."""
+def rings(rows_of_cells: int, folder: Path) -> NDArray[np.uint16]:
+    """Scores of a map with `COLUMNS` lesions in each row of cells, elliptic, of random size, with a hole."""
     rng = np.random.default_rng(0)
-    probability_u8 = on_disk((rows_of_cells * CELL_PX, COLUMNS * CELL_PX), np.uint8, folder)
+    scores = on_disk((rows_of_cells * CELL_PX, COLUMNS * CELL_PX), np.uint16, folder)
     y, x = np.mgrid[:CELL_PX, :CELL_PX] - CELL_PX / 2
-    for part in strips(len(probability_u8), CELL_PX):
+    for part in strips(len(scores), CELL_PX):
         size = rng.uniform(6, 28, (COLUMNS, 1, 1))
         distance = np.hypot(x, y * rng.uniform(1, 2, (COLUMNS, 1, 1))) / size
-        probability = np.exp(-8 * np.abs(distance - 0.7) ** 2)
-        cells = (255 * probability * (size > 0)).astype(np.uint8)  # (COLUMNS, CELL_PX, CELL_PX)
-        probability_u8[part] = cells.transpose(1, 0, 2).reshape(CELL_PX, -1)
+        cells = as_scores(logit(np.exp(-8 * np.abs(distance - 0.7) ** 2)))  # (COLUMNS, CELL_PX, CELL_PX)
+        scores[part] = cells.transpose(1, 0, 2).reshape(CELL_PX, -1)
+    return scores
+
+
+def published(scores: NDArray[np.uint16], folder: Path) -> NDArray[np.uint8]:
+    """Probability × 255 of a map."""
+    probability_u8 = on_disk(scores.shape, np.uint8, folder)
+    for part in strips(len(scores)):
+        probability_u8[part] = as_u8(scores[part])
     return probability_u8
 
 
@@ -59,21 +68,21 @@ def peak_mb() -> float:
 
 def export(rows_of_cells: int, folder: Path) -> tuple[int, float, float]:
     """Time every export of one map; say how many lesions it has, and the seconds of outlines and table, and of CPU."""
-    probability_u8 = rings(rows_of_cells, folder)
-    height, width = probability_u8.shape
+    scores = rings(rows_of_cells, folder)
+    height, width = scores.shape
     size = (int(width * MAP_MPP / MPP), int(height * MAP_MPP / MPP))
     info = SlideInfo("s1", "", "0" * 64, "none", size, MPP, (1.0,), (size,), (0, 0))
     sys.stdout.write(f"{rows_of_cells * COLUMNS} lesions on {width} × {height} px\n")
-    lesions = above(probability_u8, THRESHOLD, folder)
+    lesions, probability_u8 = above(scores, THRESHOLD, folder), published(scores, folder)
     maps = {"probability.ome.tif": (probability_u8, block_mean), "lesions.tif": (lesions, block_max)}
-    for name, (image, reduction) in maps.items():
+    for name, (image, reduction) in {"scores.ome.tif": (scores, None), **maps}.items():
         notes = MapNotes("s1", name, MAP_MPP, METADATA)
         timed(name, partial(write_map, folder / name, image, notes, reduction))
     timed("overlay's overviews", lambda: [shrunk(image, 13, how, folder) for image, how in maps.values()])
     counted: list[tuple[int, float]] = []
     paths = (folder / "lesions.geojson", folder / "lesions.tsv", folder / "lesions.tif")
     seconds, cpu = timed(
-        "geojson and tsv", lambda: counted.append(write_lesions(*paths, probability_u8, info=info, metadata=METADATA))
+        "geojson and tsv", lambda: counted.append(write_lesions(*paths, scores, info=info, metadata=METADATA))
     )
     timed("lesions.dcm", lambda: write_segmentation(info, folder / "lesions.tif", folder / "lesions.dcm"))
     for path in sorted(folder.iterdir()):

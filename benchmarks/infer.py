@@ -35,9 +35,6 @@ from lesionmap.network.model import LesionFPN
 from lesionmap.network.model_file import load_model, save_model
 from lesionmap.network.settings import ModelSettings
 from lesionmap.network.thread_pool import ThreadPool
-from lesionmap.slides.inspection import describe
-from lesionmap.slides.reader_selection import choose_reader
-from lesionmap.slides.sheet import SlideRow
 from lesionmap.slides.slide import Slide, SlideInfo
 from lesionmap.slides.tiff_reader import TiffReader
 from lesionmap.stain.profile import StainProfile
@@ -46,6 +43,7 @@ from lesionmap.tissue.detection import TissueSettings, find_tissue
 from lesionmap.tissue.mask import FOLD, TissueMask
 from lesionmap.viewer.overlay import draw_overlay
 from numpy.typing import NDArray
+from slide_infos import slide_info
 from torch import Tensor
 
 SLIDES = Path("../shared/data/slides")
@@ -58,8 +56,9 @@ COPIES = 4  # of the slide, along each side of the large one
 RUIFROK = ((0.650, 0.704, 0.286), (0.072, 0.990, 0.105))
 PINKER = ((0.548, 0.771, 0.325), (0.092, 0.952, 0.282))
 STAIN = StainMatch(*(StainProfile(basis, (1.5, 1.0), 1, 0.0, "none", "ok") for basis in (RUIFROK, PINKER)), (1.1, 0.9))
+THRESHOLD = 0.5
 SETTINGS = MapSettings(SPEC)
-MAPPED = ("probability.ome.tif", "inference.json")
+MAPPED = ("probability.ome.tif", "scores.ome.tif", "inference.json")
 FOUND = ("lesions.tif", "lesions.geojson", "lesions.tsv", "lesions.json")
 STAGES = ("load_model", "sliding_window_map", "write_map")
 OURS = "LesionMap, map_slide to overlay"
@@ -77,9 +76,7 @@ class Case:
 
     def info(self) -> SlideInfo:
         """What is needed to read it, by the reader that its inspection would choose."""
-        with openslide.OpenSlide(self.path) as handle:
-            info = describe(SlideRow("slide", self.path, "inference"), handle, MPP)
-        return replace(info, reader=choose_reader(info, "auto", "benchmark").reader)
+        return slide_info(self.path, MPP)
 
     def file(self, name: str) -> str:
         """Path of a file in its folder."""
@@ -138,16 +135,16 @@ def ours(case: Case) -> Run:
     stages: dict[str, float] = {}
     for name in STAGES:
         setattr(mapping, name, clocked(getattr(mapping, name), name, stages))
-    probability, record = (case.file(name) for name in MAPPED)
+    mapped = mapping.MapFiles(*(case.file(name) for name in MAPPED))
     files = LesionFiles(*(case.file(name) for name in FOUND))
     inputs = mapping.MapInputs(*(case.file(name) for name in ("tissue.tif", "stain.json", "model.safetensors")))
     info = case.info()
     start = time.perf_counter()
-    mapping.map_slide(info, inputs, probability, record, SETTINGS, provenance={}, threads=THREADS)
-    clocked(find_lesions, "find_lesions", stages)(info, probability, inputs.tissue, files, LesionSettings(), {})
-    clocked(overlay, "overlay", stages)(info, probability, files.lesions, case.file("overlay.png"))
+    mapping.map_slide(info, inputs, mapped, SETTINGS, provenance={}, threads=THREADS)
+    clocked(find_lesions, "find_lesions", stages)(info, mapped.scores, inputs.tissue, files, LesionSettings(), {})
+    clocked(overlay, "overlay", stages)(info, mapped.probability, files.lesions, case.file("overlay.png"))
     run = finished(start, 0)
-    tiles = read_json(record)["tiles"]["read"]
+    tiles = read_json(mapped.record)["tiles"]["read"]
     return replace(run, tiles=tiles, stages=stages | {"the rest": run.seconds - sum(stages.values())})
 
 
@@ -220,7 +217,7 @@ def tiatoolbox_model(path: str) -> Any:
 
         @staticmethod
         def postproc(image: Any) -> Any:
-            return image[..., 0] >= SETTINGS.threshold
+            return image[..., 0] >= THRESHOLD
 
     return Wrapped()
 
@@ -252,7 +249,7 @@ def monai(case: Case, batch: int = 1, pool: int = 0) -> Run:
         for one in probability(model, some["image"].as_tensor()):
             x, y = next(places)
             merger.aggregate(one[None], (int(y), int(x)))
-    lesions = merger.finalize() >= SETTINGS.threshold
+    lesions = merger.finalize() >= THRESHOLD
     return finished(start, len(tiles) if lesions.any() else 0)
 
 

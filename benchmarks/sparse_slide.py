@@ -12,23 +12,21 @@ from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
-import openslide
 import simplejpeg
 import tifffile
 import torch
 from lesionmap.files.pictures import write_tiff
 from lesionmap.files.records import write_json
 from lesionmap.geometry.tiling import TileSpec
-from lesionmap.inference.map_slide import MapInputs, map_slide
+from lesionmap.inference.map_slide import MapFiles, MapInputs, map_slide
 from lesionmap.inference.settings import MapSettings
 from lesionmap.lesions.find_lesions import LesionFiles, LesionSettings, find_lesions
 from lesionmap.network.model import LesionFPN
 from lesionmap.network.model_file import save_model
 from lesionmap.network.settings import ModelSettings
-from lesionmap.slides.inspection import describe
-from lesionmap.slides.sheet import SlideRow
 from lesionmap.stain.profile import StainProfile
 from lesionmap.stain.table import StainMatch
+from slide_infos import slide_info
 
 SIDE_PX, TILE_PX, MPP, TISSUE_MPP = 200_000, 512, 0.25, 8.0
 FACTORS = (1, 4, 16, 64)
@@ -89,18 +87,18 @@ def main() -> None:
         facts = {"tiles": asdict(SPEC), "provenance": {}, "stain_reference": asdict(PROFILE)}
         torch.manual_seed(0)
         save_model(folder / "model.safetensors", LesionFPN(KIND), KIND, facts)
-        with openslide.OpenSlide(folder / "slide.tif") as handle:
-            info = describe(SlideRow("sparse", str(folder / "slide.tif"), "inference"), handle, MPP)
+        info = slide_info(folder / "slide.tif", MPP)
         settings = MapSettings(SPEC, overlap=float(sys.argv[1]) if len(sys.argv) > 1 else 0)
-        probability, record = str(folder / "probability.ome.tif"), str(folder / "inference.json")
+        names = ("probability.ome.tif", "scores.ome.tif", "inference.json")
+        mapped = MapFiles(*(str(folder / name) for name in names))
         files = LesionFiles(*(str(folder / f"lesions.{kind}") for kind in ("tif", "geojson", "tsv", "json")))
         inputs = MapInputs(*(str(folder / part) for part in ("tissue.tif", "stain.json", "model.safetensors")))
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         start = time.perf_counter()
-        map_slide(info, inputs, probability, record, settings, provenance={}, threads=2)
-        find_lesions(info, probability, inputs.tissue, files, LesionSettings(), {})
+        map_slide(info, inputs, mapped, settings, provenance={}, threads=2)
+        find_lesions(info, mapped.scores, inputs.tissue, files, LesionSettings(), {})
         seconds = time.perf_counter() - start
-        print((folder / "inference.json").read_text())
+        print(Path(mapped.record).read_text())
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         print(f"sparse: seconds={seconds:.0f} rss_before_mb={before:.0f} peak_rss_mb={peak:.0f}")
 

@@ -23,13 +23,12 @@ import numpy as np
 import openslide
 import torch
 import yaml
-from lesionmap.slides.inspection import describe
-from lesionmap.slides.sheet import SlideRow
 from lesionmap.slides.slide import Slide
 from lesionmap.stain.fit import fit, read_boxes, sample_tissue
 from lesionmap.stain.white_point import find_white_point
 from lesionmap.tissue.detection import TissueSettings, find_tissue
 from lesionmap.tissue.mask import TissueMask
+from slide_infos import slide_info
 from stain_contestants import (
     CONTESTANTS,
     FIT,
@@ -142,7 +141,7 @@ def whole_slide_fit(path: Path) -> str:
     settings, generator = config["stain"], np.random.default_rng(config["stain"]["seed"])
     with openslide.OpenSlide(path) as handle, tempfile.TemporaryDirectory() as folder:
         mpp = float(handle.properties[openslide.PROPERTY_NAME_MPP_X])
-        info = describe(SlideRow(path.stem, str(path), "inference"), handle, mpp)
+        info = slide_info(path, mpp, path.stem)
         find_tissue(info, f"{folder}/tissue.tif", TissueSettings(**config["tissue"]))
         tissue = TissueMask(f"{folder}/tissue.tif", info)
     with Slide(info, "benchmark") as slide:

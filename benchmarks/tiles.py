@@ -23,9 +23,6 @@ import tifffile
 from lesionmap.files.records import write_json
 from lesionmap.geometry.tiling import TileSpec
 from lesionmap.jobs.parallel import map_in_order
-from lesionmap.slides.inspection import describe
-from lesionmap.slides.reader_selection import choose_reader
-from lesionmap.slides.sheet import SlideRow
 from lesionmap.slides.slide import SlideInfo
 from lesionmap.slides.tiff_reader import TiffReader
 from lesionmap.stain.profile import StainProfile
@@ -34,6 +31,7 @@ from lesionmap.tiles.codec import TileCodec
 from lesionmap.tiles.extraction import Extraction, extract_tiles
 from lesionmap.tiles.store import PackedRegion, Region, TileStore, new_store, packed
 from lesionmap.tissue.detection import TissueSettings, find_tissue
+from slide_infos import slide_info
 
 SLIDES = Path("../shared/data/slides")
 MPP = 0.25
@@ -55,9 +53,7 @@ class Case:
 
     def info(self) -> SlideInfo:
         """What is needed to read it, by the reader that its inspection would choose."""
-        with openslide.OpenSlide(self.path) as handle:
-            info = describe(SlideRow("slide", self.path, "inference"), handle, self.mpp_lv0)
-        return replace(info, reader=choose_reader(info, "auto", "benchmark").reader)
+        return slide_info(self.path, self.mpp_lv0)
 
     def settings(self, codec: TileCodec) -> Extraction:
         """The method's, with a fixed stain match."""

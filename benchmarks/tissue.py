@@ -17,16 +17,13 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
-import openslide
 import yaml
 from lesionmap.geometry.tiling import map_size
-from lesionmap.slides.inspection import describe
-from lesionmap.slides.reader_selection import choose_reader
-from lesionmap.slides.sheet import SlideRow
 from lesionmap.slides.slide import Slide, SlideInfo
 from lesionmap.tissue.detection import TissueSettings, tissue_map
 from lesionmap.tissue.mask import FOLD, TISSUE
 from numpy.typing import NDArray
+from slide_infos import slide_info
 
 DATA = Path("../shared/data")
 BOXES, CONFIG = Path("benchmarks/tissue_boxes.geojson"), Path("config/config.yaml")
@@ -167,9 +164,7 @@ def read_cases() -> list[Case]:
     cases = []
     for name, mpp in drawn["mpp"].items():
         path = next(str(path) for path in DATA.glob(f"*/{name}"))
-        with openslide.OpenSlide(path) as handle:
-            info = describe(SlideRow(name, path, "inference"), handle, mpp)
-        info = replace(info, reader=choose_reader(info, "auto", "benchmark").reader)
+        info = slide_info(path, mpp, name)
         here = [each for each in drawn["features"] if each["properties"]["slide"] == name]
         rings = [each["geometry"]["coordinates"][0] for each in here]  # from the top-left corner clockwise
         labels = [each["properties"]["class"] for each in here]

@@ -9,4 +9,4 @@ with slide_job(snakemake.wildcards.slide, snakemake.log[0], snakemake.input, sna
     info, params = load_info(snakemake.input.info), snakemake.params
     origin = provenance(params.code, identity=info.identity, lesions=params.lesions)
     settings, files = LesionSettings(**params.lesions), LesionFiles(*snakemake.output)
-    find_lesions(info, snakemake.input.probability, snakemake.input.tissue, files, settings, origin)
+    find_lesions(info, snakemake.input.scores, snakemake.input.tissue, files, settings, origin)

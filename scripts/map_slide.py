@@ -1,6 +1,6 @@
 """Adapter of rule map_slide."""
 
-from lesionmap.inference.map_slide import MapInputs, map_slide
+from lesionmap.inference.map_slide import MapFiles, MapInputs, map_slide
 from lesionmap.inference.settings import MapSettings
 from lesionmap.jobs.provenance import provenance
 from lesionmap.jobs.quarantine import slide_job
@@ -12,4 +12,4 @@ with job, cached_slide(snakemake.input.info, snakemake.input.location, snakemake
     settings = MapSettings.of(params.map, snakemake.config["inference"]["batch_size"], params.max_unreadable_fraction)
     origin = provenance(params.code, identity=info.identity, inference=params.map)
     inputs = MapInputs(paths.tissue, paths.stain, paths.model)
-    map_slide(info, inputs, *snakemake.output, settings, provenance=origin, threads=snakemake.threads)
+    map_slide(info, inputs, MapFiles(*snakemake.output), settings, provenance=origin, threads=snakemake.threads)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import yaml
-from evaluated import lesion, record_of, scores_at
+from evaluated import lesion, record_of, scores_at, scores_of
 from lesion_maps import write_outlines
 from lesionmap.evaluation.summary import SummaryFiles, summarise
 from lesionmap.files.pictures import write_png
@@ -57,6 +57,7 @@ HISTORY = pd.DataFrame(
         "val_low_loss": [0.3, 0.1, 0.2],
         "val_low_dice": [None, 0.5, 0.4],
         "val_fused_dice": [0.1, 0.6, 0.5],
+        "used": [0, 1, 0],
     }
 )
 
@@ -121,10 +122,10 @@ def make_slide(folder: Path, slide: str, split: str, lesions: np.ndarray[Any, An
     view = np.full((30, 40, 3), 200, dtype=np.uint8)
     Image.fromarray(np.full((46, 170, 4), 255, dtype=np.uint8)).save(folder / f"{slide}.stain.png")  # as matplotlib's
     write_png(folder / f"{slide}.stain_thumbnails.png", np.full((256, 512, 3), 200, dtype=np.uint8))
-    probability_u8 = lesions.astype(np.uint8) * 204
+    scores = scores_of(np.where(lesions, 0.8, 0))
     origin = {"software": "LesionMap 9", "code": "c0de"}
     metadata = {"unreadable": [], "threshold": 0.5, "provenance": origin}
-    write_outlines(folder / f"{slide}.geojson", lesions, probability_u8, 10, info, metadata)
+    write_outlines(folder / f"{slide}.geojson", lesions, scores, 10, info, metadata)
     no_lesion = np.zeros((30, 40), dtype=np.uint8)
     write_overlay(folder / f"{slide}.overlay.png", view, no_lesion, no_lesion > 0)
     write_text(folder.parent / f"report/views/{slide}/view.js", "window.lesionmapView = {};")
@@ -179,9 +180,9 @@ def make_model(path: Path, **changes: Any) -> str:
 def make_metrics(folder: Path, slide: str) -> str:
     """Nine lesion pixels found, one missed, one false alarm on the rest; no vessel, no fat."""
     mask = np.array([1] * 10 + [0] * 10, dtype=np.uint8)
-    probability_u8 = np.array([255] * 9 + [0] + [255] + [0] * 9, dtype=np.uint8)
-    lesions = [lesion(detection_score=255), lesion(predicted_pixels=0)]
-    record = record_of(slide, probability_u8, mask, lesions=lesions, false_positive_scores=scores_at(255))
+    scores = scores_of([1] * 9 + [0] + [1] + [0] * 9)
+    lesions = [lesion(detected_at=255), lesion(predicted_pixels=0)]
+    record = record_of(slide, scores, mask, lesions=lesions, false_positive_scores=scores_at(255))
     write_json(folder / f"{slide}.metrics.json", record)
     return str(folder / f"{slide}.metrics.json")
 
@@ -207,11 +208,11 @@ def cohort_of(folder: Path, *, without_lesion: int = 0) -> list[str]:
     for n in range(6 + without_lesion):
         has_lesion = n < 6
         mask = np.array([has_lesion] * 10 + [0] * 10, dtype=np.uint8)
-        probability_u8 = np.array([255] * (10 - n) + [0] * (10 + n), dtype=np.uint8)
-        found = [lesion(detection_score=255 if n < 3 else None, predicted_pixels=n < 3)] if has_lesion else []
+        scores = scores_of([1] * (10 - n) + [0] * (10 + n))
+        found = [lesion(detected_at=255 if n < 3 else None, predicted_pixels=n < 3)] if has_lesion else []
         false = scores_at(*[255] * n) if not has_lesion else scores_at()
         paths.append(str(folder / f"s{n}.metrics.json"))
-        write_json(paths[-1], record_of(f"s{n}", probability_u8, mask, lesions=found, false_positive_scores=false))
+        write_json(paths[-1], record_of(f"s{n}", scores, mask, lesions=found, false_positive_scores=false))
     return paths
 
 

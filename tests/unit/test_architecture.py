@@ -87,6 +87,17 @@ def test_what_a_rule_file_imports_is_there(path):
             assert hasattr(importer, name) or importlib.util.find_spec(f"{module}.{name}")
 
 
+@pytest.mark.parametrize("path", sorted((SCRIPTS.parent / "benchmarks").glob("*.py")), ids=lambda path: path.stem)
+def test_what_a_benchmark_imports_is_there(path):
+    """No other test runs them."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("lesionmap"):
+            module = importlib.import_module(node.module)
+            names = [name.name for name in node.names]
+            missing = [name for name in names if not hasattr(module, name)]
+            assert not [name for name in missing if not importlib.util.find_spec(f"{node.module}.{name}")]
+
+
 def test_inference_rests_on_nothing_of_training():
     used = {name for path in (LIBRARY / "inference").glob("*.py") for name in imported(path)}
     assert not [name for name in used if name.startswith("lesionmap.training")]

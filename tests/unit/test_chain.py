@@ -18,7 +18,6 @@ import yaml
 from annotation_writers import VECTOR_WRITERS
 from lesionmap.annotations.canonical import import_annotation
 from lesionmap.files.records import read_json
-from lesionmap.geometry.resampling import block_mean
 from lesionmap.geometry.tiling import TileSpec
 from lesionmap.inference.sliding_window import PassSettings, sliding_window_map
 from lesionmap.lesions.find_lesions import LesionFiles, LesionSettings, find_lesions
@@ -158,8 +157,7 @@ class Chain:
             "unreadable": [],
             "provenance": {"model_training": {}},
         }
-        notes = MapNotes("s1", "lesion probability", mapped.mpp, metadata)
-        write_map(self.file("map.tif"), mapped.probability_u8, notes, block_mean)
+        write_map(self.file("map.tif"), mapped.scores, MapNotes("s1", "scores", mapped.mpp, metadata))
         files = LesionFiles(*(self.file(f"lesions.{ending}") for ending in ("tif", "geojson", "tsv", "json")))
         find_lesions(self.info, self.file("map.tif"), self.file("tissue.tif"), files, LesionSettings(), {"code": "x"})
         content = json.loads(Path(files.outlines).read_text(encoding="utf-8"))

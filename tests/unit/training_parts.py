@@ -40,6 +40,7 @@ def region(seed=0, n_tiles=5, lesion=True, side=32):
         xy_lv0=(128.0 * seed, 0.0),
         low_image=rng.integers(0, 256, (side, side, 3), dtype=np.uint8),
         low_mask=low_mask,
+        judged_mask=np.where(rng.random((side, side)) < 0.2, 255, low_mask).astype(np.uint8),
         row_col=np.stack([places // 4, places % 4], axis=1).astype(np.uint8),
         images=rng.integers(0, 256, (n_tiles, side, side, 3), dtype=np.uint8),
         masks=masks,
@@ -52,6 +53,7 @@ def tensors(part):
         tiles_per_side=4,
         low=torch.from_numpy(part.low_image[None]).permute(0, 3, 1, 2),
         low_mask=torch.from_numpy(part.low_mask)[None, None],
+        judged_mask=torch.from_numpy(part.judged_mask)[None, None],
         tiles=torch.from_numpy(part.images).permute(0, 3, 1, 2),
         row_col=[(int(r), int(c)) for r, c in part.row_col],
         tile_masks=torch.from_numpy(part.masks)[:, None],
@@ -102,5 +104,5 @@ def run(folder, train_stores, val_stores=(), machine=None, network=NARROW, **cha
 
 
 def results(folder):
-    names = ("trained.json", "history.csv", "last.safetensors", "best.safetensors")
+    names = {"trained.json", "history.csv", *(path.name for path in folder.glob("*.safetensors"))}
     return {name: (folder / name).read_bytes() for name in names}

@@ -6,7 +6,8 @@ from lesionmap.errors import ModelError, RemoteError, SettingsError
 from lesionmap.files.schema import read_schema
 from lesionmap.jobs.provenance import code_digest
 from lesionmap.run.config import as_typed, check_config, check_files, check_remote, inference_mpp, inspection_settings
-from lesionmap.run.config import lesion_settings, map_settings, reference_file, tile_settings, train_settings
+from lesionmap.run.config import judged_view, lesion_settings, map_settings, reference_file, tile_settings
+from lesionmap.run.config import train_settings
 from lesionmap.run.model_settings import adopt_model, input_settings
 from lesionmap.slides.identity import slide_state
 from lesionmap.slides.sheet import read_sheet, unknown_slide

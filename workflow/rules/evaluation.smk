@@ -1,4 +1,4 @@
-# Reads   lesion maps and annotations of the val and test slides
+# Reads   scores, lesion maps and annotations of the val and test slides
 # Writes  results/metrics/slides/{slide}.json        one slide's agreement with the pathologist
 #         results/metrics/slides.tsv          all slides
 #         results/metrics/cohort.tsv          every metric of each split, with its confidence interval
@@ -12,7 +12,7 @@ rule evaluate_slide:
     """Compare one slide's lesion map with its annotation."""
     input:
         info="results/slides/info/{slide}.json",
-        probability="results/lesions/{slide}/probability.ome.tif",
+        scores="results/lesions/{slide}/scores.ome.tif",
         lesions="results/lesions/{slide}/lesions.tif",
         tissue="results/tissue/{slide}.tif",
         annotation=ancient("results/annotations/{slide}.geojson"),

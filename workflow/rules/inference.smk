@@ -1,5 +1,6 @@
 # Reads   the slide, its record, tissue and stain, and the model
 # Writes  results/lesions/{slide}/probability.ome.tif   lesion probability × 255, pyramid
+#         results/lesions/{slide}/scores.ome.tif        the same in steps of the logit, which later stages compute with
 #         results/lesions/{slide}/inference.json        how the map was made: tiles, what was unreadable, seams
 
 
@@ -13,6 +14,7 @@ rule map_slide:
         model=model_file,
     output:
         probability="results/lesions/{slide}/probability.ome.tif",
+        scores="results/lesions/{slide}/scores.ome.tif",
         record="results/lesions/{slide}/inference.json",
     log:
         "logs/map_slide/{slide}.log",

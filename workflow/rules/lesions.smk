@@ -1,4 +1,4 @@
-# Reads   the slide's probability map and tissue
+# Reads   the scores of the slide's probability map, and its tissue
 # Writes  results/lesions/{slide}/lesions.tif       255 lesion, pyramid
 #         results/lesions/{slide}/lesions.geojson   outlines for QuPath
 #         results/lesions/{slide}/lesions.tsv       a row per lesion
@@ -11,7 +11,7 @@ rule find_lesions:
     input:
         info="results/slides/info/{slide}.json",
         tissue="results/tissue/{slide}.tif",
-        probability="results/lesions/{slide}/probability.ome.tif",
+        scores="results/lesions/{slide}/scores.ome.tif",
     output:
         lesions="results/lesions/{slide}/lesions.tif",
         outlines="results/lesions/{slide}/lesions.geojson",

@@ -1,7 +1,7 @@
 # Reads   the tile stores of the train and val slides, the stain reference
 # Writes  results/model/lesionmap.safetensors   weights, and all that another facility needs to use them
 #         results/model/history.csv             one row per epoch
-#         results/model/checkpoints/            the last and the best epoch
+#         results/model/checkpoints/            the last epoch and the best by each view
 #         results/model/learning_curves.svg     loss, Dice and AUROC over the epochs
 #         results/model/MODEL_CARD.md           what the model is, from the model file alone
 #         results/model/runs/                   the finished run that these are copied from
@@ -100,6 +100,7 @@ rule publish_model:
     params:
         # Snakemake notes the slides of a training that failed, too; those noted here are of the model in use.
         slides=slides_of_training,
+        view=judged_view(config),
         code=code_digest("publish_model"),
     script:
         "../../scripts/publish_model.py"

@@ -13,11 +13,11 @@ Curve = tuple[NDArray[np.float64], NDArray[np.float64]]
 
 
 def roc_points(histograms: NDArray[Any]) -> Curve:
-    """Shares of other and of lesion pixels that are called lesion, (257,) each, from the highest threshold down.
+    """Shares of other and of lesion pixels that are called lesion, (N,) each, from the highest threshold down.
 
     Parameters
     ----------
-    histograms : (4, 256) array
+    histograms : (4, N_BINS) array
         Counts of :class:`lesionmap.metrics.pixels.Histograms`, with at least one lesion and one other pixel.
     """
     found, false = _called(histograms)
@@ -29,7 +29,7 @@ def precision_recall_points(histograms: NDArray[Any]) -> Curve:
 
     Parameters
     ----------
-    histograms : (4, 256) array
+    histograms : (4, N_BINS) array
         As for :func:`roc_points`.
     """
     found, false = _called(histograms)
@@ -66,8 +66,9 @@ def area_differences(rows: Sequence[Mapping[str, Any]]) -> Curve:
 
 
 def _called(histograms: NDArray[Any]) -> Curve:
-    """Number of lesion and of other pixels called lesion at thresholds 256 (none), 255, …, 0 (all); (257,) each."""
+    """Number of lesion and of other pixels called lesion: none, those of the highest bin with pixels, …, all."""
     counts = np.asarray(histograms, dtype=np.float64)
+    counts = counts[:, counts.any(axis=0)]
     lesion, others = counts[LESION], counts.sum(axis=0) - counts[LESION]
     found, false = (np.concatenate([[0.0], np.cumsum(part[::-1])]) for part in (lesion, others))
     return found, false

@@ -7,11 +7,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lesionmap.annotations.classes import IGNORE, LESION
+from lesionmap.annotations.classes import IGNORE, LESION, judged
 from lesionmap.annotations.masks import Annotation
 from lesionmap.files.records import write_json
 from lesionmap.maps.ome_tiff import MapFile
 from lesionmap.maps.on_disk import strips
+from lesionmap.maps.probability import Scores
 from lesionmap.metrics.lesions import AnnotatedLesions, DetectionFinder
 from lesionmap.metrics.pixels import PIXEL_METRICS, Histograms, binary_metrics
 from lesionmap.slides.slide import SlideInfo
@@ -22,9 +23,9 @@ ROWS_AT_ONCE = 256
 
 @dataclass(frozen=True)
 class EvaluatedFiles:
-    """Paths of what is compared: two maps on one grid, the tissue mask, and the canonical annotation."""
+    """Paths of what is compared: scores and lesions on one grid, the tissue mask, and the canonical annotation."""
 
-    probability: str
+    scores: str
     lesions: str
     tissue: str
     annotation: str
@@ -44,8 +45,8 @@ class MapStrip:
 
     Parameters
     ----------
-    probability_u8, predicted : (rows, W)
-        Probability × 255, and predicted lesion.
+    scores, predicted : (rows, W)
+        Scores (:mod:`lesionmap.maps.probability`), and predicted lesion.
     mask : (rows, W) uint8
         Classes; 255 where not evaluated.
     numbers : (rows, W) int32
@@ -54,7 +55,7 @@ class MapStrip:
         Where nothing is evaluated because the annotation says so.
     """
 
-    probability_u8: NDArray[np.uint8]
+    scores: Scores
     predicted: NDArray[np.bool_]
     mask: NDArray[np.uint8]
     numbers: NDArray[np.int32]
@@ -72,22 +73,21 @@ class SlideTally:
 
     def __init__(self, n_lesions: int) -> None:
         self.histograms, self.finder = Histograms.empty(), DetectionFinder()
-        self.predicted_pixels, self.ignored_pixels, self._n = 0, 0, n_lesions
+        self.predicted_pixels, self.ignored_pixels, self.highest, self._n = 0, 0, 0, n_lesions
         self.pixels, self.predicted, self.peak = np.zeros((3, n_lesions), dtype=np.int64)
 
     def add(self, strip: MapStrip) -> None:
         """Count the next strip; pixels that are 255 in its mask are left out."""
         predicted, annotated = strip.predicted & (strip.mask != IGNORE), strip.mask == LESION
-        self.histograms += Histograms.of(strip.probability_u8, strip.mask)
-        self.finder.add(
-            predicted | (strip.predicted & strip.ignored), strip.probability_u8, strip.numbers, strip.ignored
-        )
+        self.histograms += Histograms.of(strip.scores, strip.mask)
+        self.highest = max(self.highest, int(strip.scores[strip.mask != IGNORE].max(initial=0)))
+        self.finder.add(predicted | (strip.predicted & strip.ignored), strip.scores, strip.numbers, strip.ignored)
         self.predicted_pixels += int(np.count_nonzero(predicted))
         self.ignored_pixels += int(np.count_nonzero(strip.ignored))
         number = strip.numbers[annotated] - 1
         self.pixels += np.bincount(number, minlength=self._n)
         self.predicted += np.bincount(number[predicted[annotated]], minlength=self._n)
-        np.maximum.at(self.peak, number, strip.probability_u8[annotated])
+        np.maximum.at(self.peak, number, strip.scores[annotated])
 
     def record(self, lesions: AnnotatedLesions, pixel_mm2: float) -> dict[str, Any]:
         """Areas, lesions and detections: what cohort metrics need from the slide."""
@@ -108,7 +108,8 @@ class SlideTally:
             "lesions": [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)],
             "false_positive_scores": found.false_positive_scores.tolist(),
             "ignored_detections": found.n_unjudged,
-            "histograms": self.histograms.counts.tolist(),
+            "highest_score": self.highest,
+            "histograms": self.histograms.record(),
         }
 
 
@@ -134,11 +135,11 @@ def evaluate_slide(
     annotation = Annotation(files.annotation)
     lesions = AnnotatedLesions.of(annotation.lesions, info.mpp)
     tally = SlideTally(len(lesions.area_mm2))
-    with MapFile(files.probability) as probability, MapFile(files.lesions) as predicted:
-        pixel_mm2, threshold = probability.mpp**2 / 1e6, float(predicted.metadata["threshold"])
-        rasters = _rasterised(info, probability, TissueMask(files.tissue, info), annotation, lesions)
+    with MapFile(files.scores) as scores, MapFile(files.lesions) as predicted:
+        pixel_mm2, threshold = scores.mpp**2 / 1e6, float(predicted.metadata["threshold"])
+        rasters = _rasterised(info, scores, TissueMask(files.tissue, info), annotation, lesions)
         for part, mask, numbers, ignored in rasters:
-            tally.add(MapStrip(probability[part], predicted[part] > 0, mask, numbers, ignored))
+            tally.add(MapStrip(scores[part], predicted[part] > 0, mask, numbers, ignored))
     metrics, counts = binary_metrics(tally.histograms, threshold), tally.histograms.counts
     content = {
         "slide": info.slide,
@@ -161,7 +162,7 @@ def _rasterised(
         place = (0, part.start * scale), (width, part.stop - part.start), scale
         mask = annotation.mask(*place)
         ignored = mask == IGNORE
-        mask[~tissue.at(*place) & (mask == 0)] = IGNORE
+        mask = judged(mask, tissue.at(*place))
         for box in grid.metadata["unreadable"]:
             left, top, across, down = (round(length / scale) for length in box)
             rows = slice(max(0, top - part.start), max(0, top + down - part.start))

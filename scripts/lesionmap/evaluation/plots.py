@@ -20,6 +20,7 @@ from lesionmap.files.records import read_json
 from lesionmap.formatting import counted, fixed, with_interval
 from lesionmap.metrics.cohort import SIZE_NAMES
 from lesionmap.metrics.froc import FALSE_PER_SLIDE
+from lesionmap.metrics.pixels import Histograms
 from lesionmap.plotting import BLUE, GREEN, VERMILION, save_svg
 
 SPLIT_STYLES = {"test": (BLUE, "-", "o"), "val": (VERMILION, "--", "s")}
@@ -91,7 +92,7 @@ def draw_roc(splits: Summary) -> Figure:
     for split, summary in defined.items():
         metrics = summary["metrics"]
         label = f"{_cohort(split, summary)}\nAUROC {with_interval(metrics['auroc'], 3)}"
-        _line(axes, split, roc_points(np.array(summary["histograms"])), "roc", label)
+        _line(axes, split, roc_points(Histograms.of_record(summary["histograms"]).counts), "roc", label)
         _mark_used(axes, split, (1 - metrics["specificity"]["value"], metrics["recall"]["value"]))
     axes.set(xlabel="1 − specificity", ylabel="recall (sensitivity)", xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
     _legend(axes, splits, "auroc", _used(defined), loc="lower right")
@@ -104,7 +105,7 @@ def draw_precision_recall(splits: Summary) -> Figure:
         return _in_words("Precision-recall curve", splits, "auprc")
     figure, axes = _square()
     for split, summary in defined.items():
-        metrics, counts = summary["metrics"], np.array(summary["histograms"])
+        metrics, counts = summary["metrics"], Histograms.of_record(summary["histograms"]).counts
         label = f"{_cohort(split, summary)}\nAUPRC {with_interval(metrics['auprc'], 3)}"
         _line(axes, split, precision_recall_points(counts), "precision-recall", label, drawstyle="steps-pre")
         share = counts[LESION].sum() / counts.sum()

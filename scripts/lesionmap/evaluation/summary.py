@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from lesionmap.annotations.classes import LESION
 from lesionmap.files.records import read_json, read_table, write_json, write_table, write_text
 from lesionmap.formatting import in_table
+from lesionmap.maps.probability import as_probability
 from lesionmap.metrics.bootstrap import LEAST_PATIENTS, LEVEL, Bootstrap
 from lesionmap.metrics.cohort import SIZE_NAMES, SWEEP, Metric, SlideTable, is_evaluated, with_intervals
 from lesionmap.metrics.froc import froc_curve
@@ -102,7 +103,7 @@ def summary_of(table: SlideTable, bootstrap: Bootstrap) -> dict[str, Any]:
         "calibration": _calibration(pooled),
         "froc": {"false_per_slide": false.tolist(), "sensitivity": sensitivity.tolist() if n_lesions else None},
         "lesions": _lesions(table.by_size.sum(axis=0)),
-        "histograms": pooled.tolist(),
+        "histograms": Histograms(pooled.astype(np.int64)).record(),
     }
 
 
@@ -134,15 +135,15 @@ def _ignored(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
 
 def _row(record: Mapping[str, Any]) -> dict[str, Any]:
     """A slide's row of the table."""
-    lesions, scores = record["lesions"], np.flatnonzero(np.sum(record["histograms"], axis=0))
+    lesions, highest = record["lesions"], record["highest_score"]
     return {
         **{key: record[key] for key in ("slide", "split", "patient", "annotated_mm2", "predicted_mm2", "ignored_mm2")},
         **record["metrics"],
         "annotated_lesions": sum(lesion["pixels"] > 0 for lesion in lesions),
         "found_lesions": sum(lesion["predicted_pixels"] > 0 for lesion in lesions),
-        "false_lesions": sum(record["false_positive_scores"]),
+        "false_lesions": len(record["false_positive_scores"]),
         "ignored_lesions": record["ignored_detections"],
-        "highest_probability": int(scores.max()) / 255 if len(scores) else None,
+        "highest_probability": float(as_probability(np.array(highest))) if is_evaluated(record) else None,
     }
 
 

@@ -24,7 +24,7 @@ def write_json(target: str | Path, content: object) -> None:
 def write_table(target: str | Path, rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> None:
     """Write the given columns of rows as TSV, or as CSV if `target` ends in ``.csv``."""
     with written_whole(target) as draft, open(draft, "w", encoding="utf-8", newline="") as stream:
-        table_writer(stream, columns, "," if Path(target).suffix == ".csv" else "\t").writerows(rows)
+        table_writer(stream, columns, _delimiter(target)).writerows(rows)
 
 
 def table_writer(stream: TextIO, columns: Sequence[str], delimiter: str = "\t") -> "csv.DictWriter[str]":
@@ -34,10 +34,14 @@ def table_writer(stream: TextIO, columns: Sequence[str], delimiter: str = "\t") 
     return writer
 
 
+def _delimiter(path: str | Path) -> str:
+    return "," if Path(path).suffix == ".csv" else "\t"
+
+
 def read_table(path: str | Path) -> list[dict[str, str]]:
-    """Rows of a TSV, as column → text; no field is converted, so a slide may be called NA."""
+    """Rows of a TSV, or of a CSV, as column → text; no field is converted, so a slide may be called NA."""
     with open(path, encoding="utf-8", newline="") as stream:
-        return list(csv.DictReader(stream, delimiter="\t"))
+        return list(csv.DictReader(stream, delimiter=_delimiter(path)))
 
 
 def sha256(path: str | Path) -> str:

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from lesionmap.errors import ModelError
@@ -12,10 +13,11 @@ from lesionmap.files.model_metadata import FOR_MAPS, load_metadata
 from lesionmap.files.records import read_json, write_json
 from lesionmap.geometry.resampling import block_mean
 from lesionmap.inference.refinement import Refined, RefineSettings, refine_map
-from lesionmap.inference.settings import LESION_REFINEMENT, NO_REFINEMENT, MapSettings, overlap_px
+from lesionmap.inference.settings import LESION_REFINEMENT, NO_REFINEMENT, MapSettings, overlap_px, view_of
 from lesionmap.inference.sliding_window import PassSettings, SlideMap, sliding_window_map
 from lesionmap.maps.ome_tiff import MapNotes, map_frame, write_map
-from lesionmap.maps.probability import chosen_threshold
+from lesionmap.maps.on_disk import on_disk, strips
+from lesionmap.maps.probability import EVEN, PER_LOGIT, as_u8, chosen_threshold
 from lesionmap.network.forward import pick_device
 from lesionmap.network.model_file import load_model
 from lesionmap.network.resources import AUTO, MOST_TILES_ON_CPU
@@ -26,6 +28,7 @@ from lesionmap.tissue.mask import TissueMask
 
 STAGE = "map_slide"
 CHANNEL = "lesion probability x 255"
+SCORES_CHANNEL = f"lesion logit x {PER_LOGIT} + {EVEN}, 0 without tissue"
 START_AGAIN = "run the workflow again from its start with this model as model.path"
 
 
@@ -41,24 +44,38 @@ class MapInputs:
     model: str
 
 
+@dataclass(frozen=True)
+class MapFiles:
+    """Where a map is written.
+
+    Parameters
+    ----------
+    probability : str
+        OME-TIFF pyramid of probability × 255, for viewers.
+    scores : str
+        OME-TIFF of the scores (:mod:`lesionmap.maps.probability`), with which all later stages compute.
+    record : str
+        JSON: size and resolution of the map, tiles, unreadable parts, seam measure, refined regions.
+    """
+
+    probability: str
+    scores: str
+    record: str
+
+
 def map_slide(
     info: SlideInfo,
     inputs: MapInputs,
-    output: str,
-    record: str,
+    files: MapFiles,
     settings: MapSettings,
     *,
     provenance: dict[str, Any],
     threads: int,
 ) -> None:
-    """Write the probability map of one slide, and a record of how it was made.
+    """Write the probability map of one slide, its scores, and a record of how it was made.
 
     Parameters
     ----------
-    output : str
-        OME-TIFF pyramid of probability × 255.
-    record : str
-        JSON: size and resolution of the map, tiles, unreadable parts, seam measure, refined regions.
     threads : int
         CPU cores to use; the map does not depend on it.
 
@@ -70,19 +87,23 @@ def map_slide(
     SlideError
         If too many tiles cannot be read.
     """
-    model = load_metadata(inputs.model, FOR_MAPS)
+    model, folder = load_metadata(inputs.model, FOR_MAPS), Path(files.record).parent
     check_tiles(settings, model)
-    mapped, refined = _mapped(info, inputs, model, settings, Path(record).parent, threads=threads)
+    mapped, refined = _mapped(info, inputs, model, settings, folder, threads=threads)
     provenance = provenance | {"model_training": model["provenance"]}
     metadata = {
         "frame": map_frame(mapped.mpp, info.mpp),
-        "view": settings.view,
+        "view": _view(settings, model),
         "validated_threshold": validated_threshold(settings, model),
         "unreadable": mapped.unreadable,
         "provenance": provenance,
     }
-    write_map(output, mapped.probability_u8, MapNotes(info.slide, CHANNEL, mapped.mpp, metadata), block_mean)
-    _write_record(record, info, mapped, refined, provenance)
+    probability_u8 = on_disk(mapped.scores.shape, np.uint8, folder)
+    for part in strips(len(mapped.scores)):
+        probability_u8[part] = as_u8(mapped.scores[part])
+    write_map(files.probability, probability_u8, MapNotes(info.slide, CHANNEL, mapped.mpp, metadata), block_mean)
+    write_map(files.scores, mapped.scores, MapNotes(info.slide, SCORES_CHANNEL, mapped.mpp, metadata))
+    _write_record(files.record, info, mapped, refined, provenance)
     logging.info("%s: %d tiles mapped, %d without tissue", info.slide, mapped.n_read, mapped.n_skipped)
 
 
@@ -103,7 +124,7 @@ def _mapped(
             refined = refine_map(mapped, *read, settings=_refine_settings(settings, metadata), threads=threads)
     except FloatingPointError as error:
         raise _not_finite(info.slide, inputs.model, error) from error
-    tissue.clear_background(mapped.probability_u8, mapped.mpp / info.mpp)
+    tissue.clear_background(mapped.scores, mapped.mpp / info.mpp)
     return mapped, refined
 
 
@@ -118,8 +139,12 @@ def _not_finite(slide: str, model: str, error: FloatingPointError) -> ModelError
 
 def validated_threshold(settings: MapSettings, model: dict[str, Any]) -> float | None:
     """The best threshold on the model's validation slides, for maps of this kind; None if it has none."""
-    found = model.get("epoch", {}).get(f"val_{settings.view}_threshold")
+    found = model.get("epoch", {}).get(f"val_{_view(settings, model)}_threshold")
     return None if found is None else float(found)
+
+
+def _view(settings: MapSettings, model: dict[str, Any]) -> str:
+    return view_of(settings.refine, model["architecture"].get("fusion", ""))
 
 
 def _refine_settings(settings: MapSettings, model: dict[str, Any]) -> RefineSettings:
@@ -176,7 +201,7 @@ def check_tiles(settings: MapSettings, model: dict[str, Any]) -> None:
 def _write_record(
     path: str, info: SlideInfo, mapped: SlideMap, refined: Refined | None, provenance: dict[str, Any]
 ) -> None:
-    height, width = mapped.probability_u8.shape
+    height, width = mapped.scores.shape
     content = {
         "slide": info.slide,
         "map": {"mpp": mapped.mpp, "width": width, "height": height},

@@ -14,11 +14,12 @@ from lesionmap.errors import SlideError
 from lesionmap.geometry.resampling import area_matrix
 from lesionmap.geometry.tiling import TileSpec, grid_xy
 from lesionmap.inference.sliding_window import FLIPS, STAGE, UNFLIPPED, SlideMap
-from lesionmap.inference.stitching import RowBand, Take
+from lesionmap.inference.stitching import RowBand, Take, Values, of_logits, scores_of
 from lesionmap.jobs.log import progress
 from lesionmap.jobs.parallel import map_in_order
-from lesionmap.maps.probability import as_u8
-from lesionmap.network.forward import as_images, probabilities
+from lesionmap.maps.probability import Scores, as_logits
+from lesionmap.network.forward import as_images, finite_logits
+from lesionmap.network.logits import mean_logit
 from lesionmap.network.model import LesionFPN
 from lesionmap.network.region_pass import RegionTensors, TilePasses, fused_map, tile_maps
 from lesionmap.network.thread_pool import ThreadPool
@@ -27,6 +28,8 @@ from lesionmap.slides.slide import SlideInfo
 from lesionmap.stain.table import StainMatch
 from lesionmap.tiles.region_reader import RegionReader
 from lesionmap.tissue.mask import TissueMask, tiles_with_tissue
+
+ROUNDING = 1e-6  # of a pixel's area
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,7 @@ class RefineSettings:
     spec : TileSpec
         How the model's training slides were cut.
     looked_at : (int, int)
-        A region is refined if one of its tissue pixels has a probability × 255 in this range, ends included.
+        A region is refined if one of its tissue pixels has a score in this range, ends included.
     tile_batch : int
         Tiles in the network at once.
     flips : bool
@@ -97,7 +100,7 @@ def refine_map(
     Parameters
     ----------
     mapped : SlideMap
-        The map of the first pass; its `probability_u8` is changed in place.
+        The map of the first pass; its `scores` are changed in place.
     threads : int
         CPU cores to use; the map does not depend on it.
 
@@ -110,7 +113,7 @@ def refine_map(
     places = list(_places(mapped, info, tissue, settings))
     side_lv0, scale = spec.region_side_lv0(info.mpp), mapped.mpp / info.mpp
     readers = 1 if device.type == "cpu" else threads  # a CPU's cores are busy with the network
-    band = RowBand(mapped.probability_u8.shape, math.ceil(side_lv0 / scale) + 1, _shares_into(mapped.probability_u8))
+    band = RowBand(mapped.scores.shape, math.ceil(side_lv0 / scale) + 1, _shares_into(mapped.scores))
     failed: list[SlideError] = []
     unreadable: list[list[float]] = []
     with (
@@ -148,7 +151,7 @@ def _places(mapped: SlideMap, info: SlideInfo, tissue: TissueMask, settings: Ref
         if not tissue.any_at((x, y), (spec.tile_px, spec.tile_px), low_scale):
             continue
         (left, right), (top, bottom) = _covering(x, side_lv0, scale), _covering(y, side_lv0, scale)
-        first_pass = mapped.probability_u8[top:bottom, left:right]
+        first_pass = mapped.scores[top:bottom, left:right]
         on_tissue = tissue.at((left * scale, top * scale), (first_pass.shape[1], first_pass.shape[0]), scale)
         codes = tissue.codes_at((x, y), (spec.tile_px, spec.tile_px), low_scale)
         kept = tiles_with_tissue(codes, spec.tiles_per_side)
@@ -168,6 +171,7 @@ def _tensors(slide: str, place: _Place, tiles: NDArray[np.uint8], low: NDArray[n
         tiles_per_side=len(place.kept),
         low=as_images(low[None]),
         low_mask=torch.empty(0),
+        judged_mask=torch.empty(0),
         tiles=as_images(tiles),
         row_col=[(int(row), int(column)) for row, column in np.argwhere(place.kept)],
         tile_masks=torch.empty(0),
@@ -180,13 +184,13 @@ def _on(device: torch.device, region: RegionTensors) -> RegionTensors:
 
 @torch.no_grad()
 def _fused(passes: TilePasses, region: RegionTensors, *, flips: bool) -> NDArray[np.float32]:
-    """The fused probability of a region, (s, s): T1 of its tiles and T2 of its low view."""
+    """The fused logits of a region, (s, s): T1 of its tiles and T2 of its low view."""
     maps: list[Tensor] = []
     for axes in FLIPS if flips else UNFLIPPED:
         part = _flipped(region, axes)
-        t2 = probabilities(passes.model, part.low)
+        t2 = finite_logits(passes.model, part.low)
         maps.append(fused_map(passes.model, part, tile_maps(passes, part), t2).flip(axes))  # (1, 1, s, s)
-    fused: NDArray[np.float32] = torch.stack(maps).mean(dim=0)[0, 0].cpu().numpy()
+    fused: NDArray[np.float32] = mean_logit(torch.stack(maps), 0)[0, 0].cpu().numpy()
     return fused
 
 
@@ -202,12 +206,14 @@ def _flipped(region: RegionTensors, axes: tuple[int, ...]) -> RegionTensors:
 def _on_map(
     fused: NDArray[np.float32], xy_lv0: tuple[float, float], low_scale: float, scale: float
 ) -> tuple[tuple[int, int], NDArray[np.float32], NDArray[np.float32]]:
-    """A region's map on the grid of the slide's map: corner, and the sum and the covered share of each pixel's area.
+    """A region's map on the grid of the slide's map: corner, and shares of lesion and of no lesion in a pixel's area.
+
+    Together, they are the share of the pixel that the region covers.
 
     Parameters
     ----------
     fused : (s, s) float32
-        Fused probability of the region.
+        Fused logits of the region.
     xy_lv0 : (float, float)
         Top-left corner of the region.
     low_scale, scale : float
@@ -220,16 +226,19 @@ def _on_map(
         starts.append(first)
         shares.append(area_matrix(start, scale / low_scale, stop - first, len(fused)))
     across, down = shares
-    weighted = (down @ fused @ across.T).astype(np.float32, copy=False)
-    share: NDArray[np.float32] = down.sum(axis=1)[:, None] * across.sum(axis=1)
-    return (starts[0], starts[1]), weighted, share
+    lesion, other = ((down @ part @ across.T).astype(np.float32, copy=False) for part in of_logits(fused))
+    return (starts[0], starts[1]), lesion, other
 
 
-def _shares_into(probability_u8: NDArray[np.uint8]) -> Take:
+def _shares_into(scores: Scores) -> Take:
     """A function that writes sums into a map; each pixel keeps its value for the share that is not covered."""
 
-    def take(top: int, total: NDArray[np.float32], share: NDArray[np.float32]) -> None:
-        rows = probability_u8[top : top + len(total)]
-        rows[...] = as_u8(np.clip(total + (1 - share) * (rows.astype(np.float32) / 255), 0, 1))
+    def take(top: int, lesion: Values, other: Values) -> None:
+        rows, kept = scores[top : top + len(lesion)], np.clip(1 - lesion - other, 0, 1)
+        kept[kept < ROUNDING] = 0
+        changed = kept < 1
+        before = of_logits(as_logits(rows).astype(np.float32))
+        sums = (part + kept * old for part, old in zip((lesion, other), before, strict=True))
+        rows[...] = np.where(changed, scores_of(*sums), rows)
 
     return take

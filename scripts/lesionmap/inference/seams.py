@@ -4,11 +4,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lesionmap.geometry.tiling import FINEST_STRIDE, corners_px
+from lesionmap.maps.probability import Scores, as_u8
 from lesionmap.tissue.mask import TissueMask
 
 
 def seam_measure(
-    probability_u8: NDArray[np.uint8],
+    scores: Scores,
     tissue: TissueMask,
     scale: float,
     corners: NDArray[np.int64],
@@ -23,8 +24,8 @@ def seam_measure(
 
     Parameters
     ----------
-    probability_u8 : (H, W) uint8
-        Probability × 255.
+    scores : (H, W) uint16
+        The map; jumps are of its probability × 255.
     scale : float
         Level-0 pixels per map pixel.
     corners : (N, 2) int
@@ -37,7 +38,7 @@ def seam_measure(
     float or None
         1 if borders are not visible; None if tissue has no border or no other place, or no jump elsewhere.
     """
-    size = (probability_u8.shape[1], probability_u8.shape[0])
+    size = (scores.shape[1], scores.shape[0])
     grid = corners_px(size, tile_px, stride_px)
     edges = [np.unique([grid[:, axis], grid[:, axis] + tile_px]) for axis in (0, 1)]
     ends = [dict.fromkeys(grid[:, axis].tolist()) for axis in (0, 1)]
@@ -50,7 +51,7 @@ def seam_measure(
         ]
         for axis in (0, 1):
             start = [max(0, part - (direction == axis)) for direction, part in enumerate(corner)]
-            box = probability_u8[start[1] : stop[1], start[0] : stop[0]].astype(np.int16)
+            box = as_u8(scores[start[1] : stop[1], start[0] : stop[0]]).astype(np.int16)
             on = tissue.at((start[0] * scale, start[1] * scale), (box.shape[1], box.shape[0]), scale)
             jumps, valid = np.abs(np.diff(box, axis=1 - axis)), _pairs(on, 1 - axis)
             places = np.arange(start[axis] + 1, stop[axis])

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from lesionmap.geometry.tiling import FINEST_STRIDE, TileSpec
-from lesionmap.maps.probability import first_positive
+from lesionmap.maps.probability import N_SCORES, UNMAPPED, first_positive, score_of
+from lesionmap.network.settings import TILES
 
 PATENT, MATCH_TRAINING = "patent", "match_training"
 NO_REFINEMENT, LESION_REFINEMENT = "none", "lesion"
@@ -62,23 +63,29 @@ class MapSettings:
         return map_mpp(self.magnification, self.tiles)
 
     @property
-    def view(self) -> str:
-        """The view in training that corresponds to the map: ``low`` or ``fused``."""
-        return "low" if self.refine == NO_REFINEMENT else "fused"
-
-    @property
     def needs_training_tiles(self) -> bool:
         """Whether the result depends on how the training slides were cut, beyond the size of a tile."""
         return self.magnification == MATCH_TRAINING or self.refine != NO_REFINEMENT
 
     def refined_range(self, threshold: float) -> tuple[int, int]:
-        """Lowest and highest probability × 255 of the first pass for which a region is refined."""
-        least, most = (255 * part for part in self.unsure)
+        """Lowest and highest score of the first pass for which a region is refined."""
+        least, most = map(score_of, self.unsure)
         return {
-            "unsure": (math.ceil(least), math.floor(most)),
-            "lesion": (first_positive(threshold), 255),
-            "all": (0, 255),
+            "unsure": (least, most),
+            "lesion": (first_positive(threshold), N_SCORES - 1),
+            "all": (UNMAPPED, N_SCORES - 1),
         }[self.refine]
+
+
+def view_of(refine: str, fusion: str) -> str:
+    """The view in training that a map corresponds to: ``low``, ``fused``, or ``high`` if tiles alone were trained.
+
+    Parameters
+    ----------
+    refine, fusion : str
+        Of the config section ``inference``, and of the network (:class:`lesionmap.network.settings.ModelSettings`).
+    """
+    return "low" if refine == NO_REFINEMENT else "high" if fusion == TILES else "fused"
 
 
 def map_mpp(magnification: str, spec: TileSpec) -> float:

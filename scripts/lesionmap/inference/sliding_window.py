@@ -14,13 +14,14 @@ from torch import Tensor
 from lesionmap.errors import SlideError
 from lesionmap.geometry.tiling import corners_px, map_size
 from lesionmap.inference.seams import seam_measure
-from lesionmap.inference.stitching import RowBand, Take, window
+from lesionmap.inference.stitching import RowBand, Take, Values, of_logits, scores_of, window
 from lesionmap.jobs.log import progress
 from lesionmap.jobs.parallel import in_order, map_in_order
 from lesionmap.maps.on_disk import on_disk
-from lesionmap.maps.probability import as_u8
+from lesionmap.maps.probability import Scores
 from lesionmap.network.batch_size import fitting_inference_batch
-from lesionmap.network.forward import probabilities
+from lesionmap.network.forward import finite_logits
+from lesionmap.network.logits import mean_logit
 from lesionmap.network.model import LesionFPN
 from lesionmap.network.thread_pool import ThreadPool
 from lesionmap.slides.damage import check_damage
@@ -65,8 +66,8 @@ class SlideMap:
 
     Parameters
     ----------
-    probability_u8 : (H, W) uint8
-        Probability × 255; 0 without tissue and where the slide cannot be read. Lies on disk.
+    scores : (H, W) uint16
+        Its scores (:mod:`lesionmap.maps.probability`); 0 without tissue and where the slide cannot be read. On disk.
     mpp : float
         Its resolution, µm/px.
     n_read, n_skipped : int
@@ -77,7 +78,7 @@ class SlideMap:
         See :func:`lesionmap.inference.seams.seam_measure`.
     """
 
-    probability_u8: NDArray[np.uint8]
+    scores: Scores
     mpp: float
     n_read: int
     n_skipped: int
@@ -137,10 +138,10 @@ def sliding_window_map(
     """
     scale, tile_px, stride_px = settings.mpp / info.mpp, settings.tile_px, settings.tile_px - settings.overlap_px
     width, height = map_size(info.size_lv0, scale)
-    probability_u8 = on_disk((height, width), np.uint8, folder)
+    scores = on_disk((height, width), np.uint16, folder)
     grid = corners_px((width, height), tile_px, stride_px)
     corners = grid[[tissue.any_at(tuple(xy * scale), (tile_px, tile_px), scale) for xy in grid]]
-    band = RowBand((height, width), tile_px, _mean_into(probability_u8))
+    band = RowBand((height, width), tile_px, _mean_into(scores))
     weights = window(tile_px, settings.overlap_px)
     failed: list[SlideError] = []
     unreadable: list[list[float]] = []
@@ -152,20 +153,19 @@ def sliding_window_map(
                 failed.append(tile)
                 unreadable.append([*(xy * scale).tolist(), tile_px * scale, tile_px * scale])
             else:
-                band.add(tuple(xy), tile * weights, weights)
+                band.add(tuple(xy), *(part * weights for part in of_logits(tile)))
     band.finish()
     check_damage(info.slide, STAGE, failed, len(corners), settings.max_unreadable_fraction)
-    seams = seam_measure(probability_u8, tissue, scale, corners, tile_px=tile_px, stride_px=stride_px)
+    seams = seam_measure(scores, tissue, scale, corners, tile_px=tile_px, stride_px=stride_px)
     counts = len(corners) - len(failed), len(grid) - len(corners)
-    return SlideMap(probability_u8, settings.mpp, *counts, unreadable, seams)
+    return SlideMap(scores, settings.mpp, *counts, unreadable, seams)
 
 
-def _mean_into(probability_u8: NDArray[np.uint8]) -> Take:
+def _mean_into(scores: Scores) -> Take:
     """A function that writes the weighted mean of tiles into a map."""
 
-    def take(top: int, total: NDArray[np.float32], weight: NDArray[np.float32]) -> None:
-        mean = np.divide(total, weight, out=np.zeros_like(total), where=weight > 0)
-        probability_u8[top : top + len(mean)] = as_u8(mean)
+    def take(top: int, lesion: Values, other: Values) -> None:
+        scores[top : top + len(lesion)] = scores_of(lesion, other)
 
     return take
 
@@ -195,8 +195,8 @@ def _mapped(
     settings: PassSettings,
     *,
     threads: int,
-) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32] | SlideError]]:
-    """Corner and probability of each tile, in order; an error for tiles that cannot be read.
+) -> Iterator[tuple[NDArray[np.int64], Values | SlideError]]:
+    """Corner and logits of each tile, in order; an error for tiles that cannot be read.
 
     On a CPU, each thread reads a tile and passes it through the network, so no core waits. A GPU works on one batch
     while the next is read.
@@ -211,9 +211,9 @@ def _mapped(
         def read(batch: NDArray[np.int64]) -> list[NDArray[np.uint8] | SlideError]:
             return list(in_order(readers, reader.read, batch, len(batch)))
 
-        def passed(tiles: list[NDArray[np.uint8] | SlideError]) -> list[NDArray[np.float32] | SlideError]:
+        def passed(tiles: list[NDArray[np.uint8] | SlideError]) -> list[Values | SlideError]:
             images = [tile for tile in tiles if not isinstance(tile, SlideError)]
-            maps = iter(probability_of(model, table, images, flips=settings.flips) if images else ())
+            maps = iter(logits_of_tiles(model, table, images, flips=settings.flips) if images else ())
             return [tile if isinstance(tile, SlideError) else next(maps) for tile in tiles]
 
         if device.type == "cpu":
@@ -225,12 +225,12 @@ def _mapped(
 
 
 @torch.no_grad()
-def probability_of(
+def logits_of_tiles(
     model: LesionFPN, table: TableOnDevice, images: Sequence[NDArray[np.uint8]], *, flips: bool
 ) -> NDArray[np.float32]:
-    """Lesion probability, (N, H, W), of images (H, W, 3) uint8 that are not normalised yet."""
+    """Lesion logits, (N, H, W), of images (H, W, 3) uint8 that are not normalised yet."""
     batch = table.normalised(np.stack(images)).permute(0, 3, 1, 2)  # (N, 3, H, W)
     turns = FLIPS if flips else UNFLIPPED
-    flipped = [probabilities(model, batch.flip(axes)).flip(axes) for axes in turns]  # (N, 1, H, W) each
-    probability: NDArray[np.float32] = torch.stack(flipped).mean(dim=0)[:, 0].cpu().numpy()
-    return probability
+    flipped = [finite_logits(model, batch.flip(axes)).flip(axes) for axes in turns]  # (N, 1, H, W) each
+    logits: NDArray[np.float32] = mean_logit(torch.stack(flipped), 0)[:, 0].cpu().numpy()
+    return logits

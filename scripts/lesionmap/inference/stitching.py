@@ -1,11 +1,15 @@
-"""Stitch tiles to a map, as weighted sums; only a band of rows of the map is in memory."""
+"""Stitch tiles to a map, as weighted means of probabilities; only a band of rows of the map is in memory."""
 
 from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import expit
 
-Take = Callable[[int, NDArray[np.float32], NDArray[np.float32]], None]
+from lesionmap.maps.probability import UNMAPPED, Scores, as_scores
+
+Values = NDArray[np.float32]
+Take = Callable[[int, Values, Values], None]
 
 
 def window(tile_px: int, overlap_px: int) -> NDArray[np.float32]:
@@ -21,6 +25,18 @@ def window(tile_px: int, overlap_px: int) -> NDArray[np.float32]:
     return np.outer(along, along).astype(np.float32)
 
 
+def of_logits(logits: Values) -> tuple[Values, Values]:
+    """Probability of lesion and of no lesion; each has all its digits, also where the other is as good as 1."""
+    return expit(logits), expit(-logits)
+
+
+def scores_of(lesion: Values, other: Values) -> Scores:
+    """Scores of sums of probabilities of lesion and of no lesion; 0 where both are 0."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        scores = as_scores(np.log(lesion) - np.log(other))
+    return np.where(lesion + other > 0, scores, np.uint16(UNMAPPED))
+
+
 class RowBand:
     """A band of rows of a map in which tiles are added up; complete rows are passed on.
 
@@ -31,36 +47,36 @@ class RowBand:
     rows : int
         Height of the tallest tile.
     take : callable
-        Called with the number of the first of n rows, and their sums and weights, (n, width) float32 each.
-        Both arrays are overwritten after the call.
+        Called with the number of the first of n rows, and their weighted sums of the probabilities of lesion and of no
+        lesion, (n, width) float32 each; together, they are the weights. Both arrays are overwritten after the call.
     """
 
     def __init__(self, shape: tuple[int, int], rows: int, take: Take) -> None:
         self._height, width = shape
         self._take, self._top = take, 0
-        self._total, self._weight = np.zeros((2, rows, width), dtype=np.float32)
+        self._sums = np.zeros((2, rows, width), dtype=np.float32)
 
-    def add(self, xy_px: tuple[int, int], weighted: NDArray[np.float32], weights: NDArray[np.float32]) -> None:
-        """Add a tile times its weights, (h, w), at its corner (x, y) on the map; corners come from top to bottom."""
+    def add(self, xy_px: tuple[int, int], lesion: Values, other: Values) -> None:
+        """Add a tile at its corner (x, y) on the map, (h, w) each; corners come from top to bottom."""
         left, top = xy_px
         if top > self._top:
             self._give(top)
-        place = (slice(top - self._top, None), slice(left, None))
-        total, weight = self._total[place], self._weight[place]
-        rows, columns = (min(lengths) for lengths in zip(weighted.shape, total.shape, strict=True))
-        total[:rows, :columns] += weighted[:rows, :columns]
-        weight[:rows, :columns] += weights[:rows, :columns]
+        for sums, part in zip(self._sums, (lesion, other), strict=True):
+            place = sums[top - self._top :, left:]
+            rows, columns = (min(lengths) for lengths in zip(part.shape, place.shape, strict=True))
+            place[:rows, :columns] += part[:rows, :columns]
 
     def finish(self) -> None:
         """Pass on the remaining rows."""
-        self._give(self._top + len(self._total))
+        self._give(self._top + self._sums.shape[1])
 
     def _give(self, top: int) -> None:
         """Pass on the rows above `top`, which becomes the first row of the band."""
-        n, inside = min(top - self._top, len(self._total)), max(0, self._height - self._top)
-        if self._weight[: min(n, inside)].any():
-            self._take(self._top, self._total[: min(n, inside)], self._weight[: min(n, inside)])
-        for band in (self._total, self._weight):
-            band[: len(band) - n] = band[n:]
-            band[len(band) - n :] = 0
+        length = self._sums.shape[1]
+        n, inside = min(top - self._top, length), max(0, self._height - self._top)
+        complete = self._sums[:, : min(n, inside)]
+        if complete.any():
+            self._take(self._top, *complete)
+        self._sums[:, : length - n] = self._sums[:, n:]
+        self._sums[:, length - n :] = 0
         self._top = top

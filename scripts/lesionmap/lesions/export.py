@@ -16,13 +16,14 @@ from lesionmap.files.records import table_writer
 from lesionmap.maps.components import Components, find_components
 from lesionmap.maps.ome_tiff import LESION_COLOUR, MapFile
 from lesionmap.maps.on_disk import Rows, strips
+from lesionmap.maps.probability import MILLION, as_logits, as_probability
 from lesionmap.slides.slide import SlideInfo
 
 OUTLINES_AT_ONCE = 1000
 MEASURED_ROWS = 128
 COORDINATE_DECIMALS = 3  # of a level-0 pixel
 COLUMNS = (
-    *("name", "area_mm2", "centroid_x", "centroid_y", "mean_probability", "max_probability"),
+    *("name", "area_mm2", "centroid_x", "centroid_y", "mean_probability", "max_probability", "max_logit"),
     *("x", "y", "width", "height"),
 )
 
@@ -31,7 +32,7 @@ def write_lesions(
     outlines: str | Path,
     table: str | Path,
     lesions_map: str | Path,
-    probability_u8: Rows,
+    scores: Rows,
     *,
     info: SlideInfo,
     metadata: dict[str, Any],
@@ -46,8 +47,8 @@ def write_lesions(
         GeoJSON and TSV. Level-0 coordinates are relative to the corner of the slide's bounds, to which QuPath crops.
     lesions_map : str or Path
         File of :func:`lesionmap.maps.ome_tiff.write_map`.
-    probability_u8 : (H, W) uint8
-        Probability × 255, on the same grid.
+    scores : (H, W) uint16
+        Scores of the probability map, on the same grid.
     metadata : dict
         Written beside the features: ``unreadable`` (x, y, width, height in level-0 pixels) and ``provenance``.
 
@@ -69,7 +70,7 @@ def write_lesions(
     ):
         rows = table_writer(stream, COLUMNS)
         geojson.write(f'{head[:-1]}, "features": [')
-        for outline, row in _lesions(lesions_map, probability_u8, info):
+        for outline, row in _lesions(lesions_map, scores, info):
             geojson.write(f"{',' if n else ''}\n{_feature(outline, row)}")
             rows.writerow(row)
             n, area_mm2 = n + 1, area_mm2 + row["area_mm2"]
@@ -77,13 +78,13 @@ def write_lesions(
     return n, area_mm2
 
 
-def _lesions(lesions_map: str | Path, probability_u8: Rows, info: SlideInfo) -> Iterator[tuple[str, dict[str, Any]]]:
+def _lesions(lesions_map: str | Path, scores: Rows, info: SlideInfo) -> Iterator[tuple[str, dict[str, Any]]]:
     """Outline (GeoJSON) and table row of each lesion, in the order in which GDAL completes them from the top down."""
     names = (f"Lesion {number}" for number in count(1))
     with MapFile(lesions_map) as mapped:
         height, width = mapped.shape
         parts = strips(height, MEASURED_ROWS)
-        measured = find_components((mapped[part] > 0, probability_u8[part]) for part in parts)
+        measured = find_components((mapped[part] > 0, scores[part]) for part in parts)
         scale = mapped.mpp / info.mpp
         for traced in _outlines(mapped):
             index = np.searchsorted(measured.first, _first_pixels(traced, width))
@@ -119,10 +120,10 @@ def _rows(
     """One row of the table for each lesion."""
     area_mm2 = shapely.area(outlines) * info.mpp**2 / 1e6
     centroid = shapely.get_coordinates(shapely.centroid(outlines))
-    mean, peak = measured.total / measured.pixels / 255, measured.peak / 255
+    mean, peak = measured.total / measured.pixels / MILLION, as_probability(measured.peak)
     left, top, right, bottom = shapely.bounds(outlines).T
     values = (
-        *(area_mm2.round(8), *centroid.T.round(2), mean.round(4), peak.round(4)),
+        *(area_mm2.round(8), *centroid.T.round(2), mean.round(4), peak.round(4), as_logits(measured.peak).round(3)),
         *(left, top, (right - left).round(COORDINATE_DECIMALS), (bottom - top).round(COORDINATE_DECIMALS)),
     )
     for name, *row in zip(islice(names, len(outlines)), *(column.tolist() for column in values), strict=True):
@@ -139,6 +140,7 @@ def _feature(outline: str, row: dict[str, Any]) -> str:
             "Area mm^2": row["area_mm2"],
             "Mean probability": row["mean_probability"],
             "Max probability": row["max_probability"],
+            "Max logit": row["max_logit"],
         },
     }
     return f'{{"type": "Feature", "geometry": {outline}, "properties": {json.dumps(properties)}}}'

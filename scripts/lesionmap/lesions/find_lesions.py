@@ -51,7 +51,7 @@ class LesionFiles:
 
 def find_lesions(
     info: SlideInfo,
-    probability_map: str,
+    scores_path: str,
     tissue_path: str,
     files: LesionFiles,
     settings: LesionSettings,
@@ -61,8 +61,8 @@ def find_lesions(
 
     Parameters
     ----------
-    probability_map : str
-        File of :func:`lesionmap.inference.map_slide.map_slide`.
+    scores_path : str
+        The map's scores, from :func:`lesionmap.inference.map_slide.map_slide`.
     tissue_path : str
         The slide's tissue mask.
     provenance : dict
@@ -74,7 +74,7 @@ def find_lesions(
         If the model should provide the threshold, but has none.
     """
     folder = Path(files.record).parent
-    with MapFile(probability_map) as mapped:
+    with MapFile(scores_path) as mapped:
         threshold = chosen_threshold(settings.threshold, mapped.metadata["validated_threshold"], STAGE)
         of_map = dict(mapped.metadata["provenance"])
         provenance = provenance | {MODEL_TRAINING: of_map.pop(MODEL_TRAINING), "map": of_map}
@@ -92,9 +92,9 @@ def find_lesions(
     logging.info("%s: %d lesions, %.3f mm²", info.slide, n, area_mm2)
 
 
-def above(probability_u8: Rows, threshold: float, folder: Path) -> NDArray[np.bool_]:
+def above(scores: Rows, threshold: float, folder: Path) -> NDArray[np.bool_]:
     """Pixels of a map, (H, W), that reach a threshold; (H, W) bool on the disk of `folder`."""
-    lesions, least = on_disk(probability_u8.shape, np.bool_, folder), first_positive(threshold)
-    for part in strips(probability_u8.shape[0]):
-        lesions[part] = probability_u8[part] >= least
+    lesions, least = on_disk(scores.shape, np.bool_, folder), first_positive(threshold)
+    for part in strips(scores.shape[0]):
+        lesions[part] = scores[part] >= least
     return lesions

@@ -11,6 +11,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from lesionmap.maps.on_disk import strips
+from lesionmap.maps.probability import MILLION, Scores, as_probability
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,7 @@ class Components:
     first : (N,) int64
         Index of the first pixel in the flattened map, ascending.
     pixels, total, peak : (N,) int64
-        Number of pixels, and sum and maximum of their probability × 255.
+        Number of pixels, the sum of their probabilities in millionths, and their highest score.
     """
 
     first: NDArray[np.int64]
@@ -51,19 +52,19 @@ class Components:
         return Components(first, pixels, total, peak).at(np.argsort(first))
 
 
-def find_components(parts_of_map: Iterable[tuple[NDArray[np.bool_], NDArray[np.uint8]]]) -> Components:
+def find_components(parts_of_map: Iterable[tuple[NDArray[np.bool_], Scores]]) -> Components:
     """Find the lesions of a map and measure them, in linear time.
 
     Parameters
     ----------
-    parts_of_map : iterable of (lesions, probability_u8)
-        The map from its top, some rows at a time: (rows, W) bool, and probability × 255, (rows, W) uint8. The size of
-        the strips does not change the result. Measuring takes 40 bytes for each lesion pixel of a strip.
+    parts_of_map : iterable of (lesions, scores)
+        The map from its top, some rows at a time: (rows, W) bool, and scores, (rows, W) uint16. The size of the
+        strips does not change the result. Measuring takes 40 bytes for each lesion pixel of a strip.
     """
     parts, linker, pixels_above = [Components.none()], Linker(), 0
-    for lesions, probability_u8 in parts_of_map:
+    for lesions, scores in parts_of_map:
         labels = linker.labelled(lesions)
-        parts.append(_measured(labels, probability_u8, pixels_above))
+        parts.append(_measured(labels, scores, pixels_above))
         pixels_above += labels.size
     fields = zip(*((part.first, part.pixels, part.total, part.peak) for part in parts), strict=True)
     return Components(*map(np.concatenate, fields)).merged(linker.groups())
@@ -114,9 +115,10 @@ class Linker:
         return np.asarray(connected_components(graph, directed=False)[1], dtype=np.int64)
 
 
-def _measured(labels: NDArray[np.integer[Any]], probability_u8: NDArray[np.uint8], offset: int) -> Components:
+def _measured(labels: NDArray[np.integer[Any]], scores: Scores, offset: int) -> Components:
     """Measure the components of one strip; its first pixel has the index `offset` in the flattened map."""
     places = np.flatnonzero(labels)
     numbers = labels.ravel()[places] - 1
-    values = np.asarray(probability_u8).ravel()[places].astype(np.int64)
-    return Components(places + offset, np.ones_like(places), values, values).merged(numbers.astype(np.int64))
+    peak = np.asarray(scores).ravel()[places].astype(np.int64)
+    millionths = np.rint(as_probability(peak) * MILLION).astype(np.int64)  # whole numbers add up the same in any order
+    return Components(places + offset, np.ones_like(places), millionths, peak).merged(numbers.astype(np.int64))

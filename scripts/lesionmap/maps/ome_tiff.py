@@ -49,7 +49,7 @@ class MapNotes:
     metadata: Mapping[str, Any]
 
 
-def write_map(path: str | Path, image: NDArray[Any], notes: MapNotes, reduction: BlockReduction) -> None:
+def write_map(path: str | Path, image: NDArray[Any], notes: MapNotes, reduction: BlockReduction | None = None) -> None:
     """Write a tiled, lossless pyramid as OME-TIFF that OpenSlide opens with all its levels.
 
     The smaller levels are SubIFDs of the first, as in OME-TIFF pyramids (2016-06). They also follow it in the chain of
@@ -57,25 +57,27 @@ def write_map(path: str | Path, image: NDArray[Any], notes: MapNotes, reduction:
 
     Parameters
     ----------
-    image : (H, W) uint8 or bool
+    image : (H, W) uint8, uint16 or bool
         May lie on disk; only a few rows are in memory at once. Bool is written as 0 and 255.
-    reduction : callable
+    reduction : callable, optional
         Makes each level, half as large, from the one before: ``block_mean`` or ``block_max`` of
-        :mod:`lesionmap.geometry.resampling`.
+        :mod:`lesionmap.geometry.resampling`. Without it there is one level.
     """
     with written_whole(path) as draft:
         with tifffile.TiffWriter(draft, bigtiff=image.nbytes > MOST_CLASSIC_BYTES) as tiff:
-            smaller = _n_halvings(image.shape)
-            description = _ome_xml(image.shape, notes)
+            smaller = _n_halvings(image.shape) if reduction else 0
+            dtype = np.dtype(np.uint8 if image.dtype == bool else image.dtype)
+            description = _ome_xml(image.shape, dtype.name, notes)
             for level in range(smaller + 1):
                 resolution = 1e4 / (notes.mpp * 2**level)
                 tiff.write(
                     _tiles(image),
                     shape=image.shape,
-                    dtype=np.uint8,
+                    dtype=dtype,
                     tile=(TIFF_TILE_PX, TIFF_TILE_PX),
                     photometric="minisblack",
                     compression="zlib",
+                    predictor=dtype.itemsize > 1,
                     subfiletype=int(level > 0),
                     subifds=smaller if level == 0 else None,
                     resolution=(resolution, resolution),
@@ -85,7 +87,7 @@ def write_map(path: str | Path, image: NDArray[Any], notes: MapNotes, reduction:
                     software="LesionMap",
                     maxworkers=1,
                 )
-                if level < smaller:
+                if reduction and level < smaller:
                     image = shrunk(image, 2, reduction, draft.parent)
         if smaller:
             _chain_levels(draft)
@@ -96,7 +98,7 @@ def _n_halvings(shape: tuple[int, ...]) -> int:
     return max(0, (max(shape) - 1) // TIFF_TILE_PX).bit_length()
 
 
-def _tiles(image: NDArray[Any]) -> Iterator[NDArray[np.uint8]]:
+def _tiles(image: NDArray[Any]) -> Iterator[NDArray[Any]]:
     for y in range(0, image.shape[0], TIFF_TILE_PX):
         for x in range(0, image.shape[1], TIFF_TILE_PX):
             tile = np.asarray(image[y : y + TIFF_TILE_PX, x : x + TIFF_TILE_PX])
@@ -114,13 +116,13 @@ def _chain_levels(path: Path) -> None:
         stream.write(int(link).to_bytes(size, sys.byteorder))
 
 
-def _ome_xml(shape: tuple[int, ...], notes: MapNotes) -> str:
+def _ome_xml(shape: tuple[int, ...], dtype: str, notes: MapNotes) -> str:
     """OME-XML in ASCII: the image of level 0, and the metadata as a MapAnnotation with JSON values."""
     root = ET.Element("OME", {"xmlns": OME, "Creator": f"LesionMap {VERSION}"})
     image = ET.SubElement(root, "Image", {"ID": "Image:0", "Name": f"{notes.slide}: {notes.channel}"})
     size = {"SizeX": str(shape[1]), "SizeY": str(shape[0]), "SizeZ": "1", "SizeC": "1", "SizeT": "1"}
     physical = {"PhysicalSizeX": repr(notes.mpp), "PhysicalSizeY": repr(notes.mpp)}  # in µm, OME's default
-    kind = {"ID": "Pixels:0", "DimensionOrder": "XYCZT", "Type": "uint8"}
+    kind = {"ID": "Pixels:0", "DimensionOrder": "XYCZT", "Type": dtype}
     pixels = ET.SubElement(image, "Pixels", kind | size | physical)
     ET.SubElement(pixels, "Channel", {"ID": "Channel:0:0", "Name": notes.channel, "SamplesPerPixel": "1"})
     ET.SubElement(pixels, "TiffData", {"IFD": "0", "PlaneCount": "1"})
@@ -151,6 +153,8 @@ class MapFile(AbstractContextManager["MapFile"]):
     ----------
     shape : (int, int)
         Height and width of level 0.
+    dtype : numpy.dtype
+        Type of its values.
     mpp : float
         µm/px of level 0.
     metadata : dict
@@ -164,6 +168,7 @@ class MapFile(AbstractContextManager["MapFile"]):
             warnings.simplefilter("ignore", NotGeoreferencedWarning)  # a slide has no geographic coordinates
             self._dataset = rasterio.open(path)
         self.shape: tuple[int, int] = self._dataset.shape
+        self.dtype = np.dtype(self._dataset.dtypes[0])
         self.band = rasterio.band(self._dataset, 1)
         root = defusedxml.ElementTree.fromstring(self._dataset.tags()["TIFFTAG_IMAGEDESCRIPTION"])
         (pixels,) = root.iter(f"{{{OME}}}Pixels")
@@ -173,10 +178,8 @@ class MapFile(AbstractContextManager["MapFile"]):
     def __exit__(self, *_: object) -> None:
         self._dataset.close()
 
-    dtype = np.dtype(np.uint8)
-
-    def __getitem__(self, part: slice) -> NDArray[np.uint8]:
-        """Some rows of level 0, (rows, W) uint8."""
+    def __getitem__(self, part: slice) -> NDArray[Any]:
+        """Some rows of level 0, (rows, W)."""
         window = Window(0, part.start, self.shape[1], part.stop - part.start)
-        rows: NDArray[np.uint8] = self._dataset.read(1, window=window)
+        rows: NDArray[Any] = self._dataset.read(1, window=window)
         return rows

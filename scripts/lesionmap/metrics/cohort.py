@@ -12,10 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lesionmap.annotations.classes import LESION
-from lesionmap.maps.probability import N_VALUES
 from lesionmap.metrics.bootstrap import Bootstrap, interval, resampled
 from lesionmap.metrics.froc import FROC_METRICS, froc_metrics
-from lesionmap.metrics.pixels import PIXEL_METRICS, PixelMetric, Values, auroc, pixel_metrics, ratio
+from lesionmap.metrics.pixels import PIXEL_METRICS, Histograms, PixelMetric, Values, auroc, pixel_metrics, ratio
 
 SIZES_UM = (0, 200, 500, 2000, np.inf)  # 0.2 and 2 mm separate isolated cells, micro- and macrometastases (AJCC)
 SIZE_NAMES = ("below_0.2mm", "0.2_to_0.5mm", "0.5_to_2mm", "from_2mm")
@@ -29,10 +28,13 @@ class SlideTable:
 
     Parameters
     ----------
-    counts : (S, 4, 256) int64
+    counts : (S, 4, N_BINS) float64
         Numbers of pixels, see :class:`lesionmap.metrics.pixels.Histograms`.
-    false_positive_scores, detection_scores : (S, 256) int64
-        By score: number of detections outside annotated lesions, and of lesions whose best detection has it.
+    highest_scores : (S,) int64
+        The highest score on each slide.
+    false_positive_scores, detection_scores : (S, 2L + 1) int64
+        By score: number of detections outside annotated lesions, and of lesions whose best detection has it. L scores
+        are of lesions, and have a column each; before, between and after them is one for all other scores.
     n_lesions : (S,) int64
         Number of annotated lesions that count for the FROC curve.
     by_size : (S, 4, 2) int64
@@ -45,7 +47,8 @@ class SlideTable:
         Probability from which a pixel counts as lesion.
     """
 
-    counts: NDArray[np.int64]
+    counts: NDArray[np.float64]
+    highest_scores: NDArray[np.int64]
     false_positive_scores: NDArray[np.int64]
     detection_scores: NDArray[np.int64]
     n_lesions: NDArray[np.int64]
@@ -63,10 +66,14 @@ class SlideTable:
         patients = [(record["patient"] is None, record["patient"] or record["slide"]) for record in records]
         numbers = {patient: number for number, patient in enumerate(dict.fromkeys(patients))}
         counting = [_counting(record["lesions"], min_lesion_um) for record in records]
+        found = [[lesion["detection_score"] for lesion in lesions] for lesions in counting]
+        scores = [[score for score in of_slide if score is not None] for of_slide in found]
+        levels = np.unique([score for of_slide in scores for score in of_slide]).astype(np.int64)
         return cls(
-            counts=np.array([record["histograms"] for record in records]),
-            false_positive_scores=np.array([record["false_positive_scores"] for record in records]),
-            detection_scores=np.array([_detection_scores(lesions) for lesions in counting]),
+            counts=np.array([Histograms.of_record(record["histograms"]).counts for record in records], dtype=float),
+            highest_scores=np.array([record["highest_score"] for record in records]),
+            false_positive_scores=np.array([_by_level(record["false_positive_scores"], levels) for record in records]),
+            detection_scores=np.array([_by_level(of_slide, levels) for of_slide in scores]),
             n_lesions=np.array([len(lesions) for lesions in counting]),
             by_size=np.array([_by_size(record["lesions"]) for record in records]),
             areas_mm2=np.array([[record["annotated_mm2"], record["predicted_mm2"]] for record in records]),
@@ -89,11 +96,6 @@ class SlideTable:
         """Pixel metrics of each slide, (S,)."""
         return pixel_metrics(self.counts, self.threshold)
 
-    @cached_property
-    def highest_scores(self) -> NDArray[np.int64]:
-        """The highest probability × 255 on each slide, (S,); 0 where nothing was evaluated."""
-        return np.asarray((self.counts.any(axis=1) * np.arange(N_VALUES)).max(axis=1))
-
 
 @dataclass(frozen=True)
 class WeightedSlides:
@@ -110,7 +112,7 @@ class WeightedSlides:
 
     @cached_property
     def counts(self) -> Values:
-        """Histograms, (D, 4, 256)."""
+        """Histograms, (D, 4, N_BINS)."""
         return np.asarray(np.tensordot(self.weights, self.table.counts, axes=1))
 
     @cached_property
@@ -157,10 +159,10 @@ class Metric:
 
 def is_evaluated(record: Mapping[str, Any]) -> bool:
     """Whether any pixel of a slide was evaluated; otherwise it is unknown whether there is lesion on it."""
-    return bool(np.any(record["histograms"]))
+    return bool(record["histograms"]["counts"][0])
 
 
-def _any(counts: NDArray[np.int64]) -> NDArray[np.bool_]:
+def _any(counts: NDArray[Any]) -> NDArray[np.bool_]:
     """Which slides have a count that is not 0, (S,), from counts (S, ...)."""
     return np.asarray(counts.reshape(len(counts), -1).any(axis=1))
 
@@ -340,10 +342,11 @@ def _counting(lesions: Sequence[Mapping[str, Any]], min_lesion_um: float) -> lis
     return [lesion for lesion in lesions if lesion["extent_um"] >= min_lesion_um and lesion["pixels"]]
 
 
-def _detection_scores(lesions: Sequence[Mapping[str, Any]]) -> NDArray[np.int64]:
-    return np.bincount(
-        [lesion["detection_score"] for lesion in lesions if lesion["detection_score"] is not None], minlength=N_VALUES
-    )
+def _by_level(scores: Sequence[int], levels: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Number of scores below the first level, at it, between it and the next, and so on; (2L + 1,)."""
+    place = np.searchsorted(levels, scores)
+    at_level = np.isin(scores, levels)
+    return np.bincount((2 * place + at_level).astype(np.int64), minlength=2 * len(levels) + 1)
 
 
 def _by_size(lesions: Sequence[Mapping[str, Any]]) -> NDArray[np.int64]:

@@ -18,13 +18,13 @@ FROC_METRICS = {  # and whether they need an annotated lesion
 def froc_curve(
     false_positive_scores: NDArray[Any], detection_scores: NDArray[Any], n_slides: NDArray[Any], n_lesions: NDArray[Any]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """False detections per slide and sensitivity, (..., 257) each, for confidences from above 255 down to 0.
+    """False detections per slide and sensitivity, (..., N + 1) each, from above the highest confidence down.
 
     Parameters
     ----------
-    false_positive_scores : (..., 256) array
-        Number of detections outside annotated lesions with each confidence, 0 to 255, on all slides.
-    detection_scores : (..., 256) array
+    false_positive_scores : (..., N) array
+        Number of detections outside annotated lesions with each of N confidences, ascending, on all slides.
+    detection_scores : (..., N) array
         Number of lesions whose best detection has each confidence.
     n_slides, n_lesions : (...) array
         Number of slides with and without lesion, and of lesions that count, found or not. Without lesions the
@@ -46,7 +46,7 @@ def froc_metrics(
 
     Parameters
     ----------
-    false_positive_scores, detection_scores : (D, 256) array
+    false_positive_scores, detection_scores : (D, N) array
         As for :func:`froc_curve`, with `n_slides` and `n_lesions` of shape (D,).
 
     Returns

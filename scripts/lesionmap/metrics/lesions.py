@@ -11,7 +11,7 @@ from shapely.geometry.base import BaseGeometry
 
 from lesionmap.annotations.masks import Outlines
 from lesionmap.maps.components import Linker
-from lesionmap.maps.probability import N_VALUES
+from lesionmap.maps.probability import Scores
 
 MARGIN_UM = 37.5  # half of 75 µm (five tumour cells): CAMELYON16 merges outlines that are closer than that
 
@@ -66,7 +66,7 @@ class Detections:
     Parameters
     ----------
     score : (N,) int64
-        Confidence: the highest probability × 255 in the lesion.
+        Confidence: the highest score (:mod:`lesionmap.maps.probability`) in the lesion.
     lesion : (N,) int64
         Number of the annotated lesion in which the point lies; 0 if in none.
     n_unjudged : int
@@ -79,8 +79,8 @@ class Detections:
 
     @property
     def false_positive_scores(self) -> NDArray[np.int64]:
-        """Number of detections outside annotated lesions with each score, (256,)."""
-        return np.bincount(self.score[self.lesion == 0], minlength=N_VALUES)
+        """Scores of the detections outside annotated lesions, ascending."""
+        return np.sort(self.score[self.lesion == 0])
 
     def best_scores(self, n_lesions: int) -> NDArray[np.int64]:
         """Highest confidence of the detections in each annotated lesion, (n_lesions,); −1 where there is none.
@@ -95,10 +95,9 @@ class Detections:
 class DetectionFinder:
     """Finds the detections of a map, strip by strip from its top; the size of the strips does not change the result.
 
-    A detection's point is where its probability is highest. Often many pixels share that probability (255 is frequent).
-    The point then lies where most of these pixels lie: outside, or in one of the annotated lesions. In a tie, outside
-    comes first, then the lesion with the lowest number. Annotated pixels are not preferred, so a map that is lesion
-    everywhere finds at most one lesion.
+    A detection's point is where its score is highest. If several pixels share that score, the point lies where most of
+    these pixels lie: outside, or in one of the annotated lesions. In a tie, outside comes first, then the lesion with
+    the lowest number. Annotated pixels are not preferred, so a map that is lesion everywhere finds at most one lesion.
 
     Pixels that the annotation says to ignore connect the others, but have no say in score and point. A detection that
     is in no lesion, and more than half of whose pixels are to be ignored, is neither true nor false. (COCO does so with
@@ -114,7 +113,7 @@ class DetectionFinder:
     def add(
         self,
         predicted: NDArray[np.bool_],
-        probability_u8: NDArray[np.uint8],
+        scores: Scores,
         numbers: NDArray[np.int32],
         ignored: NDArray[np.bool_],
     ) -> None:
@@ -122,8 +121,8 @@ class DetectionFinder:
 
         Parameters
         ----------
-        predicted, probability_u8 : (rows, W)
-            Predicted lesion, and probability × 255.
+        predicted, scores : (rows, W)
+            Predicted lesion, and scores.
         numbers : (rows, W) int32
             Numbers of annotated lesions, 0 outside.
         ignored : (rows, W) bool
@@ -132,7 +131,7 @@ class DetectionFinder:
         labels = self._linker.labelled(predicted)
         places = np.flatnonzero((labels > 0) & ~ignored)
         component = labels.ravel()[places].astype(np.int64) - 1
-        score, number = (array.ravel()[places].astype(np.int64) for array in (probability_u8, numbers))
+        score, number = (array.ravel()[places].astype(np.int64) for array in (scores, numbers))
         votes = _votes(component, score, number, np.ones_like(places))
         votes[0] += self._n
         self._votes.append(votes)

@@ -1,10 +1,10 @@
 """Pixel metrics: how well a lesion map agrees with the pathologist, and the histograms behind them.
 
-Probabilities are stored as whole numbers from 0 to 255, so a 256-bin histogram per class holds all that these metrics
-need. Cohort metrics come from exact sums of slides' histograms. Definitions and sources: docs/metrics.md.
+A histogram of scores per class holds all that these metrics need. Its bins are even in the logit, so they part what a
+sure network parts. Cohort metrics come from exact sums of slides' histograms. Definitions and sources: docs/metrics.md.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -13,9 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lesionmap.annotations.classes import CLASS_NAMES, LESION
-from lesionmap.maps.probability import N_VALUES, first_positive
+from lesionmap.maps.probability import BIN_PROBABILITIES, N_BINS, PER_BIN, Scores, first_bin, threshold_of
 
 CALIBRATION_BINS = 16
+_calibration_starts = np.searchsorted(BIN_PROBABILITIES, np.arange(CALIBRATION_BINS) / CALIBRATION_BINS)
 NOT_LESION = {"rest": 0, **{name: label for name, label in CLASS_NAMES.items() if label != LESION}}
 
 Values = NDArray[np.float64]
@@ -23,11 +24,11 @@ Values = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Histograms:
-    """Number of pixels of each true class at each probability × 255.
+    """Number of pixels of each true class in each bin of scores.
 
     Parameters
     ----------
-    counts : (4, 256) int64
+    counts : (4, N_BINS) int64
         Rows: background, lesion, vessel, fat.
     """
 
@@ -36,15 +37,28 @@ class Histograms:
     @classmethod
     def empty(cls) -> "Histograms":
         """No pixels yet."""
-        return cls(np.zeros((len(CLASS_NAMES) + 1, N_VALUES), dtype=np.int64))
+        return cls(np.zeros((len(CLASS_NAMES) + 1, N_BINS), dtype=np.int64))
 
     @classmethod
-    def of(cls, probability_u8: NDArray[np.uint8], mask: NDArray[np.uint8]) -> "Histograms":
+    def of(cls, scores: Scores, mask: NDArray[np.uint8]) -> "Histograms":
         """Count a map's pixels by the class in a mask of the same shape; pixels with 255 in the mask are left out."""
         known = mask < len(CLASS_NAMES) + 1
-        index = mask[known].astype(np.int64) * N_VALUES + probability_u8[known]
-        counts = np.bincount(index, minlength=(len(CLASS_NAMES) + 1) * N_VALUES)
-        return cls(counts.reshape(-1, N_VALUES))
+        index = mask[known].astype(np.int64) * N_BINS + scores[known] // PER_BIN
+        counts = np.bincount(index, minlength=(len(CLASS_NAMES) + 1) * N_BINS)
+        return cls(counts.reshape(-1, N_BINS))
+
+    @classmethod
+    def of_record(cls, record: Mapping[str, Any]) -> "Histograms":
+        """From :meth:`record`, or its JSON."""
+        counts, found = np.array(record["counts"], dtype=np.int64), cls.empty()
+        found.counts[:, record["first_bin"] : record["first_bin"] + counts.shape[1]] = counts
+        return found
+
+    def record(self) -> dict[str, Any]:
+        """The bins from the first to the last that has pixels, and the number of the first; can be written as JSON."""
+        used = np.flatnonzero(self.counts.any(axis=0))
+        first, stop = (int(used[0]), int(used[-1]) + 1) if len(used) else (0, 0)
+        return {"first_bin": first, "counts": self.counts[:, first:stop].tolist()}
 
     def __add__(self, other: "Histograms") -> "Histograms":
         return Histograms(self.counts + other.counts)
@@ -57,11 +71,11 @@ class PixelMetric:
     Parameters
     ----------
     compute : callable
-        From histograms, (..., 4, 256), and a threshold to (...) float64; NaN where undefined.
+        From histograms, (..., 4, N_BINS), and a threshold to (...) float64; NaN where undefined.
     rests_on : callable
-        From histograms, (..., 4, 256), to whether they hold the pixels that the metric needs, (...) bool.
+        From histograms, (..., 4, N_BINS), to whether they hold the pixels that the metric needs, (...) bool.
     why_undefined : callable
-        From histograms, (4, 256), for which the metric is undefined to the reason.
+        From histograms, (4, N_BINS), for which the metric is undefined to the reason.
     swept : bool
         Whether it is also reported over a range of thresholds.
     averaged : bool
@@ -77,7 +91,7 @@ class PixelMetric:
 
 
 def pixel_metrics(counts: NDArray[Any], threshold: float) -> dict[str, Values]:
-    """All :data:`PIXEL_METRICS` of many histograms at once, (..., 4, 256), as for the draws of a bootstrap."""
+    """All :data:`PIXEL_METRICS` of many histograms at once, (..., 4, N_BINS), as for the draws of a bootstrap."""
     return {metric.name: metric.compute(counts, threshold) for metric in PIXEL_METRICS}
 
 
@@ -98,14 +112,13 @@ class Confusion:
 
     @classmethod
     def of(cls, counts: NDArray[Any], threshold: float) -> "Confusion":
-        """From histograms, (..., 4, 256)."""
-        cut = first_positive(threshold)
-        positive, negative = _lesion_and_not(counts)
-        above, below = (
-            [part[..., values].sum(axis=-1, dtype=np.float64) for part in (positive, negative)]
-            for values in (slice(cut, None), slice(cut))
+        """From histograms, (..., 4, N_BINS)."""
+        called, everything = (
+            part.sum(axis=-1, dtype=np.float64) for part in (counts[..., first_bin(threshold) :], counts)
         )
-        return cls(*above, *below)
+        tp, lesion = called[..., LESION], everything[..., LESION]
+        fp, others = called.sum(axis=-1) - tp, everything.sum(axis=-1) - lesion
+        return cls(tp, fp, lesion - tp, others - fp)
 
     @property
     def without_lesion(self) -> Values:
@@ -114,39 +127,39 @@ class Confusion:
 
 
 def dice(counts: NDArray[Any], threshold: float) -> Values:
-    """2 TP / (2 TP + FP + FN), (...), of histograms (..., 4, 256)."""
+    """2 TP / (2 TP + FP + FN), (...), of histograms (..., 4, N_BINS)."""
     found = Confusion.of(counts, threshold)
     return ratio(2 * found.tp, 2 * found.tp + found.fp + found.fn) + found.without_lesion
 
 
 def iou(counts: NDArray[Any], threshold: float) -> Values:
-    """TP / (TP + FP + FN), (...), of histograms (..., 4, 256)."""
+    """TP / (TP + FP + FN), (...), of histograms (..., 4, N_BINS)."""
     found = Confusion.of(counts, threshold)
     return ratio(found.tp, found.tp + found.fp + found.fn) + found.without_lesion
 
 
 def precision(counts: NDArray[Any], threshold: float) -> Values:
-    """TP / (TP + FP), (...), of histograms (..., 4, 256)."""
+    """TP / (TP + FP), (...), of histograms (..., 4, N_BINS)."""
     found = Confusion.of(counts, threshold)
     return ratio(found.tp, found.tp + found.fp) + found.without_lesion
 
 
 def recall(counts: NDArray[Any], threshold: float) -> Values:
-    """TP / (TP + FN), (...), of histograms (..., 4, 256)."""
+    """TP / (TP + FN), (...), of histograms (..., 4, N_BINS)."""
     found = Confusion.of(counts, threshold)
     return ratio(found.tp, found.tp + found.fn)
 
 
 def specificity(counts: NDArray[Any], threshold: float) -> Values:
-    """TN / (TN + FP), (...), of histograms (..., 4, 256)."""
+    """TN / (TN + FP), (...), of histograms (..., 4, N_BINS)."""
     found = Confusion.of(counts, threshold)
     return ratio(found.tn, found.tn + found.fp)
 
 
 def false_positive_rate(label: int, counts: NDArray[Any], threshold: float) -> Values:
-    """Share of the pixels of one class that are called lesion, (...), of histograms (..., 4, 256)."""
+    """Share of the pixels of one class that are called lesion, (...), of histograms (..., 4, N_BINS)."""
     of_class = counts[..., label, :]
-    return ratio(of_class[..., first_positive(threshold) :].sum(axis=-1), of_class.sum(axis=-1))
+    return ratio(of_class[..., first_bin(threshold) :].sum(axis=-1), of_class.sum(axis=-1))
 
 
 def auroc(positive: NDArray[Any], negative: NDArray[Any]) -> NDArray[np.float64]:
@@ -174,14 +187,13 @@ def average_precision(positive: NDArray[Any], negative: NDArray[Any]) -> NDArray
 
 
 def brier_score(positive: NDArray[Any], negative: NDArray[Any]) -> NDArray[np.float64]:
-    """Mean squared difference between probability and truth (Brier 1950), (...), of histograms, (..., 256)."""
-    probability = np.arange(N_VALUES) / (N_VALUES - 1)
-    total = positive @ (1 - probability) ** 2 + negative @ probability**2
+    """Mean squared difference between probability and truth (Brier 1950), (...), of histograms, (..., N_BINS)."""
+    total = positive @ (1 - BIN_PROBABILITIES) ** 2 + negative @ BIN_PROBABILITIES**2
     return ratio(total, (positive + negative).sum(axis=-1))
 
 
 def calibration_error(positive: NDArray[Any], negative: NDArray[Any]) -> NDArray[np.float64]:
-    """Expected calibration error, (...), of histograms, (..., 256), in 16 bins of 16 values.
+    """Expected calibration error, (...), of histograms, (..., N_BINS), in 16 equal bins.
 
     It is the mean absolute difference between a bin's mean probability and its share of lesion, weighted by pixels
     (Naeini et al., AAAI 2015).
@@ -195,27 +207,22 @@ def calibration_sums(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
     """Pixels, sum of their probabilities, and lesion pixels in each calibration bin, each (..., 16)."""
     everything = positive + negative
-    probability = everything * (np.arange(N_VALUES) / (N_VALUES - 1))
     total, expected, lesion = (
-        part.reshape(*part.shape[:-1], CALIBRATION_BINS, -1).sum(axis=-1, dtype=np.float64)
-        for part in (everything, probability, positive)
+        np.add.reduceat(part, _calibration_starts, axis=-1, dtype=np.float64)
+        for part in (everything, everything * BIN_PROBABILITIES, positive)
     )
     return total, expected, lesion
 
 
 def best_threshold(histograms: Histograms) -> float | None:
-    """The threshold with the highest Dice, halfway between two stored values; in a tie, the one nearest to one half.
-
-    None if there is no lesion.
-    """
+    """The threshold with the highest Dice; in a tie, the one nearest to one half. None if there is no lesion."""
     positive, everything = histograms.counts[LESION], histograms.counts.sum(axis=0)
     if not positive.any():
         return None
-    values = np.arange(1, N_VALUES)
-    found, called = (np.cumsum(counts[::-1])[::-1][1:] for counts in (positive, everything))  # from each value on
+    bins = np.arange(1, N_BINS)
+    found, called = (np.cumsum(counts[::-1])[::-1][1:] for counts in (positive, everything))  # from each bin on
     dice = 2 * found / (called + positive.sum())
-    best: int = min(values[dice == dice.max()].tolist(), key=lambda value: abs(value - N_VALUES / 2))
-    return round((best - 0.5) / (N_VALUES - 1), 4)
+    return threshold_of(min(bins[dice == dice.max()].tolist(), key=lambda first: abs(first - N_BINS // 2)))
 
 
 def ratio(part: NDArray[Any], whole: NDArray[Any]) -> NDArray[np.float64]:

@@ -5,6 +5,7 @@
 - ``backbone``: pretrained weights
 - ``model_file``: save and load a model
 - ``forward``: device, precision, logits
+- ``logits``: means of probabilities, in logits
 - ``region_pass``: maps of a region's tiles and low view, and their fusion
 - ``batch_size``: number of tiles that fit the memory
 - ``resources``: operations and memory of a pass; needs no torch

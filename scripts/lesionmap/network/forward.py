@@ -43,8 +43,8 @@ def logits_of(model: LesionFPN, images: Tensor) -> Tensor:
     return logits if logits.dtype == torch.float64 else logits.float()
 
 
-def probabilities(model: LesionFPN, images: Tensor) -> Tensor:
-    """Lesion probability of (N, 3, H, W) uint8 images; (N, 1, H, W).
+def finite_logits(model: LesionFPN, images: Tensor) -> Tensor:
+    """The same as :func:`logits_of`, with a check.
 
     Raises
     ------
@@ -54,7 +54,7 @@ def probabilities(model: LesionFPN, images: Tensor) -> Tensor:
     logits = logits_of(model, images)
     if not torch.isfinite(logits).all():
         raise FloatingPointError("a logit is NaN or infinite")
-    return torch.sigmoid(logits)
+    return logits
 
 
 def as_images(stack: NDArray[np.uint8]) -> Tensor:

@@ -9,7 +9,8 @@ from torch.nn import functional
 from torchvision.ops import FrozenBatchNorm2d
 
 from lesionmap.geometry.tiling import FINEST_STRIDE
-from lesionmap.network.settings import ModelSettings
+from lesionmap.network.logits import mixed_logit
+from lesionmap.network.settings import TILES, ModelSettings
 
 STAGE_CHANNELS = {
     "resnet18": (64, 128, 256, 512),
@@ -110,18 +111,18 @@ def _norm_layer(norm: str) -> Callable[[int], nn.Module]:
 
 
 class MeanFusion(nn.Module):
-    """Fuse T1 and T2 by their mean."""
+    """Fuse T1 and T2 by the mean of their probabilities."""
 
     def forward(self, t1: Tensor, t2: Tensor) -> Tensor:
-        """Maps of one shape, probabilities → the same."""
-        return (t1 + t2) / 2
+        """Maps of one shape, in logits → the same."""
+        return mixed_logit(t1, t2, t1.new_zeros(()))
 
 
 class MaxFusion(nn.Module):
     """Fuse T1 and T2 by the larger value."""
 
     def forward(self, t1: Tensor, t2: Tensor) -> Tensor:
-        """Maps of one shape, probabilities → the same."""
+        """Maps of one shape, in logits → the same."""
         return torch.maximum(t1, t2)
 
 
@@ -133,9 +134,21 @@ class LearnedFusion(nn.Module):
         self.a = nn.Parameter(torch.zeros(()))
 
     def forward(self, t1: Tensor, t2: Tensor) -> Tensor:
-        """Maps of one shape, probabilities → the same."""
-        weight = torch.sigmoid(self.a)
-        return weight * t1 + (1 - weight) * t2
+        """Maps of one shape, in logits → the same."""
+        return mixed_logit(t1, t2, self.a)
 
 
-FUSIONS: dict[str, type[nn.Module]] = {"mean": MeanFusion, "max": MaxFusion, "learned": LearnedFusion}
+class TilesAlone(nn.Module):
+    """Take T1 where there is a tile: for networks that were trained on tiles alone."""
+
+    def forward(self, t1: Tensor, t2: Tensor) -> Tensor:
+        """Maps of one shape, in logits → the first."""
+        return t1
+
+
+FUSIONS: dict[str, type[nn.Module]] = {
+    "mean": MeanFusion,
+    "max": MaxFusion,
+    "learned": LearnedFusion,
+    TILES: TilesAlone,
+}

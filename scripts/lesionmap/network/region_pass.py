@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from lesionmap.jobs.parallel import return_freed_memory
-from lesionmap.network.forward import probabilities
+from lesionmap.network.forward import finite_logits
+from lesionmap.network.logits import mean_logit
 from lesionmap.network.model import LesionFPN
 from lesionmap.network.thread_pool import ThreadPool
 
@@ -33,6 +34,8 @@ class RegionTensors:
         n: the region is a grid of n × n places, some without a tile.
     low, low_mask : (1, 3, s, s), (1, 1, s, s) uint8
         RGB image and class codes of the low view, which covers the whole region.
+    judged_mask : (1, 1, s, s) uint8
+        The same codes where pixels are judged, 255 elsewhere.
     tiles : (k, 3, s, s) uint8
         RGB images of the high view.
     row_col : list of (int, int)
@@ -45,6 +48,7 @@ class RegionTensors:
     tiles_per_side: int
     low: Tensor
     low_mask: Tensor
+    judged_mask: Tensor
     tiles: Tensor
     row_col: Places
     tile_masks: Tensor
@@ -97,7 +101,7 @@ class TilePasses:
 
 @torch.no_grad()
 def tile_maps(passes: TilePasses, region: RegionTensors) -> Tensor:
-    """T1, the downsampled probability maps of all tiles; (k, 1, s/n, s/n).
+    """T1, the downsampled maps of all tiles, in logits; (k, 1, s/n, s/n).
 
     Raises
     ------
@@ -107,14 +111,14 @@ def tile_maps(passes: TilePasses, region: RegionTensors) -> Tensor:
 
     def part(batch: MicroBatch) -> Tensor:
         with torch.no_grad():  # gradients are switched off per thread
-            return downsampled(probabilities(passes.model, batch.tiles), region.tiles_per_side)
+            return downsampled(finite_logits(passes.model, batch.tiles), region.tiles_per_side)
 
     t1s = list(passes.map(part, passes.batches(region)))
     return torch.cat(t1s) if t1s else torch.zeros(0)
 
 
 def fused_map(model: LesionFPN, region: RegionTensors, t1: Tensor, t2: Tensor) -> Tensor:
-    """Fuse T1, (k, 1, s/n, s/n), with T2, (1, 1, s, s), where a tile exists; elsewhere T2. (1, 1, s, s)."""
+    """Fuse T1, (k, 1, s/n, s/n), with T2, (1, 1, s, s), where a tile exists; elsewhere T2. All in logits."""
     if not len(t1):
         return t2
     has_tile = stitched(torch.ones_like(t1), region, t2) > 0
@@ -129,9 +133,11 @@ def stitched(t1: Tensor, region: RegionTensors, like: Tensor) -> Tensor:
     return whole
 
 
-def downsampled(probability: Tensor, factor: int) -> Tensor:
-    """Downsample by area mean: (k, 1, s, s) → (k, 1, s/factor, s/factor)."""
-    return nn.functional.avg_pool2d(probability, factor)
+def downsampled(logits: Tensor, factor: int) -> Tensor:
+    """Downsample by area mean of the probabilities: (k, 1, s, s) → (k, 1, s/factor, s/factor), in logits."""
+    k, _, height, width = logits.shape
+    areas = logits.reshape(k, 1, height // factor, factor, width // factor, factor)
+    return mean_logit(areas, (3, 5))
 
 
 @contextmanager

@@ -11,7 +11,8 @@ from jsonschema import Draft202012Validator
 from lesionmap.errors import SettingsError
 from lesionmap.files.schema import listed, problems_of, read_schema
 from lesionmap.geometry.tiling import TileSpec
-from lesionmap.inference.settings import LESION_REFINEMENT, NO_REFINEMENT, map_mpp
+from lesionmap.inference.settings import LESION_REFINEMENT, NO_REFINEMENT, map_mpp, view_of
+from lesionmap.network.settings import TILES
 from lesionmap.servers.urls import is_remote
 from lesionmap.slides.sheet import SlideRow
 from lesionmap.tiles.codec import LOSSLESS
@@ -131,6 +132,12 @@ def map_settings(config: Mapping[str, Any]) -> dict[str, Any]:
     left_out = (*MACHINE_SETTINGS, *later, "smoothing_um", "min_lesion_area_um2")
     asked = {key: value for key, value in config["inference"].items() if key not in left_out}
     return asked | {"tiles": cut_of(config)}
+
+
+def judged_view(config: Mapping[str, Any]) -> str:
+    """The view in training that corresponds to the run's maps: by it, the epoch and the threshold are chosen."""
+    trained_on_tiles = config["train"]["schedule"] == "high_only"
+    return view_of(config["inference"]["refine"], TILES if trained_on_tiles else config["model"]["fusion"])
 
 
 def lesion_settings(config: Mapping[str, Any]) -> dict[str, Any]:

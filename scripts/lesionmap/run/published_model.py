@@ -6,20 +6,27 @@ from pathlib import Path
 
 from lesionmap.errors import TrainingError
 from lesionmap.files.atomic import folder_written_whole, written_whole
-from lesionmap.files.records import read_json, sha256
+from lesionmap.files.model_metadata import load_metadata
+from lesionmap.files.records import read_json, read_table, sha256, write_table
+from lesionmap.training.best_epoch import VIEWS, judging_view
 
-HISTORY, BEST = "history.csv", "best.safetensors"
+HISTORY, BEST, LAST = "history.csv", "best_{}.safetensors", "last.safetensors"
 
 
-def publish_model(record: str, model: str, history: str, checkpoints: str) -> None:
+def publish_model(record: str, model: str, history: str, checkpoints: str, *, view: str) -> None:
     """Copy the files of a finished training run, and delete those of all other finished runs.
 
     Parameters
     ----------
     record : str
         The run's record; its files are in the same folder, the other runs beside that.
-    model, history, checkpoints : str
-        Files and folder to write.
+    model : str
+        File to write: the model of the epoch that is best by `view`, else by another view that was validated, else the
+        last.
+    history, checkpoints : str
+        File to write, with a column `used`, 1 for the epoch of `model`; and folder to write, with the other models.
+    view : str
+        Which map is judged (:func:`lesionmap.inference.settings.view_of`).
 
     Raises
     ------
@@ -38,9 +45,14 @@ def publish_model(record: str, model: str, history: str, checkpoints: str) -> No
     with folder_written_whole(checkpoints) as draft:
         for name in digests.keys() - {HISTORY}:
             shutil.copyfile(run / name, draft / name)
-    for name, target in ((HISTORY, history), (BEST, model)):
-        with written_whole(target) as draft:
-            shutil.copyfile(run / name, draft)
+    judge = judging_view(view, [name for name in VIEWS if BEST.format(name) in digests])
+    chosen = run / (BEST.format(judge) if judge else LAST)
+    epoch = load_metadata(chosen)["epoch"]["epoch"]
+    rows = [row | {"used": int(float(row["epoch"]) == epoch)} for row in read_table(run / HISTORY)]
+    write_table(history, rows, list(rows[0]))
+    with written_whole(model) as draft:
+        shutil.copyfile(chosen, draft)
+    logging.info("epoch %d is used: %s", epoch, f"the best by the {judge} view" if judge else "the last")
     for other in run.parent.iterdir():
         if other != run:
             shutil.rmtree(other)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lesionmap.annotations.classes import BACKGROUND, IGNORE, MAJORITY_ORDER, STORED_CLASSES
+from lesionmap.annotations.classes import BACKGROUND, IGNORE, MAJORITY_ORDER, STORED_CLASSES, judged
 from lesionmap.annotations.masks import Annotation
 from lesionmap.errors import SlideError
 from lesionmap.files.records import read_json, write_json
@@ -193,10 +193,12 @@ class RegionPlan:
     def with_pixels(self, strips: Sequence[RegionStrip], codec: TileCodec) -> PackedRegion:
         """The region in its stored form; `strips` are all its strips from the top."""
         blurred = [flag for strip in strips for flag in strip.blurred]
+        low_mask = area_majority(self.mask, len(self.kept), MAJORITY_ORDER)
         return PackedRegion(
             xy_lv0=self.xy_lv0,
             low_image=codec.encode(np.concatenate([strip.low_image for strip in strips])),
-            low_mask=pack(area_majority(self.mask, len(self.kept), MAJORITY_ORDER)),
+            low_mask=pack(low_mask),
+            judged_mask=pack(judged(low_mask, self.codes >= FOLD)),
             row_col=np.argwhere(self.kept).astype(np.uint8),
             images=[image for strip in strips for image in strip.images],
             masks=[mask for strip in strips for mask in strip.masks],

@@ -24,7 +24,7 @@ from lesionmap.tiles.codec import FILTER, LOSSLESS, TileCodec, pack, unpack
 from lesionmap.tiles.region_reader import RegionReader
 from lesionmap.tissue.quality import SHARES, RegionQuality
 
-FORMAT_VERSION = 4
+FORMAT_VERSION = 5
 UNJUDGED = RegionQuality()
 
 
@@ -40,6 +40,8 @@ class Region:
         The whole region at low resolution, normalised.
     low_mask : (s, s) uint8
         Class codes at low resolution.
+    judged_mask : (s, s) uint8
+        The same where metrics count a pixel (:func:`lesionmap.annotations.classes.judged`), 255 elsewhere.
     row_col : (n, 2) uint8
         Row and column of each tile in the region.
     images : (n, s, s, 3) uint8
@@ -51,6 +53,7 @@ class Region:
     xy_lv0: tuple[float, float]
     low_image: NDArray[np.uint8]
     low_mask: NDArray[np.uint8]
+    judged_mask: NDArray[np.uint8]
     row_col: NDArray[np.uint8]
     images: NDArray[np.uint8]
     masks: NDArray[np.uint8]
@@ -64,6 +67,7 @@ class PackedRegion:
     xy_lv0: tuple[float, float]
     low_image: bytes
     low_mask: bytes
+    judged_mask: bytes
     row_col: NDArray[np.uint8]
     images: list[bytes]
     masks: list[bytes]
@@ -77,6 +81,7 @@ def packed(region: Region, codec: TileCodec) -> PackedRegion:
         xy_lv0=region.xy_lv0,
         low_image=codec.encode(region.low_image),
         low_mask=pack(region.low_mask),
+        judged_mask=pack(region.judged_mask),
         row_col=region.row_col,
         images=[codec.encode(image) for image in region.images],
         masks=[pack(mask) for mask in region.masks],
@@ -106,6 +111,7 @@ class TileStoreWriter:
             self._add(f"regions/{name}", (), "f4")
         self._add("tiles/region", (), "u4")
         self._add("tiles/row_col", (2,), "u1")
+        self._add_packed("low/judged_mask", (side, side))
         for view in ("low", "high"):
             self._add_packed(f"{view}/mask", (side, side))
             if view == "high" and not with_images:
@@ -131,6 +137,7 @@ class TileStoreWriter:
         self._extend("tiles/row_col", region.row_col)
         self._extend_packed("low/image", [region.low_image])
         self._extend_packed("low/mask", [region.low_mask])
+        self._extend_packed("low/judged_mask", [region.judged_mask])
         if region.images:
             self._extend_packed("high/image", region.images)
         self._extend_packed("high/mask", region.masks)
@@ -263,13 +270,14 @@ class TileStore(AbstractContextManager["TileStore"]):
 
     def region(self, index: int) -> Region:
         """Read region `index` with all its tiles."""
-        tiles = range(int(self._first[index]), int(self._first[index + 1]))
+        tiles, alone = range(int(self._first[index]), int(self._first[index + 1])), range(index, index + 1)
         x, y = self._file["regions/xy"][index].tolist()
         row_col = self._file["tiles/row_col"][tiles.start : tiles.stop]
         return Region(
             xy_lv0=(x, y),
             low_image=self.low_image(index),
-            low_mask=self._masks("low/mask", range(index, index + 1))[0],
+            low_mask=self._masks("low/mask", alone)[0],
+            judged_mask=self._masks("low/judged_mask", alone)[0],
             row_col=row_col,
             images=self._read(self._reader, (x, y), row_col) if self._reader else self._images("high/image", tiles),
             masks=self._masks("high/mask", tiles),

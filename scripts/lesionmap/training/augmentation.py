@@ -77,6 +77,7 @@ def turned(region: Region, tiles_per_side: int, quarters: int, flip: bool) -> Re
         region,
         low_image=turn(region.low_image[None])[0],
         low_mask=turn(region.low_mask[None])[0],
+        judged_mask=turn(region.judged_mask[None])[0],
         row_col=np.stack([moved // n, moved % n], axis=1).astype(np.uint8),
         images=turn(region.images),
         masks=turn(region.masks),

@@ -87,8 +87,8 @@ class RunState:
         Losses of this epoch's regions so far.
     rows : list of dict
         History: the metrics of the finished epochs.
-    best : dict
-        Weights of the best finished epoch.
+    best : dict of dict
+        Weights of the best finished epoch of each view.
     """
 
     tile_batch: int
@@ -97,7 +97,7 @@ class RunState:
     low_done: bool = False
     losses: list[Losses] = field(default_factory=list)
     rows: list[HistoryRow] = field(default_factory=list)
-    best: dict[str, Tensor] = field(default_factory=dict)
+    best: dict[str, dict[str, Tensor]] = field(default_factory=dict)
 
 
 class Checkpoint:

@@ -144,6 +144,7 @@ class RegionLoader:
             tiles_per_side=metadata.tiles_per_side,
             low=as_images(region.low_image[None]).to(self.device),
             low_mask=torch.from_numpy(region.low_mask)[None, None].to(self.device),
+            judged_mask=torch.from_numpy(region.judged_mask)[None, None].to(self.device),
             tiles=as_images(region.images).to(self.device),
             row_col=[(int(row), int(column)) for row, column in region.row_col],
             tile_masks=torch.from_numpy(masks)[:, None].to(self.device),

@@ -7,7 +7,6 @@ from matplotlib.ticker import MaxNLocator
 
 from lesionmap.files.atomic import written_whole
 from lesionmap.plotting import BLUE, GREEN, VERMILION, save_svg
-from lesionmap.training.best_epoch import published
 
 VIEWS = {"low": (BLUE, "o"), "fused": (VERMILION, "s"), "high": (GREEN, "^")}
 LINE_STYLES = {"train": "-", "val": "--"}
@@ -20,7 +19,8 @@ def plot_learning_curves(history: str, output: str) -> None:
     Parameters
     ----------
     history : str
-        CSV from :func:`lesionmap.training.loop.train`; its columns depend on the schedule and on validation slides.
+        CSV from :func:`lesionmap.run.published_model.publish_model`; its columns depend on the schedule and on
+        validation slides.
     output : str
         SVG file; equal histories give identical files.
     """
@@ -39,7 +39,7 @@ def plot_learning_curves(history: str, output: str) -> None:
 
 
 def read_history(path: str) -> pd.DataFrame:
-    """Read the history of a training run, one row per epoch."""
+    """Read the history of a training run, one row per epoch; `used` is 1 in that of the published one."""
     return pd.read_csv(path)
 
 
@@ -62,5 +62,4 @@ def _frame(axes: Axes, title: str, epoch: int) -> None:
 
 def published_epoch(table: pd.DataFrame) -> int:
     """Number of the epoch whose model is published, counted from 1."""
-    rows = [{str(name): value for name, value in row.items()} for row in table.to_dict("records")]
-    return int(rows[published(rows)]["epoch"])
+    return int(table.loc[table["used"] == 1, "epoch"].item())

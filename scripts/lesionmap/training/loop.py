@@ -25,7 +25,7 @@ from lesionmap.network.model import LesionFPN
 from lesionmap.network.region_pass import RegionTensors, TilePasses
 from lesionmap.network.thread_pool import ThreadPool
 from lesionmap.training.augmentation import epoch_order, random_augmentation
-from lesionmap.training.best_epoch import choosing_losses, published
+from lesionmap.training.best_epoch import best_epochs, is_stale
 from lesionmap.training.checkpoint import Checkpoint, HistoryRow, Learner, RunState, StopRequest, StopRequestedError
 from lesionmap.training.dataset import RegionDataset, RegionLoader
 from lesionmap.training.loss import Losses, NonFiniteLossError
@@ -61,7 +61,7 @@ class TensorBoard(AbstractContextManager["TensorBoard"]):
 
 
 def train(job: TrainJob, files: TrainFiles, machine: TrainMachine, group: ProcessGroup = ALONE) -> None:
-    """Train on the tile stores and save the epoch with the lowest validation loss (without validation, the last).
+    """Train on the tile stores and save the last epoch and, of each view, the one with the lowest validation loss.
 
     An unfinished run of the same job is resumed; on a CPU the result is the same as without the interruption. If the
     files are already the result of the same settings and data, they stay as they are.
@@ -87,7 +87,7 @@ def train(job: TrainJob, files: TrainFiles, machine: TrainMachine, group: Proces
     _check_early_stop(job.settings, val_regions)
     checkpoint = Checkpoint(files.unfinished, _fingerprint(job, regions, val_regions), machine.checkpoint_minutes)
     if is_saved(files, checkpoint.run):
-        logging.info("%s is already the result of these settings and data: nothing to train", files.best)
+        logging.info("%s is already the result of these settings and data: nothing to train", files.last)
     else:
         model, state = _trained(
             job, files, machine, group, checkpoint=checkpoint, regions=regions, val_regions=val_regions
@@ -154,7 +154,7 @@ def _no_pause() -> None:
 
 
 def _learner(job: TrainJob, device: torch.device) -> Learner:
-    model = LesionFPN(job.model)
+    model = LesionFPN(job.network)
     if job.backbone_weights:
         load_backbone(model, job.backbone_weights)
     model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # stub lacks it
@@ -167,7 +167,7 @@ def _fingerprint(job: TrainJob, regions: RegionDataset, val_regions: RegionDatas
     slides = {"training_slides": regions, "validation_slides": val_regions}
     return {
         "code": job.metadata["provenance"]["code"],
-        "model": asdict(job.model),
+        "model": asdict(job.network),
         "train": asdict(job.settings),
         "tiles": job.metadata["tiles"],
         "backbone_weights": job.backbone_weights and sha256(job.backbone_weights),
@@ -207,7 +207,7 @@ class _Run:
         """Train until the last epoch, or until the validation loss stops falling."""
         self._write_history()
         try:
-            while self.state.epoch < self.settings.epochs and not _is_stale(self.state.rows, self.settings):
+            while self.state.epoch < self.settings.epochs and not self._is_stale():
                 self._train_epoch()
                 self._close_epoch()
         except StopRequestedError:
@@ -280,11 +280,16 @@ class _Run:
         row |= validate(self.val_loader, self.passes, self.settings, self.group) if len(self.val_loader.regions) else {}
         self._report(row)
         state.rows.append(row)
-        if published(state.rows) == len(state.rows) - 1:
-            state.best = {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
+        if improved := [view for view, index in best_epochs(state.rows).items() if index == len(state.rows) - 1]:
+            weights = {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
+            state.best |= dict.fromkeys(improved, weights)
         state.epoch, state.position, state.losses = state.epoch + 1, 0, []
         self._write_history()
         self._save_if_due()
+
+    def _is_stale(self) -> bool:
+        patience = self.settings.early_stop
+        return patience is not None and is_stale(self.state.rows, patience)
 
     def _write_history(self) -> None:
         """Write the epochs of the run so far; of one that goes on, those that it does not train again."""
@@ -319,17 +324,10 @@ def _mean_losses(losses: Sequence[Mapping[str, float]], settings: TrainSettings)
     return row
 
 
-def _is_stale(rows: Sequence[HistoryRow], settings: TrainSettings) -> bool:
-    """Whether none of the last `early_stop` epochs was better than the best one before."""
-    losses = list(choosing_losses(rows).values())
-    if settings.early_stop is None or len(losses) <= settings.early_stop:
-        return False
-    return min(losses[-settings.early_stop :]) >= min(losses[: -settings.early_stop])
-
-
 def _nonfinite_error(region: RegionTensors, path: Path) -> TrainingError:
     """Save the arrays of a region whose loss is not finite; the error names the region and the file."""
-    arrays = {name: getattr(region, name).cpu().numpy() for name in ("low", "low_mask", "tiles", "tile_masks")}
+    names = ("low", "low_mask", "judged_mask", "tiles", "tile_masks")
+    arrays = {name: getattr(region, name).cpu().numpy() for name in names}
     with written_whole(path) as draft:
         np.savez_compressed(draft, name=region.name, row_col=np.array(region.row_col), **arrays)
     return TrainingError(

@@ -1,6 +1,5 @@
-"""Focal loss on logits and on probability maps (METHOD.md §3)."""
+"""Focal loss on logits (METHOD.md §3)."""
 
-import torch
 from torch import Tensor
 from torchvision.ops import sigmoid_focal_loss
 
@@ -9,7 +8,6 @@ from lesionmap.network.region_pass import RegionTensors
 from lesionmap.training.settings import TrainSettings
 
 Losses = dict[str, float]
-CLAMP = 1e-6  # keeps the logit of a probability finite
 
 
 class NonFiniteLossError(Exception):
@@ -25,11 +23,6 @@ def focal_sum(logits: Tensor, mask: Tensor, settings: TrainSettings) -> Tensor:
     loss = sigmoid_focal_loss(logits, target, alpha=settings.focal_alpha, gamma=settings.focal_gamma)
     total: Tensor = (loss * (mask != IGNORE)).sum()
     return total
-
-
-def map_loss(probability: Tensor, mask: Tensor, settings: TrainSettings) -> Tensor:
-    """Focal loss of a probability map, summed like :func:`focal_sum`."""
-    return focal_sum(torch.logit(probability, eps=CLAMP), mask, settings)
 
 
 def labelled_pixels(mask: Tensor) -> int:

@@ -11,7 +11,7 @@ from lesionmap.files.records import sha256, write_json, write_table
 from lesionmap.network.model import LesionFPN
 from lesionmap.network.model_file import save_model
 from lesionmap.tiles.settings import TileSettings
-from lesionmap.training.best_epoch import published
+from lesionmap.training.best_epoch import best_epochs
 from lesionmap.training.checkpoint import RunState
 from lesionmap.training.dataset import RegionDataset
 from lesionmap.training.settings import TrainFiles, TrainJob
@@ -38,7 +38,7 @@ def save_run(
     regions: RegionDataset,
     val_regions: RegionDataset,
 ) -> None:
-    """Write the models of the best and of the last epoch, and the history of all epochs.
+    """Write the models of the last epoch and of the best by each view, and the history of all epochs.
 
     Parameters
     ----------
@@ -51,24 +51,28 @@ def save_run(
         "training_slides": {store.slide: store.identity for store in regions.stores if len(store.used)},
         "validation_slides": {store.slide: store.identity for store in val_regions.stores},
     }
-    files.best.unlink(missing_ok=True)  # it is written last: with it, the run is whole
-    save_model(files.last, model, job.model, metadata | {"epoch": state.rows[-1]})
+    for path in (files.last, *files.all_best):
+        path.unlink(missing_ok=True)
+    last = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    for view, index in best_epochs(state.rows).items():
+        model.load_state_dict(state.best[view])
+        save_model(files.best(view), model, job.network, metadata | {"epoch": state.rows[index], "chosen_by": view})
     write_table(files.history, state.rows, list(state.rows[0]))
-    model.load_state_dict(state.best)
-    save_model(files.best, model, job.model, metadata | {"epoch": state.rows[published(state.rows)]})
+    model.load_state_dict(last)
+    save_model(files.last, model, job.network, metadata | {"epoch": state.rows[-1]})  # with it, the run is whole
 
 
 def is_saved(files: TrainFiles, run: str) -> bool:
     """Whether the files are those of this run, and whole."""
     try:
-        return load_metadata(files.best).get("run") == run and files.last.exists() and files.history.exists()
+        return load_metadata(files.last).get("run") == run and files.history.exists()
     except ModelError:
         return False
 
 
 def write_record(files: TrainFiles, run: str) -> None:
     """Write the digests of the run's files; equal models and histories give equal bytes."""
-    paths = (files.best, files.last, files.history)
+    paths = (*files.all_best, files.last, files.history)
     write_json(files.record, {"run": run, "sha256": {path.name: sha256(path) for path in paths}})
 
 

@@ -1,11 +1,12 @@
 """Settings of training: the config section ``train``, and the inputs, device and outputs of a run."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from lesionmap.network.settings import ModelSettings
+from lesionmap.network.settings import TILES, ModelSettings
+from lesionmap.training.best_epoch import VIEWS
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class TrainSettings:
     stain_jitter : float
         Each stain of a region is multiplied by exp(x), x uniform in ±stain_jitter; 0 for none.
     early_stop : int or None
-        Training ends after this many epochs without a better validation loss; None: never.
+        Training ends after this many epochs without a better validation loss in any view; None: never.
     processes : int
         Regions per update, each in its own process; the update uses the mean of their gradients.
     leave_out_above : mapping
@@ -57,7 +58,7 @@ class TrainSettings:
 
     @property
     def views(self) -> tuple[str, ...]:
-        """The maps that the schedule trains and validation measures; the first one chooses the published epoch."""
+        """The maps that the schedule trains and validation measures."""
         baselines: dict[str, tuple[str, ...]] = {"low_only": ("low",), "high_only": ("high",)}
         return baselines.get(self.schedule, ("low", "fused"))
 
@@ -114,6 +115,11 @@ class TrainJob:
     settings: TrainSettings
     metadata: dict[str, Any]
 
+    @property
+    def network(self) -> ModelSettings:
+        """The settings of the network; one that is trained on tiles alone takes their maps as they are."""
+        return replace(self.model, fusion=TILES) if self.settings.schedule == "high_only" else self.model
+
 
 @dataclass(frozen=True)
 class TrainFiles:
@@ -122,8 +128,8 @@ class TrainFiles:
     Parameters
     ----------
     record : str
-        JSON file that is written last, with the digests of the others. In the same folder are the models of the best
-        and of the last epoch, safetensors with metadata, and ``history.csv``, one row per epoch.
+        JSON file that is written last, with the digests of the others. In the same folder are the models of the last
+        epoch and of the best by each view, safetensors with metadata, and ``history.csv``, one row per epoch.
     folder : str
         Folder for what an unfinished run leaves: ``unfinished/``, ``unfinished_history.csv`` with one row per finished
         epoch, and ``nonfinite_region.npz`` if the loss was not finite.
@@ -138,10 +144,14 @@ class TrainFiles:
     tensorboard: str
     log: str
 
+    def best(self, view: str) -> Path:
+        """The model of the epoch that is best by a view."""
+        return Path(self.record).with_name(f"best_{view}.safetensors")
+
     @property
-    def best(self) -> Path:
-        """The model of the published epoch."""
-        return Path(self.record).with_name("best.safetensors")
+    def all_best(self) -> list[Path]:
+        """Those of all views that are there."""
+        return sorted(path for view in VIEWS if (path := self.best(view)).exists())
 
     @property
     def last(self) -> Path:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from lesionmap.network.forward import as_images, logits_of
 from lesionmap.network.model import LesionFPN
 from lesionmap.network.region_pass import MicroBatch, Places, RegionTensors, TilePasses, downsampled, fused_map
-from lesionmap.training.loss import Losses, NonFiniteLossError, focal_sum, labelled_pixels, map_loss
+from lesionmap.training.loss import Losses, NonFiniteLossError, focal_sum, labelled_pixels
 from lesionmap.training.process_group import ALONE, ProcessGroup
 from lesionmap.training.settings import TrainSettings
 
@@ -90,15 +90,15 @@ def fused_backward(passes: TilePasses, region: RegionTensors, settings: TrainSet
     through the low pass once.
     """
     model, weights, n = passes.model, passes.weights(), region.tiles_per_side
-    t2 = torch.sigmoid(logits_of(model, region.low))  # (1, 1, s, s)
+    t2 = logits_of(model, region.low)  # (1, 1, s, s)
     leaf = t2.detach().requires_grad_()
     n_pixels = labelled_pixels(region.low_mask)
 
     def part(batch: MicroBatch) -> tuple[float, Gradients]:
         fused = blocks(leaf, batch.places, n)  # (k, 1, s/n, s/n)
         if len(batch.tiles):
-            fused = model.fusion(downsampled(torch.sigmoid(logits_of(model, batch.tiles)), n), fused)
-        loss = map_loss(fused, blocks(region.low_mask, batch.places, n), settings) / n_pixels
+            fused = model.fusion(downsampled(logits_of(model, batch.tiles), n), fused)
+        loss = focal_sum(fused, blocks(region.low_mask, batch.places, n), settings) / n_pixels
         return loss.item(), torch.autograd.grad(loss, [leaf, *weights], allow_unused=True)
 
     leaf.grad = torch.zeros_like(leaf)
@@ -120,7 +120,7 @@ def tiles_backward(
         logits = logits_of(passes.model, batch.tiles)
         loss = focal_sum(logits, batch.masks, settings) / n_pixels
         gradients = torch.autograd.grad(loss, weights, allow_unused=True)
-        return loss.item(), gradients, downsampled(torch.sigmoid(logits.detach()), region.tiles_per_side)
+        return loss.item(), gradients, downsampled(logits.detach(), region.tiles_per_side)
 
     def parts() -> Iterator[tuple[float, Gradients]]:
         for loss, gradients, t1 in passes.map(part, passes.batches(region)):
@@ -132,8 +132,8 @@ def tiles_backward(
 
 def constant_t1_backward(model: LesionFPN, region: RegionTensors, t1: Tensor, settings: TrainSettings) -> float:
     """Add the gradient of the fused loss, through T2 only, to the weights; return the loss."""
-    t2 = torch.sigmoid(logits_of(model, region.low))
-    loss = map_loss(fused_map(model, region, t1, t2), region.low_mask, settings) / labelled_pixels(region.low_mask)
+    fused = fused_map(model, region, t1, logits_of(model, region.low))
+    loss = focal_sum(fused, region.low_mask, settings) / labelled_pixels(region.low_mask)
     loss.backward()  # type: ignore[no-untyped-call]  # torch does not type it
     return loss.item()
 

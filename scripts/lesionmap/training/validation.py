@@ -7,14 +7,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lesionmap.maps.probability import N_VALUES, as_u8
+from lesionmap.maps.probability import as_scores
 from lesionmap.metrics.pixels import Histograms, best_threshold, binary_metrics
 from lesionmap.network.forward import logits_of
-from lesionmap.network.region_pass import RegionTensors, TilePasses, fused_map, stitched, tile_maps
+from lesionmap.network.region_pass import RegionTensors, TilePasses, fused_map, tile_maps
 from lesionmap.training.augmentation import Augmentation
 from lesionmap.training.checkpoint import HistoryRow
 from lesionmap.training.dataset import RegionLoader
-from lesionmap.training.loss import NonFiniteLossError, focal_sum, labelled_pixels, map_loss
+from lesionmap.training.loss import NonFiniteLossError, focal_sum, labelled_pixels
 from lesionmap.training.process_group import ALONE, ProcessGroup
 from lesionmap.training.settings import TrainSettings
 
@@ -25,10 +25,10 @@ NO_AUGMENTATION = Augmentation()
 def validate(
     loader: RegionLoader, passes: TilePasses, settings: TrainSettings, group: ProcessGroup = ALONE
 ) -> HistoryRow:
-    """Loss, Dice, AUROC and best threshold of each map that the schedule trains, against the mask of the low view.
+    """Loss, Dice, AUROC and best threshold of each map that the schedule trains, against the judged pixels' classes.
 
     The model must be in evaluation mode. Several processes share the regions; each returns the metrics over all. All
-    are None if every pixel is to be ignored (255).
+    are None if no pixel is judged.
 
     Raises
     ------
@@ -41,17 +41,18 @@ def validate(
         (number, NO_AUGMENTATION) for number in range(group.rank, len(loader.regions), group.count)
     ):
         passes.pause_point()
-        n_pixels += labelled_pixels(region.low_mask)
-        for view, loss, probability in _views(passes, region, settings):
+        n_pixels += labelled_pixels(region.judged_mask)
+        for view, logits in _views(passes, region, settings):
+            loss = focal_sum(logits, region.judged_mask, settings).item()
             if not math.isfinite(loss):
                 raise NonFiniteLossError(region)
             losses[view] += loss
-            probability_u8 = as_u8(probability[0, 0].cpu().numpy())
-            seen[view] += Histograms.of(probability_u8, region.low_mask[0, 0].cpu().numpy())
+            scores, mask = as_scores(logits[0, 0].cpu().numpy()), region.judged_mask[0, 0].cpu().numpy()
+            seen[view] += Histograms.of(scores, mask)
     row: HistoryRow = {}
     for view, histograms in seen.items():
         n_all, loss, *counts = group.summed([n_pixels, losses[view], *histograms.counts.ravel().tolist()])
-        histograms = Histograms(np.array(counts, dtype=np.int64).reshape(-1, N_VALUES))
+        histograms = Histograms(np.array(counts, dtype=np.int64).reshape(histograms.counts.shape))
         metrics = binary_metrics(histograms, threshold=0.5)
         row |= {f"val_{view}_loss": loss / n_all if n_all else None}
         row |= {f"val_{view}_dice": metrics["dice"], f"val_{view}_auroc": metrics["auroc"]}
@@ -59,18 +60,11 @@ def validate(
     return row
 
 
-def _views(passes: TilePasses, region: RegionTensors, settings: TrainSettings) -> Iterator[tuple[str, float, Tensor]]:
-    """Name, focal loss (summed over pixels) and probability map, (1, 1, s, s), of each map in `settings.views`."""
-    if "high" in settings.views:
-        t1 = stitched(_tile_maps(passes, region), region, region.low_mask.float())
-        yield "high", map_loss(t1, region.low_mask, settings).item(), t1
-        return
-    logits = logits_of(passes.model, region.low)
-    t2 = torch.sigmoid(logits)
-    yield "low", focal_sum(logits, region.low_mask, settings).item(), t2
-    if "fused" in settings.views:
-        fused = fused_map(passes.model, region, _tile_maps(passes, region), t2)
-        yield "fused", map_loss(fused, region.low_mask, settings).item(), fused
+def _views(passes: TilePasses, region: RegionTensors, settings: TrainSettings) -> Iterator[tuple[str, Tensor]]:
+    """Name and logits, (1, 1, s, s), of each map in `settings.views`, as inference makes it."""
+    low = logits_of(passes.model, region.low)
+    for view in settings.views:
+        yield view, low if view == "low" else fused_map(passes.model, region, _tile_maps(passes, region), low)
 
 
 def _tile_maps(passes: TilePasses, region: RegionTensors) -> Tensor:

@@ -10,8 +10,9 @@ from PIL import Image
 from lesionmap.geometry.resampling import block_max
 from lesionmap.maps.ome_tiff import MapFile
 from lesionmap.maps.on_disk import strips
-from lesionmap.maps.probability import N_VALUES
 from lesionmap.viewer.pyramid import Tile, ZoomLadder, nearest, through_zooms
+
+N_VALUES = 256  # of a published map
 
 
 def cut_probability(mapped: MapFile, mpp: float, ladder: ZoomLadder, folder: Path) -> tuple[int, list[Tile]]:

@@ -16,7 +16,7 @@ from lesionmap.files.atomic import folder_written_whole
 from lesionmap.files.records import read_json, write_text
 from lesionmap.jobs.quarantine import quarantined
 from lesionmap.maps.ome_tiff import MapFile
-from lesionmap.maps.probability import first_positive
+from lesionmap.maps.probability import as_u8, first_positive
 from lesionmap.slides.slide import Slide, SlideInfo
 from lesionmap.tissue.mask import TissueMask
 from lesionmap.viewer.overlay import draw_overlay
@@ -210,7 +210,7 @@ def _cut_probability(mapped: MapFile, threshold: float, info: SlideInfo, folder:
         "zoom": zoom,
         "tiles": runs(tiles),
         "threshold": threshold,
-        "first_positive": first_positive(threshold),
+        "first_positive": max(1, int(as_u8(np.array(first_positive(threshold))))),
         "counts": value_counts(mapped).tolist(),
         "pixel_mm2": mapped.mpp**2 / 1e6,
     }

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from evaluated import random_slide
 from lesionmap.evaluation.curves import area_differences, froc_points, precision_recall_points, roc_points
+from lesionmap.maps.probability import N_BINS, PER_BIN
 from lesionmap.metrics.froc import FALSE_PER_SLIDE, froc_curve, froc_metrics
 from lesionmap.metrics.pixels import Histograms
 from sklearn.metrics import precision_recall_curve, roc_curve
@@ -12,44 +13,39 @@ ENDS = (0.125, 8.0)
 
 
 def pixels_of(seed):
-    """Truth and level of every evaluated pixel of a random slide, and their histograms."""
-    levels, mask = random_slide(seed)
+    """Truth and bin of every evaluated pixel of a random slide, and their histograms."""
+    scores, mask = random_slide(seed)
     known = mask != 255
-    return mask[known] == 1, levels[known], Histograms.of(levels, mask).counts
+    return mask[known] == 1, scores[known] // PER_BIN, Histograms.of(scores, mask).counts
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_roc_points_are_those_of_scikit_learn(seed):
     truth, levels, counts = pixels_of(seed)
     expected = roc_curve(truth, levels, drop_intermediate=False)[:2]
-    points = np.unique(np.stack(roc_points(counts)), axis=1)  # a level that no pixel has repeats the point before
-    np.testing.assert_allclose(points, np.unique(np.stack(expected), axis=1), rtol=0, atol=1e-12)
+    np.testing.assert_allclose(roc_points(counts), expected, rtol=0, atol=1e-12)
     assert [part[[0, -1]].tolist() for part in roc_points(counts)] == [[0, 1], [0, 1]]
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_precision_recall_points_are_those_of_scikit_learn(seed):
     truth, levels, counts = pixels_of(seed)
-    precision, recall, thresholds = precision_recall_curve(truth, levels)
+    precision, recall, _ = precision_recall_curve(truth, levels)
     points = np.stack(precision_recall_points(counts))
-    used = levels.max() - thresholds.astype(int)  # from the highest level down
-    np.testing.assert_allclose(points[:, used], [recall[:-1], precision[:-1]], rtol=0, atol=1e-12)
-    assert len(points[0]) == int(levels.max()) + 1
+    np.testing.assert_allclose(points, [recall[-2::-1], precision[-2::-1]], rtol=0, atol=1e-12)
 
 
 def test_roc_and_precision_recall_by_hand():
-    counts = np.zeros((4, 256), dtype=int)
-    counts[1, [200, 100]] = 3, 1
+    counts = np.zeros((4, N_BINS), dtype=int)
+    counts[1, [3000, 100]] = 3, 1
     counts[0, [150, 0]] = 2, 1
     counts[3, 0] = 1
     false, found = roc_points(counts)
-    at = [55, 56, 105, 106, 155, 156, 255, 256]  # called from level 201, 200, 151, 150, 101, 100, 1, 0 on
-    assert found[at].tolist() == [0, 0.75, 0.75, 0.75, 0.75, 1, 1, 1]
-    assert false[at].tolist() == [0, 0, 0, 0.5, 0.5, 0.5, 0.5, 1]
+    assert found.tolist() == [0, 0.75, 0.75, 1, 1]  # called from the bins above 3000, 3000, 150, 100, 0 on
+    assert false.tolist() == [0, 0, 0.5, 0.5, 1]
     recall, precision = precision_recall_points(counts)
-    assert (recall[0], precision[0]) == (0.75, 1)
-    assert (recall[50], precision[50]) == (0.75, 0.6)
-    assert (recall[-1], precision[-1]) == (1, 0.5)
+    assert recall.tolist() == [0.75, 0.75, 1, 1]
+    assert precision.tolist() == [1, 3 / 5, 4 / 6, 4 / 8]
 
 
 def test_the_froc_line_goes_through_the_sensitivities_of_the_score():

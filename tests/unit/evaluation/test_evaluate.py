@@ -5,7 +5,7 @@ import pytest
 from lesionmap.evaluation import evaluate as evaluation
 from lesionmap.evaluation.evaluate import EvaluatedFiles, Role, evaluate_slide
 from lesionmap.files.records import read_json, write_json
-from lesionmap.geometry.resampling import block_max, block_mean
+from lesionmap.geometry.resampling import block_max
 from lesionmap.maps.ome_tiff import MapNotes, write_map
 from lesionmap.metrics.pixels import Histograms, binary_metrics
 from pyramids import info_of, write_tiff
@@ -37,12 +37,12 @@ OUTLINES = [outline("lesion", *BIG), outline("lesion", *FAR), outline("fat", *FA
 
 @pytest.fixture
 def evaluated(tmp_path, info):
-    def evaluate(probability_u8, *, marked=None, tissue=None, unreadable=(), outlines=OUTLINES):
-        tissue = np.ones(probability_u8.shape, bool) if tissue is None else tissue
-        marked = probability_u8 >= 128 if marked is None else marked
+    def evaluate(scores, *, marked=None, tissue=None, unreadable=(), outlines=OUTLINES):
+        tissue = np.ones(scores.shape, bool) if tissue is None else tissue
+        marked = scores >= 2**15 if marked is None else marked
         files = EvaluatedFiles(*(str(tmp_path / name) for name in ("p.tif", "l.tif", "t.tif", "a.geojson")))
         facts = {"threshold": 0.5, "unreadable": [[SCALE * length for length in box] for box in unreadable]}
-        write_map(files.probability, probability_u8, MapNotes("s", "p", MPP, facts), block_mean)
+        write_map(files.scores, scores, MapNotes("s", "p", MPP, facts))
         write_map(files.lesions, marked, MapNotes("s", "l", MPP, facts), block_max)
         imwrite(files.tissue, tissue.astype(np.uint8) * 255)
         write_json(files.annotation, {"type": "FeatureCollection", "features": list(outlines)})
@@ -53,15 +53,18 @@ def evaluated(tmp_path, info):
     return evaluate
 
 
+LOW, CALLED, FALSE, HIGH = 30_000, 41_000, 45_001, 45_003  # the last two are 1 in steps of 1/255
+
+
 @pytest.fixture
-def probability_u8():
+def scores():
     """The large lesion is found and something in the fat; the other lesion is seen but not called."""
-    probability_u8 = np.random.default_rng(0).integers(0, 100, (HEIGHT, WIDTH)).astype(np.uint8)
-    probability_u8[BIG[0], 30:150] = 180
-    probability_u8[50, 60] = 230
-    probability_u8[170:175, 50:60] = 200
-    probability_u8[250, 150] = 120
-    return probability_u8
+    scores = np.random.default_rng(0).integers(1, LOW, (HEIGHT, WIDTH)).astype(np.uint16)
+    scores[BIG[0], 30:150] = CALLED
+    scores[50, 60] = HIGH
+    scores[170:175, 50:60] = FALSE
+    scores[250, 150] = LOW
+    return scores
 
 
 def class_mask():
@@ -70,11 +73,11 @@ def class_mask():
     return mask
 
 
-def test_pixels_areas_lesions_and_detections(evaluated, probability_u8):
-    record = evaluated(probability_u8)
+def test_pixels_areas_lesions_and_detections(evaluated, scores):
+    record = evaluated(scores)
     assert (record["slide"], record["split"], record["patient"]) == ("s1", "test", "p 1")
-    counts = Histograms.of(probability_u8, class_mask())
-    assert record["histograms"] == counts.counts.tolist()
+    counts = Histograms.of(scores, class_mask())
+    assert record["histograms"] == counts.record()
     assert record["metrics"] == binary_metrics(counts, 0.5)
     assert record["undefined"] == {"false_positive_rate_vessel": "no pixel of vessel"}
     pixel_mm2 = MPP**2 / 1e6
@@ -86,44 +89,49 @@ def test_pixels_areas_lesions_and_detections(evaluated, probability_u8):
         "extent_um": pytest.approx(300 * 2**0.5, abs=1e-3),
         "pixels": 120 * 120,
         "predicted_pixels": 120 * 110,
-        "peak_score": 230,
-        "detection_score": 230,
+        "peak_score": HIGH,
+        "detection_score": HIGH,
     }
-    assert (far["pixels"], far["predicted_pixels"], far["peak_score"], far["detection_score"]) == (9000, 0, 120, None)
-    assert np.flatnonzero(record["false_positive_scores"]).tolist() == [200]
+    assert (far["pixels"], far["predicted_pixels"], far["peak_score"], far["detection_score"]) == (9000, 0, LOW, None)
+    assert record["false_positive_scores"] == [FALSE]
+    assert record["highest_score"] == HIGH
 
 
 def test_a_detection_just_beside_an_outline_is_in_it_and_one_farther_off_is_not(evaluated):
-    probability_u8 = np.zeros((HEIGHT, WIDTH), np.uint8)
-    probability_u8[60, 154] = 150  # its centre is 36.25 µm from the outline
-    probability_u8[80, 155] = 210  # 38.75 µm
-    record = evaluated(probability_u8, outlines=OUTLINES[:1])
-    assert record["lesions"][0]["detection_score"] == 150
+    scores = np.zeros((HEIGHT, WIDTH), np.uint16)
+    scores[60, 154] = CALLED  # its centre is 36.25 µm from the outline
+    scores[80, 155] = FALSE  # 38.75 µm
+    record = evaluated(scores, outlines=OUTLINES[:1])
+    assert record["lesions"][0]["detection_score"] == CALLED
     assert record["lesions"][0]["predicted_pixels"] == 0
-    assert np.flatnonzero(record["false_positive_scores"]).tolist() == [210]
+    assert record["false_positive_scores"] == [FALSE]
 
 
-def test_the_lesions_are_those_of_the_lesion_map_and_the_pixels_those_of_the_probability(evaluated, probability_u8):
-    postprocessed = np.zeros(probability_u8.shape, bool)
+def test_the_lesions_are_those_of_the_lesion_map_and_the_pixels_those_of_the_probability(evaluated, scores):
+    postprocessed = np.zeros(scores.shape, bool)
     postprocessed[BIG] = True
-    record = evaluated(probability_u8, marked=postprocessed)
-    assert record["metrics"] == binary_metrics(Histograms.of(probability_u8, class_mask()), 0.5)
+    record = evaluated(scores, marked=postprocessed)
+    assert record["metrics"] == binary_metrics(Histograms.of(scores, class_mask()), 0.5)
     assert not any(record["false_positive_scores"])
     assert record["predicted_mm2"] == pytest.approx(120 * 120 * MPP**2 / 1e6)
 
 
-def test_outside_tissue_only_what_is_annotated_counts_and_what_is_unreadable_never(evaluated, probability_u8):
-    tissue = np.zeros(probability_u8.shape, bool)
-    record = evaluated(probability_u8, tissue=tissue, unreadable=[(0, 0, WIDTH, 100)])
+def test_outside_tissue_only_what_is_annotated_counts_and_what_is_unreadable_never(evaluated, scores):
+    tissue = np.zeros(scores.shape, bool)
+    record = evaluated(scores, tissue=tissue, unreadable=[(0, 0, WIDTH, 100)])
     mask = class_mask()
     mask[mask == 0] = 255
     mask[:100] = 255
-    assert record["histograms"] == Histograms.of(probability_u8, mask).counts.tolist()
+    assert record["histograms"] == Histograms.of(scores, mask).record()
     assert record["predicted_mm2"] == pytest.approx((40 * 110 + 50) * MPP**2 / 1e6)
-    assert sorted(lesion["detection_score"] or 0 for lesion in record["lesions"]) == [0, 180]  # its 230 is not seen
+    assert sorted(lesion["detection_score"] or 0 for lesion in record["lesions"]) == [
+        0,
+        CALLED,
+    ]  # its highest is not seen
+    assert record["highest_score"] == FALSE
 
 
-def with_ignored(probability_u8):
+def with_ignored(scores):
     """Over the right part of the large lesion and beyond, around the detection in fat, and where nothing is seen."""
     ignored = [(slice(10, 90), slice(100, 160)), (slice(165, 185), slice(40, 70)), (slice(200, 210), slice(0, 30))]
     mask = class_mask()
@@ -136,13 +144,13 @@ def with_ignored(probability_u8):
     return mask, [*features, {"type": "Feature", "properties": {"class": "fat"}, "geometry": mapping(fat)}]
 
 
-def test_what_is_to_be_ignored_is_in_no_metric_and_is_reported(evaluated, probability_u8):
-    mask, outlines = with_ignored(probability_u8)
-    probability_u8[20, 120] = 250  # the highest, but in what is ignored
-    record = evaluated(probability_u8, outlines=outlines)
-    counts = Histograms.of(probability_u8, mask)
+def test_what_is_to_be_ignored_is_in_no_metric_and_is_reported(evaluated, scores):
+    mask, outlines = with_ignored(scores)
+    scores[20, 120] = 60_000  # the highest, but in what is ignored
+    record = evaluated(scores, outlines=outlines)
+    counts = Histograms.of(scores, mask)
     assert counts.counts.sum() == HEIGHT * WIDTH - 80 * 60 - 20 * 30 - 10 * 30
-    assert record["histograms"] == counts.counts.tolist()
+    assert record["histograms"] == counts.record()
     assert record["metrics"] == binary_metrics(counts, 0.5)
     pixel_mm2 = MPP**2 / 1e6
     assert record["ignored_mm2"] == pytest.approx((80 * 60 + 20 * 30 + 10 * 30) * pixel_mm2)
@@ -150,33 +158,33 @@ def test_what_is_to_be_ignored_is_in_no_metric_and_is_reported(evaluated, probab
     assert record["predicted_mm2"] == pytest.approx((120 * 120 - 70 * 50) * pixel_mm2)
     big = max(record["lesions"], key=lambda lesion: lesion["area_mm2"])
     assert (big["pixels"], big["predicted_pixels"]) == (120 * 120 - 70 * 40, 120 * 110 - 70 * 40)
-    assert (big["peak_score"], big["detection_score"]) == (230, 230)
+    assert (big["peak_score"], big["detection_score"]) == (HIGH, HIGH)
     assert record["ignored_detections"] == 1
     assert not any(record["false_positive_scores"])
 
 
-def test_what_is_unreadable_or_no_tissue_is_not_called_ignored(evaluated, probability_u8):
-    mask, outlines = with_ignored(probability_u8)
-    tissue = np.zeros(probability_u8.shape, bool)
-    record = evaluated(probability_u8, outlines=outlines, tissue=tissue, unreadable=[(0, 0, WIDTH, 50)])
+def test_what_is_unreadable_or_no_tissue_is_not_called_ignored(evaluated, scores):
+    mask, outlines = with_ignored(scores)
+    tissue = np.zeros(scores.shape, bool)
+    record = evaluated(scores, outlines=outlines, tissue=tissue, unreadable=[(0, 0, WIDTH, 50)])
     mask[mask == 0] = 255
     mask[:50] = 255
-    assert record["histograms"] == Histograms.of(probability_u8, mask).counts.tolist()
+    assert record["histograms"] == Histograms.of(scores, mask).record()
     assert record["ignored_mm2"] == pytest.approx((40 * 60 + 20 * 30 + 10 * 30) * MPP**2 / 1e6)
     assert record["ignored_detections"] == 1
 
 
 @pytest.mark.parametrize("rows", [1, 37, 1000])
-def test_strips_of_any_height_give_the_same(evaluated, probability_u8, monkeypatch, rows):
-    _, outlines = with_ignored(probability_u8)
-    whole = evaluated(probability_u8, outlines=outlines)
+def test_strips_of_any_height_give_the_same(evaluated, scores, monkeypatch, rows):
+    _, outlines = with_ignored(scores)
+    whole = evaluated(scores, outlines=outlines)
     monkeypatch.setattr(evaluation, "ROWS_AT_ONCE", rows)
-    assert evaluated(probability_u8, outlines=outlines) == whole
+    assert evaluated(scores, outlines=outlines) == whole
 
 
-def test_a_slide_without_lesion_says_why_metrics_are_undefined(evaluated, probability_u8):
-    record = evaluated(probability_u8, outlines=[])
+def test_a_slide_without_lesion_says_why_metrics_are_undefined(evaluated, scores):
+    record = evaluated(scores, outlines=[])
     assert record["lesions"] == []
     assert record["undefined"]["dice"] == record["undefined"]["auroc"] == "no lesion is annotated"
     assert record["metrics"]["specificity"] > 0.5
-    assert sorted(np.flatnonzero(record["false_positive_scores"])) == [200, 230]
+    assert record["false_positive_scores"] == [FALSE, HIGH]

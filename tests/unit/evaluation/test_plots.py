@@ -24,6 +24,7 @@ from lesionmap.evaluation.summary import SummaryFiles, summarise
 from lesionmap.files.records import write_json
 from lesionmap.metrics.bootstrap import Bootstrap
 from lesionmap.metrics.froc import FALSE_PER_SLIDE
+from lesionmap.metrics.pixels import Histograms
 from matplotlib.text import Text
 
 NAMES = ("roc", "precision_recall", "froc", "calibration", "thresholds", "areas", "lesion_sizes")
@@ -40,9 +41,9 @@ def records(*, with_lesion=("test", "val")):
         slide = record_of(f"s{n}", *random_slide(n, has_lesion=has_lesion), split=split)
         if has_lesion:
             found = [
-                lesion(detection_score=200 + n),
+                lesion(detected_at=200 + n),
                 lesion(100, predicted_pixels=0),
-                lesion(3000, detection_score=150),
+                lesion(3000, detected_at=150),
             ]
             slide |= {"lesions": found, "false_positive_scores": scores_at(130 + n)}
         slides.append(slide)
@@ -115,7 +116,7 @@ def test_roc_and_precision_recall_are_drawn_from_the_histograms(splits):
     ):
         figure = draw(splits)
         for split, summary in splits.items():
-            expected = np.stack(reckoned(np.array(summary["histograms"])), axis=1)
+            expected = np.stack(reckoned(Histograms.of_record(summary["histograms"]).counts), axis=1)
             np.testing.assert_array_equal(points(figure, f"{name}-{split}"), expected)
 
 

@@ -8,6 +8,7 @@ import pytest
 from evaluated import lesion, random_slide, record_of, scores_at
 from lesionmap.evaluation.summary import SummaryFiles, summarise
 from lesionmap.files.records import write_json
+from lesionmap.maps.probability import as_probability
 from lesionmap.metrics.bootstrap import Bootstrap
 from lesionmap.metrics.pixels import Histograms, binary_metrics
 
@@ -26,7 +27,7 @@ def records():
     slides = [record_of(f"s{n}", *random_slide(n, has_lesion=n != 2)) for n in range(N)]
     for slide in slides[:2]:
         slide |= {
-            "lesions": [lesion(detection_score=220), lesion(predicted_pixels=0)],
+            "lesions": [lesion(detected_at=220), lesion(predicted_pixels=0)],
             "false_positive_scores": scores_at(200, 130),
         }
     slides[7] |= {"split": "val", "patient": "p1"}
@@ -45,7 +46,7 @@ def test_the_summary_holds_every_figure_and_what_curves_are_drawn_from(tmp_path,
     summary = summarised(tmp_path, files, records)
     test = summary["splits"]["test"]
     assert (test["slides"], test["patients"], test["slides_with_lesion"]) == (7, 7, 6)
-    pooled = Histograms(np.array(test["histograms"]))
+    pooled = Histograms.of_record(test["histograms"])
     expected = binary_metrics(pooled, 0.5)
     assert {name: test["metrics"][name]["value"] for name in expected} == pytest.approx(expected)
     assert [row["threshold"] for row in test["sweep"]][::9] == [0.05, 0.5, 0.95]
@@ -75,7 +76,7 @@ def test_the_tables_say_the_same(tmp_path, files, records):
     assert slides.loc[0, ["annotated_lesions", "found_lesions", "false_lesions"]].tolist() == [2, 1, 2]
     assert slides.loc[2, ["annotated_mm2", "dice"]].isna().tolist() == [False, True]
     highest = random_slide(3)[0][random_slide(3)[1] != 255].max()
-    assert slides.loc[3, "highest_probability"] == pytest.approx(highest / 255, abs=1e-6)
+    assert slides.loc[3, "highest_probability"] == pytest.approx(as_probability(highest), abs=1e-6)
 
 
 def test_the_headline_has_intervals_where_there_are_any(tmp_path, files, records):

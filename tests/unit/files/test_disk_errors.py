@@ -35,7 +35,8 @@ from lesionmap.tiles.codec import TileCodec
 from lesionmap.geometry.tiling import TileSpec
 noise = np.random.default_rng(0).integers(0, 256, (1024, 1024, 3), dtype=np.uint8)
 SPEC = TileSpec(1024, 1024, 0.25)
-REGION = Region((0, 0), noise, noise[..., 0], np.zeros((1, 2), np.uint8), noise[None], noise[None, ..., 0])
+grey = noise[..., 0]
+REGION = Region((0, 0), noise, grey, grey, np.zeros((1, 2), np.uint8), noise[None], grey[None])
 with slide_job("s1", "logs/extract_tiles/s1.log", [], ["target"]):
     with new_store("target", SPEC, {}, TileCodec()) if STORE else nullcontext() as store:
         WRITE

@@ -4,13 +4,21 @@ import json
 from dataclasses import asdict, replace
 
 import numpy as np
+import openslide
 import pytest
 import tifffile
 import torch
 from lesionmap.errors import ModelError
 from lesionmap.files.records import read_json, write_json
 from lesionmap.geometry.tiling import TileSpec
-from lesionmap.inference.map_slide import MapInputs, check_tiles, map_slide, tile_batch_of, validated_threshold
+from lesionmap.inference.map_slide import (
+    MapFiles,
+    MapInputs,
+    check_tiles,
+    map_slide,
+    tile_batch_of,
+    validated_threshold,
+)
 from lesionmap.inference.settings import MapSettings
 from lesionmap.maps.ome_tiff import MapFile
 from lesionmap.network.model import LesionFPN
@@ -23,13 +31,15 @@ from stained import PROFILE
 SPEC = TileSpec(region_px=128, tile_px=32, mpp=0.25)
 SETTINGS = MapSettings(SPEC, magnification="match_training", overlap=0.25)
 FACTS = {"tiles": asdict(SPEC), "provenance": {"code": "c"}, "stain_reference": vars(PROFILE)}
+FILES = ("probability.ome.tif", "scores.ome.tif", "inference.json")
 
 
-def mapped(tmp_path, **changes):
-    """The record, the map's metadata, and the names of all files that there are in the end."""
+def mapped(tmp_path, size=(75, 100), **changes):
+    """The record, the metadata of scores, and the names of all files that there are in the end."""
     rng = np.random.default_rng(0)
-    info = info_of(write_tiff(tmp_path / "s.tif", rng.integers(0, 200, (300, 400, 3)).astype(np.uint8)))
-    tissue = np.zeros((75, 100), dtype=np.uint8)
+    image = rng.integers(0, 200, (4 * size[0], 4 * size[1], 3)).astype(np.uint8)
+    info = info_of(write_tiff(tmp_path / "s.tif", image))
+    tissue = np.zeros(size, dtype=np.uint8)
     tissue[:30, :30] = 255
     tifffile.imwrite(tmp_path / "tissue.tif", tissue)
     write_json(tmp_path / "stain.json", StainMatch(PROFILE, PROFILE, (1.0, 1.0)).as_record())
@@ -38,10 +48,10 @@ def mapped(tmp_path, **changes):
     out = tmp_path / "out"
     out.mkdir()
     inputs = MapInputs(*(str(tmp_path / name) for name in ("tissue.tif", "stain.json", "m.safetensors")))
-    outputs = [str(out / name) for name in ("probability.ome.tif", "inference.json")]
-    map_slide(info, inputs, *outputs, replace(SETTINGS, **changes), provenance={"code": "d"}, threads=1)
-    with MapFile(outputs[0]) as probability:
-        return read_json(outputs[1]), probability.metadata, {path.name for path in out.iterdir()}
+    files = MapFiles(*(str(out / name) for name in FILES))
+    map_slide(info, inputs, files, replace(SETTINGS, **changes), provenance={"code": "d"}, threads=1)
+    with MapFile(files.scores) as scores:
+        return read_json(files.record), scores.metadata, {path.name for path in out.iterdir()}
 
 
 def test_the_record_says_how_the_map_was_made_and_nothing_else_is_left(tmp_path):
@@ -61,7 +71,30 @@ def test_the_record_says_how_the_map_was_made_and_nothing_else_is_left(tmp_path)
         "unreadable": [],
         "provenance": record["provenance"],
     }
-    assert left == {"probability.ome.tif", "inference.json"}
+    assert left == set(FILES)
+
+
+@pytest.mark.parametrize("refine", ["none", "all"])
+def test_what_is_published_is_the_probability_of_the_scores(tmp_path, refine):
+    mapped(tmp_path, size=(75, 301), refine=refine)
+    probability, scores = (tmp_path / "out" / name for name in FILES[:2])
+    with MapFile(probability) as published, MapFile(scores) as exact:
+        values = exact[slice(0, 75)]
+        assert (published.dtype, exact.dtype) == (np.uint8, np.uint16)
+        assert (published.shape, published.mpp, published.metadata) == (exact.shape, exact.mpp, exact.metadata)
+        expected = np.where(values, np.rint(255 / (1 + np.exp((32768.0 - values) / 1024))), 0)
+        np.testing.assert_array_equal(published[slice(0, 75)], expected)
+    on_tissue = np.zeros((75, 301), dtype=bool)
+    on_tissue[:30, :30] = True
+    assert values[on_tissue].all()
+    assert expected[on_tissue].any()
+    assert not values[31:].any()  # tissue reaches up to a pixel of its map beyond its edge
+    assert not values[:, 31:].any()
+    with tifffile.TiffFile(scores) as tiff:
+        assert len(tiff.pages) == len(tiff.series[0].levels) == 1
+    with openslide.OpenSlide(probability) as slide:
+        assert slide.level_dimensions == ((301, 75), (151, 38))
+        np.testing.assert_array_equal(np.asarray(slide.read_region((0, 0), 0, (301, 75)))[..., 0], expected)
 
 
 def test_the_record_counts_what_was_refined(tmp_path):
@@ -71,11 +104,14 @@ def test_the_record_counts_what_was_refined(tmp_path):
 
 
 def test_the_map_says_which_threshold_suited_the_validation_slides():
-    model = {"epoch": {"val_low_threshold": 0.2, "val_fused_threshold": 0.3}}
-    assert validated_threshold(SETTINGS, model) == 0.2
-    assert validated_threshold(replace(SETTINGS, refine="all"), model) == 0.3
+    epoch = {"val_low_threshold": 0.2, "val_fused_threshold": 0.3, "val_high_threshold": 0.4}
+    model = {"architecture": {"norm": "group", "fusion": "mean"}, "epoch": epoch}
+    on_tiles = {"architecture": {"norm": "group", "fusion": "tiles"}, "epoch": epoch}
+    assert [validated_threshold(SETTINGS, kind) for kind in (model, on_tiles)] == [0.2, 0.2]
+    refined = replace(SETTINGS, refine="all")
+    assert [validated_threshold(refined, kind) for kind in (model, on_tiles)] == [0.3, 0.4]
     for silent in ({}, {"epoch": {"val_low_threshold": None}}):
-        assert validated_threshold(SETTINGS, silent) is None
+        assert validated_threshold(SETTINGS, {"architecture": {"norm": "group"}} | silent) is None
 
 
 def test_where_lesions_are_refined_the_model_must_know_a_threshold_that_is_asked_of_it(tmp_path):
@@ -83,7 +119,9 @@ def test_where_lesions_are_refined_the_model_must_know_a_threshold_that_is_asked
         mapped(tmp_path, refine="lesion", threshold="validation")
 
 
-@pytest.mark.parametrize(("refine", "looked_at"), [("unsure", (26, 229)), ("lesion", (128, 255)), ("all", (0, 255))])
+@pytest.mark.parametrize(
+    ("refine", "looked_at"), [("unsure", (30518, 35018)), ("lesion", (32768, 65535)), ("all", (0, 65535))]
+)
 def test_what_is_refined_follows_from_the_first_pass(refine, looked_at):
     assert replace(SETTINGS, refine=refine).refined_range(0.5) == looked_at
 

@@ -17,13 +17,14 @@ from lesionmap.stain.table import StainMatch, apply_table
 from lesionmap.tissue.mask import TissueMask
 from narrow_resnet import NARROW
 from pyramids import damage, info_of, write_tiff
+from scipy.special import expit
 from stained import OTHER_HE, PROFILE, profile
 
 STAIN = StainMatch(PROFILE, profile(OTHER_HE), (0.8, 1.1))
 TABLE = STAIN.table()
 SPEC = TileSpec(region_px=128, tile_px=32, mpp=0.25)  # the low view at 1 µm/px
 FIRST = PassSettings(1.25, tile_px=32, overlap_px=0, flips=False, batch_size=4, max_unreadable_fraction=0.0)
-ALL = RefineSettings(SPEC, (0, 255), tile_batch=3, flips=False, max_unreadable_fraction=0.0)
+ALL = RefineSettings(SPEC, (0, 65535), tile_batch=3, flips=False, max_unreadable_fraction=0.0)
 WIDTH, HEIGHT = 219, 147  # two columns and two rows of regions
 PX, LOW_PX = 5, 4  # level-0 pixels of a pixel of the map, and of the low view
 UNTURNED = [(1, 1)]
@@ -44,10 +45,12 @@ def slide(tmp_path, full_precision):
     return info, TissueMask(tmp_path / "tissue.tif", info)
 
 
-def network(fusion="mean"):
+def network(fusion="mean", *, saturated=False):
     torch.manual_seed(0)
     model = LesionFPN(replace(NARROW, fusion=fusion))
-    torch.nn.init.normal_(model.head.weight, std=0.1)
+    torch.nn.init.normal_(model.head.weight, std=1.2 if saturated else 0.1)
+    if saturated:
+        torch.nn.init.constant_(model.head.bias, 15)
     if fusion == "learned":
         torch.nn.init.constant_(model.fusion.a, 0.7)
     return model.eval()
@@ -60,27 +63,32 @@ def first_pass(slide, model, tmp_path):
 def refined(slide, model, tmp_path, threads=2, **changes):
     mapped = first_pass(slide, model, tmp_path)
     counts = refine_map(mapped, *slide, STAIN, model, settings=replace(ALL, **changes), threads=threads)
-    return mapped.probability_u8, counts
+    return mapped.scores, counts
 
 
-def probability(model, image, turns=UNTURNED):
+def probabilities(model, image, turns=UNTURNED):
+    """Of lesion and of none, in float64; (2, H, W)."""
     views = [torch.from_numpy(image[::y, ::x].copy()).permute(2, 0, 1)[None] for y, x in turns]
-    maps = [torch.sigmoid(logits_of(model, view))[0, 0].numpy().astype(float) for view in views]
-    return np.mean([part[::y, ::x] for part, (y, x) in zip(maps, turns, strict=True)], axis=0)
+    logits = [
+        logits_of(model, view)[0, 0].double().numpy()[::y, ::x] for view, (y, x) in zip(views, turns, strict=True)
+    ]
+    return np.array([np.mean([expit(sign * part) for part in logits], axis=0) for sign in (1, -1)])
 
 
 FUSED = {
     "mean": lambda t1, t2: (t1 + t2) / 2,
-    "max": np.maximum,
+    "max": lambda t1, t2: np.where(t1[1] < t2[1], t1, t2),  # where the probability of no lesion is smaller
     "learned": lambda t1, t2: (t1 * np.exp(0.7) + t2) / (1 + np.exp(0.7)),
+    "tiles": lambda t1, t2: t1,
 }
 
 
 @torch.no_grad()
-def naively(slide, model, fusion, first_positives, turns=UNTURNED):
-    """Probability of every level-0 pixel, averaged over each pixel of the map; and the number of regions and tiles."""
+def naively(slide, model, fusion, first_scores, turns=UNTURNED):
+    """Logit of every pixel's probability, averaged over its level-0 pixels; and the number of regions and tiles."""
     info, tissue = slide
-    canvas = (first_positives / 255).repeat(PX, axis=0).repeat(PX, axis=1)
+    canvas = np.array([expit(sign * (first_scores / 1024 - 32)) for sign in (1, -1)])
+    canvas = canvas.repeat(PX, axis=1).repeat(PX, axis=2)
     counts = [0, 0]
     with Slide(info, "test") as opened:
         for top, left in np.ndindex(2, 2):
@@ -92,54 +100,91 @@ def naively(slide, model, fusion, first_positives, turns=UNTURNED):
             raw = opened.read((x, y), (128, 128), 0.25)
             low = (raw.reshape(32, 4, 32, 4, 3).sum(axis=(1, 3)) + 8) // 16
             image, low = (apply_table(TABLE, part.astype(np.uint8)) for part in (raw, low))
-            fused = probability(model, low, turns)
+            fused = probabilities(model, low, turns)
             for r, c in tiles:
-                tile = probability(model, image[32 * r : 32 * r + 32, 32 * c : 32 * c + 32], turns)
-                place = (slice(8 * r, 8 * r + 8), slice(8 * c, 8 * c + 8))
-                fused[place] = FUSED[fusion](tile.reshape(8, 4, 8, 4).mean(axis=(1, 3)), fused[place])
-            inside = canvas[y : y + 128, x : x + 128]
-            inside[:] = fused.repeat(LOW_PX, axis=0).repeat(LOW_PX, axis=1)[: inside.shape[0], : inside.shape[1]]
+                tile = probabilities(model, image[32 * r : 32 * r + 32, 32 * c : 32 * c + 32], turns)
+                place = (slice(None), slice(8 * r, 8 * r + 8), slice(8 * c, 8 * c + 8))
+                fused[place] = FUSED[fusion](tile.reshape(2, 8, 4, 8, 4).mean(axis=(2, 4)), fused[place])
+            inside = canvas[:, y : y + 128, x : x + 128]
+            inside[:] = fused.repeat(LOW_PX, axis=1).repeat(LOW_PX, axis=2)[:, : inside.shape[1], : inside.shape[2]]
             counts = [counts[0] + 1, counts[1] + len(tiles)]
-    height, width = first_positives.shape
-    return canvas.reshape(height, PX, width, PX).mean(axis=(1, 3)), counts
+    height, width = first_scores.shape
+    lesion, other = canvas.reshape(2, height, PX, width, PX).mean(axis=(2, 4))
+    return np.log(lesion / other), counts
 
 
-@pytest.mark.parametrize(("fusion", "turns"), [("mean", FLIPS), ("max", UNTURNED), ("learned", UNTURNED)])
-def test_regions_are_fused_as_in_training_and_take_their_share_of_each_pixel(slide, tmp_path, fusion, turns):
-    model = network(fusion)
-    expected, counts = naively(slide, model, fusion, first_pass(slide, model, tmp_path).probability_u8.copy(), turns)
+def steps_off(scores, logits):
+    """The largest distance of a score from its logit."""
+    return np.abs(scores.astype(float) - 32768 - 1024 * logits).max()
+
+
+@pytest.mark.parametrize(
+    ("fusion", "turns", "saturated"),
+    [
+        ("mean", FLIPS, False),
+        ("max", UNTURNED, False),
+        ("learned", UNTURNED, False),
+        ("mean", FLIPS, True),
+        ("learned", UNTURNED, True),
+        ("tiles", UNTURNED, True),
+    ],
+)
+def test_regions_are_fused_as_in_training_and_take_their_share_of_each_pixel(slide, tmp_path, fusion, turns, saturated):
+    model = network(fusion, saturated=saturated)
+    first = first_pass(slide, model, tmp_path).scores.copy()
+    expected, counts = naively(slide, model, fusion, first, turns)
     found, refinement = refined(slide, model, tmp_path, flips=turns == FLIPS)
-    assert np.abs(found - 255 * expected).max() <= 0.5 + 255e-5  # 1e-5 before it is rounded
+    assert steps_off(found, expected) <= 0.5 + 0.05  # 5e-5 of a logit before it is rounded
     assert [refinement.regions, refinement.tiles] == counts
     assert counts[0] == 3  # one of four has no tissue
+    np.testing.assert_array_equal(found[26:, 26:], first[26:, 26:])
+    assert (found[:26] != first[:26]).mean() > 0.99
+    as_1 = expit(expected).astype(np.float32) == 1
+    assert (as_1.mean() > 0.1) == saturated
+
+
+def test_a_pixel_keeps_what_regions_do_not_cover_of_it(slide, tmp_path):
+    """Row 25 lies at y 125 to 130: right of x 130, only its upper three fifths are refined."""
+    model = network(saturated=True)
+    mapped = first_pass(slide, model, tmp_path)
+    mapped.scores[:] = np.random.default_rng(0).choice([0, 1, 20000, 45000, 60000, 65535], mapped.scores.shape)
+    first = mapped.scores.copy()
+    expected, _ = naively(slide, model, "mean", first)
+    refine_map(mapped, *slide, STAIN, model, settings=ALL, threads=1)
+    for partly in (np.s_[25, 25:], np.s_[26:, 25]):
+        assert steps_off(mapped.scores[partly], expected[partly]) <= 0.5 + 0.05
+        assert (mapped.scores[partly] != first[partly]).all()
+    np.testing.assert_array_equal(mapped.scores[26:, 26:], first[26:, 26:])
+    np.testing.assert_array_equal(mapped.scores[:25], refined(slide, model, tmp_path)[0][:25])
 
 
 def test_only_regions_with_asked_for_probability_are_refined(slide, tmp_path):
     model = network()
-    first = first_pass(slide, model, tmp_path).probability_u8.copy()
+    first = first_pass(slide, model, tmp_path).scores.copy()
     on_tissue = slide[1].at((0, 0), first.shape[::-1], PX)
     least = int(np.percentile(first[on_tissue], 99.8))
     everywhere, _ = refined(slide, model, tmp_path)
-    found, counts = refined(slide, model, tmp_path, looked_at=(least, 255))
+    found, counts = refined(slide, model, tmp_path, looked_at=(least, 65535))
     assert 0 < counts.regions < 3
     for top, left in np.ndindex(2, 2):
         place = tuple(slice(-(-128 * at // PX), 128 * (at + 1) // PX) for at in (top, left))  # the region's own pixels
         box = tuple(slice(128 * at // PX, -(-128 * (at + 1) // PX)) for at in (top, left))
         asked = (first[box] >= least)[on_tissue[box]].any()
         np.testing.assert_array_equal(found[place], (everywhere if asked else first)[place])
-    _, none = refined(slide, model, tmp_path, looked_at=(256, 255))
+    _, none = refined(slide, model, tmp_path, looked_at=(65535, 65534))
     assert (none.regions, none.tiles, none.unreadable) == (0, 0, [])
 
 
 def test_what_lies_beside_the_tissue_asks_for_no_second_look(slide, tmp_path):
     mapped = first_pass(slide, network(), tmp_path)
-    on_tissue = slide[1].at((0, 0), mapped.probability_u8.shape[::-1], PX)
-    only_beside = replace(ALL, looked_at=(255, 255))
-    mapped.probability_u8[:] = np.where(on_tissue, 254, 255)
-    assert refine_map(mapped, *slide, STAIN, network(), settings=only_beside, threads=1).regions == 0
-    mapped.probability_u8[2, 6] = 255
+    on_tissue = slide[1].at((0, 0), mapped.scores.shape[::-1], PX)
+    only_beside = replace(ALL, looked_at=(40001, 40003))
+    around = np.resize([40000, 40004], mapped.scores.shape)
     assert on_tissue[2, 6]
-    assert refine_map(mapped, *slide, STAIN, network(), settings=only_beside, threads=1).regions == 1
+    for score, regions in ((40000, 0), (40001, 1), (40003, 1), (40004, 0)):
+        mapped.scores[:] = np.where(on_tissue, around, 40002)
+        mapped.scores[2, 6] = score
+        assert refine_map(mapped, *slide, STAIN, network(), settings=only_beside, threads=1).regions == regions
 
 
 def test_a_region_whose_tissue_no_pixel_of_the_low_view_shows_has_no_tiles_to_look_at(slide, tmp_path):
@@ -162,11 +207,11 @@ def test_threads_do_not_change_a_byte(slide, tmp_path):
 def test_an_unreadable_region_keeps_the_first_pass_and_is_listed(slide, tmp_path):
     model = network()
     mapped = first_pass(slide, model, tmp_path)
-    first = mapped.probability_u8.copy()
+    first = mapped.scores.copy()
     damage(tmp_path / "s.tif", (200, 40))
     counts = refine_map(mapped, *slide, STAIN, model, settings=replace(ALL, max_unreadable_fraction=0.4), threads=1)
     assert counts.unreadable == [[128, 0, 128, 128]]
     assert counts.regions == 2
-    np.testing.assert_array_equal(mapped.probability_u8[:25, 26:], first[:25, 26:])
+    np.testing.assert_array_equal(mapped.scores[:25, 26:], first[:25, 26:])
     with pytest.raises(SlideError, match=r"slide s1, map_slide: 1 of 3 boxes cannot be read, more than 10 %"):
         refine_map(mapped, *slide, STAIN, model, settings=replace(ALL, max_unreadable_fraction=0.1), threads=1)

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import tifffile
+from evaluated import scores_of
 from lesionmap.geometry.tiling import corners_px
 from lesionmap.inference.seams import seam_measure
 from lesionmap.slides.slide import SlideInfo
@@ -12,9 +13,8 @@ def measured(tmp_path, probability_u8, tissue, tile_px, stride_px):
     tifffile.imwrite(tmp_path / "tissue.tif", tissue.astype(np.uint8) * 255)
     info = SlideInfo("s", "", "", "", (width * 4, height * 4), 0.5, (1.0,), ((width * 4, height * 4),), (0, 0))
     corners = corners_px((width, height), tile_px, stride_px)
-    return seam_measure(
-        probability_u8, TissueMask(tmp_path / "tissue.tif", info), 4.0, corners, tile_px=tile_px, stride_px=stride_px
-    )
+    on, scores = TissueMask(tmp_path / "tissue.tif", info), scores_of(probability_u8 / 255)
+    return seam_measure(scores, on, 4.0, corners, tile_px=tile_px, stride_px=stride_px)
 
 
 def naively(probability_u8, tissue, tile_px, stride_px):

@@ -1,10 +1,10 @@
-"""What the settings of the map come to in pixels and grey values."""
+"""What the settings of the map come to in pixels and scores."""
 
 from dataclasses import replace
 
 import pytest
 from lesionmap.geometry.tiling import TileSpec
-from lesionmap.inference.settings import MapSettings, overlap_px
+from lesionmap.inference.settings import MapSettings, overlap_px, view_of
 
 SETTINGS = MapSettings(TileSpec(1024, 128, 0.25))
 
@@ -20,17 +20,30 @@ def test_the_overlap_is_the_largest_that_keeps_tiles_on_the_networks_finest_map(
 
 
 @pytest.mark.parametrize(
-    ("refine", "expected"), [("unsure", (26, 229)), ("lesion", (102, 255)), ("all", (0, 255))], ids=str
+    ("refine", "expected"),
+    [
+        ("unsure", (30518, 35018)),  # 32768 ± 1024 · logit(0.9)
+        ("lesion", (32368, 65535)),  # the first 64th of a logit that is not below logit(0.4)
+        ("all", (0, 65535)),
+    ],
+    ids=str,
 )
-def test_what_is_refined_is_a_range_of_grey_values(refine, expected):
+def test_what_is_refined_is_a_range_of_scores(refine, expected):
     assert replace(SETTINGS, refine=refine).refined_range(0.4) == expected
 
 
 def test_unsure_is_from_the_least_to_the_largest_probability_that_the_config_names():
-    assert replace(SETTINGS, refine="unsure", unsure=(0.2, 0.8)).refined_range(0.5) == (51, 204)
+    assert replace(SETTINGS, refine="unsure", unsure=(0.2, 0.8)).refined_range(0.5) == (31348, 34188)
+    assert replace(SETTINGS, refine="unsure", unsure=(0, 0.99995)).refined_range(0.5) == (0, 42909)
 
 
 def test_the_map_has_the_methods_resolution_or_that_of_the_low_view():
-    assert (SETTINGS.mpp, SETTINGS.view, SETTINGS.needs_training_tiles) == (2.5, "low", False)
+    assert (SETTINGS.mpp, SETTINGS.needs_training_tiles) == (2.5, False)
     matching = replace(SETTINGS, magnification="match_training", refine="all")
-    assert (matching.mpp, matching.view, matching.needs_training_tiles) == (2.0, "fused", True)
+    assert (matching.mpp, matching.needs_training_tiles) == (2.0, True)
+
+
+@pytest.mark.parametrize("refine", ["unsure", "lesion", "all"])
+def test_a_refined_map_is_the_fused_view_or_that_of_tiles_if_they_alone_were_trained(refine):
+    assert [view_of(refine, fusion) for fusion in ("mean", "max", "learned", "", "tiles")] == ["fused"] * 4 + ["high"]
+    assert view_of("none", "mean") == view_of("none", "tiles") == "low"

@@ -13,6 +13,7 @@ from lesionmap.stain.table import StainMatch, apply_table, stain_table
 from lesionmap.tissue.mask import TissueMask
 from narrow_resnet import NARROW
 from pyramids import info_of, write_tiff
+from scipy.special import expit
 from stained import CAMELYON, HE, OTHER_HE, PROFILE, profile
 
 SHAPES = [(3,), (0, 3), (5, 7, 3), (2, 5, 7, 3)]
@@ -63,12 +64,13 @@ SETTINGS = PassSettings(2.5, tile_px=32, overlap_px=0, flips=False, batch_size=3
 class Pointwise(torch.nn.Module):
     """A network without context, so that the map must be what each pixel alone gives."""
 
-    def __init__(self):
+    def __init__(self, surely=0):
         super().__init__()
         self.register_buffer("mean", torch.zeros(1))
+        self.surely = surely
 
     def forward(self, images):
-        return (128.0 - images[:, :1].float()) / 40
+        return (128.0 - images[:, :1].float()) / 40 + self.surely
 
 
 def slide_of(folder, size_px, factors):
@@ -95,7 +97,7 @@ def passed(slide, settings, model, threads=2):
 
 
 def mapped(slide, threads=2, model=None, **changes):
-    return passed(slide, replace(SETTINGS, **changes), model or Pointwise(), threads).probability_u8
+    return passed(slide, replace(SETTINGS, **changes), model or Pointwise(), threads).scores
 
 
 def test_the_stitched_map_is_that_of_the_whole_slide(slide):
@@ -105,10 +107,18 @@ def test_the_stitched_map_is_that_of_the_whole_slide(slide):
     assert found.shape == (height, width)
     with Slide(info, "test") as opened:
         whole = apply_table(TABLE, opened.read((0, 0), (width, height), 2.5))
-    expected = 255 / (1 + np.exp((whole[..., 0] - 128.0) / 40))
-    difference = np.abs(found - expected)
-    assert np.percentile(difference, 99) <= 3  # reading in other boxes rounds a grey level differently
-    assert difference.max() <= 8
+    grey_levels = np.abs((32768.0 - found.astype(float)) / 1024 * 40 + 128 - whole[..., 0])
+    assert np.percentile(grey_levels, 99) <= 2.1  # reading in other boxes rounds a grey level differently
+    assert grey_levels.max() <= 5
+
+
+@pytest.mark.parametrize("surely", [21, -21])
+def test_a_saturated_map_keeps_the_order_of_its_logits(slide, surely):
+    """As float32, its probabilities would all be 1."""
+    plain, saturated = mapped(slide).astype(int), mapped(slide, model=Pointwise(surely)).astype(int)
+    assert np.ptp(plain) > 3 * 1024
+    assert (expit(np.abs(saturated - 32768).astype(np.float32) / 1024) == 1).all()
+    assert np.abs(saturated - 1024 * surely - plain).max() <= 1
 
 
 @pytest.mark.parametrize("options", [{"batch_size": 1}, {"batch_size": 128}, {"threads": 1}, {"threads": 5}])
@@ -128,19 +138,21 @@ def test_tiles_without_tissue_are_left_out(slide, tmp_path):
     assert (in_grid.n_read, in_grid.n_skipped) == (4, 8)
 
 
-def network():
+def network(*, saturated=False):
     torch.manual_seed(0)
     model = LesionFPN(NARROW)
-    torch.nn.init.normal_(model.head.weight, std=0.1)
+    torch.nn.init.normal_(model.head.weight, std=1.2 if saturated else 0.1)
+    if saturated:
+        torch.nn.init.constant_(model.head.bias, 14)
     return model.eval()
 
 
 def naively(slide, model, settings):
-    """Probability of the whole slide in float64, each tile and each of its pixels taken by itself."""
+    """Logit of the mean probability of the whole slide in float64, each tile and each of its pixels by itself."""
     info, _ = slide
     scale, side, overlap = settings.mpp / info.mpp, settings.tile_px, settings.overlap_px
     width, height = (int(np.ceil(length / scale)) for length in info.size_lv0)
-    total, weight = np.zeros((2, height + 2 * side, width + 2 * side))
+    sums = np.zeros((2, height + 2 * side, width + 2 * side))  # of lesion, and of none
     along = [
         min(1, np.sin(np.pi / 2 * min(1, (min(i, side - 1 - i) + 0.5) / max(1, overlap))) ** 2) for i in range(side)
     ]
@@ -152,16 +164,19 @@ def naively(slide, model, settings):
             while left == 0 or left + overlap < width:
                 image = apply_table(TABLE, opened.read((left * scale, top * scale), (side, side), settings.mpp))
                 views = [image, image[::-1], image[:, ::-1], image[::-1, ::-1]][: 4 if settings.flips else 1]
-                maps = [
-                    torch.sigmoid(logits_of(model, torch.from_numpy(view.copy()).permute(2, 0, 1)[None]))[0, 0].numpy()
-                    for view in views
-                ]
-                back = [part[::step_y, ::step_x] for part, (step_y, step_x) in zip(maps, TURNS, strict=False)]
-                total[top : top + side, left : left + side] += np.outer(along, along) * np.mean(back, axis=0)
-                weight[top : top + side, left : left + side] += np.outer(along, along)
+                maps = [logits_of(model, torch.from_numpy(view.copy()).permute(2, 0, 1)[None])[0, 0] for view in views]
+                back = [part.double().numpy()[::y, ::x] for part, (y, x) in zip(maps, TURNS, strict=False)]
+                for part, sign in zip(sums, (1, -1), strict=True):
+                    mean = np.mean([expit(sign * logits) for logits in back], axis=0)
+                    part[top : top + side, left : left + side] += np.outer(along, along) * mean
                 left += side - overlap
             top += side - overlap
-    return (total[:height, :width] / weight[:height, :width]).clip(0, 1)
+    return np.log(sums[0][:height, :width] / sums[1][:height, :width])
+
+
+def steps_off(scores, logits):
+    """The largest distance of a score from its logit."""
+    return np.abs(scores.astype(float) - 32768 - 1024 * logits).max()
 
 
 TURNS = [(1, 1), (-1, 1), (1, -1), (-1, -1)]
@@ -184,13 +199,25 @@ def test_the_map_is_that_of_a_naive_computation(tmp_path, full_precision, size_p
     slide, settings = slide_of(tmp_path, size_px, factors), replace(SETTINGS, **changes)
     model = network()
     expected = naively(slide, model, settings)
-    found = passed(slide, settings, model).probability_u8
-    assert found.shape == expected.shape
-    assert np.ptp(found) > 20
-    assert np.abs(found - 255 * expected).max() <= 0.5 + 255e-5  # 1e-5 before it is rounded
+    found = passed(slide, settings, model).scores
+    assert (found.shape, found.dtype) == (expected.shape, np.uint16)
+    assert np.ptp(expected) > 1
+    assert steps_off(found, expected) <= 0.5 + 0.05  # 5e-5 of a logit before it is rounded
     info, tissue = slide
     shifted = (replace(info, bounds_xy_lv0=(31, 47)), tissue)
-    np.testing.assert_array_equal(passed(shifted, settings, model).probability_u8, found)
+    np.testing.assert_array_equal(passed(shifted, settings, model).scores, found)
+
+
+@pytest.mark.parametrize("changes", [{}, {"overlap_px": 13, "flips": True}])
+def test_a_saturated_map_is_that_of_a_naive_computation(tmp_path, full_precision, changes):
+    slide, settings = slide_of(tmp_path, (601, 505), (1, 4)), replace(SETTINGS, **changes)
+    model = network(saturated=True)
+    expected = naively(slide, model, settings)
+    as_1 = expit(expected).astype(np.float32) == 1
+    assert as_1.mean() > 0.1
+    assert np.ptp(expected[as_1]) > 3
+    assert expected[~as_1].min() < 10
+    assert steps_off(passed(slide, settings, model).scores, expected) <= 0.5 + 0.05
 
 
 def test_overlap_hides_seams_that_are_measured_without_it(slide):

@@ -83,7 +83,7 @@ def test_how_training_goes_maps_no_slide_anew(copy_of_scripts):
         ("settings", "epochs: int = 50", "epochs: int = 51"),
         ("loss", "CLAMP = 1e-6", "CLAMP = 1e-5"),
         ("augmentation", "integers(4)", "integers(3)"),
-        ("best_epoch", "max((index", "min((index"),
+        ("best_epoch", "max(index", "min(index"),
     ):
         found = changed_rules(copy_of_scripts, f"lesionmap/training/{module}.py", old, new)
         assert "train" in found

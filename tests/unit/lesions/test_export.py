@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import shapely
+from evaluated import scores_of
 from lesion_maps import write_outlines
 from lesionmap.annotations.canonical import AnnotationSettings, import_annotation
 from lesionmap.slides.slide import SlideInfo
@@ -22,7 +23,7 @@ def info(tmp_path) -> SlideInfo:
 
 
 def exported(tmp_path, info, lesions, probability_u8, scale=10.0):
-    count, _ = write_outlines(tmp_path / "lesions.geojson", lesions, probability_u8, scale, info)
+    count, _ = write_outlines(tmp_path / "lesions.geojson", lesions, scores_of(probability_u8 / 255), scale, info)
     return count, json.loads((tmp_path / "lesions.geojson").read_text())
 
 
@@ -54,7 +55,22 @@ def test_outlines_areas_and_probabilities(tmp_path, info):
         "Area mm^2": 5600 * 0.25**2 / 1e6,
         "Mean probability": round((55 * 200 + 255) / 56 / 255, 4),
         "Max probability": 1.0,
+        "Max logit": 31.999,
     }
+
+
+def test_the_surest_of_two_lesions_is_known_though_both_probabilities_are_as_good_as_1(tmp_path, info):
+    lesions, scores = np.zeros((34, 52), dtype=bool), np.zeros((34, 52), dtype=np.uint16)
+    lesions[3:9, 5:15] = lesions[20:22, 40:43] = True
+    scores[lesions] = 32768 + 1024 * 11  # 0.99998
+    scores[4, 7] = 32768 + 1024 * 18 + 256
+    scores[21, 41] = 32768 + 1024 * 18 - 256  # as float32 1.0, too
+    write_outlines(tmp_path / "lesions.geojson", lesions, scores, 10.0, info)
+    rows = table(tmp_path / "lesions.tsv")
+    assert [row["max_probability"] for row in rows] == [row["mean_probability"] for row in rows] == ["1.0", "1.0"]
+    assert [row["max_logit"] for row in rows] == ["18.25", "17.75"]
+    features = json.loads((tmp_path / "lesions.geojson").read_text())["features"]
+    assert [feature["properties"]["measurements"]["Max logit"] for feature in features] == [18.25, 17.75]
 
 
 def test_the_table_has_a_row_for_each_outline_in_its_order(tmp_path, info):
@@ -75,7 +91,8 @@ def test_the_table_has_a_row_for_each_outline_in_its_order(tmp_path, info):
         assert [float(row[key]) for key in ("centroid_x", "centroid_y")] == pytest.approx(
             outline.centroid.coords[0], abs=0.01
         )
-        assert (float(row["mean_probability"]), float(row["max_probability"])) == (0.8, 0.8)
+        of_0_8 = (0.8001, 0.8001, 1.387)  # the nearest score, 34188
+        assert tuple(float(row[name]) for name in ("mean_probability", "max_probability", "max_logit")) == of_0_8
     assert (rows[0]["x"], rows[0]["y"]) == ("160.0", "43.0")
     assert (rows[2]["width"], rows[2]["height"]) == ("7.0", "3.0")
 

@@ -10,6 +10,7 @@ import numpy as np
 import openslide
 import pytest
 import tifffile
+from evaluated import scores_of
 from lesionmap.errors import ModelError
 from lesionmap.files.records import read_json, read_table
 from lesionmap.geometry.resampling import block_mean
@@ -38,17 +39,18 @@ DISC_XY, DISC_RADIUS = (1650.3, 211.8), 23  # map pixels: in odd columns of the 
 class Found(NamedTuple):
     info: SlideInfo
     probability: str
+    scores: str
     files: LesionFiles
     overlay: str
     probability_u8: np.ndarray
     lesions: np.ndarray
 
 
-def found_in(folder: Path, info: SlideInfo, probability: str, **changes: Any) -> LesionFiles:
+def found_in(folder: Path, info: SlideInfo, scores: str, **changes: Any) -> LesionFiles:
     files = LesionFiles(*(str(folder / name) for name in ("l.tif", "l.geojson", "l.tsv", "l.json")))
     tissue = str(folder.parent / f"{folder.name}_tissue.tif")
     tifffile.imwrite(tissue, np.full((20, 70), 255, np.uint8))
-    find_lesions(info, probability, tissue, files, LesionSettings(**changes), {"code": "d"})
+    find_lesions(info, scores, tissue, files, LesionSettings(**changes), {"code": "d"})
     return files
 
 
@@ -65,12 +67,13 @@ def everything(tmp_path_factory) -> Found:
     probability_u8[np.hypot(x - DISC_XY[0], y - DISC_XY[1]) < 4] = 12
     probability_u8[101, 333] = 128
     probability_u8[-3:, :50] = 190
-    probability, overlay = str(folder / "p.ome.tif"), str(folder / "o.png")
+    probability, scores, overlay = (str(folder / name) for name in ("p.ome.tif", "s.ome.tif", "o.png"))
     write_map(probability, probability_u8, MapNotes("s1", "p", MAP_MPP, METADATA), block_mean)
-    files = found_in(folder, info, probability)
+    write_map(scores, scores_of(probability_u8 / 255), MapNotes("s1", "s", MAP_MPP, METADATA))
+    files = found_in(folder, info, scores)
     with Slide(info, "cut_view") as slide, MapFile(probability) as mapped, MapFile(files.lesions) as lesions:
         draw_overlay(overlay, slide, mapped, lesions, MAP_MPP)
-    return Found(info, probability, files, overlay, probability_u8, probability_u8 >= 128)
+    return Found(info, probability, scores, files, overlay, probability_u8, probability_u8 >= 128)
 
 
 def centroid_of(weights: np.ndarray) -> np.ndarray:
@@ -134,7 +137,7 @@ def test_small_lesions_stay_in_every_level_of_the_binary_map(everything):
 
 
 def test_the_same_map_gives_the_same_bytes(everything, tmp_path):
-    again = found_in(tmp_path, everything.info, everything.probability)
+    again = found_in(tmp_path, everything.info, everything.scores)
     for one, other in zip(vars(everything.files).values(), vars(again).values(), strict=True):
         assert Path(one).read_bytes() == Path(other).read_bytes()
     assert len(list(tmp_path.iterdir())) == 4
@@ -143,11 +146,11 @@ def test_the_same_map_gives_the_same_bytes(everything, tmp_path):
 def test_what_is_interrupted_leaves_nothing(everything, tmp_path, monkeypatch):
     monkeypatch.setattr("lesionmap.lesions.export._feature", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        found_in(tmp_path, everything.info, everything.probability)
+        found_in(tmp_path, everything.info, everything.scores)
     (tmp_path / "l.tif").unlink()  # which is whole; Snakemake removes it with the job's other outputs
     monkeypatch.setattr("lesionmap.maps.ome_tiff._chain_levels", lambda _: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        found_in(tmp_path, everything.info, everything.probability)
+        found_in(tmp_path, everything.info, everything.scores)
     assert [path.name for path in tmp_path.iterdir()] == []
 
 
@@ -164,7 +167,7 @@ def test_what_is_written_says_where_it_comes_from(everything):
 
 def test_lesions_are_postprocessed_and_what_that_changes_is_recorded(everything, tmp_path):
     changes = {"threshold": 0.1005, "smoothing_um": 3.0, "min_lesion_area_um2": 50.0}
-    files = found_in(tmp_path, everything.info, everything.probability, **changes)
+    files = found_in(tmp_path, everything.info, everything.scores, **changes)
     record, outlines = read_json(files.record), read_json(files.outlines)
     assert record["threshold"] == outlines["threshold"] == 0.1005
     assert record["as_found_mm2"] != record["smoothed_mm2"]
@@ -175,9 +178,25 @@ def test_lesions_are_postprocessed_and_what_that_changes_is_recorded(everything,
 
 
 def test_the_threshold_may_be_that_of_the_validation_slides(everything, tmp_path):
-    files = found_in(tmp_path, everything.info, everything.probability, threshold="validation")
+    files = found_in(tmp_path, everything.info, everything.scores, threshold="validation")
     assert read_json(files.record)["threshold"] == 0.7
-    silent, notes = tmp_path / "p.ome.tif", MapNotes("s1", "p", MAP_MPP, METADATA | {"validated_threshold": None})
-    write_map(silent, everything.probability_u8, notes, block_mean)
+    silent, notes = tmp_path / "s.ome.tif", MapNotes("s1", "s", MAP_MPP, METADATA | {"validated_threshold": None})
+    write_map(silent, scores_of(everything.probability_u8 / 255), notes)
     with pytest.raises(ModelError, match=r"^find_lesions: .*has no threshold for maps.*set inference\.threshold"):
         found_in(tmp_path, everything.info, str(silent), threshold="validation")
+
+
+def test_a_threshold_beyond_the_published_255ths_parts_what_is_above_it(everything, tmp_path):
+    """The logit of 0.99995 is 9.9034, and the next 64th of a logit 9.90625."""
+    scores = np.zeros(everything.probability_u8.shape, dtype=np.uint16)
+    scores[50:60, 100:120] = 32768 + round(1024 * 9.90625) - 1
+    scores[52, 104:107] = 32768 + round(1024 * 9.90625)
+    scores[70:72, 300:305] = 32768 + 1024 * 12
+    write_map(tmp_path / "s.ome.tif", scores, MapNotes("s1", "s", MAP_MPP, METADATA))
+    (tmp_path / "out").mkdir()
+    files = found_in(tmp_path / "out", everything.info, str(tmp_path / "s.ome.tif"), threshold=0.99995)
+    assert (read_json(files.record)["threshold"], read_json(files.record)["n"]) == (0.99995, 2)
+    rows = [(row["area_mm2"], row["max_probability"], row["max_logit"]) for row in read_table(files.table)]
+    assert rows == [("3e-06", "1.0", "9.906"), ("1e-05", "1.0", "12.0")]
+    with MapFile(files.lesions) as lesions:
+        np.testing.assert_array_equal(lesions[slice(0, 100)] > 0, scores[:100] >= 32768 + round(1024 * 9.90625))

@@ -37,12 +37,14 @@ def test_a_lesion_of_exactly_the_least_area_is_kept(least_px, dropped):
 @pytest.mark.parametrize("rows", [1, 3, 7, 64])
 def test_lesions_are_measured_alike_in_strips_of_any_height(rows):
     rng = np.random.default_rng(2)
-    lesions, probability_u8 = rng.random((41, 53)) < 0.55, rng.integers(0, 256, (41, 53), dtype=np.uint8)
-    found = find_components((lesions[part], probability_u8[part]) for part in strips(41, rows))
+    lesions, logits = rng.random((41, 53)) < 0.55, rng.normal(scale=6, size=(41, 53))
+    scores = np.where(rng.random((41, 53)) < 0.05, 0, 32768 + 1024 * logits).astype(np.uint16)
+    probabilities = np.where(scores, 1 / (1 + np.exp((32768.0 - scores) / 1024)), 0)  # 0 where there is no score
+    found = find_components((lesions[part], scores[part]) for part in strips(41, rows))
     labels, n = ndimage.label(lesions)
     at = labels.ravel()[found.first]
     assert sorted(at) == list(range(1, n + 1))
     assert found.first.tolist() == sorted(np.flatnonzero(labels.ravel() == k)[0] for k in range(1, n + 1))
     assert found.pixels.tolist() == np.bincount(labels.ravel())[at].tolist()
-    assert found.total.tolist() == ndimage.sum(probability_u8.astype(int), labels, at).tolist()
-    assert found.peak.tolist() == ndimage.maximum(probability_u8, labels, at).tolist()
+    assert found.total.tolist() == ndimage.sum(np.rint(1e6 * probabilities), labels, at).tolist()
+    assert found.peak.tolist() == ndimage.maximum(scores, labels, at).tolist()

@@ -65,6 +65,18 @@ def test_a_map_is_read_in_rows(tmp_path, noise):
         np.testing.assert_array_equal(opened[slice(250, 701)], noise[250:])
 
 
+def test_a_map_of_scores_has_one_level_and_all_its_values(tmp_path):
+    scores = np.random.default_rng(0).integers(0, 65536, (301, 517), dtype=np.uint16)
+    write_map(tmp_path / "s.ome.tif", scores, NOTES)
+    with MapFile(tmp_path / "s.ome.tif") as opened:
+        assert (opened.shape, opened.dtype, opened.mpp, opened.metadata) == ((301, 517), np.uint16, 2.6, NOTES.metadata)
+        np.testing.assert_array_equal(opened[slice(250, 301)], scores[250:])
+    with tifffile.TiffFile(tmp_path / "s.ome.tif") as tiff:
+        assert (tiff.is_ome, len(tiff.series[0].levels), len(tiff.pages)) == (True, 1, 1)
+        assert ET.fromstring(tiff.ome_metadata).find(f".//{{{OME}}}Pixels").attrib["Type"] == "uint16"
+        np.testing.assert_array_equal(tiff.asarray(), scores)
+
+
 def test_large_maps_are_bigtiff(tmp_path, noise, monkeypatch):
     monkeypatch.setattr("lesionmap.maps.ome_tiff.MOST_CLASSIC_BYTES", noise.size - 1)
     write_map(tmp_path / "p.ome.tif", noise, NOTES, block_mean)

@@ -3,9 +3,12 @@
 import numpy as np
 import pytest
 from evaluated import lesion, random_slide, record_of, scores_at
+from lesionmap.maps.probability import as_scores
 from lesionmap.metrics.bootstrap import Bootstrap
 from lesionmap.metrics.cohort import SWEEP, SlideTable, bland_altman, with_intervals
+from lesionmap.metrics.froc import FALSE_PER_SLIDE
 from lesionmap.metrics.pixels import Histograms, binary_metrics
+from scipy.special import expit
 from sklearn.metrics import roc_auc_score
 
 HAS_LESION = (True, True, False, True, False, True)
@@ -31,8 +34,8 @@ def one_weighting(records, weights=None, min_lesion_um=200):
 
 def test_pixel_metrics_are_of_all_pixels_together():
     metrics = one_weighting(RECORDS)
-    probability_u8, mask = (np.concatenate(parts) for parts in zip(*SLIDES, strict=True))
-    expected = binary_metrics(Histograms.of(probability_u8, mask), 0.5)
+    scores, mask = (np.concatenate(parts) for parts in zip(*SLIDES, strict=True))
+    expected = binary_metrics(Histograms.of(scores, mask), 0.5)
     assert {name: metrics[name] for name in expected} == pytest.approx(expected, abs=1e-9)
 
 
@@ -53,7 +56,7 @@ def test_a_weight_is_so_many_copies_of_a_slide():
 
 def test_the_sweep_is_the_metrics_at_each_threshold():
     metrics = one_weighting(RECORDS)
-    counts = Histograms(np.sum([record["histograms"] for record in RECORDS], axis=0))
+    counts = Histograms(np.sum([Histograms.of_record(record["histograms"]).counts for record in RECORDS], axis=0))
     for threshold in SWEEP:
         expected = binary_metrics(counts, threshold)
         for name in ("dice", "iou", "precision", "recall", "specificity"):
@@ -62,7 +65,7 @@ def test_the_sweep_is_the_metrics_at_each_threshold():
 
 def test_slides_with_lesion_are_told_from_those_without_by_probability_and_area():
     metrics = one_weighting(RECORDS)
-    highest = [probability_u8[mask != 255].max() for probability_u8, mask in SLIDES]
+    highest = [scores[mask != 255].max() for scores, mask in SLIDES]
     areas = [record["predicted_mm2"] for record in RECORDS]
     assert metrics["slide_auroc_probability"] == pytest.approx(roc_auc_score(HAS_LESION, highest), abs=1e-9)
     assert metrics["slide_auroc_area"] == pytest.approx(roc_auc_score(HAS_LESION, areas), abs=1e-9)
@@ -84,13 +87,46 @@ def test_lesions_by_size():
 
 
 def test_small_lesions_and_what_could_not_be_read_do_not_count_for_the_froc_curve():
-    lesions = [lesion(150, detection_score=250), lesion(600, detection_score=200), lesion(600), lesion(600, pixels=0)]
+    lesions = [lesion(150, detected_at=250), lesion(600, detected_at=200), lesion(600), lesion(600, pixels=0)]
     records = [RECORDS[0] | {"lesions": lesions, "false_positive_scores": scores_at(230, 150)}, RECORDS[2]]
     metrics = one_weighting(records)
     assert metrics["sensitivity_at_0.25"] == 0.0
     assert metrics["sensitivity_at_0.5"] == 0.5
     assert metrics["false_lesions_per_slide"] == 1.0
     assert one_weighting(records, min_lesion_um=0)["sensitivity_at_0.25"] == pytest.approx(1 / 3)
+
+
+def froc_of(found, false, n_lesions):
+    """Sensitivities threshold by threshold over lists of scores, as the challenge counts; of slides, scores of each."""
+    thresholds = sorted({score for scores in (*found, *false) for score in scores}, reverse=True)
+    points = [(0.0, 0.0)]
+    for least in thresholds:
+        counts = (sum(score >= least for scores in kind for score in scores) for kind in (false, found))
+        points.append(tuple(count / n for count, n in zip(counts, (len(false), n_lesions), strict=True)))
+    return [np.interp(rate, *zip(*points, strict=True)) for rate in FALSE_PER_SLIDE]
+
+
+@pytest.mark.parametrize("sureness", [1, 6])
+def test_lesions_and_slides_of_saturated_maps_rank_as_their_float_maps(sureness):
+    """Lesions at logits that steps of 1/255 do not part: FROC and slide AUROC are those of the floats."""
+    rng = np.random.default_rng(4)
+    logits = [sureness * rng.normal(1.5 if n % 2 else 0.9, 0.8, 9) for n in range(40)]
+    found, false = [part[: 5 * (n % 2)] for n, part in enumerate(logits)], [part[5:] for part in logits]
+    logits, records = [np.concatenate(pair) for pair in zip(found, false, strict=True)], []
+    for n, parts in enumerate(zip(found, false, strict=True)):
+        theirs, others = (as_scores(part).tolist() for part in parts)
+        lesions = [lesion() | {"detection_score": score} for score in theirs] + [lesion()] * (n % 3)
+        changes = {"lesions": lesions, "false_positive_scores": others, "highest_score": max(theirs + others)}
+        records.append(record_of(f"s{n}", *random_slide(n, has_lesion=n % 2 > 0), **changes))
+    metrics = one_weighting(records)
+    ours = [metrics[f"sensitivity_at_{rate:g}"] for rate in FALSE_PER_SLIDE]
+    n_lesions = sum(len(record["lesions"]) for record in records)
+    assert ours == pytest.approx(froc_of(found, false, n_lesions), abs=1e-3)
+    has_lesion, highest = [n % 2 > 0 for n in range(40)], [part.max() for part in logits]
+    assert metrics["slide_auroc_probability"] == pytest.approx(roc_auc_score(has_lesion, highest), abs=1e-3)
+    if sureness == 6:
+        in_255 = roc_auc_score(has_lesion, np.rint(255 * expit(np.array(highest))))
+        assert in_255 < metrics["slide_auroc_probability"] - 0.1
 
 
 def test_areas_by_bland_and_altman():
@@ -130,9 +166,9 @@ def test_of_few_patients_there_are_metrics_but_no_intervals():
 
 @pytest.mark.parametrize("has_lesion", [True, False])
 def test_what_is_undefined_is_none_with_a_reason_and_never_nan(has_lesion):
-    probability_u8, mask = random_slide(0, has_lesion=has_lesion)
+    scores, mask = random_slide(0, has_lesion=has_lesion)
     mask[mask == 3] = 0
-    entries = entries_of([record_of("s", probability_u8, mask)])
+    entries = entries_of([record_of("s", scores, mask)])
     reasons = {name: entry["note"] for name, entry in entries.items() if entry["value"] is None}
     assert reasons.pop("false_positive_rate_fat") == "no pixel of fat"
     assert reasons.pop("slide_auroc_area") == "needs slides with and slides without lesion"

@@ -30,6 +30,13 @@ def test_a_model_file_is_the_same_bytes_and_the_same_network(tmp_path):
     torch.testing.assert_close(load_model(tmp_path / "one.safetensors")(images), model.eval()(images))
 
 
+def test_a_network_that_was_trained_on_tiles_alone_comes_back_as_such(tmp_path):
+    kind = ModelSettings("resnet18", "batch", "tiles")
+    save_model(tmp_path / "m.safetensors", LesionFPN(kind), kind, {"provenance": {}})
+    t1, t2 = torch.tensor([1.5, -2.0]), torch.tensor([3.0, 0.0])
+    assert load_model(tmp_path / "m.safetensors").fusion(t1, t2).tolist() == [1.5, -2.0]
+
+
 @pytest.mark.parametrize("content", [b"", b"no model", json.dumps({}).encode()])
 def test_a_file_that_is_no_model_is_refused(tmp_path, content):
     (tmp_path / "m.safetensors").write_bytes(content)

@@ -16,16 +16,24 @@ def pool(request):
         yield pool
 
 
-@pytest.mark.parametrize("fusion", ["mean", "max", "learned"])
-def test_the_fused_map_is_fused_where_there_are_tiles(fusion, pool):
+OF_FUSION = {**FUSED, "tiles": lambda model, t1, t2: t1}
+
+
+@pytest.mark.parametrize("saturated", [False, True])
+@pytest.mark.parametrize("fusion", ["mean", "max", "learned", "tiles"])
+def test_the_fused_map_is_fused_where_there_are_tiles(fusion, pool, saturated):
     part, model = tensors(region()), network(ModelSettings("narrow", "group", fusion)).eval()
-    t2 = torch.rand(1, 1, 32, 32, dtype=torch.float64)
+    t2 = 2 * torch.randn(1, 1, 32, 32, dtype=torch.float64)
+    if saturated:
+        t2 += 14
+        model.head.bias.data += 16
     fused = fused_map(model, part, tile_maps(passes(model, pool, 2), part), t2)
     with torch.no_grad():
         t1 = functional.avg_pool2d(torch.sigmoid(model(part.tiles)), 4)
-    row, column = part.row_col[2]
-    view = (0, 0, slice(row * 8, row * 8 + 8), slice(column * 8, column * 8 + 8))
-    torch.testing.assert_close(fused[view], FUSED[fusion](model, t1[2, 0], t2[view]))
+    for tile, (row, column) in enumerate(part.row_col):
+        view = (0, 0, slice(row * 8, row * 8 + 8), slice(column * 8, column * 8 + 8))
+        expected = OF_FUSION[fusion](model, t1[tile, 0], torch.sigmoid(t2[view]))
+        torch.testing.assert_close(fused[view], torch.logit(expected))
     alone = [(row, column) for row in range(4) for column in range(4) if (row, column) not in part.row_col]
     for row, column in alone:
         view = (0, 0, slice(row * 8, row * 8 + 8), slice(column * 8, column * 8 + 8))
@@ -63,7 +71,7 @@ def test_statistics_are_put_back_when_a_pass_is_ended():
 
 @pytest.mark.parametrize("number", [float("inf"), float("nan")])
 def test_tiles_without_a_number_have_no_map(number, pool):
-    """An infinite logit would be a probability of 1."""
+    """An infinite logit would pass for a lesion."""
     part, model = tensors(region()), network(ModelSettings("narrow", "group")).eval()
     torch.nn.init.constant_(model.head.bias, number)
     with pytest.raises(FloatingPointError, match="a logit is NaN or infinite"):

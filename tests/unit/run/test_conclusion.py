@@ -17,7 +17,7 @@ from lesionmap.tiles.store import Region, new_store, packed
 def test_parts_that_were_left_out_are_listed_with_their_place(tmp_path, records, tables, capsys):
     store = str(tmp_path / "NA.h5")
     pixels = np.zeros((1, 32, 32, 3), dtype=np.uint8)
-    region = Region((0.0, 0.0), pixels[0], pixels[0, ..., 0], np.zeros((1, 2), np.uint8), pixels, pixels[..., 0])
+    region = Region((0.0, 0.0), pixels[0], *[pixels[0, ..., 0]] * 2, np.zeros((1, 2), np.uint8), pixels, pixels[..., 0])
     with new_store(store, TileSpec(64, 32, 0.25), {"slide": "NA"}, TileCodec()) as writer:
         writer.append(packed(region, TileCodec()))
         writer.skip((64.0, 128.5, 64.0, 64.0))

@@ -81,3 +81,29 @@ def test_a_region_with_exactly_the_least_share_of_tissue_is_kept(tmp_path, least
     extract_tiles(info, str(tmp_path / "tissue.tif"), None, str(tmp_path / "store.h5"), settings, provenance={})
     with TileStore(str(tmp_path / "store.h5")) as opened:
         assert len(opened) == expected
+
+
+def test_what_is_judged_is_tissue_and_what_is_annotated_but_nothing_ignored_or_beyond_the_slide(tmp_path):
+    """A slide of 110 × 128 px; tissue right of x = 48; a lesion half on glass; an ignored area on tissue."""
+    info = info_of(write_tiff(tmp_path / "s.tif", np.full((128, 110, 3), 150, dtype=np.uint8)))
+    tissue = np.zeros((16, 110 // 8 + 1), dtype=np.uint8)
+    tissue[:, 6:] = 255
+    tifffile.imwrite(tmp_path / "tissue.tif", tissue)
+    boxes = {"lesion": (32, 16, 64, 48), "ignore": (80, 64, 104, 96)}
+    features = []
+    for label, (left, top, right, bottom) in boxes.items():
+        ring = [[left, top], [right, top], [right, bottom], [left, bottom], [left, top]]
+        geometry = {"type": "Polygon", "coordinates": [ring]}
+        features.append({"type": "Feature", "properties": {"class": label}, "geometry": geometry})
+    write_json(tmp_path / "a.geojson", {"type": "FeatureCollection", "features": features})
+    settings = Extraction(SPEC, 0.0, 0.0, StainMatch(PROFILE, PROFILE, (1.0, 1.0)), TileCodec())
+    paths = (str(tmp_path / name) for name in ("tissue.tif", "a.geojson", "store.h5"))
+    extract_tiles(info, *paths, settings, provenance={})
+    expected = np.full((32, 32), IGNORE)
+    expected[:, 12:] = 0  # the tissue map's pixels are 8 · 110/112 px wide: x = 47.1 of the slide
+    expected[4:12, 8:16] = 1
+    expected[16:24, 20:26] = IGNORE
+    expected[:, 27:] = IGNORE  # the centre of column 27 lies beyond the last pixel, 109
+    with TileStore(str(tmp_path / "store.h5")) as opened:
+        np.testing.assert_array_equal(opened.region(0).judged_mask, expected)
+        assert set(opened.region(0).low_mask[:, :8].ravel()) == {0}, "glass is trained on"

@@ -32,6 +32,7 @@ def region(n_tiles: int = 3) -> Region:
         (128.0, 256.0),
         smooth(1)[0],
         masks[0] if n_tiles else np.zeros((32, 32), np.uint8),
+        np.where(np.arange(32) < 20, 1, 255).astype(np.uint8) * np.ones((32, 1), np.uint8),
         row_col,
         smooth(n_tiles),
         masks,
@@ -52,6 +53,7 @@ def test_every_codec_gives_its_images_back(tmp_path, codec):
         read = opened.region(2)
         np.testing.assert_array_equal(read.masks, part.masks)
         np.testing.assert_array_equal(read.low_mask, part.low_mask)
+        np.testing.assert_array_equal(read.judged_mask, part.judged_mask)
         np.testing.assert_array_equal(read.row_col, part.row_col)
         for ours, put in ((read.images, part.images), (read.low_image, part.low_image)):
             assert ours.shape == put.shape
@@ -67,6 +69,7 @@ def test_lossless_stores_are_read_by_h5py_alone(tmp_path):
         np.testing.assert_array_equal(file["high/mask"][:3], part.masks)
         np.testing.assert_array_equal(file["low/image"][1], part.low_image)
         np.testing.assert_array_equal(file["low/mask"][0], part.low_mask)
+        np.testing.assert_array_equal(file["low/judged_mask"][1], part.judged_mask)
 
 
 @pytest.mark.parametrize("codec", [TileCodec(), *LOSSY], ids=str)
@@ -146,7 +149,7 @@ def test_a_store_gives_back_what_was_put_in_and_the_same_bytes(tmp_path):
         for index, part in enumerate(parts):
             read = opened.region(index)
             assert read.xy_lv0 == part.xy_lv0
-            for name in ("low_image", "low_mask", "row_col", "images", "masks"):
+            for name in ("low_image", "low_mask", "judged_mask", "row_col", "images", "masks"):
                 np.testing.assert_array_equal(getattr(read, name), getattr(part, name))
         expected = [[int((part.masks == code).sum()) for code in range(4)] for part in parts]
         assert opened.class_pixels().tolist() == expected

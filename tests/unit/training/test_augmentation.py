@@ -18,7 +18,7 @@ def test_both_views_are_turned_alike(quarters, flip):
     places = np.array([[0, 0], [0, 3], [2, 1]], dtype=np.uint8)
     images = np.stack([big[r * 32 : r * 32 + 32, c * 32 : c * 32 + 32] for r, c in places])
     low = big[::4, ::4]
-    part = Region((0, 0), low, low[..., 0], places, images, images[..., 0])
+    part = Region((0, 0), low, low[..., 0], low[..., 1], places, images, images[..., 0])
     result = turned(part, 4, quarters, flip)
     whole = np.rot90(big, quarters)
     whole = whole[:, ::-1] if flip else whole
@@ -27,7 +27,10 @@ def test_both_views_are_turned_alike(quarters, flip):
         np.testing.assert_array_equal(image, expected)
         np.testing.assert_array_equal(mask, expected[..., 0])
     low_expected = np.rot90(low, quarters)
-    np.testing.assert_array_equal(result.low_image, low_expected[:, ::-1] if flip else low_expected)
+    low_expected = low_expected[:, ::-1] if flip else low_expected
+    np.testing.assert_array_equal(result.low_image, low_expected)
+    np.testing.assert_array_equal(result.low_mask, low_expected[..., 0])
+    np.testing.assert_array_equal(result.judged_mask, low_expected[..., 1])
 
 
 def test_chance_follows_from_seed_epoch_and_position_alone():
@@ -64,7 +67,9 @@ def test_stains_are_strengthened_alike_in_both_views():
     rng = np.random.default_rng(0)
     colours = np.exp(-rng.uniform(0.2, 0.8, (32, 32, 2)) @ np.array(HE)) * 255
     image = np.rint(colours).astype(np.uint8)
-    part = Region((0, 0), image, image[..., 0], np.zeros((1, 2), np.uint8), image[None], image[None, ..., 0])
+    part = Region(
+        (0, 0), image, image[..., 0], image[..., 0], np.zeros((1, 2), np.uint8), image[None], image[None, ..., 0]
+    )
     changed = augmented(part, 4, STAIN, draw)
     np.testing.assert_array_equal(changed.low_image, changed.images[0])
     ods = [optical_density(pixels.reshape(-1, 3)) for pixels in (image, changed.low_image)]

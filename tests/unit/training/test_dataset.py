@@ -38,14 +38,14 @@ def store(path: Path, n_regions: int, quality: RegionQuality = UNJUDGED) -> str:
             images = rng.integers(0, 256, (2, 32, 32, 3), dtype=np.uint8)
             masks = rng.integers(0, 4, (2, 32, 32), dtype=np.uint8)
             places = np.array([[0, 1], [3, 2]], np.uint8)
-            region = Region((128.0 * index, 0.0), images[1], masks[0], places, images, masks, quality)
+            region = Region((128.0 * index, 0.0), images[1], masks[0], masks[1], places, images, masks, quality)
             writer.append(packed(region, codec))
     return str(path)
 
 
 def assert_same(one: Region, other: Region) -> None:
     assert one.xy_lv0 == other.xy_lv0
-    for name in ("low_image", "low_mask", "row_col", "images", "masks"):
+    for name in ("low_image", "low_mask", "judged_mask", "row_col", "images", "masks"):
         np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
     assert one.quality == other.quality
 

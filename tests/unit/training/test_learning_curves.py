@@ -3,11 +3,11 @@
 import re
 
 import pandas as pd
-import pytest
 from lesionmap.training.learning_curves import plot_learning_curves, published_epoch
 
 EPOCHS = [1, 2, 3]
 HISTORY = pd.DataFrame({"epoch": EPOCHS, "learning_rate": [0.1, 0.05, 0.03], "train_low_loss": [0.3, 0.2, 0.1]})
+HISTORY["used"] = [0, 0, 1]
 PANEL_PT = 324
 TITLES = ("Focal loss", "Dice, validation slides", "AUROC, validation slides")
 
@@ -60,7 +60,7 @@ def test_a_figure_that_is_undefined_in_every_epoch_has_no_panel(tmp_path):
 
 
 def test_one_epoch_is_drawn_at_its_number(tmp_path):
-    said = texts(random_augmentation(tmp_path, HISTORY[:1]))
+    said = texts(random_augmentation(tmp_path, HISTORY[:1].assign(used=1)))
     assert said[0] == "1"
     assert not any(text.startswith(("0.9", "1.0")) for text in said)
 
@@ -71,17 +71,7 @@ def test_equal_histories_give_equal_bytes(tmp_path):
     assert "dc:date" not in random_augmentation(tmp_path, history)
 
 
-@pytest.mark.parametrize(
-    ("columns", "epoch"),
-    [
-        ({}, 3),
-        ({"val_low_loss": [0.3, 0.1, 0.2]}, 2),
-        ({"val_low_loss": [0.1, 0.2, 0.1]}, 3),
-        ({"val_low_loss": [0.3, 0.1, 0.2], "val_high_loss": [0.1, 0.2, 0.3]}, 2),
-        ({"val_high_loss": [0.1, 0.2, 0.3]}, 1),
-        ({"val_low_loss": [None, 0.2, 0.3]}, 2),
-        ({"val_low_loss": [None] * 3, "val_high_loss": [0.1, 0.2, 0.3]}, 1),
-    ],
-)
-def test_the_published_epoch_has_the_lowest_validation_loss(columns, epoch):
-    assert published_epoch(HISTORY.assign(**columns)) == epoch
+def test_the_published_epoch_is_the_one_that_is_marked_as_used(tmp_path):
+    history = HISTORY.assign(used=[0, 1, 0])
+    assert published_epoch(history) == 2
+    assert "used: epoch 2" in texts(random_augmentation(tmp_path, history))

@@ -7,16 +7,18 @@ import shutil
 
 import numpy as np
 import pytest
+import torch
 from lesionmap.errors import ModelError, SettingsError, TrainingError
 from lesionmap.files.model_metadata import load_metadata
 from lesionmap.network.model_file import load_model
 from lesionmap.network.settings import ModelSettings
 from lesionmap.stain.profile import StainProfile
 from lesionmap.training import loop as training
+from lesionmap.training.loss import focal_sum
 from lesionmap.training.settings import TrainMachine
 from stained import PROFILE
 from tensorboardX.proto.event_pb2 import Event
-from training_parts import region, results, run, store
+from training_parts import region, results, run, settings, store, tensors
 
 VIEWS = {
     "joint": (["low", "fused"], ["low", "fused"]),
@@ -38,12 +40,13 @@ def finished(stores, tmp_path_factory):
     return run(tmp_path_factory.mktemp("finished"), stores[:1], stores[1:])
 
 
-def test_training_records_each_epoch_and_publishes_the_best(finished):
+def test_training_records_each_epoch_and_keeps_the_best_by_each_view(finished):
     folder, rows = finished
     assert [float(row["learning_rate"]) for row in rows] == pytest.approx([0.001, 0.001 / 1.5])
-    metadata = load_metadata(folder / "best.safetensors")
-    best = min(rows, key=lambda row: float(row["val_low_loss"]))
-    assert metadata["epoch"]["epoch"] == int(best["epoch"])
+    for view in ("low", "fused"):
+        metadata = load_metadata(folder / f"best_{view}.safetensors")
+        best = min(rows, key=lambda row: float(row[f"val_{view}_loss"]))
+        assert (metadata["epoch"]["epoch"], metadata["chosen_by"]) == (int(best["epoch"]), view)
     assert metadata["training_slides"] == {"s1": "f" * 64}
     assert StainProfile.of(metadata["stain_reference"]) == PROFILE
     assert {path.name for path in folder.iterdir()} == {*results(folder), "events"}, "nothing of the unfinished run"
@@ -53,7 +56,7 @@ def test_training_records_each_epoch_and_publishes_the_best(finished):
 
 def test_training_gives_the_same_bytes_for_any_threads(finished, stores, tmp_path):
     folder, _ = run(tmp_path, stores[:1], stores[1:], TrainMachine("cpu", 10, 3))
-    assert (folder / "best.safetensors").read_bytes() == (finished[0] / "best.safetensors").read_bytes()
+    assert results(folder) == results(finished[0])
 
 
 def test_a_run_that_is_finished_is_not_trained_again(finished, stores, tmp_path, caplog):
@@ -67,7 +70,7 @@ def test_a_run_that_is_finished_is_not_trained_again(finished, stores, tmp_path,
     assert results(folder) == results(finished[0])
 
 
-@pytest.mark.parametrize("lost", ["best.safetensors", "last.safetensors", "history.csv"])
+@pytest.mark.parametrize("lost", ["last.safetensors", "history.csv"])
 def test_a_run_that_is_not_whole_is_trained_again(lost, finished, stores, tmp_path):
     folder = shutil.copytree(finished[0], tmp_path / "again")
     (folder / lost).unlink()
@@ -79,7 +82,8 @@ def test_other_data_give_another_model_and_the_record_says_so(finished, stores, 
     folder = shutil.copytree(finished[0], tmp_path / "again")
     run(folder, stores[:1])
     before, after = results(finished[0]), results(folder)
-    assert not [name for name in before if before[name] == after[name]]
+    assert set(before) - set(after) == {"best_low.safetensors", "best_fused.safetensors"}  # there is no validation now
+    assert not [name for name in after if before[name] == after[name]]
     assert json.loads(after["trained.json"])["sha256"] == {
         name: hashlib.sha256(after[name]).hexdigest() for name in after if name != "trained.json"
     }
@@ -92,23 +96,48 @@ def test_history_has_what_the_schedule_trains_and_judges(schedule, stores, tmp_p
     figures = [f"val_{view}_{figure}" for view in judged for figure in ("loss", "dice", "auroc", "threshold")]
     assert list(rows[0]) == ["epoch", "learning_rate", *[f"train_{name}_loss" for name in trained], *figures]
     assert all(float(value) >= 0 for value in rows[0].values())
-    assert (folder / "best.safetensors").exists()
+    assert {path.name for path in folder.glob("best_*")} == {f"best_{view}.safetensors" for view in judged}
 
 
-def test_regions_without_tiles_have_no_high_loss(tmp_path):
+def test_where_no_tile_is_a_map_of_tiles_is_that_of_the_low_view(tmp_path, full_precision):
+    """As in refinement, which keeps to the network that it has."""
     bare = store(tmp_path / "t.h5", region(0), region(1, 0))
-    _, rows = run(tmp_path, [bare], [store(tmp_path / "v.h5", region(2, 0))], schedule="high_only", epochs=1)
+    folder, rows = run(tmp_path, [bare], [store(tmp_path / "v.h5", region(2, 0))], schedule="high_only", epochs=1)
     assert float(rows[0]["train_high_loss"]) > 0
-    assert float(rows[0]["val_high_dice"]) == 0  # probability 0 where there is no tile
-    # 0.75 · −ln(1e-6) over the lesion's pixels, nothing over the rest
-    lesion = float((region(2, 0).low_mask == 1).sum() / (region(2, 0).low_mask != 255).sum())
-    assert float(rows[0]["val_high_loss"]) == pytest.approx(lesion * 0.75 * -np.log(1e-6), rel=1e-3)
+    model, part = load_model(folder / "best_high.safetensors"), tensors(region(2, 0))
+    loss = focal_sum(model(part.low), part.judged_mask, settings()) / (part.judged_mask != 255).sum()
+    assert float(rows[0]["val_high_loss"]) == pytest.approx(loss.item(), rel=1e-5)
+    assert load_metadata(folder / "best_high.safetensors")["architecture"]["fusion"] == "tiles"
 
 
 def ignored(part):
     """A region of which nothing is to be judged."""
-    part.low_mask[:] = part.masks[:] = 255
+    part.low_mask[:] = part.judged_mask[:] = part.masks[:] = 255
     return part
+
+
+def on_glass(part):
+    """A region of which the right half is glass: trained on, but not judged."""
+    part.judged_mask[:, 16:] = 255
+    return part
+
+
+@pytest.mark.parametrize("schedule", ["joint", "high_only"])
+def test_glass_is_trained_on_but_neither_validated_nor_ignored(schedule, stores, tmp_path):
+    """Whatever the map and the mask say there: epoch, threshold and early stopping do not depend on it."""
+    parts = [on_glass(region(2)), on_glass(region(2))]
+    parts[1].low_mask[:, 16:] = 1
+    how = {"schedule": schedule, "epochs": 1}
+    stored = [store(tmp_path / f"{name}.h5", part, slide="s2") for name, part in zip("ab", parts, strict=True)]
+    (_, first), (_, second) = (run(tmp_path / name, stores[:1], [stored[n]], **how) for n, name in enumerate("ab"))
+    assert first == second
+    _, whole = run(tmp_path / "whole", stores[:1], stores[1:], **how)
+    losses = [key for key in whole[0] if key.startswith("val_") and key.endswith("_loss")]
+    assert losses
+    assert not [key for key in losses if first[0][key] == whole[0][key]]
+    _, trained = run(tmp_path / "trained", [stored[1]], schedule="low_only", epochs=1)
+    _, other = run(tmp_path / "other", [stored[0]], schedule="low_only", epochs=1)
+    assert trained[0]["train_low_loss"] != other[0]["train_low_loss"]
 
 
 @pytest.mark.parametrize("schedule", ["joint", "high_only"])
@@ -125,7 +154,8 @@ def test_validation_slides_without_a_judged_pixel_choose_nothing(early_stop, sto
     nothing = store(tmp_path / "v.h5", ignored(region(2)), slide="s2")
     folder, rows = run(tmp_path, stores[:1], [nothing], epochs=3, early_stop=early_stop)
     assert [row["val_low_loss"] for row in rows] == [""] * 3
-    assert load_metadata(folder / "best.safetensors")["epoch"]["epoch"] == 3
+    assert load_metadata(folder / "last.safetensors")["epoch"]["epoch"] == 3
+    assert not [*folder.glob("best_*")]
 
 
 def test_a_region_without_a_judged_pixel_trains_nothing(stores, tmp_path):
@@ -135,9 +165,10 @@ def test_a_region_without_a_judged_pixel_trains_nothing(stores, tmp_path):
     assert rows[0]["train_low_loss"] == alone[0]["train_low_loss"]
 
 
-def test_without_validation_the_last_epoch_is_published(tmp_path):
+def test_without_validation_there_is_the_last_epoch_alone(tmp_path):
     folder, rows = run(tmp_path, [store(tmp_path / "t.h5", region())], schedule="low_only")
-    assert load_metadata(folder / "best.safetensors")["epoch"]["epoch"] == len(rows) == 2
+    assert load_metadata(folder / "last.safetensors")["epoch"]["epoch"] == len(rows) == 2
+    assert not [*folder.glob("best_*")]
     assert "val_low_loss" not in rows[0]
 
 
@@ -150,7 +181,7 @@ def test_undefined_validation_figures_are_empty_not_nan(tmp_path):
 def test_a_learned_fusion_is_trained_and_kept(stores, tmp_path):
     network = ModelSettings("narrow", "group", "learned")
     folder, _ = run(tmp_path, stores[:1], network=network, epochs=1)
-    assert load_model(folder / "best.safetensors").fusion.a.item() != 0
+    assert load_model(folder / "last.safetensors").fusion.a.item() != 0
 
 
 def test_a_cohort_without_lesion_is_refused(tmp_path):
@@ -168,7 +199,20 @@ def test_training_stops_early_when_validation_gets_no_better(stores, tmp_path, m
     monkeypatch.setattr(training, "validate", lambda *_: {"val_low_loss": next(losses)})
     folder, rows = run(tmp_path, stores[:1], stores[1:], schedule="low_only", epochs=5, early_stop=2)
     assert [row["val_low_loss"] for row in rows] == ["3.0", "2.0", "2.0", "2.5"]
-    assert load_metadata(folder / "best.safetensors")["epoch"]["epoch"] == 3  # of equal ones the last
+    assert load_metadata(folder / "best_low.safetensors")["epoch"]["epoch"] == 3  # of equal ones the last
+
+
+def test_training_goes_on_while_any_view_gets_better_and_keeps_the_best_by_each(stores, tmp_path, monkeypatch):
+    losses = iter([(1.0, 5.0), (2.0, 4.0), (2.0, 3.0), (2.0, 3.5), (2.0, 3.5), (0.0, 0.0)])
+    names = ("val_low_loss", "val_fused_loss")
+    monkeypatch.setattr(training, "validate", lambda *_: dict(zip(names, next(losses), strict=True)))
+    folder, rows = run(tmp_path, stores[:1], stores[1:], epochs=6, early_stop=2)
+    assert len(rows) == 5
+    best = {view: folder / f"best_{view}.safetensors" for view in ("low", "fused")}
+    assert {view: load_metadata(path)["epoch"]["epoch"] for view, path in best.items()} == {"low": 1, "fused": 3}
+    weights = [load_model(path).head.weight for path in (*best.values(), folder / "last.safetensors")]
+    assert not torch.equal(weights[0], weights[1])
+    assert not torch.equal(weights[1], weights[2])
 
 
 def test_a_region_whose_loss_is_not_finite_is_saved_and_named(stores, tmp_path, monkeypatch):

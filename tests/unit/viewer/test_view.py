@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from evaluated import scores_of
 from lesion_maps import write_outlines
 from lesionmap.errors import AnnotationError, SlideError
 from lesionmap.files.pictures import write_tiff as write_mask
@@ -51,7 +52,9 @@ def lesion_map(info: SlideInfo) -> np.ndarray:
 def files(info: SlideInfo, tmp_path: Path) -> ViewedFiles:
     probability_u8 = lesion_map(info)
     metadata = {"unreadable": [], "threshold": 0.5, "provenance": {}}
-    write_outlines(tmp_path / "lesions.geojson", probability_u8 > 127, probability_u8, 10, info, metadata)
+    write_outlines(
+        tmp_path / "lesions.geojson", probability_u8 > 127, scores_of(probability_u8 / 255), 10, info, metadata
+    )
     write_map(tmp_path / "p.ome.tif", probability_u8, MapNotes("s1", "lesion probability", 2.5, metadata), block_mean)
     codes = np.zeros((63, 94), dtype=np.uint8)
     codes[7:53, 10:81] = 255
@@ -172,13 +175,24 @@ def test_the_map_is_described(info: SlideInfo, files: ViewedFiles, tmp_path: Pat
     assert view["provenance"] == PROVENANCE
 
 
+@pytest.mark.parametrize(("threshold", "first_positive"), [(0.0001, 1), (0.3, 77), (0.5, 128), (0.99995, 255)])
+def test_what_is_shown_as_lesion_begins_where_the_threshold_is_published(
+    info: SlideInfo, files: ViewedFiles, tmp_path: Path, threshold: float, first_positive: int
+) -> None:
+    """0 is never lesion: it is also what lies beside the tissue."""
+    probability_u8, metadata = lesion_map(info), {"unreadable": [], "threshold": threshold, "provenance": {}}
+    write_outlines(Path(files.outlines), probability_u8 > 127, scores_of(probability_u8 / 255), 10, info, metadata)
+    shown = view_of(info, files, tmp_path, "none")["probability"]
+    assert (shown["threshold"], shown["first_positive"]) == (threshold, first_positive)
+
+
 def test_outlines_are_in_pixels_of_the_file_the_largest_first(
     info: SlideInfo, tmp_path: Path, files: ViewedFiles
 ) -> None:
     shifted = SlideInfo.of(json.loads(json.dumps(vars(info))) | {"bounds_xy_lv0": [100, 60]})
     probability_u8 = lesion_map(info)
     metadata = {"unreadable": [], "threshold": 0.5, "provenance": {}}
-    write_outlines(Path(files.outlines), probability_u8 > 127, probability_u8, 10, shifted, metadata)
+    write_outlines(Path(files.outlines), probability_u8 > 127, scores_of(probability_u8 / 255), 10, shifted, metadata)
     predicted = view_of(shifted, files, tmp_path)["predicted"]
     assert predicted["n"] == 3
     assert [outline["name"] for outline in predicted["outlines"]] == ["Lesion 2", "Lesion 3", "Lesion 1"]
