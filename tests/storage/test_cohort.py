@@ -66,11 +66,15 @@ def test_copies_stay_within_their_bound(fetched, watched):
 
 def test_a_slide_that_is_not_to_be_had_costs_the_others_nothing(fetched, watched):
     table = pd.read_csv(fetched.folder / "results/quarantine.tsv", sep="\t").set_index("slide")
-    assert set(table.index) == {"unreadable", "gone", "secret"}
+    assert set(table.index) == {"unreadable", "gone", "secret", "led"}
     assert table.loc["gone", "finding"] == f"s3://{BUCKET}/gone.tif is not there (404)"
     assert table.loc["secret", "finding"].endswith("/refused/secret.tif is refused (403)")
     assert table.loc["unreadable", "finding"].startswith(f"s3://{BUCKET}/2026/case 1/unreadable.tif is cut short")
     assert "access granted" in table.loc["secret", "remedy"]
+    assert (
+        "led.tif leads to http://other.example/led.tif, which is not in slides.roots (" in table.loc["led", "finding"]
+    )
+    assert "add that address, its folder or its server to slides.roots" in table.loc["led", "remedy"]
 
 
 def test_keys_are_nowhere_in_results_logs_and_what_snakemake_keeps(fetched, watched):

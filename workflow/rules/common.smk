@@ -112,8 +112,9 @@ def remote_state(address):
 
     if address not in REMOTE_STATES:
         addresses = [row.path for row in SLIDES.values() if is_remote(row.path)]
+        asked = addresses if workflow.is_main_process else [address]
         try:
-            REMOTE_STATES.update(remote.states(addresses if workflow.is_main_process else [address], addresses))
+            REMOTE_STATES.update(remote.states(asked, config["slides"]["roots"], addresses))
         except RemoteError as error:
             raise WorkflowError(str(error))
     return REMOTE_STATES[address]
