@@ -262,7 +262,7 @@ def test_inference_alone_asks_for_no_training_slides(tmp_path, rows, config, cap
     config["model"]["path"] = broken
     _, printed, _, report = examined(tmp_path, rows[2:], config, capsys)
     assert "broken.safetensors cannot be used: its tensors are not those of resnet34" in printed
-    assert "give another model as model.path" in report["sheet_errors"][0]["remedy"]
+    assert "give the lesionmap.safetensors of a training run as model.path" in report["sheet_errors"][0]["remedy"]
     config["model"]["path"] = str(tmp_path / "whole.safetensors")
     save_model(config["model"]["path"], model, network, {})
     failed, _, table, report = examined(tmp_path, rows[2:], config, capsys)
