@@ -125,7 +125,11 @@ def test_a_transfer_that_breaks_off_costs_the_others_nothing_and_leaves_nothing(
     assert f"{address} cannot be fetched" in printed
     assert "cut/a.tif cannot be fetched" in (fetched.folder / "logs/inspect_slide/gone.log").read_text()
     table = pd.read_csv(fetched.folder / "results/quarantine.tsv", sep="\t")
-    assert list(table["slide"]) == ["unreadable", "secret"]  # that of a run that stops: what is known of other slides
+    assert list(table["slide"]) == [
+        "unreadable",
+        "secret",
+        "led",
+    ]  # that of a run that stops: what is known of other slides
     missing = {f"slides/{part}gone.json" for part in ("", "info/", "location/")}
     assert differing(fetched.results(), before) == {*missing, "quarantine.tsv"}
     assert list((fetched.folder / "slide_copies").rglob("a.tif")) == []
