@@ -76,7 +76,7 @@ def _refusing(server: str, found: Sequence[str]) -> RemoteError:
     """The error that a server refuses every request, by the states of all its files."""
     why = found[0].partition(": ")[2]
     keys = "see that your keys (AWS_… or ~/.netrc) are set and have not expired"
-    remedy = f"{keys}; {REMEDIES[ELSEWHERE]}" if any(one.startswith(ELSEWHERE) for one in found) else keys
+    remedy = f"{keys}, or {REMEDIES[ELSEWHERE]}" if any(one.startswith(ELSEWHERE) for one in found) else keys
     finding = f"{server} refuses every request ({len(found)} slides, such as: {why})"
     return RemoteError(stage=STAGE, finding=finding, remedy=remedy)
 

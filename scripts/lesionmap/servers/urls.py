@@ -11,7 +11,7 @@ ABSENT, REFUSED, ELSEWHERE = "absent", "refused", "elsewhere"
 CORRECT = "correct its path in the slide sheet"
 ADD = "add that address, its folder or its server to slides.roots"
 REMEDIES = dict.fromkeys((ABSENT, REFUSED), f"{CORRECT}, or have access granted")
-REMEDIES |= {ELSEWHERE: f"if slides may come from there, {ADD}; else {CORRECT}"}
+REMEDIES |= {ELSEWHERE: f"{ADD} if slides may come from there, else {CORRECT}"}
 OF_SEVERAL_FILES = (".mrxs", ".vms", ".vmu", ".dcm")
 # A part ".." of a path, also before the ";", "?" or NUL at which some servers end a part.
 UPWARDS = re.compile(r"(?:^|[/\\])\s*\.\.\s*(?:$|[/\\;?#\0])")

@@ -131,7 +131,7 @@ def _present_state(path: str, settings: CacheSettings) -> str:
         found = remote.state(path, settings.roots)
         if why := why_unavailable(found):
             finding, remedy = why
-            raise RemoteError(stage=STAGE, finding=finding, remedy=f"{remedy}; run again")
+            raise RemoteError(stage=STAGE, finding=finding, remedy=f"{remedy}, and run again")
         return found
     size = sum(part.stat().st_size for part in slide_parts(Path(path)) if part.exists())
     return f"{size} {slide_state(path)}"

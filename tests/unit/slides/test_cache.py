@@ -109,7 +109,7 @@ def test_a_job_follows_no_redirect_out_of_the_roots(server, tmp_path, copies):
     files = inspected(address, tmp_path, replace(copies, roots=[root]))
     shutil.copy(tmp_path / "served/2026/a b.tif", tmp_path / "served/b.tif")
     server.redirects["/2026/a%20b.tif"] = 302, "/b.tif"
-    told = rf"{address} leads to {server.address}/b.tif, which is not in slides.roots \({root}\).*; run again"
+    told = rf"{address} leads to {server.address}/b.tif, which is not in slides.roots \({root}\).*, and run again"
     slides = slides_config(replace(copies, roots=[root]))
     with pytest.raises(RemoteError, match=told), cached_slide(files.info, files.location, slides):
         pass
@@ -148,7 +148,7 @@ def test_a_slide_that_its_server_leads_elsewhere_is_in_quarantine_with_the_remed
     inspect_slide(row("https://a/x.svs"), inspection_files(tmp_path), INSPECTION, copies, planned)
     found = read_json(tmp_path / "record.json")
     assert (found["verdict"], found["finding"]) == ("quarantined", planned.removeprefix("elsewhere: "))
-    assert found["remedy"].startswith("if slides may come from there, add that address, its folder or its server to")
+    assert found["remedy"].startswith("add that address, its folder or its server to slides.roots if")
 
 
 def test_a_slide_larger_than_all_room_is_an_error(server, tmp_path, copies):
