@@ -85,12 +85,14 @@ pictures: chromium graphviz demo ## take the pictures of the README from the dem
 		-Epenwidth=1.2 -Earrowsize=.8 -Granksep=.3 -o docs/pictures/rules.svg
 
 .PHONY: lint
-lint: $(VENV)/installed ## check style, types and the workflow
+lint: $(VENV)/installed ## check style, types, the workflow, declared dependencies and licences
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/snakefmt --check Snakefile workflow
 	$(BIN)/mypy scripts/lesionmap
 	$(BIN)/snakemake --lint
+	$(BIN)/deptry scripts
+	$(BIN)/reuse lint --lines
 
 .PHONY: real
 real: $(VENV)/installed ## run the workflow on the real slides of ../shared/data, into results/

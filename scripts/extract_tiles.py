@@ -7,7 +7,7 @@ from lesionmap.tiles.extraction import Extraction, extract_tiles, write_record
 from lesionmap.tiles.settings import TileSettings
 
 job = slide_job(snakemake.wildcards.slide, snakemake.log[0], snakemake.input, snakemake.output)
-with job, cached_slide(snakemake.input.info, snakemake.input.location, snakemake.config["slides"]["copies"]) as info:
+with job, cached_slide(snakemake.input.info, snakemake.input.location, snakemake.config["slides"]) as info:
     paths, params = snakemake.input, snakemake.params
     settings = Extraction.of(TileSettings(**params.tiles), params.max_unreadable_fraction, paths.stain)
     origin = provenance(params.code, identity=info.identity, tiles=params.tiles)

@@ -7,5 +7,5 @@ from lesionmap.slides.sheet import SlideRow
 
 with job_log(snakemake.log[0], snakemake.wildcards.slide):
     row, settings = SlideRow(**snakemake.params.row), InspectionSettings(**snakemake.params.settings)
-    copies, files = CacheSettings(**snakemake.config["slides"]["copies"]), InspectionFiles(*snakemake.output)
+    copies, files = CacheSettings.of_slides(snakemake.config["slides"]), InspectionFiles(*snakemake.output)
     inspect_slide(row, files, settings, copies, planned=snakemake.params.state)

@@ -62,6 +62,8 @@ def fetched(local, store, tmp_path_factory) -> Project:
         sheet.loc[slide, "path"] = f"{store.web.address}/{slide}.tif"
     sheet.loc["gone"] = [f"s3://{BUCKET}/gone.tif", "inference", "", ""]
     sheet.loc["secret"] = [f"{store.web.address}/refused/secret.tif", "inference", "", ""]
+    store.web.redirects["/led.tif"] = 302, "http://other.example/led.tif?sig=not-to-be-told"
+    sheet.loc["led"] = [f"{store.web.address}/led.tif", "inference", "", ""]
     sheet.to_csv(project.folder / "slides.tsv", sep="\t")
     largest = max(path.stat().st_size for path in (local.folder / "slides").iterdir())
     project.config["slides"] |= {

@@ -66,11 +66,15 @@ def test_copies_stay_within_their_bound(fetched, watched):
 
 def test_a_slide_that_is_not_to_be_had_costs_the_others_nothing(fetched, watched):
     table = pd.read_csv(fetched.folder / "results/quarantine.tsv", sep="\t").set_index("slide")
-    assert set(table.index) == {"unreadable", "gone", "secret"}
+    assert set(table.index) == {"unreadable", "gone", "secret", "led"}
     assert table.loc["gone", "finding"] == f"s3://{BUCKET}/gone.tif is not there (404)"
     assert table.loc["secret", "finding"].endswith("/refused/secret.tif is refused (403)")
     assert table.loc["unreadable", "finding"].startswith(f"s3://{BUCKET}/2026/case 1/unreadable.tif is cut short")
     assert "access granted" in table.loc["secret", "remedy"]
+    assert (
+        "led.tif leads to http://other.example/led.tif, which is not in slides.roots (" in table.loc["led", "finding"]
+    )
+    assert "add that address, its folder or its server to slides.roots" in table.loc["led", "remedy"]
 
 
 def test_keys_are_nowhere_in_results_logs_and_what_snakemake_keeps(fetched, watched):
@@ -121,7 +125,11 @@ def test_a_transfer_that_breaks_off_costs_the_others_nothing_and_leaves_nothing(
     assert f"{address} cannot be fetched" in printed
     assert "cut/a.tif cannot be fetched" in (fetched.folder / "logs/inspect_slide/gone.log").read_text()
     table = pd.read_csv(fetched.folder / "results/quarantine.tsv", sep="\t")
-    assert list(table["slide"]) == ["unreadable", "secret"]  # that of a run that stops: what is known of other slides
+    assert list(table["slide"]) == [
+        "unreadable",
+        "secret",
+        "led",
+    ]  # that of a run that stops: what is known of other slides
     missing = {f"slides/{part}gone.json" for part in ("", "info/", "location/")}
     assert differing(fetched.results(), before) == {*missing, "quarantine.tsv"}
     assert list((fetched.folder / "slide_copies").rglob("a.tif")) == []

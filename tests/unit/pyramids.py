@@ -2,9 +2,11 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tifffile
+from lesionmap.slides.cache import CacheSettings
 from lesionmap.slides.inspection import InspectionFiles, InspectionSettings, examine
 from lesionmap.slides.sheet import SlideRow
 from lesionmap.slides.slide import SlideInfo
@@ -92,6 +94,12 @@ def info_of(path: Path | str, **changes) -> SlideInfo:
 
 def row(path: Path | str, split: str = "inference", **changes) -> SlideRow:
     return SlideRow("s1", str(path), split, **changes)
+
+
+def slides_config(settings: CacheSettings) -> dict[str, Any]:
+    """The config's ``slides`` with these settings."""
+    copies = vars(settings).copy()
+    return {"sheet": "slides.tsv", "roots": copies.pop("roots"), "copies": copies}
 
 
 def inspection_files(folder: Path) -> InspectionFiles:

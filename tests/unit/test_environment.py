@@ -1,6 +1,11 @@
+import ast
 import importlib.util
 import re
 import subprocess
+import sys
+import tomllib
+from importlib.metadata import packages_distributions
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -43,3 +48,40 @@ def test_both_images_hold_the_same(request):
     steps = re.findall(r"(?:apt-get|python3 -m venv|\.venv/bin/pip) [^&\n]*[^&\s]", docker)
     assert len(steps) == 5
     assert [step for step in steps if step not in apptainer] == []
+
+
+def imported(path):
+    """Names of the modules that a file imports, without what follows their first dot."""
+    if path.suffix == ".smk":  # Python with other words in it
+        found = re.findall(r"^ *(?:from (\w+)\S* import|import (\w+))", path.read_text(), flags=re.MULTILINE)
+        return {one or other for one, other in found}
+    nodes = list(ast.walk(ast.parse(path.read_text())))
+    names = [name.name for node in nodes if isinstance(node, ast.Import) for name in node.names]
+    names += [node.module for node in nodes if isinstance(node, ast.ImportFrom)]
+    return {name.partition(".")[0] for name in names}
+
+
+def requirements(lines):
+    return {re.split(r"[>=\[ ]", line)[0] for line in lines if line and not line.startswith("#")}
+
+
+@pytest.mark.parametrize("folder", ["tests", "docs", "envs", "workflow", "benchmarks"])
+def test_what_the_linter_does_not_look_at_imports_nothing_undeclared(request, folder):
+    """Deptry looks at scripts/."""
+    root = request.config.rootpath
+    project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
+    declared = requirements(chain(project["dependencies"], *project["optional-dependencies"].values()))
+    if folder == "benchmarks":
+        declared |= requirements((root / "envs/bench.txt").read_text().splitlines())
+    ours = {path.stem for place in ("scripts", "tests", "benchmarks") for path in (root / place).rglob("*")}
+    files = [path for path in (root / folder).rglob("*") if path.suffix in (".py", ".smk")]
+    names = set().union(*map(imported, files)) - sys.stdlib_module_names
+    sources = packages_distributions()
+    packages = {name: {re.sub(r"[_.]", "-", one.lower()) for one in sources.get(name, [name])} for name in names - ours}
+    assert len(files) > 0
+    assert {name for name, one_of in packages.items() if not one_of & declared} == set()
+
+
+def test_the_licence_for_machines_is_that_for_readers(request):
+    root = request.config.rootpath
+    assert (root / "LICENSES/MIT.txt").read_text() == (root / "LICENSE").read_text()

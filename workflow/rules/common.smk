@@ -58,16 +58,9 @@ def annotation_exists(wildcards):
     return not path or Path(path).exists()
 
 
-def shown_annotation(wildcards):
-    """The slide's annotation in canonical form; nothing for a slide that needs none."""
-    return [] if SLIDES[wildcards.slide].split == "inference" else f"results/annotations/{wildcards.slide}.geojson"
-
-
-def shown_annotation_identity(wildcards):
-    """The SHA-256 of :func:`shown_annotation`, by which a change is noticed."""
-    return (
-        [] if SLIDES[wildcards.slide].split == "inference" else f"results/annotations/identity/{wildcards.slide}.json"
-    )
+def if_annotated(path):
+    """Ask for a file of the slide's annotation; for nothing if the slide needs none."""
+    return lambda wildcards: [] if SLIDES[wildcards.slide].split == "inference" else path.format(slide=wildcards.slide)
 
 
 def annotated_rows():
@@ -113,8 +106,9 @@ def remote_state(address):
 
     if address not in REMOTE_STATES:
         addresses = [row.path for row in SLIDES.values() if is_remote(row.path)]
+        asked = addresses if workflow.is_main_process else [address]
         try:
-            REMOTE_STATES.update(remote.states(addresses if workflow.is_main_process else [address], addresses))
+            REMOTE_STATES.update(remote.states(asked, config["slides"]["roots"], addresses))
         except RemoteError as error:
             raise WorkflowError(str(error))
     return REMOTE_STATES[address]

@@ -8,8 +8,11 @@ from lesionmap.run.quarantine_tables import RunFiles, show_quarantine
 def check_start():
     """Refuse to start if jobs would fail after their work: results that are read-only, dates in the future.
 
+    Refuse --until if the slides' inspection is out of date, so that the plan has none of its jobs.
     Say what the model has set in the config.
     """
+    if workflow.dag_settings.until and not any(workflow.dag.until_jobs()):
+        refuse_until()
     for note in SETTINGS.notes:
         logger.info(f"LesionMap, model {config['model']['path']}: {note}")
     try:

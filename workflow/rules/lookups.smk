@@ -167,7 +167,7 @@ def written_paths():
 def whole_workflow(wildcards):
     """What the rules write, and for which slides."""
     named = {key: config["slides"][key] for key in ("sheet", "copies")} | {"model": config["model"]["path"]}
-    return {"paths": written_paths(), "slides": list(SLIDES)} | named
+    return {"paths": written_paths(), "slides": list(SLIDES), "results": with_prefix("results")} | named
 
 
 def other_run(wildcards):

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lesionmap.errors import ModelError
 from lesionmap.files.atomic import written_whole
-from lesionmap.files.model_metadata import load_metadata
+from lesionmap.files.model_metadata import REMEDY, load_metadata
 from lesionmap.network.model import STAGE_CHANNELS, LesionFPN
 from lesionmap.network.settings import ModelSettings
 
@@ -91,8 +91,5 @@ def _not_finite(tensors: Mapping[str, Tensor]) -> str | None:
 
 
 def _unusable(path: str | Path, finding: str) -> ModelError:
-    return ModelError(
-        stage="model",
-        finding=f"the model {path} cannot be used: {finding}",
-        remedy="copy the file again from where it was trained, or give another model as model.path",
-    )
+    said = f"the model {path} cannot be used: {finding}"
+    return ModelError(stage="model", finding=said, remedy=f"copy the file again, or {REMEDY}")

@@ -97,7 +97,7 @@ def examine_sheet(rows: Sequence[SlideRow], settings: RunSettings, table: str, r
     LesionMapError
         If there is an error; everything is written and printed first.
     """
-    states = _asked_of_servers(rows)
+    states = _asked_of_servers(rows, settings.roots)
     found = list(map_in_order(partial(diagnose, settings=settings, states=states), rows, threads))
     _compare_content(found)
     _compare_patients(found)
@@ -116,14 +116,14 @@ def examine_sheet(rows: Sequence[SlideRow], settings: RunSettings, table: str, r
         )
 
 
-def _asked_of_servers(rows: Sequence[SlideRow]) -> Mapping[str, str]:
+def _asked_of_servers(rows: Sequence[SlideRow], roots: Sequence[str] | None) -> Mapping[str, str]:
     """What servers report about the slides that they hold, by address."""
     addresses = [row.path for row in rows if is_remote(row.path)]
     if not addresses:
         return {}
     from lesionmap.servers import remote  # most sheets do not need its libraries
 
-    return remote.states(addresses)
+    return remote.states(addresses, roots)
 
 
 def diagnose(row: SlideRow, settings: RunSettings, states: Mapping[str, str]) -> Diagnosis:
@@ -155,7 +155,7 @@ def _diagnose_unseen(row: SlideRow, state: str, found: Diagnosis) -> None:
     """Check a slide on a server before it is fetched; the costs do not include it."""
     check_annotation(row)
     if why := why_unavailable(state):
-        found.errors.append((why, "correct its path in the slide sheet, or have access granted"))
+        found.errors.append(why)
     else:
         found.unseen = True
         unknown = "it is there, but nothing more is known of it before a run fetches it, nor what it will cost"

@@ -134,10 +134,12 @@ def _check(path: str, settings: dict[str, Any], schema_path: str | Path) -> None
     try:
         check_config(settings, schema_path)
     except SettingsError as error:
+        from lesionmap.files.model_metadata import REMEDY
+
         raise ModelError(
             stage="model",
             finding=f"{path} brings settings that are impossible: {error.finding}",
-            remedy="copy the file again from where it was trained, or give another model as model.path",
+            remedy=f"copy the file again, or {REMEDY}",
         ) from error
 
 

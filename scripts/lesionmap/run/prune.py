@@ -15,22 +15,23 @@ from lesionmap.files.disk_errors import naming_disk_errors
 from lesionmap.files.model_metadata import load_metadata
 from lesionmap.files.records import read_table, write_table
 from lesionmap.formatting import counted
-from lesionmap.run.exclusion import RECORDS, exclude, excluded_table, recorded
+from lesionmap.run.exclusion import exclude, excluded_table, recorded
 from lesionmap.slides.cache import copies_of, remove_copy
 
 STAGE = "prune"
+RECORDS = "slides"
 ID = "[A-Za-z0-9][A-Za-z0-9._-]*"
 COLUMNS = ["slide", "path", "bytes"]
-DOCTORS = ("results/doctor.tsv", "results/doctor.json")
+DOCTORS = ("doctor.tsv", "doctor.json")  # these and what follows: in the folder of results
 TEXTS = (".tsv", ".csv", ".json", ".txt", ".md", ".html", ".log", ".svg")
 IN_REPORT = (  # in folders that are outputs of render_report as a whole
-    "results/report/slides/{slide}.html",
-    "results/report/figures/{slide}_overlay.png",
-    "results/report/figures/{slide}_thumbnail.png",
-    "results/report/figures/{slide}_stain.jpg",
-    "results/report/figures/{slide}_stain_thumbnails.png",
+    "report/slides/{slide}.html",
+    "report/figures/{slide}_overlay.png",
+    "report/figures/{slide}_thumbnail.png",
+    "report/figures/{slide}_stain.jpg",
+    "report/figures/{slide}_stain_thumbnails.png",
 )
-MODEL = "results/model/lesionmap.safetensors"
+MODEL = "model/lesionmap.safetensors"
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,8 @@ class Workflow:
         The config's ``slides.copies``.
     model : str or None
         The config's ``model.path``.
+    results : str
+        Folder of the results: ``results``, below the prefix with which a workflow was imported. Logs lie beside it.
     """
 
     paths: Sequence[str]
@@ -56,6 +59,11 @@ class Workflow:
     sheet: str
     copies: Mapping[str, Any]
     model: str | None
+    results: str = "results"
+
+    def recorded(self, slide: str) -> dict[str, str]:
+        """Path and content of a slide, as its inspection recorded them."""
+        return recorded(Path(self.results, RECORDS, f"{slide}.json"))
 
 
 @dataclass
@@ -123,7 +131,7 @@ def remove_leftovers(workflow: Workflow, table: str, *, busy: bool) -> None:
         finding = f"{counted(len(unseen), 'path')} not on the list {table}, e.g. {unseen[0]}"
         raise SettingsError(stage=STAGE, finding=finding, remedy="run snakemake prune, and look at its list first")
     if found.paths:
-        exclude(workflow.sheet, found.paths)  # reads records that go now
+        exclude(workflow.sheet, found.paths, Path(workflow.results, RECORDS))  # reads records that go now
     for slide in found.paths:
         _remove(slide, found)
     write_table(table, [], COLUMNS)
@@ -138,13 +146,14 @@ def remove_leftovers(workflow: Workflow, table: str, *, busy: bool) -> None:
 
 def find_leftovers(workflow: Workflow) -> Leftovers:
     """Paths that have the names of the workflow's own, for slides that are not in the sheet."""
-    patterns = [path for path in workflow.paths if "{slide}" in path] + list(IN_REPORT)
+    patterns = [path for path in workflow.paths if "{slide}" in path]
+    patterns += [f"{workflow.results}/{path}" for path in IN_REPORT]
     for_all = {path for path in workflow.paths if "{slide}" not in path}
     slides = {slide for pattern in patterns for slide in _slides_of(pattern, for_all)}
     found, hidden = Leftovers(), cache(lambda folder: list(folder.glob(".*")))
     for slide in sorted(slides - set(workflow.slides)):
         for path in (path for pattern in patterns for path in _made(Path(pattern.format(slide=slide)), hidden)):
-            if _behind_a_link(path):
+            if _behind_a_link(path, Path(workflow.results).parent):
                 found.linked.append(path)
             elif str(path) not in for_all:
                 found.paths[slide][path] = _size(path)
@@ -152,9 +161,9 @@ def find_leftovers(workflow: Workflow) -> Leftovers:
     return found
 
 
-def _behind_a_link(path: Path) -> bool:
+def _behind_a_link(path: Path, prefix: Path) -> bool:
     """Whether the way to a path leads out of the folder of results by a link; that folder itself may be one."""
-    top = Path(path.parts[0])
+    top = prefix / path.relative_to(prefix).parts[0]
     return path.parent.resolve() != top.resolve() / path.parent.relative_to(top)
 
 
@@ -183,10 +192,10 @@ def _size(path: Path) -> int:
 
 def _add_copies(found: Leftovers, workflow: Workflow) -> None:
     """The slide cache may be shared with other projects: only copies of these very slides belong to them."""
-    contents = {slide: recorded(Path(RECORDS, f"{slide}.json"))["sha256"] for slide in found.paths}
+    contents = {slide: workflow.recorded(slide)["sha256"] for slide in found.paths}
     if not any(contents.values()):
         return
-    kept = {recorded(Path(RECORDS, f"{slide}.json"))["sha256"] for slide in workflow.slides}
+    kept = {workflow.recorded(slide)["sha256"] for slide in workflow.slides}
     for slide, content in contents.items():
         if content and content not in kept:
             found.copies[slide] = copies_of(content, workflow.copies["folder"])
@@ -214,13 +223,14 @@ def _by_slide(found: Leftovers) -> Iterator[str]:
 def _what_names(workflow: Workflow, slides: set[str]) -> Iterator[str]:
     """What of the whole cohort was made from the slides or names them, and what becomes of it."""
     mention = re.compile(rf"(?<![\w.-])({'|'.join(map(re.escape, sorted(slides, reverse=True)))})(?![\w-])")
-    texts = [Path(path) for path in (*workflow.paths, *DOCTORS) if path.endswith(TEXTS) and Path(path).is_file()]
+    written = [*workflow.paths, *(f"{workflow.results}/{name}" for name in DOCTORS)]
+    texts = [Path(path) for path in written if path.endswith(TEXTS) and Path(path).is_file()]
     naming = [str(path) for path in texts if mention.search(path.read_text(encoding="utf-8", errors="replace"))]
     if naming:
         yield f"Of the whole cohort, these name them until a run writes them anew: {', '.join(naming)}"
     anew = "No run makes it anew: delete it" if workflow.model else "The next run trains a new one and maps all slides"
     given = {workflow.model: "Take another as model.path"} if workflow.model else {}
-    for model, remedy in ({MODEL: anew} | given).items():
+    for model, remedy in ({f"{workflow.results}/{MODEL}": anew} | given).items():
         if seen := _slides_of_model(model) & slides:
             yield f"{model} was made with {', '.join(sorted(seen))} and names them. {remedy}; find its copies yourself."
 

@@ -1,6 +1,6 @@
 """The whole config as settings classes of the library, for checks of the whole run before it starts."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +20,8 @@ class RunSettings:
 
     Parameters
     ----------
+    roots : sequence of str or None
+        Where slides, and redirects of servers, may lie; None: anywhere.
     model_path : str or None
         An existing model; if given, no model is trained.
     weights : str
@@ -39,6 +41,7 @@ class RunSettings:
     map: MapSettings
     model: ModelSettings
     train: TrainSettings
+    roots: Sequence[str] | None
     model_path: str | None
     weights: str
     stain_reference: str
@@ -57,6 +60,7 @@ class RunSettings:
             map=MapSettings.of(map_settings(config), config["inference"]["batch_size"], most),
             model=ModelSettings(model["backbone"], model["norm"], model["fusion"]),
             train=TrainSettings(**train_settings(config)),
+            roots=config["slides"]["roots"],
             model_path=model["path"],
             weights=model["weights"],
             stain_reference=config["stain"]["reference"],

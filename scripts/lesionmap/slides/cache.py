@@ -7,7 +7,7 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -38,26 +38,34 @@ class CacheSettings:
         Folder of the copies. Environment variables in it are expanded on the machine that reads the slide.
     most_gb : float
         Size limit for all copies together, GB (1e9 bytes). The least recently used copies are removed to make room.
+    roots : sequence of str or None
+        Where servers may redirect to (:func:`lesionmap.servers.remote.states`).
     """
 
     of: str
     folder: str
     most_gb: float
+    roots: Sequence[str] | None = ()
+
+    @classmethod
+    def of_slides(cls, slides: Mapping[str, Any]) -> "CacheSettings":
+        """From the config's ``slides``."""
+        return cls(**slides["copies"], roots=slides["roots"])
 
 
 IN_PLACE = CacheSettings(REMOTE, "slide_copies", 0)
 
 
 @contextmanager
-def cached_slide(info: str, location: str, copies: Mapping[str, Any]) -> Iterator[SlideInfo]:
+def cached_slide(info: str, location: str, slides: Mapping[str, Any]) -> Iterator[SlideInfo]:
     """Give a slide to read in the block: the original, or its copy; before and after, see that it is the inspected one.
 
     Parameters
     ----------
     info, location : str
         Files of :class:`lesionmap.slides.inspection.InspectionFiles`.
-    copies : mapping
-        The config's ``slides.copies``.
+    slides : mapping
+        The config's ``slides``.
 
     Raises
     ------
@@ -70,12 +78,12 @@ def cached_slide(info: str, location: str, copies: Mapping[str, Any]) -> Iterato
     SettingsError
         If the slide is larger than the cache, or the folder cannot be used.
     """
-    slide, settings = load_info(info, location), CacheSettings(**copies)
+    slide, settings = load_info(info, location), CacheSettings.of_slides(slides)
     if not _is_copied(slide.path, settings):
         with inspected_slide(location):
             yield slide
         return
-    with _copy(slide.path, _present_state(slide.path), settings) as (path, digest):
+    with _copy(slide.path, _present_state(slide.path, settings), settings) as (path, digest):
         if digest != slide.identity:
             raise ChangedSlideError(
                 stage=STAGE,
@@ -107,7 +115,7 @@ def cached_file(path: str, settings: CacheSettings) -> Iterator[str]:
     if not is_remote(path):
         yield path
         return
-    with _copy(path, _present_state(path), settings) as (copy, _), _named(copy, path):
+    with _copy(path, _present_state(path, settings), settings) as (copy, _), _named(copy, path):
         yield copy
 
 
@@ -115,14 +123,15 @@ def _is_copied(path: str, settings: CacheSettings) -> bool:
     return is_remote(path) or (settings.of != REMOTE and Path(path).is_file())
 
 
-def _present_state(path: str) -> str:
+def _present_state(path: str, settings: CacheSettings) -> str:
     """Size in bytes, and what identifies this version of the file (an ETag or modification times)."""
     if is_remote(path):
         from lesionmap.servers import remote  # its libraries are loaded only if a slide is remote
 
-        found = remote.state(path)
+        found = remote.state(path, settings.roots)
         if why := why_unavailable(found):
-            raise RemoteError(stage=STAGE, finding=why, remedy="run again; a slide that is gone goes into quarantine")
+            finding, remedy = why
+            raise RemoteError(stage=STAGE, finding=finding, remedy=f"{remedy}, and run again")
         return found
     size = sum(part.stat().st_size for part in slide_parts(Path(path)) if part.exists())
     return f"{size} {slide_state(path)}"
@@ -149,7 +158,7 @@ def _copy(path: str, found: str, settings: CacheSettings) -> Iterator[tuple[str,
             finding=f"{path} has {size / 1e9:.3g} GB, and slides.copies.most_gb is {settings.most_gb:g}",
             remedy="raise slides.copies.most_gb",
         )
-    with cache.entry(f"{key}-{size}", lambda place: _fill(place, path, size)) as entry:
+    with cache.entry(f"{key}-{size}", lambda place: _fill(place, path, size, settings)) as entry:
         yield str(entry / "slide" / file_name(path)), (entry / DIGEST).read_text(encoding="utf-8")
 
 
@@ -164,7 +173,7 @@ def _folder(settings: CacheSettings) -> Path:
     return Path(folder)
 
 
-def _fill(place: Path, path: str, size: int) -> None:
+def _fill(place: Path, path: str, size: int, settings: CacheSettings) -> None:
     """Copy all files of a slide, and note their digest."""
     start, inside = time.monotonic(), place / "slide"
     shutil.rmtree(inside, ignore_errors=True)  # left by a killed job
@@ -172,7 +181,7 @@ def _fill(place: Path, path: str, size: int) -> None:
     if is_remote(path):
         from lesionmap.servers import remote
 
-        remote.download(path, inside / file_name(path), size)
+        remote.download(path, inside / file_name(path), size, settings.roots)
     else:
         for part in filter(Path.exists, slide_parts(Path(path))):
             target = inside / part.relative_to(Path(path).parent)

@@ -140,8 +140,8 @@ def inspect_slide(
 
 def _check_available(row: SlideRow, planned: str) -> None:
     if is_remote(row.path) and (why := why_unavailable(planned)):
-        remedy = "correct its path in the slide sheet, or have access granted"
-        raise SlideError(slide=row.slide, stage=STAGE, finding=why, remedy=remedy)
+        finding, remedy = why
+        raise SlideError(slide=row.slide, stage=STAGE, finding=finding, remedy=remedy)
 
 
 def _check_at_rest(row: SlideRow, path: str, state: str) -> None:

@@ -12,7 +12,7 @@ from typing import Any, TextIO
 
 from lesionmap.errors import SettingsError
 from lesionmap.files.schema import listed, problems_of, read_schema
-from lesionmap.servers.urls import is_remote, lies_below, why_unfit, without_secrets
+from lesionmap.servers.urls import is_remote, leads_up, lies_in, why_unfit, without_secrets
 
 SPLITS = ("train", "val", "test", "inference")
 NEEDED_COLUMNS = ["slide", "path", "split"]
@@ -237,6 +237,8 @@ def _place_problem(key: str, path: str, roots: Sequence[str] | None) -> str | No
         if unfit := why_unfit(path):
             return unfit
     if roots is not None and not _lies_in(path, roots):
+        if is_remote(path) and leads_up(path):
+            return "has a part '..', maybe an encoded one, that may lead out of slides.roots; write it without"
         return (
             f"is not in slides.roots ({', '.join(roots)}); add its folder to that key of the config, or move it there"
         )
@@ -245,7 +247,7 @@ def _place_problem(key: str, path: str, roots: Sequence[str] | None) -> str | No
 
 def _lies_in(path: str, roots: Sequence[str]) -> bool:
     if is_remote(path):
-        return any(lies_below(path, root) for root in roots)
+        return lies_in(path, roots)
     # Links are not resolved: whoever put one into a root did so on purpose. The sheet may be someone else's.
     place = Path(os.path.normpath(Path.cwd() / path))
     if ".." in Path(path).parts and place.resolve() != (Path.cwd() / path).resolve():

@@ -217,6 +217,7 @@ def test_the_stain_reference_must_be_usable_and_not_in_the_test_split(tmp_path, 
 def test_slides_on_servers_are_not_taken_for_missing(tmp_path, rows, config, capsys):
     files = str(tmp_path / "d.tsv"), str(tmp_path / "d.json")
     with serving(tmp_path) as server:
+        config["slides"]["roots"] = [server.address]
         gone = f"{server.address}/gone.tif"
         unseen = [replace(rows[0], path=f"{server.address}/a.tif"), replace(rows[3], path=gone)]
         with pytest.raises(LesionMapError, match="1 errors"):
@@ -232,6 +233,24 @@ def test_slides_on_servers_are_not_taken_for_missing(tmp_path, rows, config, cap
     assert "its annotation gone.geojson does not exist" in capsys.readouterr().out
 
 
+def test_a_slide_that_its_server_leads_out_of_the_roots_is_told(tmp_path, rows, config, capsys):
+    files = str(tmp_path / "d.tsv"), str(tmp_path / "d.json")
+    with serving(tmp_path) as server:
+        config["slides"]["roots"] = [server.address]
+        server.redirects["/b.tif"] = 302, "http://other.example/b.tif?sig=not-to-be-told"
+        unseen = [replace(row, path=f"{server.address}/{row.slide}.tif") for row in rows[:2]]
+        with pytest.raises(LesionMapError):
+            examine_sheet(unseen, RunSettings.of(config), *files, threads=2)
+    table = pd.read_csv(files[0], sep="\t").set_index("slide")
+    assert table["verdict"].to_dict() == {"a": "unseen", "b": "error"}
+    named = (
+        f"{server.address}/b.tif leads to http://other.example/b.tif, which is not in slides.roots ({server.address})"
+    )
+    assert table.loc["b", "findings"] == named
+    assert "to slides.roots" in table.loc["b", "remedies"]
+    assert "not-to-be-told" not in capsys.readouterr().out
+
+
 def test_inference_alone_asks_for_no_training_slides(tmp_path, rows, config, capsys):
     config["model"]["path"] = "shipped.safetensors"
     failed, _, _, report = examined(tmp_path, rows[2:], config, capsys)
@@ -243,7 +262,7 @@ def test_inference_alone_asks_for_no_training_slides(tmp_path, rows, config, cap
     config["model"]["path"] = broken
     _, printed, _, report = examined(tmp_path, rows[2:], config, capsys)
     assert "broken.safetensors cannot be used: its tensors are not those of resnet34" in printed
-    assert "give another model as model.path" in report["sheet_errors"][0]["remedy"]
+    assert "give the lesionmap.safetensors of a training run as model.path" in report["sheet_errors"][0]["remedy"]
     config["model"]["path"] = str(tmp_path / "whole.safetensors")
     save_model(config["model"]["path"], model, network, {})
     failed, _, table, report = examined(tmp_path, rows[2:], config, capsys)

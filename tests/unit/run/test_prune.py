@@ -1,5 +1,6 @@
 import json
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -42,8 +43,9 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
-def workflow(*slides, copies="slide_copies", model=None):
-    return Workflow(PATHS, slides, "slides.tsv", {"folder": copies}, model)
+def workflow(*slides, copies="slide_copies", model=None, prefix=""):
+    paths = [f"{prefix}{path}" for path in PATHS]
+    return Workflow(paths, slides, "slides.tsv", {"folder": copies}, model, f"{prefix}results")
 
 
 def all_files(folder):
@@ -89,6 +91,38 @@ def test_what_was_listed_is_removed_and_the_slides_stay_excluded(folder, capsys)
     remove_leftovers(workflow("a"), TABLE, busy=False)
     assert "Removed 0 paths of 0 slides" in capsys.readouterr().err
     assert read_table("slides.excluded.tsv") == rows
+
+
+@pytest.mark.parametrize("linked", ["", "results", "logs", "deep"])
+def test_results_below_a_prefix_are_pruned_in_the_same_way(folder, capsys, linked):
+    metadata = {"training_slides": {"b": "3" * 64}, "architecture": {"backbone": "resnet18", "norm": "group"}}
+    write_text("results/model/history.csv", "epoch\n")
+    save_file({"w": np.zeros(1)}, "results/model/lesionmap.safetensors", {"lesionmap": json.dumps(metadata)})
+    write_text("results/doctor.tsv", "slide\nb\n")
+    before = all_files(folder)
+    gone = {path for path in before if re.search(r"/(a\.2|b)([._/]|$)", path)}
+    shutil.copytree(folder, folder / "deep/lesion")
+    if linked:
+        place = folder / {"deep": "deep"}.get(linked, f"deep/lesion/{linked}")
+        place.rename(folder / "big disk")
+        place.symlink_to(folder / "big disk")
+    with SlideCache(folder / "copies", 10**9).entry(
+        f"{1:016x}-1000", lambda place: write_text(place / "digest.txt", "3" * 64)
+    ):
+        pass
+    asked, table = workflow("a", prefix="deep/lesion/", copies="copies"), "deep/lesion/results/prune.tsv"
+    list_leftovers(asked, table)
+    printed = capsys.readouterr().err
+    assert (
+        "anew: deep/lesion/results/manifest.tsv, deep/lesion/logs/train.log, deep/lesion/results/doctor.tsv" in printed
+    )
+    assert "deep/lesion/results/model/lesionmap.safetensors was made with b and names them" in printed
+    remove_leftovers(asked, table, busy=False)
+    left = {path for path in before if (folder / "deep/lesion" / path).exists()}
+    assert left == before - gone
+    assert all((folder / path).exists() for path in before)
+    assert [row["path"] for row in read_table("slides.excluded.tsv")] == ["/x/a.2.svs", "/x/b.svs"]
+    assert list((folder / "copies").glob("*/")) == []
 
 
 @pytest.mark.parametrize("seen", [("a", "b"), None])

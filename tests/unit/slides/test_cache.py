@@ -1,9 +1,10 @@
 import os
+import shutil
 import subprocess
 import sys
 import threading
 import time
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from lesionmap.files.records import read_json
 from lesionmap.slides.cache import CacheSettings, SlideCache, cached_slide
 from lesionmap.slides.inspection import inspect_slide
 from lesionmap.slides.slide import Slide
-from pyramids import INSPECTION, damage, info_of, inspection_files, row, write_tiff
+from pyramids import INSPECTION, damage, info_of, inspection_files, row, slides_config, write_tiff
 from vendor_slides import write_dicom, write_mirax
 from web_server import serving
 
@@ -23,7 +24,7 @@ NAMES = ("0123456789abcdef-40", "1123456789abcdef-40", "2123456789abcdef-40")
 @pytest.fixture
 def copies(tmp_path, monkeypatch) -> CacheSettings:
     monkeypatch.setenv("SCRATCH", str(tmp_path))
-    return CacheSettings("remote", "$SCRATCH/copies", 0.01)
+    return CacheSettings("remote", "$SCRATCH/copies", 0.01, roots=None)
 
 
 @pytest.fixture
@@ -51,7 +52,7 @@ def test_a_remote_slide_is_inspected_as_one_at_hand_and_comes_once(server, tmp_p
     assert read_json(files.record)["info"] == read_json(local.record)["info"]
     assert read_json(files.location)["path"] == address
     for _ in range(2):
-        with cached_slide(files.info, files.location, asdict(copies)) as info, Slide(info, "test") as slide:
+        with cached_slide(files.info, files.location, slides_config(copies)) as info, Slide(info, "test") as slide:
             np.testing.assert_array_equal(slide.read((0, 0), (517, 333), 0.25), noise)
             assert Path(info.path).is_relative_to(tmp_path / "copies")
     assert downloads(server) == ["/2026/a%20b.tif"]
@@ -59,7 +60,7 @@ def test_a_remote_slide_is_inspected_as_one_at_hand_and_comes_once(server, tmp_p
 
 def test_a_local_slide_stays_where_it_is(tmp_path, noise, copies):
     files = inspected(str(write_tiff(tmp_path / "a.tif", noise)), tmp_path, copies)
-    with cached_slide(files.info, files.location, asdict(copies)) as info:
+    with cached_slide(files.info, files.location, slides_config(copies)) as info:
         assert info.path == str(tmp_path / "a.tif")
     assert not (tmp_path / "copies").exists()
 
@@ -79,7 +80,7 @@ def test_all_files_of_a_local_slide_are_copied_if_asked_for(tmp_path, noise, cop
     with Slide(info_of(path), "test") as slide:
         expected = slide.read((3, 5), (200, 150), 0.3)
     with (
-        cached_slide(files.info, files.location, asdict(replace(copies, of="all"))) as info,
+        cached_slide(files.info, files.location, slides_config(replace(copies, of="all"))) as info,
         Slide(info, "test") as slide,
     ):
         assert Path(info.path).is_relative_to(tmp_path / "copies")
@@ -91,7 +92,7 @@ def test_a_slide_that_changed_after_its_inspection_is_not_used(server, tmp_path,
     files = inspected(f"{server.address}/2026/a%20b.tif", tmp_path, copies)
     write_tiff(tmp_path / "served/2026/a b.tif", noise[::-1])
     told = pytest.raises(ChangedSlideError, match=r"has changed since its inspection.*Remedy: run again")
-    with told, cached_slide(files.info, files.location, asdict(copies)):
+    with told, cached_slide(files.info, files.location, slides_config(copies)):
         pass
 
 
@@ -99,8 +100,23 @@ def test_a_slide_that_is_gone_after_its_inspection_costs_its_job_not_its_place(s
     files = inspected(f"{server.address}/2026/a%20b.tif", tmp_path, copies)
     (tmp_path / "served/2026/a b.tif").unlink()
     told = pytest.raises(RemoteError, match=r"a%20b.tif is not there \(404\)")
-    with told, cached_slide(files.info, files.location, asdict(copies)):
+    with told, cached_slide(files.info, files.location, slides_config(copies)):
         pass
+
+
+def test_a_job_follows_no_redirect_out_of_the_roots(server, tmp_path, copies):
+    address, root = f"{server.address}/2026/a%20b.tif", f"{server.address}/2026"
+    files = inspected(address, tmp_path, replace(copies, roots=[root]))
+    shutil.copy(tmp_path / "served/2026/a b.tif", tmp_path / "served/b.tif")
+    server.redirects["/2026/a%20b.tif"] = 302, "/b.tif"
+    told = rf"{address} leads to {server.address}/b.tif, which is not in slides.roots \({root}\).*, and run again"
+    slides = slides_config(replace(copies, roots=[root]))
+    with pytest.raises(RemoteError, match=told), cached_slide(files.info, files.location, slides):
+        pass
+    assert ("GET", "/b.tif") not in server.asked
+    slides["roots"].append(f"{server.address}/b.tif")
+    with cached_slide(files.info, files.location, slides):
+        assert ("GET", "/b.tif") in server.asked
 
 
 def test_errors_name_the_address_not_the_copy(server, tmp_path, copies):
@@ -111,7 +127,11 @@ def test_errors_name_the_address_not_the_copy(server, tmp_path, copies):
     assert refused["finding"].startswith(f"{server.address}/2026/text.svs is text")
     files = inspected(address, tmp_path, copies, max_unreadable_fraction=1.0)
     told = pytest.raises(SlideError, match="level 0, box")
-    with told as raised, cached_slide(files.info, files.location, asdict(copies)) as info, Slide(info, "test") as slide:
+    with (
+        told as raised,
+        cached_slide(files.info, files.location, slides_config(copies)) as info,
+        Slide(info, "test") as slide,
+    ):
         slide.read((0, 0), (64, 64), 0.25)
     assert str(tmp_path / "copies") not in str(raised.value)
 
@@ -121,6 +141,14 @@ def test_what_is_known_to_be_missing_is_not_asked_for(tmp_path, copies):
     inspect_slide(row("s3://b/a.svs"), inspection_files(tmp_path), INSPECTION, copies, planned)
     found = read_json(tmp_path / "record.json")
     assert (found["verdict"], found["finding"]) == ("quarantined", "s3://b/a.svs is not there")
+
+
+def test_a_slide_that_its_server_leads_elsewhere_is_in_quarantine_with_the_remedy(tmp_path, copies):
+    planned = "elsewhere: https://a/x.svs leads to https://b/x.svs, which is not in slides.roots (https://a)"
+    inspect_slide(row("https://a/x.svs"), inspection_files(tmp_path), INSPECTION, copies, planned)
+    found = read_json(tmp_path / "record.json")
+    assert (found["verdict"], found["finding"]) == ("quarantined", planned.removeprefix("elsewhere: "))
+    assert found["remedy"].startswith("add that address, its folder or its server to slides.roots if")
 
 
 def test_a_slide_larger_than_all_room_is_an_error(server, tmp_path, copies):
@@ -265,5 +293,5 @@ with SlideCache(pathlib.Path({str(tmp_path)!r}), 60).entry({NAMES[0]!r}, fill):
 def test_the_state_of_a_quarantined_slide_is_its_inspections(tmp_path, copies):
     files = inspected(str(tmp_path / "absent.svs"), tmp_path, copies)
     told = pytest.raises(SlideError, match=r"slide s1, inspect_slide: the file .*absent.svs does not exist")
-    with told, cached_slide(files.info, files.location, asdict(copies)):
+    with told, cached_slide(files.info, files.location, slides_config(copies)):
         pass

@@ -17,7 +17,7 @@ from lesionmap.tissue.detection import TissueSettings, find_tissue
 from lesionmap.tissue.mask import TissueMask
 from pydicom import Dataset
 from pydicom.uid import CTImageStorage, JPEGLSLossless, generate_uid
-from pyramids import INSPECTION, info_of, inspection_files, row
+from pyramids import INSPECTION, info_of, inspection_files, row, slides_config
 from scipy.ndimage import gaussian_filter
 from vendor_slides import TILE_PX, dicom_level, encode, padded_to_tiles, reduce, tiles, write_instance
 
@@ -280,7 +280,7 @@ def test_copies_of_a_slide_have_all_its_files(tmp_path):
     inspected(tmp_path, path)
     copies = CacheSettings("all", str(tmp_path / "copies"), 1)
     files = inspection_files(tmp_path)
-    with cached_slide(files.info, files.location, vars(copies)) as info, Slide(info, "test"):
+    with cached_slide(files.info, files.location, slides_config(copies)) as info, Slide(info, "test"):
         assert Path(info.path).parent != path.parent
         assert {part.name for part in Path(info.path).parent.iterdir()} == {"IM1", "IM4", "IM16"}
 

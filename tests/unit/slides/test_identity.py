@@ -14,7 +14,7 @@ from lesionmap.slides.identity import slide_state as state
 from lesionmap.slides.inspection import inspect_slide
 from lesionmap.slides.slide import Slide
 from pydicom.uid import generate_uid
-from pyramids import INSPECTION, inspection_files, row, write_tiff
+from pyramids import INSPECTION, inspection_files, row, slides_config, write_tiff
 from vendor_slides import write_instance, write_mirax, write_vms
 
 
@@ -187,7 +187,11 @@ def test_a_job_refuses_a_slide_that_is_not_the_inspected_one(
     if not late:
         change(path)
     expected = pytest.raises(ChangedSlideError, match=f"{path} {told}.* Remedy: put the slide back, or run again")
-    with expected, cached_slide(files.info, files.location, vars(IN_PLACE)) as info, Slide(info, "test") as slide:
+    with (
+        expected,
+        cached_slide(files.info, files.location, slides_config(IN_PLACE)) as info,
+        Slide(info, "test") as slide,
+    ):
         assert late, "a slide that was exchanged before is not opened"
         slide.read((0, 0), (10, 10), 0.25)
         change(path)
@@ -198,6 +202,6 @@ def test_a_slide_that_was_touched_or_copied_is_accepted(tmp_path):
     files = inspected(tmp_path, path)
     path.rename(tmp_path / "other")
     shutil.copy(tmp_path / "other", path)
-    with cached_slide(files.info, files.location, vars(IN_PLACE)) as info:
+    with cached_slide(files.info, files.location, slides_config(IN_PLACE)) as info:
         assert info.path == str(path)
     check_unchanged(str(path), state="another", sample=sampled_digest(path))

@@ -71,6 +71,31 @@ def test_an_import_with_a_prefix_runs_stage_by_stage_to_the_same_results(finishe
     assert results.pop(with_seconds).count(b"<tr>") == plain.pop(with_seconds).count(b"<tr>")
     assert results == plain
     assert "Nothing to be done" in snakemake(tmp_path, "--dry-run")
+    check_pruning(tmp_path, "lesion")
+
+
+def check_pruning(folder: Path, prefix: str) -> None:
+    """See that nothing below a prefix belongs to a slide that was taken off the sheet and pruned."""
+    sheet = (folder / "slides.tsv").read_text().splitlines(keepends=True)
+    (folder / "slides.tsv").write_text("".join(row for row in sheet if not row.startswith("test_1\t")))
+    of_slide = {path for path in (folder / prefix).rglob("*test_1*") if path.is_file()}
+    assert {"test_1.html", "test_1_overlay.png", "test_1.log"} <= {path.name for path in of_slide}
+    assert f"name them until a run writes them anew: {prefix}/results/" in snakemake(folder, "prune")
+    listed = {row["path"] for row in read_table(folder / prefix / "results/prune.tsv")}
+    assert listed >= {str(path.relative_to(folder)) for path in of_slide}
+    snakemake(folder, "prune_listed")
+    assert list((folder / prefix).rglob("*test_1*")) == []
+    (excluded,) = read_table(folder / "slides.excluded.tsv")
+    assert (excluded["slide"], excluded["path"], len(excluded["sha256"])) == ("test_1", "slides/test_1.tif", 64)
+
+
+def test_until_is_refused_where_a_slide_is_to_be_inspected_again(project):
+    project.config = TINY | {"tissue": TINY["tissue"] | {"min_area_um2": 600}}
+    found = {f"find_tissue:{slide}" for slide in READABLE}
+    (project.folder / "slides/test_1.tif").touch()
+    assert "--until find_tissue would do nothing, as slides are" in project.run("--until", "find_tissue", ok=False)
+    assert jobs(project.run("--until", "build_manifest")) == {"inspect_slide:test_1", "build_manifest"}
+    assert jobs(project.run("--until", "find_tissue")) == found
 
 
 def test_an_import_has_nothing_to_do_where_the_workflow_has_run(project):
