@@ -21,7 +21,7 @@ SIZES_UM = (0, 200, 500, 2000, np.inf)  # 0.2 and 2 mm separate isolated cells, 
 SIZE_NAMES = ("below_0.2mm", "0.2_to_0.5mm", "0.5_to_2mm", "from_2mm")
 SWEEP = tuple(round(0.05 * step, 2) for step in range(1, 20))
 AGREEMENT_SD = 1.96  # of Bland and Altman's limits
-NEEDS = {  # patients: with fewer, intervals would contain the truth in less than 90 % (docs/metrics.md)
+NEEDS = {  # patients: with fewer, intervals contain the truth in clearly less than 90 % (docs/metrics.md)
     "brier": 20,
     "slide_mean_brier": 20,
     "area_difference_mm2": 40,
