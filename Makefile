@@ -131,6 +131,10 @@ bench-infer: $(BENCH_VENV)/installed ## time inference on a whole slide of ../sh
 bench-sparse: $(VENV)/installed ## map a slide of 200,000 × 200,000 px, mostly glass, in about 2 minutes
 	PYTHONPATH=scripts $(BIN)/python benchmarks/sparse_slide.py
 
+.PHONY: bench-coverage
+bench-coverage: $(VENV)/installed ## simulate how often 95 % intervals contain the truth, in about 10 minutes
+	PYTHONPATH=scripts $(BIN)/python benchmarks/coverage.py
+
 .PHONY: bench-exports
 bench-exports: $(VENV)/installed ## time the exports of a map with 100,000 lesions, in about 3 minutes
 	PYTHONPATH=scripts $(BIN)/python benchmarks/exports.py

@@ -3,9 +3,7 @@
 from lesionmap.evaluation.model_comparison import compare_models
 from lesionmap.jobs.log import job_log
 from lesionmap.jobs.quarantine import usable
-from lesionmap.metrics.bootstrap import Bootstrap
 
 with job_log(snakemake.log[0]):
     params = snakemake.params
-    options = Bootstrap(**params.bootstrap), params.min_lesion_um
-    compare_models(usable(snakemake.input.own), params.others, snakemake.output[0], *options)
+    compare_models(usable(snakemake.input.own), params.others, snakemake.output[0], params.min_lesion_um)

@@ -3,10 +3,6 @@
 from lesionmap.evaluation.summary import SummaryFiles, summarise
 from lesionmap.jobs.log import job_log
 from lesionmap.jobs.quarantine import usable
-from lesionmap.metrics.bootstrap import Bootstrap
 
 with job_log(snakemake.log[0]):
-    params = snakemake.params
-    summarise(
-        usable(snakemake.input), SummaryFiles(*snakemake.output), Bootstrap(**params.bootstrap), params.min_lesion_um
-    )
+    summarise(usable(snakemake.input), SummaryFiles(*snakemake.output), snakemake.params.min_lesion_um)

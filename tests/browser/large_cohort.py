@@ -9,13 +9,11 @@ import yaml
 from lesionmap.evaluation.plots import MetricPlots, plot_metrics
 from lesionmap.evaluation.summary import SummaryFiles, summarise
 from lesionmap.files.records import read_json, write_json
-from lesionmap.metrics.bootstrap import Bootstrap
 from lesionmap.report.inputs import ReportInputs
 from lesionmap.report.render import ReportFiles, render_report
 from lesionmap.run.config import inference_mpp
 from lesionmap.stain.comparison import compare_stains
 
-DRAWS = Bootstrap(draws=1000, seed=0)
 CHARTS = ("roc", "precision_recall", "froc", "calibration", "thresholds", "areas", "lesion_sizes")
 CONFIG = Path(__file__).parents[2] / "config/config.yaml"
 
@@ -53,7 +51,7 @@ def _inputs(results: Path, folder: Path, copies: list[tuple[str, str]]) -> Repor
     metrics = list(_renamed(results / "metrics/slides", folder / "metrics", copies))
     names = ("slides.tsv", "cohort.tsv", "summary.json", "headline.txt", "stain.tsv", "spread.json")
     slide_table, cohort, summary, headline, stain_table, spread = (str(folder / name) for name in names)
-    summarise(metrics, SummaryFiles(slide_table, cohort, summary, headline), DRAWS, min_lesion_um=200)
+    summarise(metrics, SummaryFiles(slide_table, cohort, summary, headline), min_lesion_um=200)
     charts = [str(folder / f"{name}.svg") for name in CHARTS]
     plot_metrics(summary, slide_table, MetricPlots(*charts))
     compare_stains(stains, stain_table, spread)

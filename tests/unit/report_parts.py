@@ -15,7 +15,6 @@ from lesion_maps import write_outlines
 from lesionmap.evaluation.summary import SummaryFiles, summarise
 from lesionmap.files.pictures import write_png
 from lesionmap.files.records import write_json, write_text
-from lesionmap.metrics.bootstrap import Bootstrap
 from lesionmap.report.inputs import ReportInputs
 from lesionmap.report.render import ReportFiles, render_report
 from lesionmap.slides.slide import SlideInfo
@@ -28,9 +27,6 @@ CONFIG = yaml.safe_load((Path(__file__).parents[2] / "config" / "config.yaml").r
 
 
 SPLITS = {"train_1": "train", "Präparat 7%": "test", "new_1": "inference"}
-
-
-DRAWS = Bootstrap(draws=1000, seed=0)
 
 
 PAGES = ("index.html", "stain.html", "model.html", "report.js")
@@ -189,7 +185,7 @@ def make_metrics(folder: Path, slide: str) -> str:
 
 def summarise_into(inputs: ReportInputs, paths: list[str]) -> None:
     files = SummaryFiles(inputs.slide_table, f"{inputs.summary}.tsv", inputs.summary, f"{inputs.summary}.txt")
-    summarise(paths, files, DRAWS, min_lesion_um=200)
+    summarise(paths, files, min_lesion_um=200)
 
 
 def render(inputs: ReportInputs, folder: Path, model_notes: Sequence[str] = (), **changes: Any) -> Path:

@@ -68,7 +68,6 @@ rule summarise:
         mem_mb=grows(2000),
         runtime=grows(20),
     params:
-        bootstrap=config["evaluation"]["bootstrap"],
         min_lesion_um=config["evaluation"]["min_lesion_um"],
         code=code_digest("summarise"),
     script:
@@ -164,7 +163,6 @@ rule compare_models:
         runtime=grows(20),
     params:
         others=config["evaluation"]["compare"],
-        bootstrap=config["evaluation"]["bootstrap"],
         min_lesion_um=config["evaluation"]["min_lesion_um"],
         code=code_digest("compare_models"),
     script:

@@ -11,8 +11,8 @@ from lesionmap.errors import ModelError
 from lesionmap.files.records import read_json, write_table
 from lesionmap.formatting import in_table
 from lesionmap.jobs.quarantine import usable
-from lesionmap.metrics.bootstrap import Bootstrap, interval
-from lesionmap.metrics.cohort import SlideTable, entry_of, is_evaluated, metrics_and_draws
+from lesionmap.metrics.cohort import SlideTable, entry_of, is_evaluated, metrics_with_and_without
+from lesionmap.metrics.intervals import LINEAR
 
 THIS_RUN = "this run"
 COLUMNS = (
@@ -22,13 +22,11 @@ COLUMNS = (
 Records = Mapping[str, Mapping[str, Any]]
 
 
-def compare_models(
-    own: Sequence[str], others: Mapping[str, str], output: str, bootstrap: Bootstrap, min_lesion_um: float
-) -> None:
+def compare_models(own: Sequence[str], others: Mapping[str, str], output: str, min_lesion_um: float) -> None:
     """Write the metrics of this run's model and of each other model on the slides that both have, and the differences.
 
-    A difference is other − this run. Each bootstrap draw takes the same patients for both models, so what makes a slide
-    easy or difficult for both cancels out.
+    A difference is other − this run. For its interval each patient is left out of both models' metrics at once, so what
+    makes a slide easy or difficult for both cancels out.
 
     Parameters
     ----------
@@ -61,7 +59,7 @@ def compare_models(
             members = [slide for slide in common if ours[slide]["split"] == split]
             tables = [SlideTable.of([of[slide] for slide in members], min_lesion_um) for of in (ours, theirs)]
             pair = tables[0], replace(tables[1], patient=tables[0].patient)
-            rows += ({"split": split, **row} for row in _compared(name, *pair, bootstrap))
+            rows += ({"split": split, **row} for row in _compared(name, *pair))
     write_table(output, [_as_text(row) for row in rows], COLUMNS)
 
 
@@ -80,22 +78,22 @@ def _comparable(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> bool:
     return same and is_evaluated(ours) and is_evaluated(theirs)
 
 
-def _compared(name: str, ours: SlideTable, theirs: SlideTable, bootstrap: Bootstrap) -> Iterator[dict[str, Any]]:
+def _compared(name: str, ours: SlideTable, theirs: SlideTable) -> Iterator[dict[str, Any]]:
     """Two rows for each metric: this run's model and the other on the same slides."""
-    (own_values, own_draws), (values, draws) = (metrics_and_draws(table, bootstrap) for table in (ours, theirs))
+    (own_values, own_without), (values, without) = map(metrics_with_and_without, (ours, theirs))
     for metric, value in values.items():
         if metric.threshold is not None:
             continue
         yield {
             "metric": metric.name,
             "model": THIS_RUN,
-            **entry_of(ours, metric, own_values[metric], own_draws[metric]),
+            **entry_of(ours, metric, own_values[metric], own_without[metric]),
         }
-        entry = entry_of(theirs, metric, value, draws[metric])
+        entry = entry_of(theirs, metric, value, without[metric])
         difference = value - own_values[metric]
-        found = interval(draws[metric] - own_draws[metric], entry["patients"])
         row = {"metric": metric.name, "model": name, **entry}
         if not np.isnan(difference):
+            found = metric.interval(difference, without[metric] - own_without[metric], entry["patients"], LINEAR)
             row |= {"difference": difference, "difference_low": found.low, "difference_high": found.high}
         yield row
 

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,9 +12,9 @@ from lesionmap.annotations.classes import LESION
 from lesionmap.files.records import read_json, read_table, write_json, write_table, write_text
 from lesionmap.formatting import in_table
 from lesionmap.maps.probability import as_probability
-from lesionmap.metrics.bootstrap import LEAST_PATIENTS, LEVEL, Bootstrap
 from lesionmap.metrics.cohort import SIZE_NAMES, SWEEP, Metric, SlideTable, is_evaluated, with_intervals
 from lesionmap.metrics.froc import froc_curve
+from lesionmap.metrics.intervals import LEAST_PATIENTS, LEVEL
 from lesionmap.metrics.pixels import Histograms, binary_metrics, calibration_sums
 
 OF_SLIDES = (
@@ -37,7 +37,8 @@ class SummaryFiles:
         TSV, one row per split and metric.
     summary : str
         JSON: metrics, threshold sweep, calibration, FROC curve, lesions by size, histograms and ignored area of each
-        split; and the bootstrap's settings. A slide of which nothing was evaluated is in its split's ignored area only.
+        split; and the rules of intervals and lesions. A slide of which nothing was evaluated is in its split's
+        ignored area only.
     headline : str
         Text: Dice and AUROC of each split and of each of its slides.
     """
@@ -48,7 +49,7 @@ class SummaryFiles:
     headline: str
 
 
-def summarise(metric_paths: Sequence[str], files: SummaryFiles, bootstrap: Bootstrap, min_lesion_um: float) -> None:
+def summarise(metric_paths: Sequence[str], files: SummaryFiles, min_lesion_um: float) -> None:
     """Write the metrics of all evaluated slides and of each split.
 
     Parameters
@@ -66,10 +67,10 @@ def summarise(metric_paths: Sequence[str], files: SummaryFiles, bootstrap: Boots
     evaluated = [record for record in records if is_evaluated(record)]
     for split in sorted({record["split"] for record in evaluated}):
         members = [record for record in evaluated if record["split"] == split]
-        splits[split] = summary_of(SlideTable.of(members, min_lesion_um), bootstrap)
+        splits[split] = summary_of(SlideTable.of(members, min_lesion_um))
         splits[split]["ignored"] = _ignored([row for row in rows if row["split"] == split])
     rules = {"level": LEVEL, "least_patients": LEAST_PATIENTS, "min_lesion_um": min_lesion_um}
-    write_json(files.summary, {"bootstrap": asdict(bootstrap) | rules, "splits": splits})
+    write_json(files.summary, {"rules": rules, "splits": splits})
     write_table(files.cohort, list(_cohort_rows(splits)), OF_COHORT)
     write_text(files.headline, "\n".join(_headline(splits, rows) or ["no slide was evaluated"]) + "\n")
 
@@ -85,9 +86,9 @@ def _as_read(key: str, text: str) -> str | float:
     return math.nan if text == "NA" else float(text)
 
 
-def summary_of(table: SlideTable, bootstrap: Bootstrap) -> dict[str, Any]:
+def summary_of(table: SlideTable) -> dict[str, Any]:
     """Summary of one split, which can be written as JSON."""
-    entries = with_intervals(table, bootstrap)
+    entries = with_intervals(table)
     pooled = table.counts.sum(axis=0)
     n_slides, n_lesions = len(table.patient), table.n_lesions.sum()
     false, sensitivity = froc_curve(

@@ -4,5 +4,5 @@
 - ``lesions``: annotated and predicted lesions, matched as in CAMELYON16
 - ``froc``: the FROC curve
 - ``cohort``: metrics of a cohort with confidence intervals
-- ``bootstrap``: confidence intervals by resampling patients
+- ``intervals``: confidence intervals from a jackknife over patients
 """

@@ -1,6 +1,6 @@
 """Metrics of a cohort, with confidence intervals.
 
-Every metric is a function of sums over slides, so a bootstrap draw is one weighting of the slides.
+Every metric is a function of sums over slides, so a cohort without one of its patients is one weighting of the slides.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -12,14 +12,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lesionmap.annotations.classes import LESION
-from lesionmap.metrics.bootstrap import Bootstrap, interval, resampled
 from lesionmap.metrics.froc import FROC_METRICS, froc_metrics
+from lesionmap.metrics.intervals import LEAST_PATIENTS, LINEAR, LOG, LOGIT, Interval, Scale, interval, without_each
 from lesionmap.metrics.pixels import PIXEL_METRICS, Histograms, PixelMetric, Values, auroc, pixel_metrics, ratio
 
 SIZES_UM = (0, 200, 500, 2000, np.inf)  # 0.2 and 2 mm separate isolated cells, micro- and macrometastases (AJCC)
 SIZE_NAMES = ("below_0.2mm", "0.2_to_0.5mm", "0.5_to_2mm", "from_2mm")
 SWEEP = tuple(round(0.05 * step, 2) for step in range(1, 20))
 AGREEMENT_SD = 1.96  # of Bland and Altman's limits
+NEEDS = {  # patients: with fewer, intervals contain the truth in clearly less than 90 % (docs/metrics.md)
+    "brier": 20,
+    "slide_mean_brier": 20,
+    "area_difference_mm2": 40,
+    "area_lower_limit_mm2": 80,
+    "area_upper_limit_mm2": 80,
+}
 
 
 @dataclass(frozen=True)
@@ -148,6 +155,8 @@ class Metric:
         From a table for which the metric is undefined to the reason.
     threshold : float or None
         Its threshold in the sweep; None: the metric uses the threshold of the maps, or none.
+    scale : Scale
+        Scale of its interval.
     """
 
     name: str
@@ -155,6 +164,11 @@ class Metric:
     rests_on: Callable[[SlideTable], NDArray[np.bool_]]
     why_undefined: Callable[[SlideTable], str]
     threshold: float | None = None
+    scale: Scale = LOGIT
+
+    def interval(self, value: float, without: Values, n_patients: int, scale: Scale | None = None) -> Interval:
+        """Its interval, or on another scale that of a difference; see :func:`lesionmap.metrics.intervals.interval`."""
+        return interval(value, without, n_patients, scale or self.scale, NEEDS.get(self.name, LEAST_PATIENTS))
 
 
 def is_evaluated(record: Mapping[str, Any]) -> bool:
@@ -266,12 +280,17 @@ def _froc(name: str, *, needs_lesion: bool) -> Metric:
         lambda weighted: weighted.froc[name],
         lambda table: _any(table.n_lesions if needs_lesion else table.counts),
         lambda _: "no lesion of that kind is annotated",
+        scale=LOGIT if needs_lesion else LOG,
     )
 
 
 def _area(name: str) -> Metric:
     return Metric(
-        name, lambda weighted: weighted.areas[name], lambda table: _any(table.counts), lambda _: "needs two slides"
+        name,
+        lambda weighted: weighted.areas[name],
+        lambda table: _any(table.counts),
+        lambda _: "needs two slides",
+        scale=LINEAR,
     )
 
 
@@ -307,20 +326,20 @@ METRICS = (
 )
 
 
-def metrics_and_draws(table: SlideTable, settings: Bootstrap) -> tuple[dict[Metric, float], dict[Metric, Values]]:
-    """All metrics of a cohort, NaN where undefined, and their bootstrap draws, (draws,) each."""
+def metrics_with_and_without(table: SlideTable) -> tuple[dict[Metric, float], dict[Metric, Values]]:
+    """All metrics of a cohort, NaN where undefined, and those without each of its patients, (patients,) each."""
     values = table.metrics(np.ones((1, len(table.patient))))
-    draws = resampled(table.metrics, table.patient, settings)
-    return {metric: value.item() for metric, value in values.items()}, draws
+    without = without_each(table.metrics, table.patient)
+    return {metric: value.item() for metric, value in values.items()}, without
 
 
-def with_intervals(table: SlideTable, settings: Bootstrap) -> dict[Metric, dict[str, Any]]:
+def with_intervals(table: SlideTable) -> dict[Metric, dict[str, Any]]:
     """All :data:`METRICS` of a cohort with their intervals, see :func:`entry_of`."""
-    values, draws = metrics_and_draws(table, settings)
-    return {metric: entry_of(table, metric, value, draws[metric]) for metric, value in values.items()}
+    values, without = metrics_with_and_without(table)
+    return {metric: entry_of(table, metric, value, without[metric]) for metric, value in values.items()}
 
 
-def entry_of(table: SlideTable, metric: Metric, value: float, draws: Values) -> dict[str, Any]:
+def entry_of(table: SlideTable, metric: Metric, value: float, without: Values) -> dict[str, Any]:
     """A metric with its interval, which can be written as JSON.
 
     Returns
@@ -334,7 +353,7 @@ def entry_of(table: SlideTable, metric: Metric, value: float, draws: Values) -> 
     entry = {"value": value, "low": None, "high": None, "slides": int(rests_on.sum()), "patients": n_patients}
     if np.isnan(value):
         return entry | {"value": None, "note": metric.why_undefined(table)}
-    return entry | asdict(interval(draws, n_patients))
+    return entry | asdict(metric.interval(value, without, n_patients))
 
 
 def _counting(lesions: Sequence[Mapping[str, Any]], min_lesion_um: float) -> list[Mapping[str, Any]]:

@@ -91,7 +91,7 @@ class PixelMetric:
 
 
 def pixel_metrics(counts: NDArray[Any], threshold: float) -> dict[str, Values]:
-    """All :data:`PIXEL_METRICS` of many histograms at once, (..., 4, N_BINS), as for the draws of a bootstrap."""
+    """All :data:`PIXEL_METRICS` of many histograms at once, (..., 4, N_BINS), as for the cohorts of an interval."""
     return {metric.name: metric.compute(counts, threshold) for metric in PIXEL_METRICS}
 
 

@@ -88,7 +88,7 @@ def cited_sources(stain: Mapping[str, Any], *, evaluated: bool) -> dict[str, Ref
         keys["macenko"] = "macenko2009"
     keys |= {"fpn": "lin2017fpn", "resnet": "he2016", "focal": "lin2017focal"}
     if evaluated:
-        keys |= {"camelyon": "bejnordi2017", "bootstrap": "hesterberg2015"}
+        keys |= {"camelyon": "bejnordi2017", "jackknife": "efron1981"}
     return {role: references()[key] for role, key in keys.items()}
 
 

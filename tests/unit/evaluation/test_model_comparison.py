@@ -7,10 +7,8 @@ from evaluated import random_slide, record_of
 from lesionmap.errors import ModelError
 from lesionmap.evaluation.model_comparison import compare_models
 from lesionmap.files.records import write_json
-from lesionmap.metrics.bootstrap import Bootstrap
 from lesionmap.metrics.cohort import SlideTable, with_intervals
 
-BOOTSTRAP = Bootstrap(draws=1000, seed=0)
 SLIDES = [random_slide(seed, has_lesion=seed % 4 > 0) for seed in range(12)]
 OURS = [record_of(f"s{n}", *slide) for n, slide in enumerate(SLIDES)]
 WEAKER = [record_of(f"s{n}", np.maximum(levels, 10) - 10, mask) for n, (levels, mask) in enumerate(SLIDES)]
@@ -24,7 +22,7 @@ def compared(tmp_path):
                 write_json(tmp_path / name / "slides" / f"{record['slide']}.json", record)
         own = [str(tmp_path / "ours/slides" / f"{record['slide']}.json") for record in ours]
         folders = {name: str(tmp_path / name) for name in others}
-        compare_models(own, folders, str(tmp_path / "models.tsv"), BOOTSTRAP, 200)
+        compare_models(own, folders, str(tmp_path / "models.tsv"), 200)
         return pd.read_csv(tmp_path / "models.tsv", sep="\t").set_index(["metric", "model"])
 
     return compare
@@ -32,7 +30,7 @@ def compared(tmp_path):
 
 def test_each_model_has_its_metrics_and_its_difference(compared):
     table = compared(OURS, weaker=WEAKER)
-    entries = with_intervals(SlideTable.of(WEAKER, 200), BOOTSTRAP)
+    entries = with_intervals(SlideTable.of(WEAKER, 200))
     expected = next(entry for metric, entry in entries.items() if metric.name == "dice")
     row, own = table.loc[("dice", "weaker")], table.loc[("dice", "this run")]
     for key in ("value", "low", "high"):
@@ -48,7 +46,7 @@ def test_differences_are_of_the_same_patients(compared):
     assert row["difference_high"] - row["difference_low"] < (row["high"] - row["low"]) / 2
     same = compared(OURS, same=OURS).loc[("dice", "same")]
     assert same["difference"] == 0
-    assert same[["difference_low", "difference_high"]].isna().all()  # of equal draws
+    assert same[["difference_low", "difference_high"]].isna().all()  # nobody makes a difference
 
 
 def test_only_slides_of_equal_content_and_split_are_compared(compared):

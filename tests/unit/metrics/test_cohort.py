@@ -4,17 +4,16 @@ import numpy as np
 import pytest
 from evaluated import lesion, random_slide, record_of, scores_at
 from lesionmap.maps.probability import as_scores
-from lesionmap.metrics.bootstrap import Bootstrap
 from lesionmap.metrics.cohort import SWEEP, SlideTable, bland_altman, with_intervals
 from lesionmap.metrics.froc import FALSE_PER_SLIDE
 from lesionmap.metrics.pixels import Histograms, binary_metrics
-from scipy.special import expit
+from scipy.special import expit, logit
+from scipy.stats import t
 from sklearn.metrics import roc_auc_score
 
 HAS_LESION = (True, True, False, True, False, True)
 SLIDES = [random_slide(seed, has_lesion=has) for seed, has in enumerate(HAS_LESION)]
 RECORDS = [record_of(f"s{n}", *slide) for n, slide in enumerate(SLIDES)]
-BOOTSTRAP = Bootstrap(draws=1000, seed=0)
 
 
 def keyed(metric):
@@ -23,7 +22,7 @@ def keyed(metric):
 
 
 def entries_of(records):
-    return {keyed(metric): entry for metric, entry in with_intervals(SlideTable.of(records, 200), BOOTSTRAP).items()}
+    return {keyed(metric): entry for metric, entry in with_intervals(SlideTable.of(records, 200)).items()}
 
 
 def one_weighting(records, weights=None, min_lesion_um=200):
@@ -142,13 +141,37 @@ def test_each_figure_says_its_interval_and_what_it_rests_on():
     records = [record_of(f"s{n}", *random_slide(n, has_lesion=n % 3 > 0)) for n in range(24)]
     records = [record | {"patient": f"p{n // 2}"} for n, record in enumerate(records)]
     entries = entries_of(records)
-    for name, slides, patients in [("dice", 16, 12), ("brier", 24, 12), ("area_difference_mm2", 24, 12)]:
+    for name, slides, patients in [("dice", 16, 12), ("specificity", 24, 12), ("slide_mean_ece", 24, 12)]:
         entry = entries[name]
         assert (entry["slides"], entry["patients"], entry["note"]) == (slides, patients, "")
         assert entry["low"] < entry["value"] < entry["high"]
+    for name, least in [("brier", 20), ("area_difference_mm2", 40), ("area_upper_limit_mm2", 80)]:
+        assert entries[name]["note"] == f"no interval: fewer than {least} patients"
     rarer = entries["slide_auroc_area"]  # every slide with lesion has a larger area than every one without
     assert (rarer["slides"], rarer["patients"], rarer["value"], rarer["low"]) == (8, 8, 1, None)
-    assert rarer["note"] == "no interval: all draws are equal"
+    assert rarer["note"] == "no interval: all 8 patients agree, and up to 31% of others may not"
+
+
+def test_the_interval_of_a_slides_auroc_is_delongs_on_the_logit():
+    """Jackknife and DeLong (Biometrics 1988) share their components, but for m against m − 1; no skew: symmetrical."""
+    areas = {True: (0.3, 0.5, 0.9, 0.9, 1.4, 2.0), False: (0.0, 0.1, 0.6, 0.2, 0.95, 0.4)}
+    slides = [(has, area) for has in areas for area in areas[has]]
+    records = [
+        record_of(f"s{n}", *random_slide(n, has_lesion=has)) | {"predicted_mm2": area}
+        for n, (has, area) in enumerate(slides)
+    ]
+    entry = entries_of(records)["slide_auroc_area"]
+    wins = np.sign(np.subtract.outer(areas[True], areas[False])) / 2 + 0.5
+    parts = [(wins.mean(axis=axis) - wins.mean()) / 5 for axis in (1, 0)]  # the change without each slide
+    influence = np.concatenate(parts)
+    variance, third, fourth = (np.mean(influence**power) for power in (2, 3, 4))
+    freedom = min(11, 24 / (fourth / variance**2 - 1))
+    reach = t.ppf(0.975, freedom) * np.sqrt(11 * variance) / (wins.mean() * (1 - wins.mean()))
+    longer = np.exp(abs(third) / variance**1.5 / np.sqrt(12))
+    assert third < 0
+    assert (entry["low"], entry["high"]) == pytest.approx(
+        (expit(logit(wins.mean()) - reach * longer), expit(logit(wins.mean()) + reach))
+    )
 
 
 def test_a_slide_without_patient_is_one_of_its_own_even_if_a_patient_has_its_name():

@@ -12,7 +12,7 @@ from lesionmap.report.inputs import ReportInputs
 from lesionmap.run.quarantine_tables import RunFiles, list_quarantine
 from lesionmap.stain.comparison import compare_stains
 from lesionmap.training.learning_curves import plot_learning_curves
-from report_parts import CHARTS, DRAWS, HISTORY, SPLITS, make_metrics, make_model, make_slide, render, summarise_into
+from report_parts import CHARTS, HISTORY, SPLITS, make_metrics, make_model, make_slide, render, summarise_into
 
 
 @pytest.fixture(scope="session")
@@ -22,7 +22,7 @@ def charts(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     HISTORY.to_csv(folder / "history.csv", index=False)
     plot_learning_curves(str(folder / "history.csv"), str(folder / "learning_curves.svg"))
     files = SummaryFiles(*(str(folder / name) for name in ("slides.tsv", "cohort.tsv", "summary.json", "headline.txt")))
-    summarise([], files, DRAWS, min_lesion_um=200)
+    summarise([], files, min_lesion_um=200)
     drawn = MetricPlots(*(str(folder / f"{name}.svg") for name in CHARTS))
     plot_metrics(files.summary, files.slides, drawn)
     return [str(folder / "learning_curves.svg"), *astuple(drawn)]

@@ -19,7 +19,6 @@ from PIL import UnidentifiedImageError
 from report_parts import (
     CHARTS,
     CONFIG,
-    DRAWS,
     PAGES,
     SPLITS,
     Page,
@@ -118,7 +117,7 @@ def test_models_are_compared_if_there_are_several(inputs: ReportInputs, report: 
     others = tmp_path / "other"
     write_json(others / "slides/Präparat 7%.json", json.loads(Path(make_metrics(tmp_path, "Präparat 7%")).read_text()))
     compare_models(
-        [make_metrics(tmp_path, "Präparat 7%")], {"<b>low</b>": str(others)}, str(tmp_path / "models.tsv"), DRAWS, 200
+        [make_metrics(tmp_path, "Präparat 7%")], {"<b>low</b>": str(others)}, str(tmp_path / "models.tsv"), 200
     )
     page = Page(render(replace(inputs, models=str(tmp_path / "models.tsv")), tmp_path) / "index.html")
     compared = [row for row in page.rows if row[0] == "Dice" and len(row) == 5]
@@ -206,7 +205,7 @@ def test_names_from_files_are_text_and_no_markup(inputs: ReportInputs, tmp_path:
     write_json(tmp_path / "other/slides" / f"{HOSTILE}.json", metrics)
     summarise_into(named, [str(tmp_path / "hostile.json")])
     models = str(tmp_path / "models.tsv")
-    compare_models([str(tmp_path / "hostile.json")], {HOSTILE: str(tmp_path / "other")}, models, DRAWS, 200)
+    compare_models([str(tmp_path / "hostile.json")], {HOSTILE: str(tmp_path / "other")}, models, 200)
     metadata = {"licence": HOSTILE, "training_slides": {HOSTILE: HOSTILE}, "provenance": {"software": HOSTILE}}
     model = make_model(tmp_path / "hostile.safetensors", intended_use=HOSTILE, **metadata)
     config = {"model": CONFIG["model"] | {"path": HOSTILE}}
@@ -344,7 +343,7 @@ def test_citations_have_the_numbers_of_their_sources(inputs: ReportInputs, tmp_p
         f"ref-{name}"
         for name in (
             *("patent", "stain", "staintools", "macenko"),
-            *("fpn", "resnet", "focal", "camelyon", "bootstrap"),
+            *("fpn", "resnet", "focal", "camelyon", "jackknife"),
         )
     ]
     citations = re.findall(r'<a href="#(ref-\w+)">\[(\d+)\]</a>', text)
