@@ -6,6 +6,6 @@ from lesionmap.jobs.quarantine import usable
 from lesionmap.metrics.bootstrap import Bootstrap
 
 with job_log(snakemake.log[0]):
-    params = snakemake.params
+    paths, params = snakemake.input, snakemake.params
     options = Bootstrap(**params.bootstrap), params.min_lesion_um
-    compare_models(usable(snakemake.input.own), params.others, snakemake.output[0], *options)
+    compare_models(usable(paths.own), paths.slide_table, params.others, snakemake.output[0], *options)
