@@ -5,5 +5,5 @@ from lesionmap.jobs.log import job_log
 from lesionmap.jobs.quarantine import usable
 
 with job_log(snakemake.log[0]):
-    params = snakemake.params
-    compare_models(usable(snakemake.input.own), params.others, snakemake.output[0], params.min_lesion_um)
+    paths, params = snakemake.input, snakemake.params
+    compare_models(usable(paths.own), paths.slide_table, params.others, snakemake.output[0], params.min_lesion_um)

@@ -1,8 +1,13 @@
 """Adapter of rule summarise."""
 
+from lesionmap.evaluation.leakage import Seen
 from lesionmap.evaluation.summary import SummaryFiles, summarise
+from lesionmap.files.model_metadata import load_metadata
 from lesionmap.jobs.log import job_log
 from lesionmap.jobs.quarantine import usable
 
 with job_log(snakemake.log[0]):
-    summarise(usable(snakemake.input), SummaryFiles(*snakemake.output), snakemake.params.min_lesion_um)
+    paths, params = snakemake.input, snakemake.params
+    seen = Seen.of(load_metadata(paths.model), params.patients)
+    files = SummaryFiles(*snakemake.output)
+    summarise(usable(paths.slides), files, params.min_lesion_um, seen, on_leakage=params.on_leakage)

@@ -17,7 +17,7 @@ with job_log(snakemake.log[0], resumes=True):
     origin = provenance(params.code, model=params.model | {"weights": params.weights}, train=params.train)
     metadata = training_metadata(TileSettings(**params.tiles), params.input_settings, weights, origin)
     settings = ModelSettings(**params.model), TrainSettings(**params.train)
-    job = TrainJob(usable(paths.train), usable(paths.val), weights, *settings, metadata)
+    job = TrainJob(usable(paths.train), usable(paths.val), weights, *settings, metadata, params.patients)
     machine = TrainMachine(config["device"], config["checkpoint_minutes"], snakemake.threads)
     record = Path(snakemake.output[0])  # results/model/runs/<run>/trained.json
     files = TrainFiles(str(record), str(record.parents[2]), params.tensorboard, snakemake.log[0])

@@ -5,7 +5,8 @@ from pathlib import Path
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
-BLUE, VERMILION, GREEN = "#0072B2", "#D55E00", "#009E73"  # Okabe & Ito 2008: safe for colour-blind readers
+# Okabe & Ito 2008: safe for colour-blind readers
+BLUE, VERMILION, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
 
 
 def save_svg(figure: Figure, path: str | Path) -> None:

@@ -26,7 +26,8 @@ def column(page: Page, name: str) -> list[str]:
 
 
 def numbers(cells: list[str]) -> list[float]:
-    return [float(cell) for cell in cells if cell != MISSING]
+    """The numbers in cells, some of which say that they are not independent of the model."""
+    return [float(cell.split()[0]) for cell in cells if cell != MISSING]
 
 
 def sort_by(page: Page, name: str) -> None:

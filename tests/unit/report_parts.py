@@ -12,6 +12,7 @@ import pandas as pd
 import yaml
 from evaluated import lesion, record_of, scores_at, scores_of
 from lesion_maps import write_outlines
+from lesionmap.evaluation.leakage import UNSEEN, Seen
 from lesionmap.evaluation.summary import SummaryFiles, summarise
 from lesionmap.files.pictures import write_png
 from lesionmap.files.records import write_json, write_text
@@ -183,9 +184,9 @@ def make_metrics(folder: Path, slide: str) -> str:
     return str(folder / f"{slide}.metrics.json")
 
 
-def summarise_into(inputs: ReportInputs, paths: list[str]) -> None:
+def summarise_into(inputs: ReportInputs, paths: list[str], seen: Seen = UNSEEN) -> None:
     files = SummaryFiles(inputs.slide_table, f"{inputs.summary}.tsv", inputs.summary, f"{inputs.summary}.txt")
-    summarise(paths, files, min_lesion_um=200)
+    summarise(paths, files, 200, seen)
 
 
 def render(inputs: ReportInputs, folder: Path, model_notes: Sequence[str] = (), **changes: Any) -> Path:

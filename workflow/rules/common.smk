@@ -97,6 +97,18 @@ def slide_role(wildcards):
     return {"split": row.split, "patient": row.patient or None}
 
 
+def training_patients(wildcards):
+    """Patients of the slides that this run's model is trained on or chosen by, as the sheet names them now."""
+    rows = [] if config["model"]["path"] else SLIDES.values()
+    return {row.slide: row.patient for row in rows if row.split in ("train", "val") and row.patient}
+
+
+def recorded_patients(wildcards, threads):
+    """The same, for the model file to record. No weight depends on them, so a change must train nothing anew."""
+    # Snakemake does not compare parameters that are functions of `threads` with those of the last run.
+    return training_patients(wildcards)
+
+
 REMOTE_STATES = {}
 
 

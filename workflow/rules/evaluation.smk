@@ -1,4 +1,4 @@
-# Reads   scores, lesion maps and annotations of the val and test slides
+# Reads   scores, lesion maps and annotations of the val and test slides; the model file, for what the model has seen
 # Writes  results/metrics/slides/{slide}.json        one slide's agreement with the pathologist
 #         results/metrics/slides.tsv          all slides
 #         results/metrics/cohort.tsv          every metric of each split, with its confidence interval
@@ -41,7 +41,8 @@ rule evaluate_slide:
 rule summarise:
     """Combine the metrics of all slides."""
     input:
-        collect("results/metrics/slides/{slide}.json", slide=evaluated_slides),
+        slides=collect("results/metrics/slides/{slide}.json", slide=evaluated_slides),
+        model=model_file,
     output:
         slides=report(
             "results/metrics/slides.tsv",
@@ -69,6 +70,8 @@ rule summarise:
         runtime=grows(20),
     params:
         min_lesion_um=config["evaluation"]["min_lesion_um"],
+        on_leakage=config["evaluation"]["on_leakage"],
+        patients=training_patients,
         code=code_digest("summarise"),
     script:
         "../../scripts/summarise.py"
@@ -143,6 +146,7 @@ rule compare_models:
     """Compare the metrics of several models on the same slides."""
     input:
         own=collect("results/metrics/slides/{slide}.json", slide=evaluated_slides),
+        slide_table=once_known("results/metrics/slides.tsv"),
         others=local(list(config["evaluation"]["compare"].values())),
     output:
         report(

@@ -3,8 +3,10 @@
 
 from functools import cache
 
+from lesionmap.errors import SettingsError
+from lesionmap.evaluation.leakage import leaks_in_words, refuse
 from lesionmap.files.records import read_json
-from lesionmap.run.manifest import good_slides, segmented_slides
+from lesionmap.run.manifest import good_slides, planned_leaks, segmented_slides
 from snakemake.exceptions import IncompleteCheckpointException
 from snakemake.io import strip_wildcard_constraints
 
@@ -75,8 +77,22 @@ def dicom_slides(wildcards):
     return segmented_slides(manifest(), config["exports"]["dicom"]) if annotations_known() else []
 
 
+@cache
+def check_leakage():
+    """Say which slides are not independent of the model, or refuse them, as soon as the manifest is built."""
+    leaks = planned_leaks(manifest(), SLIDES, config["model"]["path"])
+    try:
+        refuse(leaks if config["evaluation"]["on_leakage"] == "refuse" else {}, "evaluation")
+    except SettingsError as error:
+        raise WorkflowError(f"LesionMap: {error}")
+    if leaks:
+        logger.warning(f"LesionMap: {leaks_in_words(leaks)}. Their metrics are marked, and not part of the headline.")
+
+
 def evaluated_slides(wildcards):
     """Slides whose lesion map is compared with their annotation: those that no weight was fitted to."""
+    if workflow.is_main_process:
+        check_leakage()
     return good("val", "test")
 
 

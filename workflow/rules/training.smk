@@ -73,6 +73,7 @@ rule train:
         tiles=TRAINING["tiles"],
         input_settings=TRAINING["input"],
         slides=slides_of_training,
+        patients=recorded_patients,
         code=TRAINING["code"],
     script:
         "../../scripts/train.py"

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from lesionmap.errors import ModelError
-from lesionmap.files.records import read_json, write_table
+from lesionmap.evaluation.leakage import GROUPS, group_of, mark_of
+from lesionmap.files.records import read_json, read_table, write_table
 from lesionmap.formatting import in_table
 from lesionmap.jobs.quarantine import usable
 from lesionmap.metrics.cohort import SlideTable, entry_of, is_evaluated, metrics_with_and_without
@@ -17,23 +18,29 @@ from lesionmap.metrics.intervals import LINEAR
 THIS_RUN = "this run"
 COLUMNS = (
     *("split", "metric", "model", "value", "low", "high", "slides", "patients", "note"),
-    *("difference", "difference_low", "difference_high"),
+    *("difference", "difference_low", "difference_high", "mark"),
 )
+UNKNOWN = "unknown whether the other model has seen these slides: its run is of an older version"
 Records = Mapping[str, Mapping[str, Any]]
 
 
-def compare_models(own: Sequence[str], others: Mapping[str, str], output: str, min_lesion_um: float) -> None:
+def compare_models(
+    own: Sequence[str], slide_table: str, others: Mapping[str, str], output: str, min_lesion_um: float
+) -> None:
     """Write the metrics of this run's model and of each other model on the slides that both have, and the differences.
 
     A difference is other − this run. For its interval each patient is left out of both models' metrics at once, so what
-    makes a slide easy or difficult for both cancels out.
+    makes a slide easy or difficult for both cancels out. Slides that either model has seen are apart from the others of
+    their split, as in :func:`lesionmap.evaluation.summary.summarise`.
 
     Parameters
     ----------
     own : sequence of str
         Files of :func:`lesionmap.evaluation.evaluate.evaluate_slide`.
+    slide_table : str
+        Table of :func:`lesionmap.evaluation.summary.summarise`, which says which slides this run's model has seen.
     others : mapping of str to str
-        Folder of such files of another run, by the name of its model.
+        Folder ``results/metrics`` of another run, by the name of its model.
     output : str
         TSV, one row per split, metric and model; NA where there is no interval or difference.
     min_lesion_um : float
@@ -45,6 +52,7 @@ def compare_models(own: Sequence[str], others: Mapping[str, str], output: str, m
         If a model has no slide with the same content and split as in this run.
     """
     ours, rows = _records(own), list[dict[str, Any]]()
+    own_leakages = {row["slide"]: row["leakage"] for row in read_table(slide_table)}
     for name, folder in others.items():
         theirs = _records(usable([str(path) for path in _files_of(folder, ours)]))
         common = [slide for slide in theirs if _comparable(ours[slide], theirs[slide])]
@@ -55,12 +63,35 @@ def compare_models(own: Sequence[str], others: Mapping[str, str], output: str, m
                 "as this version evaluates them",
                 remedy="name the folder results/metrics of a run of this version with the same val or test slides",
             )
-        for split in sorted({ours[slide]["split"] for slide in common}):
-            members = [slide for slide in common if ours[slide]["split"] == split]
+        found = leakages_of(folder)
+        leakages = {slide: [own_leakages[slide], (found or {}).get(slide, "")] for slide in common}
+        for group, members in _grouped(ours, leakages).items():
             tables = [SlideTable.of([of[slide] for slide in members], min_lesion_um) for of in (ours, theirs)]
             pair = tables[0], replace(tables[1], patient=tables[0].patient)
-            rows += ({"split": split, **row} for row in _compared(name, *pair))
+            marks = [mark_of(group, (leakage for slide in members for leakage in leakages[slide]))]
+            marks += [UNKNOWN] if found is None else []
+            about = {"split": group, "mark": "; ".join(filter(None, marks))}
+            rows += (about | row for row in _compared(name, *pair))
     write_table(output, [_as_text(row) for row in rows], COLUMNS)
+
+
+def leakages_of(folder: str) -> dict[str, str] | None:
+    """How slides depend on another run's model; None if its table of slides is missing or of an older version."""
+    table = Path(folder, "slides.tsv")
+    rows = read_table(table) if table.exists() else []
+    return {row["slide"]: row["leakage"] for row in rows if "leakage" in row} or None
+
+
+def _grouped(ours: Records, leakages: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
+    """Slides by group; one that either model has seen is leaked."""
+    groups = {
+        slide: {group_of(ours[slide]["split"], leakage) for leakage in found} for slide, found in leakages.items()
+    }
+    return {
+        group: members
+        for group in GROUPS
+        if (members := [slide for slide, found in groups.items() if max(found, key=GROUPS.index) == group])
+    }
 
 
 def _records(paths: Sequence[str]) -> Records:

@@ -14,6 +14,7 @@ from matplotlib.ticker import NullLocator
 
 from lesionmap.annotations.classes import LESION
 from lesionmap.evaluation.curves import area_differences, froc_points, precision_recall_points, roc_points
+from lesionmap.evaluation.leakage import LEAKED, group_of
 from lesionmap.evaluation.summary import read_slide_table
 from lesionmap.files.atomic import written_whole
 from lesionmap.files.records import read_json
@@ -21,25 +22,26 @@ from lesionmap.formatting import counted, fixed, with_interval
 from lesionmap.metrics.cohort import SIZE_NAMES
 from lesionmap.metrics.froc import FALSE_PER_SLIDE
 from lesionmap.metrics.pixels import Histograms
-from lesionmap.plotting import BLUE, GREEN, VERMILION, save_svg
+from lesionmap.plotting import BLUE, GREEN, PURPLE, VERMILION, save_svg
 
-SPLIT_STYLES = {"test": (BLUE, "-", "o"), "val": (VERMILION, "--", "s")}
+SPLIT_STYLES = {"test": (BLUE, "-", "o"), "val": (VERMILION, "--", "s"), LEAKED: (PURPLE, "-.", "^")}
 SWEPT = {  # with two more of Okabe & Ito's colours, and its own dash pattern for each
     "dice": ("Dice", BLUE, "-"),
     "iou": ("IoU", "#56B4E9", "--"),
     "precision": ("Precision", VERMILION, "-."),
     "recall": ("Recall", GREEN, ":"),
-    "specificity": ("Specificity", "#CC79A7", (0, (6, 1.5, 1, 1.5, 1, 1.5))),
+    "specificity": ("Specificity", PURPLE, (0, (6, 1.5, 1, 1.5, 1, 1.5))),
 }
 SIZE_LABELS = dict(zip(SIZE_NAMES, ("below\n0.2 mm", "0.2 to\n0.5 mm", "0.5 to\n2 mm", "2 mm\nand more"), strict=True))
 SIZE_INCHES = (5.4, 4.4)
 WORDS_INCHES = (5.4, 1.6)
 FROC_ENDS = (1 / 8, 8.0)
 RATE_LABELS = ("¼", "½", "1", "2", "4", "8")
-SHIFT = {"test": -1, "val": 1}  # to either side, where the dots of both splits would overlap
+SHIFT = {"test": -1, "val": 1, LEAKED: 0}  # to either side, where the dots of both splits would overlap
 MOST_LABELLED = 5
 ROUNDING_MM2 = 1e-5  # more than the rounding of the slide table
 MOST_VECTORS = 1000  # drawn as shapes; more are drawn as pixels, as the SVG would open slowly
+NOT_INDEPENDENT = "not independent of the model"
 NOT_EVALUATED = "no slide of the split val or test has both a lesion map and a usable annotation"
 Summary = Mapping[str, Any]
 Rows = Sequence[Mapping[str, Any]]
@@ -189,7 +191,7 @@ def draw_areas(splits: Summary, rows: Rows) -> Figure:
         return _in_words("Areas", splits, "area_difference_mm2")
     figure, panels = _panels(defined)
     for (split, summary), axes in zip(defined.items(), panels, strict=True):
-        members = [row for row in rows if row["split"] == split]
+        members = [row for row in rows if group_of(row["split"], row["leakage"]) == split]
         mean, difference = area_differences(members)
         colour, _, marker = SPLIT_STYLES[split]
         dots = axes.scatter(
@@ -253,8 +255,9 @@ def _in_words(title: str, splits: Summary, name: str) -> Figure:
 
 
 def _cohort(split: str, summary: Summary) -> str:
-    """A split and its size."""
-    return f"{split}: {counted(summary['slides'], 'slide')} of {counted(summary['patients'], 'patient')}"
+    """A split and its size, and whether it is independent of the model."""
+    size = f"{counted(summary['slides'], 'slide')} of {counted(summary['patients'], 'patient')}"
+    return f"{split}: {size}" + (f"\n({NOT_INDEPENDENT})" if summary["mark"] else "")
 
 
 def _square() -> tuple[Figure, Axes]:

@@ -1,5 +1,6 @@
 """Summarise all evaluated slides: tables, a summary as JSON, and the headline (docs/metrics.md)."""
 
+import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lesionmap.annotations.classes import LESION
+from lesionmap.evaluation.leakage import GROUPS, LEAKED, UNSEEN, Seen, group_of, leaks_in_words, mark_of, refuse
 from lesionmap.files.records import read_json, read_table, write_json, write_table, write_text
 from lesionmap.formatting import in_table
 from lesionmap.maps.probability import as_probability
@@ -21,8 +23,10 @@ OF_SLIDES = (
     *("annotated_mm2", "predicted_mm2", "annotated_lesions", "found_lesions", "false_lesions"),
     *("ignored_mm2", "ignored_lesions", "highest_probability", "patient"),
 )
-OF_TEXT = ("slide", "split", "patient")
-OF_COHORT = ("split", "metric", "value", "low", "high", "slides", "patients", "note")
+OF_TEXT = ("slide", "split", "patient", "leakage")
+OF_COHORT = ("split", "metric", "value", "low", "high", "slides", "patients", "note", "mark")
+NO_HEADLINE = "no evaluated slide is independent of the model, so there is no headline metric"
+MARKED = "not independent of the model: "
 
 
 @dataclass(frozen=True)
@@ -37,10 +41,11 @@ class SummaryFiles:
         TSV, one row per split and metric.
     summary : str
         JSON: metrics, threshold sweep, calibration, FROC curve, lesions by size, histograms and ignored area of each
-        split; and the rules of intervals and lesions. A slide of which nothing was evaluated is in its split's
-        ignored area only.
+        split and of leaked slides (``splits``); and the rules of intervals and lesions. ``mark`` says why metrics are
+        not independent of the model. A slide of which nothing was evaluated is in its split's ignored area only.
     headline : str
-        Text: Dice and AUROC of each split and of each of its slides.
+        Text: Dice and AUROC of each split and of each of its slides; below them, marked, those that are not independent
+        of the model.
     """
 
     slides: str
@@ -49,8 +54,17 @@ class SummaryFiles:
     headline: str
 
 
-def summarise(metric_paths: Sequence[str], files: SummaryFiles, min_lesion_um: float) -> None:
+def summarise(
+    metric_paths: Sequence[str],
+    files: SummaryFiles,
+    min_lesion_um: float,
+    seen: Seen = UNSEEN,
+    *,
+    on_leakage: str = "mark",
+) -> None:
     """Write the metrics of all evaluated slides and of each split.
+
+    Slides that the model has seen are left out of their split; they are a group of their own, ``leaked``.
 
     Parameters
     ----------
@@ -58,21 +72,49 @@ def summarise(metric_paths: Sequence[str], files: SummaryFiles, min_lesion_um: f
         Files of :func:`lesionmap.evaluation.evaluate.evaluate_slide`; may be empty.
     min_lesion_um : float
         Annotated lesions of smaller extent (µm) do not count for the FROC curve.
+    seen : Seen
+        What the model has seen; by default nothing.
+    on_leakage : str
+        ``mark`` or ``refuse``.
+
+    Raises
+    ------
+    SettingsError
+        If the model has seen a slide, and `on_leakage` is ``refuse``.
     """
     records = [read_json(path) for path in metric_paths]
-    rows = [_row(record) for record in records]
-    columns = ["slide", "split", *binary_metrics(Histograms.empty(), threshold=0.5), *OF_SLIDES]
+    rows = [_row(record, seen) for record in records]
+    if leaks := {row["slide"]: row["leakage"] for row in rows if _group(row) == LEAKED}:
+        logging.warning("%s", leaks_in_words(leaks))
+    if on_leakage == "refuse":
+        refuse(leaks, "summarise")
+    columns = ["slide", "split", "leakage", *binary_metrics(Histograms.empty(), threshold=0.5), *OF_SLIDES]
     write_table(files.slides, [{key: in_table(value) for key, value in row.items()} for row in rows], columns)
-    splits = {}
-    evaluated = [record for record in records if is_evaluated(record)]
-    for split in sorted({record["split"] for record in evaluated}):
-        members = [record for record in evaluated if record["split"] == split]
-        splits[split] = summary_of(SlideTable.of(members, min_lesion_um))
-        splits[split]["ignored"] = _ignored([row for row in rows if row["split"] == split])
+    splits = _splits(records, rows, min_lesion_um)
     rules = {"level": LEVEL, "least_patients": LEAST_PATIENTS, "min_lesion_um": min_lesion_um}
-    write_json(files.summary, {"rules": rules, "splits": splits})
+    notes = list(seen.notes) if rows else []
+    write_json(files.summary, {"rules": rules, "notes": notes, "splits": splits})
     write_table(files.cohort, list(_cohort_rows(splits)), OF_COHORT)
-    write_text(files.headline, "\n".join(_headline(splits, rows) or ["no slide was evaluated"]) + "\n")
+    write_text(files.headline, "\n".join([*_headline(splits, rows), *notes]) + "\n")
+
+
+def _splits(
+    records: Sequence[Mapping[str, Any]], rows: Sequence[Mapping[str, Any]], min_lesion_um: float
+) -> dict[str, dict[str, Any]]:
+    """Summary of each split, and of leaked slides; `rows` are those of `records`."""
+    found = {}
+    for group in GROUPS:
+        members = [(record, row) for record, row in zip(records, rows, strict=True) if _group(row) == group]
+        evaluated = [record for record, _ in members if is_evaluated(record)]
+        if evaluated:
+            mark = mark_of(group, (row["leakage"] for _, row in members))
+            summary = summary_of(SlideTable.of(evaluated, min_lesion_um))
+            found[group] = {"mark": mark} | summary | {"ignored": _ignored([row for _, row in members])}
+    return found
+
+
+def _group(row: Mapping[str, Any]) -> str:
+    return group_of(row["split"], row["leakage"])
 
 
 def read_slide_table(path: str) -> list[dict[str, Any]]:
@@ -134,11 +176,12 @@ def _ignored(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     return {"slides": slides, "mm2": round(mm2, 9), "lesions": lesions}
 
 
-def _row(record: Mapping[str, Any]) -> dict[str, Any]:
+def _row(record: Mapping[str, Any], seen: Seen) -> dict[str, Any]:
     """A slide's row of the table."""
     lesions, highest = record["lesions"], record["highest_score"]
     return {
         **{key: record[key] for key in ("slide", "split", "patient", "annotated_mm2", "predicted_mm2", "ignored_mm2")},
+        "leakage": seen.leakage(record["provenance"]["identity"], record["patient"]),
         **record["metrics"],
         "annotated_lesions": sum(lesion["pixels"] > 0 for lesion in lesions),
         "found_lesions": sum(lesion["predicted_pixels"] > 0 for lesion in lesions),
@@ -152,18 +195,24 @@ def _cohort_rows(splits: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     for split, summary in splits.items():
         for name, entry in summary["metrics"].items():
             numbers = {key: in_table(entry[key]) for key in ("value", "low", "high")}
-            yield {"split": split, "metric": name, **entry, **numbers}
+            yield {"split": split, "metric": name, **entry, **numbers, "mark": summary["mark"]}
 
 
-def _headline(splits: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    lines = []
-    for split, summary in splits.items():
-        words = ", ".join(_in_words(name, summary["metrics"][name.lower()]) for name in ("Dice", "AUROC"))
-        lines.append(f"lesion, split {split} ({summary['slides']} slides): {words}")
-    for row in rows:
-        words = ", ".join(_in_words(name, {"value": row[name.lower()], "low": None}) for name in ("Dice", "AUROC"))
-        lines.append(f"  {row['slide']}: {words}")
-    return lines
+def _headline(splits: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Each group with its slides: first those whose metrics are independent of the model."""
+    if not rows:
+        yield "no slide was evaluated"
+    elif splits and all(summary["mark"] for summary in splits.values()):
+        yield NO_HEADLINE
+    for group in sorted(GROUPS, key=lambda group: bool(splits.get(group, {}).get("mark"))):
+        if summary := splits.get(group):
+            words = ", ".join(_in_words(name, summary["metrics"][name.lower()]) for name in ("Dice", "AUROC"))
+            name = "leaked slides" if group == LEAKED else f"split {group}"
+            before, after = (MARKED, f"; {summary['mark']}") if summary["mark"] else ("lesion, ", "")
+            yield f"{before}{name} ({summary['slides']} slides): {words}{after}"
+        for row in (row for row in rows if _group(row) == group):
+            words = ", ".join(_in_words(name, {"value": row[name.lower()], "low": None}) for name in ("Dice", "AUROC"))
+            yield f"  {row['slide']}: {words}" + (f" ({row['leakage']})" if row["leakage"] else "")
 
 
 def _in_words(name: str, entry: Mapping[str, Any]) -> str:

@@ -1,5 +1,6 @@
 """Read the metadata of a model file without torch."""
 
+import hashlib
 import json
 import math
 from collections.abc import Collection
@@ -47,6 +48,11 @@ def load_metadata(path: str | Path, needed: Collection[str] = ()) -> dict[str, A
         finding = f"{path} is not a LesionMap model that can be used; its metadata:{listed(problems)}"
         raise ModelError(stage="model", finding=finding, remedy=f"copy the file again, or {REMEDY}")
     return metadata
+
+
+def patient_digest(patient: str) -> str:
+    """SHA-256 of a patient's id (UTF-8), in hexadecimal: what a model file holds of a patient."""
+    return hashlib.sha256(patient.encode()).hexdigest()
 
 
 def _finite(text: str) -> float:

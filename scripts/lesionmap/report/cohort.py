@@ -36,6 +36,7 @@ def cohort_content(inputs: ReportInputs, slides: list[SlideReport], config: Mapp
         "quarantine": read_table(inputs.quarantine),
         "failed_exports": read_table(inputs.failed_exports),
         "summary": summary,
+        "lead": next((group for group, found in summary["splits"].items() if not found["mark"]), None),
         "lowest_dice": lowest_dice(evaluated),
         "largest_false_positives": largest_false_positives(evaluated),
         "all_have_lesion": all(map(has_lesion, evaluated)),
@@ -80,7 +81,7 @@ def compared_models(path: str) -> list[dict[str, Any]]:
         File of :func:`lesionmap.evaluation.model_comparison.compare_models`.
     """
     return [
-        {key: row[key] for key in ("split", "metric", "model")}
+        {key: row[key] for key in ("split", "metric", "model", "mark")}
         | {"measured": _entry(row, "value", "low", "high")}
         | {"difference": _entry(row, "difference", "difference_low", "difference_high")}
         for row in read_table(path)

@@ -12,6 +12,7 @@ from safetensors import safe_open
 
 from lesionmap.files.model_metadata import load_metadata
 from lesionmap.files.records import sha256, write_text
+from lesionmap.formatting import counted
 
 TEMPLATES = Path(__file__).parent / "templates/model_card"
 MOST_SLIDES_LISTED = 100
@@ -55,16 +56,27 @@ def card_metadata(model: str) -> dict[str, Any]:
     Returns
     -------
     dict
-        The metadata in the file; ``file``: its checksum and number of parameters; ``validation``: metrics, a row for
-        each view; ``most_slides``: how many slides are listed at most.
+        The metadata in the file; ``file``: its checksum and number of parameters; ``patients``: their number
+        in words, of training and validation slides; ``validation``: metrics, a row for each view; ``most_slides``: how
+        many slides are listed at most.
     """
     metadata = load_metadata(model)
     epoch = metadata.get("epoch", {})
     return metadata | {
         "file": _file_metadata(model),
+        "patients": {name: _patients(metadata, name) for name in ("training_slides", "validation_slides")},
         "validation": [row for view in VIEWS if (row := _figures(view, epoch))],
         "most_slides": MOST_SLIDES_LISTED,
     }
+
+
+def _patients(metadata: Mapping[str, Any], slides: str) -> str:
+    """How many patients the training or the validation slides are of, in words."""
+    if "patients" not in metadata:
+        return "Patients: not recorded"
+    found = [metadata["patients"].get(slide) for slide in metadata.get(slides, {})]
+    of_none = f", and {counted(found.count(None), 'slide')} without one" if None in found else ""
+    return f"Patients: {len({*found} - {None})}{of_none}"
 
 
 def _file_metadata(path: str) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from typing import Any
 import yaml
 from shapely.geometry import shape
 
+from lesionmap.evaluation.leakage import LEAKED, group_of
 from lesionmap.evaluation.summary import read_slide_table
 from lesionmap.files.records import read_json, read_table
 from lesionmap.jobs.quarantine import quarantined, usable
@@ -83,6 +84,16 @@ class SlideReport:
         return width * self.info["mpp"] / 1000, height * self.info["mpp"] / 1000
 
     @property
+    def leakage(self) -> str:
+        """How it depends on the model, in words; empty if it does not, or was not evaluated."""
+        return str(self.metrics["leakage"]) if self.metrics else ""
+
+    @property
+    def leaked(self) -> bool:
+        """Whether the metrics of its split are without it, since the model has seen it or its patient."""
+        return group_of(self.split, self.leakage) == LEAKED
+
+    @property
     def misplaced(self) -> bool:
         """Whether its annotation seems to be in another frame, so that its metrics mean nothing."""
         return any(note.startswith(OF_ANNOTATION) for note in self.notes)
@@ -145,6 +156,8 @@ def _load_slide(record: str, stain: str, outlines: str, pictures: tuple[str, str
     viewable, stain_drawn = (not quarantined(path) for path in pictures)
     failed = tables.failed_exports.get(name, [])
     check = tables.checks.get(name, {"tissue_share": {}, "flags": []})
+    metrics = tables.metrics.get(name)
+    leakage = metrics["leakage"] if metrics and group_of(slide["split"], metrics["leakage"]) == LEAKED else ""
     largest = sorted(lesions["features"], key=_area_mm2, reverse=True)[:MOST_LESIONS_LISTED]
     return SlideReport(
         slide=name,
@@ -157,13 +170,14 @@ def _load_slide(record: str, stain: str, outlines: str, pictures: tuple[str, str
         refusals=[f"in quarantine since {row['stage']}: {row['finding']}" for row in tables.refusals.get(name, [])],
         failed_exports=[row["stage"] for row in failed],
         notes=[
+            *([f"not independent of the model: {leakage}"] if leakage else []),
             *(f"{OF_ANNOTATION}{flag}" for flag in check["flags"]),
             *slide["flags"],
             *match["flags"],
             *(f"{row['stage']} failed: {row['finding']}" for row in failed),
             *([f"{lost} tiles cannot be read and have no lesion map"] if lost else []),
         ],
-        metrics=tables.metrics.get(name),
+        metrics=metrics,
         lesions=[_lesion(feature, corner) for feature in largest],
         n_lesions=len(lesions["features"]),
         lesion_area_mm2=sum(map(_area_mm2, lesions["features"])),

@@ -12,6 +12,9 @@ from lesionmap.annotations.canonical import canonical
 from lesionmap.annotations.formats import read_annotation
 from lesionmap.annotations.placement import REMEDY, Ground, placement
 from lesionmap.errors import LesionMapError, ModelError
+from lesionmap.evaluation.leakage import LEAKED, UNSEEN, Seen, group_of
+from lesionmap.evaluation.leakage import REMEDY as OF_REFUSAL
+from lesionmap.files.model_metadata import load_metadata
 from lesionmap.files.records import write_json, write_table
 from lesionmap.formatting import counted
 from lesionmap.jobs.parallel import map_in_order
@@ -35,6 +38,7 @@ from lesionmap.slides.slide import Slide, SlideInfo
 
 TRAINING_SPLITS = ("train", "val")
 LABELLED_SPLITS = ("train", "val", "test")
+OF_MARKS = "judge by other slides; the metrics of these are marked and left out of the headline"
 MOST_ROWS_PRINTED = 100
 MOST_NAMED = 5
 COLUMNS = ["slide", "split", "verdict", "width", "height", "mpp", "regions", "tiles", "inference_tiles", "tissue_basis"]
@@ -101,8 +105,10 @@ def examine_sheet(rows: Sequence[SlideRow], settings: RunSettings, table: str, r
     found = list(map_in_order(partial(diagnose, settings=settings, states=states), rows, threads))
     _compare_content(found)
     _compare_patients(found)
+    seen = _seen_by_model(settings)
+    _compare_with_model(found, seen, settings, threads)
     _check_reference(found, settings)
-    sheet_errors, notes = list(_sheet_errors(found, settings)), list(_notes(settings))
+    sheet_errors, notes = list(_sheet_errors(found, settings)), [*_notes(settings), *seen.notes]
     costs = costs_of([(one.row.split, one.work) for one in found if one.work], settings)
     jobs = job_counts([row.split for row in rows], _readable(found), settings)
     _write(found, {"sheet_errors": _as_problems(sheet_errors), "notes": notes, "jobs": jobs}, costs, table, report)
@@ -233,6 +239,28 @@ def _compare_patients(found: Sequence[Diagnosis]) -> None:
         for one in theirs if len(splits) > 1 else []:
             finding = f"patient {one.row.patient} is in the splits {' and '.join(splits)}"
             one.errors.append((finding, "give all slides of a patient one split; else the metrics are too good"))
+
+
+def _seen_by_model(settings: RunSettings) -> Seen:
+    """What the model of ``model.path`` has seen; nothing if there is none, or if it cannot be used."""
+    try:
+        return Seen.of(load_metadata(settings.model_path)) if settings.model_path else UNSEEN
+    except ModelError:  # it is an error of the sheet
+        return UNSEEN
+
+
+def _compare_with_model(found: Sequence[Diagnosis], seen: Seen, settings: RunSettings, threads: int) -> None:
+    """Find slides to be evaluated that the model of ``model.path`` has seen; its file has digests of whole slides."""
+    judged = [one for one in found if one.row.split in ("val", "test")] if seen.training or seen.validation else []
+    for one, identity in zip(judged, map_in_order(_identity, judged, threads), strict=True):
+        leakage = seen.leakage(identity, one.row.patient)
+        if group_of(one.row.split, leakage) == LEAKED:
+            problems, remedy = (one.errors, OF_REFUSAL) if settings.refuses_leakage else (one.warnings, OF_MARKS)
+            problems.append((f"not independent of the model: {leakage}", remedy))
+
+
+def _identity(one: Diagnosis) -> str | None:
+    return digest_of(one.row, content_digest) if one.digest else None
 
 
 def _check_reference(found: Sequence[Diagnosis], settings: RunSettings) -> None:

@@ -1,11 +1,14 @@
 """The manifest: the table of the slides that passed inspection."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from lesionmap.evaluation.leakage import LEAKED, Seen, group_of
+from lesionmap.files.model_metadata import load_metadata
 from lesionmap.files.records import read_json, read_table, write_table
 from lesionmap.jobs.quarantine import usable
+from lesionmap.slides.sheet import SlideRow
 
 DICOM = "dicom"  # OpenSlide's name for the vendor
 MANIFEST = ["slide", "split", "vendor", "mpp", "mpp_source", "width", "height", "flags", "identity"]
@@ -60,3 +63,29 @@ def segmented_slides(manifest: str, dicom: str) -> list[str]:
 def is_segmented(vendor: str | None, dicom: str) -> bool:
     """Whether the lesions of a slide of some vendor are written as DICOM, with ``exports.dicom`` as given."""
     return dicom == "always" or (dicom, vendor) == ("auto", DICOM)
+
+
+def planned_leaks(manifest: str, rows: Mapping[str, SlideRow], model: str | None) -> dict[str, str]:
+    """Slides to be evaluated that are not independent of the model, and why, in the sheet's order.
+
+    Parameters
+    ----------
+    rows : mapping of str to SlideRow
+        The slide sheet.
+    model : str or None
+        An existing model; None: the model is trained on the sheet's slides.
+    """
+    readable = [row for row in read_table(manifest) if row["slide"] in rows]
+    patients = {slide: row.patient for slide, row in rows.items()}
+    if model:
+        seen = Seen.of(load_metadata(model))
+    else:
+        splits = {"training_slides": "train", "validation_slides": "val"}
+        slides = {
+            name: {row["slide"]: row["identity"] for row in readable if row["split"] == split}
+            for name, split in splits.items()
+        }
+        seen = Seen.of(slides, patients)
+    judged = (row for row in readable if row["split"] in ("val", "test"))
+    leaks = {row["slide"]: (row["split"], seen.leakage(row["identity"], patients[row["slide"]])) for row in judged}
+    return {slide: leakage for slide, (split, leakage) in leaks.items() if group_of(split, leakage) == LEAKED}

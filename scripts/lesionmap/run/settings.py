@@ -32,6 +32,8 @@ class RunSettings:
         Slides whose lesions are written as DICOM: ``auto``, ``always`` or ``never``.
     compares : bool
         Whether other models are compared with this run's.
+    refuses_leakage : bool
+        Whether a run stops if the model has seen slides that are to be evaluated.
     """
 
     inspection: InspectionSettings
@@ -47,6 +49,7 @@ class RunSettings:
     stain_reference: str
     dicom: str
     compares: bool
+    refuses_leakage: bool
 
     @classmethod
     def of(cls, config: Mapping[str, Any]) -> "RunSettings":
@@ -66,6 +69,7 @@ class RunSettings:
             stain_reference=config["stain"]["reference"],
             dicom=config["exports"]["dicom"],
             compares=bool(config["evaluation"]["compare"]),
+            refuses_leakage=config["evaluation"]["on_leakage"] == "refuse",
         )
 
     @property

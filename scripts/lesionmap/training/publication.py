@@ -6,7 +6,7 @@ from typing import Any
 
 from lesionmap.annotations.classes import IGNORE, LESION, STORED_CLASSES
 from lesionmap.errors import ModelError
-from lesionmap.files.model_metadata import load_metadata
+from lesionmap.files.model_metadata import load_metadata, patient_digest
 from lesionmap.files.records import sha256, write_json, write_table
 from lesionmap.network.model import LesionFPN
 from lesionmap.network.model_file import save_model
@@ -45,11 +45,15 @@ def save_run(
     run : str
         Digest of all that determines the weights; part of the models' metadata.
     """
+    training = {store.slide: store.identity for store in regions.stores if len(store.used)}
+    validation = {store.slide: store.identity for store in val_regions.stores}
+    patients = {slide: patient for slide in (*training, *validation) if (patient := job.patients.get(slide))}
     metadata = job.metadata | {
         "run": run,
         "stain_reference": regions.stores[0].stain_reference,
-        "training_slides": {store.slide: store.identity for store in regions.stores if len(store.used)},
-        "validation_slides": {store.slide: store.identity for store in val_regions.stores},
+        "training_slides": training,
+        "validation_slides": validation,
+        "patients": {slide: patient_digest(patient) for slide, patient in patients.items()},
     }
     for path in (files.last, *files.all_best):
         path.unlink(missing_ok=True)

@@ -106,6 +106,8 @@ class TrainJob:
         The config sections ``model`` and ``train``.
     metadata : dict
         What the model file records besides the weights, including ``tiles`` and ``provenance``.
+    patients : mapping of str to str
+        Patients by slide; the model file holds digests of their ids. No weight depends on them.
     """
 
     train_paths: Sequence[str]
@@ -114,6 +116,7 @@ class TrainJob:
     model: ModelSettings
     settings: TrainSettings
     metadata: dict[str, Any]
+    patients: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def network(self) -> ModelSettings:

@@ -5,8 +5,9 @@ import pandas as pd
 import pytest
 from evaluated import random_slide, record_of
 from lesionmap.errors import ModelError
-from lesionmap.evaluation.model_comparison import compare_models
-from lesionmap.files.records import write_json
+from lesionmap.evaluation.leakage import SEEN
+from lesionmap.evaluation.model_comparison import UNKNOWN, compare_models
+from lesionmap.files.records import write_json, write_table
 from lesionmap.metrics.cohort import SlideTable, with_intervals
 
 SLIDES = [random_slide(seed, has_lesion=seed % 4 > 0) for seed in range(12)]
@@ -14,15 +15,22 @@ OURS = [record_of(f"s{n}", *slide) for n, slide in enumerate(SLIDES)]
 WEAKER = [record_of(f"s{n}", np.maximum(levels, 10) - 10, mask) for n, (levels, mask) in enumerate(SLIDES)]
 
 
+def write_slides(path, slides, leakage):
+    """As much of a table of slides as is read."""
+    write_table(path, [{"slide": slide, "leakage": leakage.get(slide, "")} for slide in slides], ["slide", "leakage"])
+
+
 @pytest.fixture
 def compared(tmp_path):
-    def compare(ours, **others):
+    def compare(ours, leakage=None, **others):
         for name, records in {"ours": ours, **others}.items():
             for record in records:
                 write_json(tmp_path / name / "slides" / f"{record['slide']}.json", record)
         own = [str(tmp_path / "ours/slides" / f"{record['slide']}.json") for record in ours]
         folders = {name: str(tmp_path / name) for name in others}
-        compare_models(own, folders, str(tmp_path / "models.tsv"), 200)
+        table = str(tmp_path / "slides.tsv")
+        write_slides(table, [record["slide"] for record in ours], leakage or {})
+        compare_models(own, table, folders, str(tmp_path / "models.tsv"), 200)
         return pd.read_csv(tmp_path / "models.tsv", sep="\t").set_index(["metric", "model"])
 
     return compare
@@ -82,3 +90,26 @@ def test_records_of_another_version_are_not_compared(compared):
 
 def test_no_other_model_gives_an_empty_table(compared):
     assert compared(OURS).empty
+
+
+def test_slides_with_leakage_into_either_model_are_compared_apart(compared, tmp_path):
+    theirs = {"s1": "same patient as a training slide of the model (x)", "s9": ""}
+    (tmp_path / "weaker").mkdir()
+    write_slides(tmp_path / "weaker/slides.tsv", [record["slide"] for record in WEAKER], theirs)
+    table = compared(OURS, {"s0": "training slide of the model (y)"}, weaker=WEAKER).reset_index()
+    brier = table[table["metric"] == "brier"].fillna("")
+    assert brier[["split", "model", "slides", "mark"]].to_numpy().tolist() == [
+        ["test", "this run", 10, ""],
+        ["test", "weaker", 10, ""],
+        ["leaked", "this run", 2, SEEN],
+        ["leaked", "weaker", 2, SEEN],
+    ]
+
+
+def test_unknown_leakage_into_another_model_is_said(compared, tmp_path):
+    (tmp_path / "older").mkdir()
+    write_table(tmp_path / "older/slides.tsv", [{"slide": "s0"}], ["slide"])
+    table = compared(OURS, {"s0": "training slide of the model (y)"}, older=WEAKER, none=WEAKER).reset_index()
+    marks = table[table["metric"] == "brier"].set_index(["model", "split"])["mark"]
+    for name in ("older", "none"):
+        assert marks[name].to_dict() == {"test": UNKNOWN, "leaked": f"{SEEN}; {UNKNOWN}"}

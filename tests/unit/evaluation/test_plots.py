@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from evaluated import lesion, random_slide, record_of, scores_at
 from lesionmap.evaluation.curves import precision_recall_points, roc_points
+from lesionmap.evaluation.leakage import UNSEEN, Seen
 from lesionmap.evaluation.plots import (
     MetricPlots,
     draw_areas,
@@ -20,7 +21,7 @@ from lesionmap.evaluation.plots import (
     draw_thresholds,
     plot_metrics,
 )
-from lesionmap.evaluation.summary import SummaryFiles, summarise
+from lesionmap.evaluation.summary import SummaryFiles, read_slide_table, summarise
 from lesionmap.files.records import write_json
 from lesionmap.metrics.froc import FALSE_PER_SLIDE
 from lesionmap.metrics.pixels import Histograms
@@ -49,24 +50,23 @@ def records(*, with_lesion=("test", "val")):
     return slides
 
 
-def summarised(folder, slides):
+def summarised(folder, slides, seen=UNSEEN):
     """Summary and slide table of some records."""
     paths = [str(folder / f"{number}.record.json") for number in range(len(slides))]
     for path, slide in zip(paths, slides, strict=True):
         write_json(path, slide)
     files = SummaryFiles(*(str(folder / name) for name in ("slides.tsv", "cohort.tsv", "summary.json", "headline.txt")))
-    summarise(paths, files, min_lesion_um=200)
+    summarise(paths, files, 200, seen)
     return files
 
 
-def splits_of(folder, slides):
-    found = json.loads((folder / summarised(folder, slides).summary).read_text())["splits"]
-    return {split: found[split] for split in ("test", "val") if split in found}
+def splits_of(folder, slides, seen=UNSEEN):
+    return json.loads((folder / summarised(folder, slides, seen).summary).read_text())["splits"]
 
 
-def plotted(folder, slides):
+def plotted(folder, slides, seen=UNSEEN):
     """Text of each figure's file by name."""
-    files = summarised(folder, slides)
+    files = summarised(folder, slides, seen)
     drawn = MetricPlots(*(str(folder / f"{name}.svg") for name in NAMES))
     plot_metrics(files.summary, files.slides, drawn)
     return {name: (folder / f"{name}.svg").read_text() for name in NAMES}
@@ -136,6 +136,32 @@ def test_the_legend_has_the_figure_and_its_interval(splits):
     assert f"val: 2 slides of 2 patients AUROC {alone:.3f}" in said(draw_roc(splits))
 
 
+LEAKING = Seen.of({"training_slides": {"t": "sha256 of s1"}, "validation_slides": {"s9": "sha256 of s9"}})
+
+
+def test_slides_with_leakage_have_a_line_of_their_own_that_says_so(tmp_path):
+    slides = records()
+    splits = splits_of(tmp_path, slides, LEAKING)
+    figure = draw_roc(splits)
+    for group, size in (("val", "2 slides of 2 patients"), ("leaked", "1 slide of 1 patient")):
+        assert any(f"{group}: {size} (not independent of the model) AUROC " in text for text in said(figure))
+    assert any("test: 7 slides of 7 patients AUROC " in text for text in said(figure))
+    lines = [by_gid(figure, f"roc-{group}") for group in splits]
+    for kind in (lambda line: line.get_color(), lambda line: line.get_linestyle()):
+        assert len({kind(line) for line in lines}) == 3
+    for text in plotted(tmp_path, slides, LEAKING).values():
+        assert ElementTree.fromstring(text) is not None
+        assert "leaked" in text
+    rows = read_slide_table(str(tmp_path / "slides.tsv"))
+    areas_shown = draw_areas(splits, rows)
+    (mine,) = (row for row in rows if row["slide"] == "s1")
+    mean = (mine["annotated_mm2"] + mine["predicted_mm2"]) / 2
+    assert by_gid(areas_shown, "slides-leaked").get_offsets().tolist() == [
+        [pytest.approx(mean), pytest.approx(mine["predicted_mm2"] - mine["annotated_mm2"])]
+    ]
+    assert len(by_gid(areas_shown, "slides-test").get_offsets()) == 7
+
+
 def test_splits_differ_in_dashes_and_colour(splits):
     lines = [by_gid(draw_roc(splits), f"roc-{split}") for split in ("test", "val")]
     assert lines[0].get_color() != lines[1].get_color()
@@ -177,7 +203,7 @@ def areas(*pairs):
     """Records of slides whose annotated and marked mm² are given."""
     slide = records()[0]
     return [
-        slide | {"slide": f"s{n}", "annotated_mm2": float(annotated), "predicted_mm2": float(marked)}
+        slide | {"slide": f"s{n}", "leakage": "", "annotated_mm2": float(annotated), "predicted_mm2": float(marked)}
         for n, (annotated, marked) in enumerate(pairs)
     ]
 

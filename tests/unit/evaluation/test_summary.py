@@ -6,7 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 from evaluated import lesion, random_slide, record_of, scores_at
-from lesionmap.evaluation.summary import SummaryFiles, summarise
+from lesionmap.errors import SettingsError
+from lesionmap.evaluation.leakage import CHOSEN, SEEN, UNKNOWN_PATIENTS, UNSEEN, Seen
+from lesionmap.evaluation.summary import SummaryFiles, read_slide_table, summarise
 from lesionmap.files.records import write_json
 from lesionmap.maps.probability import as_probability
 from lesionmap.metrics.pixels import Histograms, binary_metrics
@@ -33,11 +35,11 @@ def records():
     return slides
 
 
-def summarised(tmp_path, files, records):
+def summarised(tmp_path, files, records, seen=UNSEEN, on_leakage="mark"):
     paths = [str(tmp_path / f"{record['slide']}.json") for record in records]
     for path, record in zip(paths, records, strict=True):
         write_json(path, record)
-    summarise(paths, files, min_lesion_um=200)
+    summarise(paths, files, 200, seen, on_leakage=on_leakage)
     return json.loads((tmp_path / "summary.json").read_text())
 
 
@@ -83,8 +85,9 @@ def test_the_headline_has_intervals_where_there_are_any(tmp_path, files, records
     lines = (tmp_path / "headline.txt").read_text().splitlines()
     dice = "{value:.3f} (95 % {low:.3f}–{high:.3f})".format(**metrics["dice"])
     assert lines[0].startswith(f"lesion, split test (7 slides): Dice {dice}, AUROC ")
-    assert lines[1] == "lesion, split val (1 slides): " + lines[-1].split(": ")[1]
-    assert lines[4] == "  s2: Dice undefined, AUROC undefined"
+    assert lines[3] == "  s2: Dice undefined, AUROC undefined"
+    assert lines[8] == "lesion, split val (1 slides): " + lines[-1].split(": ")[1]  # the model has not seen it
+    assert lines[9].startswith("  s7: Dice ")
     assert len(lines) == 2 + N
 
 
@@ -115,3 +118,71 @@ def test_no_evaluated_slide_is_said(tmp_path, files):
     assert summarised(tmp_path, files, [])["splits"] == {}
     assert (tmp_path / "headline.txt").read_text() == "no slide was evaluated\n"
     assert len((tmp_path / "cohort.tsv").read_text().splitlines()) == 1
+
+
+SEEN_BEFORE = {  # s0 was trained on, s3 is of the same patient; s7 was validated on
+    "training_slides": {"old_name": "sha256 of s0"},
+    "validation_slides": {"s7": "sha256 of s7"},
+}
+
+
+@pytest.fixture
+def leaking(records):
+    records[0] |= {"patient": "p0"}
+    records[3] |= {"patient": "p0"}
+    return records
+
+
+def test_slides_with_leakage_are_left_out_of_their_split_and_marked(tmp_path, files, leaking):
+    seen = Seen.of(SEEN_BEFORE, {"old_name": "p0"})
+    splits = summarised(tmp_path, files, leaking, seen)["splits"]
+    assert list(splits) == ["test", "val", "leaked"]
+    assert [splits[group]["slides"] for group in splits] == [5, 1, 2]
+    assert [splits[group]["mark"] for group in splits] == ["", CHOSEN, SEEN]
+    alone = summarised(tmp_path, files, [leaking[n] for n in (1, 2, 4, 5, 6)])["splits"]["test"]
+    assert splits["test"] == alone
+    summarised(tmp_path, files, leaking, seen)
+    rows = {row["slide"]: row["leakage"] for row in read_slide_table(files.slides)}
+    assert {slide: leakage for slide, leakage in rows.items() if leakage} == {
+        "s0": "training slide of the model (old_name)",
+        "s3": "same patient as a training slide of the model (old_name)",
+        "s7": "validation slide of the model (s7)",
+    }
+    cohort = pd.read_csv(files.cohort, sep="\t", keep_default_na=False)
+    assert set(zip(cohort["split"], cohort["mark"], strict=True)) == {("test", ""), ("val", CHOSEN), ("leaked", SEEN)}
+
+
+def test_the_headline_is_without_leakage_and_the_rest_stands_below_with_its_mark(tmp_path, files, leaking):
+    splits = summarised(tmp_path, files, leaking, Seen.of(SEEN_BEFORE | {"patients": {}}, {"old_name": "p0"}))["splits"]
+    lines = (tmp_path / "headline.txt").read_text().splitlines()
+    dice = {group: f"{splits[group]['metrics']['dice']['value']:.3f}" for group in splits}
+    assert lines[0].startswith(f"lesion, split test (5 slides): Dice {dice['test']}, AUROC ")
+    assert [line.split(":")[0] for line in lines[1:6]] == ["  s1", "  s2", "  s4", "  s5", "  s6"]
+    assert lines[6].startswith(f"not independent of the model: split val (1 slides): Dice {dice['val']}, AUROC ")
+    assert lines[6].endswith(f"; {CHOSEN}")
+    assert lines[7].endswith(" (validation slide of the model (s7))")
+    assert lines[8].startswith(f"not independent of the model: leaked slides (2 slides): Dice {dice['leaked']}, AUROC ")
+    assert lines[8].endswith(f"; {SEEN}")
+    assert lines[9].startswith("  s0: Dice ")
+    assert lines[10].startswith("  s3: Dice ")
+    assert lines[10].endswith(" (same patient as a training slide of the model (old_name))")
+    assert len(lines) == 11
+
+
+def test_without_a_slide_that_is_free_of_leakage_there_is_no_headline(tmp_path, files, leaking):
+    seen = Seen.of(SEEN_BEFORE)
+    summarised(tmp_path, files, [leaking[0], leaking[7]], seen)
+    lines = (tmp_path / "headline.txt").read_text().splitlines()
+    assert lines[0] == "no evaluated slide is independent of the model, so there is no headline metric"
+    assert [line.split(" (")[0] for line in lines[1::2]] == [
+        "not independent of the model: split val",
+        "not independent of the model: leaked slides",
+        UNKNOWN_PATIENTS,
+    ]
+
+
+def test_leakage_that_is_refused_writes_nothing(tmp_path, files, leaking):
+    with pytest.raises(SettingsError, match=r"summarise: 1 evaluated slide not .*: s0 \(training slide .* is refuse"):
+        summarised(tmp_path, files, leaking, Seen.of(SEEN_BEFORE), on_leakage="refuse")
+    assert not (tmp_path / "slides.tsv").exists()
+    assert "test" in summarised(tmp_path, files, leaking[1:], Seen.of(SEEN_BEFORE), on_leakage="refuse")["splits"]

@@ -45,6 +45,7 @@ def metadata(tmp_path):
         "stain_reference": STAIN,
         "training_slides": {"train_1": "ab" * 32, "train_2": "cd" * 32},
         "validation_slides": {"val_1": "ef" * 32},
+        "patients": {"train_1": "12" * 32, "train_2": "12" * 32},
         "epoch": EPOCH,
     }
 
@@ -104,8 +105,8 @@ def test_the_card_says_all_that_the_file_does(tmp_path, metadata):
     assert table["Eosin, optical density R, G, B"] == ["0.07, 0.99, 0.11"]
     assert table["99th percentiles of both"] == ["1.5, 1.25"]
     assert table["train\\_2"] == ["cdcdcdcdcdcd…"]
-    assert "Training slides: 2." in text
-    assert "Validation slides: 1." in text
+    assert "Training slides: 2. Patients: 1.\n" in text
+    assert "Validation slides: 1. Patients: 0, and 1 slide without one.\n" in text
     assert "      blur: 1\n" in text
     assert "CN 111784671 A, 2020." in text
     assert "  path: lesionmap.safetensors" in text
@@ -132,7 +133,9 @@ def test_random_weights_are_called_so(tmp_path, metadata):
     assert rows(text)["Backbone started from"] == ["random weights"]
 
 
-@pytest.mark.parametrize("lacking", ["threshold", "classes", "backbone_weights", "mpp", "validation_slides", "licence"])
+@pytest.mark.parametrize(
+    "lacking", ["threshold", "classes", "backbone_weights", "mpp", "validation_slides", "licence", "patients"]
+)
 def test_what_an_older_file_lacks_is_not_recorded(tmp_path, metadata, lacking):
     text = card(tmp_path, {key: value for key, value in metadata.items() if key != lacking})
     assert 1 <= text.count("not recorded") <= 2

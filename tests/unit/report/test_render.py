@@ -10,6 +10,7 @@ from urllib.parse import unquote
 
 import pandas as pd
 import pytest
+from lesionmap.evaluation.leakage import Seen
 from lesionmap.evaluation.model_comparison import compare_models
 from lesionmap.files.records import write_json
 from lesionmap.report.inputs import ReportInputs
@@ -116,8 +117,13 @@ def test_models_are_compared_if_there_are_several(inputs: ReportInputs, report: 
     assert "Models compared" not in (report / "index.html").read_text()
     others = tmp_path / "other"
     write_json(others / "slides/Präparat 7%.json", json.loads(Path(make_metrics(tmp_path, "Präparat 7%")).read_text()))
+    shutil.copy(inputs.slide_table, others / "slides.tsv")
     compare_models(
-        [make_metrics(tmp_path, "Präparat 7%")], {"<b>low</b>": str(others)}, str(tmp_path / "models.tsv"), 200
+        [make_metrics(tmp_path, "Präparat 7%")],
+        inputs.slide_table,
+        {"<b>low</b>": str(others)},
+        str(tmp_path / "models.tsv"),
+        200,
     )
     page = Page(render(replace(inputs, models=str(tmp_path / "models.tsv")), tmp_path) / "index.html")
     compared = [row for row in page.rows if row[0] == "Dice" and len(row) == 5]
@@ -142,15 +148,54 @@ def test_headline_metrics_have_an_interval_or_say_why_not(inputs: ReportInputs, 
     assert "6 slides of 6 patients, 6 with lesion" in page.source
 
 
-def test_without_test_slides_the_headline_is_that_of_validation_and_says_so(
+def test_without_test_slides_the_headline_is_that_of_validation_unless_the_model_was_chosen_by_it(
     inputs: ReportInputs, tmp_path: Path
 ) -> None:
-    path = Path(make_metrics(tmp_path, "Präparat 7%"))
+    slide = "Präparat 7%"
+    path = Path(make_metrics(tmp_path, slide))
     write_json(path, json.loads(path.read_text()) | {"split": "val"})
     summarise_into(inputs, [str(path)])
     page = Page(render(inputs, tmp_path) / "index.html")
-    assert "validation slides, which may have chosen the epoch and the threshold" in page.source
+    assert "Of the validation slides, which the model has not seen" in page.source
     assert texts(page, '<p class="value">')[0] == "0.900"
+    summarise_into(inputs, [str(path)], Seen.of({"validation_slides": {slide: f"sha256 of {slide}"}, **RECORDED}))
+    page = Page(render(inputs, tmp_path / "chosen") / "index.html")
+    assert texts(page, '<p class="value">') == []
+    assert "No evaluated slide is independent of the model, so there is no headline metric." in page.source
+    said = " ".join(" ".join(page.said).split())
+    marked = "Val, 1 slide of 1 patient: Dice 0.900, AUROC, pixels 0.900, FROC score 0.396, Lesions found 0.500."
+    assert f"{marked} Not independent of the model: the epoch and the threshold were chosen on these slides." in said
+    assert "The epoch and the threshold were chosen on the 1 validation slide, whose metrics are" in said
+    assert page.row("Pixels, all slides together") == ["Pixels, all slides together", "valnot independent"]
+
+
+RECORDED = {"training_slides": {}, "patients": {}}
+
+
+def test_slides_with_leakage_are_marked_where_their_metrics_stand(inputs: ReportInputs, tmp_path: Path) -> None:
+    """Of six test slides, s1 was trained on; the model file is of a version that records no patients."""
+    summarise_into(inputs, cohort_of(tmp_path), Seen.of({"training_slides": {"t": "sha256 of s1"}}))
+    named = with_slides(inputs, tmp_path, [f"s{n}" for n in range(6)])
+    report = render(named, tmp_path)
+    page = Page(report / "index.html")
+    said = " ".join(" ".join(page.said).split())
+    assert "Of the test slides (5 slides of 5 patients, 5 with lesion)" in said
+    assert "Leaked, 1 slide of 1 patient: Dice 0.947, " in said  # 2 × 9 / (9 + 10)
+    assert "the model was trained or chosen on these slides, or on other slides of their patients" in said
+    assert "1 evaluated slide was left out of the metrics of its split, since the model was trained or chosen" in said
+    assert "The model file does not record patients: only the content of slides was compared with it." in said
+    assert "dash-dotted lines and triangles: leaked" in said
+    assert page.row("Pixels, all slides together")[1:] == ["test", "leakednot independent"]
+    assert page.row("Dice")[1:][1] == "0.947"
+    reason = "not independent of the model: training slide of the model (t)"
+    assert [row[3] for row in slide_rows(report)] == ["ok", f"odd: {reason}", "ok", "ok", "ok", "ok"]
+    assert [row[8] for row in slide_rows(report)][:2] == ["1.000", "0.947not independent"]
+    assert f"s1</a>: {reason}" in page.source
+    assert "<strong>Not independent of the model:</strong> training slide of the model (t)</p>" in page.source
+    own = (report / "slides/s1.html").read_text()
+    assert "<strong>Not independent of the model:</strong> training slide of the model (t)." in own
+    assert "The metrics of its split are without this slide." in own
+    assert "ndependent of the model" not in (report / "slides/s0.html").read_text()
 
 
 def test_every_chart_has_a_title_and_words(report: Path) -> None:
@@ -205,7 +250,8 @@ def test_names_from_files_are_text_and_no_markup(inputs: ReportInputs, tmp_path:
     write_json(tmp_path / "other/slides" / f"{HOSTILE}.json", metrics)
     summarise_into(named, [str(tmp_path / "hostile.json")])
     models = str(tmp_path / "models.tsv")
-    compare_models([str(tmp_path / "hostile.json")], {HOSTILE: str(tmp_path / "other")}, models, 200)
+    others = {HOSTILE: str(tmp_path / "other")}
+    compare_models([str(tmp_path / "hostile.json")], named.slide_table, others, models, 200)
     metadata = {"licence": HOSTILE, "training_slides": {HOSTILE: HOSTILE}, "provenance": {"software": HOSTILE}}
     model = make_model(tmp_path / "hostile.safetensors", intended_use=HOSTILE, **metadata)
     config = {"model": CONFIG["model"] | {"path": HOSTILE}}
@@ -235,6 +281,7 @@ def test_the_page_of_the_model_says_what_its_card_says(inputs: ReportInputs, tmp
         "target": "lesion",
         "training_slides": {"train_1": "cd" * 32, "train_2": "ef" * 32},
         "validation_slides": {"val_1": "01" * 32},
+        "patients": {"train_1": "23" * 32},
         "epoch": {"epoch": 7, "val_low_loss": 0.012345, "val_low_dice": 0.75, "val_fused_auroc": 0.9},
         "mpp": {"high": 0.25, "low": 2.0},
         "tiles": {"region_px": 4096, "tile_px": 512, "mpp": 0.25},

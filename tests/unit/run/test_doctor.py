@@ -9,6 +9,8 @@ import pytest
 import torch
 import yaml
 from lesionmap.errors import LesionMapError, SlideError
+from lesionmap.evaluation.leakage import UNKNOWN_PATIENTS
+from lesionmap.files.model_metadata import patient_digest
 from lesionmap.files.records import write_json
 from lesionmap.network.model import LesionFPN
 from lesionmap.network.model_file import save_model
@@ -18,6 +20,7 @@ from lesionmap.run import costs
 from lesionmap.run.costs import Work, costs_of, overview_of, predict_work
 from lesionmap.run.doctor import examine_sheet
 from lesionmap.run.settings import RunSettings
+from lesionmap.slides.identity import content_digest
 from lesionmap.slides.sheet import SlideRow
 from pyramids import damage, info_of, write_tiff
 from torch.utils.flop_counter import FlopCounterMode
@@ -434,3 +437,51 @@ def test_costs_are_the_sums_that_arithmetic_gives(config):
     assert costs.gpu_hours["infer"] == pytest.approx(10 * FORWARD_FLOPS["resnet50"] / 20e12 / 3600, abs=1e-4)
     assert costs.cpu_hours["read, normalise, cut"] == 0.75
     assert any("assumed, not measured" in line for line in costs.basis)
+
+
+@pytest.fixture
+def model_of(tmp_path, config):
+    """Sets as model.path a model that was trained and validated on given slides."""
+
+    def save(training, validation=(), **metadata):
+        slides = [{path.stem: content_digest(path) for path in map(Path, part)} for part in (training, validation)]
+        config["model"]["path"] = str(tmp_path / "given.safetensors")
+        network = ModelSettings("resnet18", "group")
+        recorded = dict(zip(("training_slides", "validation_slides"), slides, strict=True)) | metadata
+        save_model(config["model"]["path"], LesionFPN(network), network, recorded)
+
+    return save
+
+
+@pytest.mark.parametrize("on_leakage", ["mark", "refuse"])
+def test_leakage_of_a_given_model_is_found_by_content_and_patient(tmp_path, rows, config, capsys, model_of, on_leakage):
+    """Slide c is tested, b and e are of the split val, and d is for inference: e was validated on."""
+    copy = shutil.copy(rows[2].path, tmp_path / "old_name.tif")
+    shutil.copy(rows[0].path, tmp_path / "e.tif")
+    judged = [replace(rows[1], split="val"), rows[2], rows[3], replace(rows[0], slide="e", split="val")]
+    patients = {"old_name": patient_digest("someone"), "b2": patient_digest("p1")}
+    model_of([copy, rows[3].path], [tmp_path / "e.tif"], patients=patients | {"d": patient_digest("p1")})
+    config["evaluation"]["on_leakage"] = on_leakage
+    failed, printed, table, report = examined(tmp_path, judged, config, capsys)
+    found = {
+        "b": "not independent of the model: same patient as a training slide of the model (d)",
+        "c": "not independent of the model: training slide of the model (old_name)",
+        "d": "",
+        "e": "",
+    }
+    assert table["findings"].to_dict() == found
+    verdict = "warning" if on_leakage == "mark" else "error"
+    assert table["verdict"].to_dict() == {"b": verdict, "c": verdict, "d": "ok", "e": "ok"}
+    assert (failed is None) is (on_leakage == "mark")
+    remedies = {"mark": "judge by other slides", "refuse": "give them the split inference"}
+    assert remedies[on_leakage] in printed
+    assert report["notes"] == []
+
+
+def test_leakage_that_a_given_model_cannot_show_is_noted(tmp_path, rows, config, capsys, model_of):
+    model_of([rows[0].path])
+    failed, printed, table, report = examined(tmp_path, rows[2:], config, capsys)
+    assert failed is None
+    assert set(table["verdict"]) == {"ok"}
+    assert report["notes"] == [UNKNOWN_PATIENTS]
+    assert f"note: {UNKNOWN_PATIENTS}" in printed

@@ -4,6 +4,7 @@ import hashlib
 import json
 import logging
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,10 +16,12 @@ from lesionmap.network.settings import ModelSettings
 from lesionmap.stain.profile import StainProfile
 from lesionmap.training import loop as training
 from lesionmap.training.loss import focal_sum
+from lesionmap.training.processes import train_in_processes
 from lesionmap.training.settings import TrainMachine
+from safetensors.numpy import load_file
 from stained import PROFILE
 from tensorboardX.proto.event_pb2 import Event
-from training_parts import region, results, run, settings, store, tensors
+from training_parts import files, job, region, results, run, settings, store, tensors
 
 VIEWS = {
     "joint": (["low", "fused"], ["low", "fused"]),
@@ -52,6 +55,20 @@ def test_training_records_each_epoch_and_keeps_the_best_by_each_view(finished):
     assert {path.name for path in folder.iterdir()} == {*results(folder), "events"}, "nothing of the unfinished run"
     assert load_metadata(folder / "last.safetensors")["epoch"]["epoch"] == 2
     assert json.dumps(metadata)
+
+
+def test_patients_are_recorded_as_digests_for_leakage_and_decide_no_weight(finished, stores, tmp_path):
+    """Of three patients, one is of no slide that was used."""
+    asked = replace(job(stores[:1], stores[1:]), patients={"s2": "Müller, 1970", "s3": "someone", "s1": ""})
+    train_in_processes(asked, files(tmp_path), TrainMachine("cpu", 10, 2))
+    metadata = load_metadata(tmp_path / "best_fused.safetensors")
+    digest = "be29a76cf365b25ece9b622f83f58bae6e635d82669767d8e9134dccd306cf86"  # printf 'Müller, 1970' | sha256sum
+    assert metadata["patients"] == {"s2": digest}
+    before = load_metadata(finished[0] / "best_fused.safetensors")
+    assert before["patients"] == {}
+    assert metadata | {"patients": {}} == before
+    weights = [load_file(folder / "best_fused.safetensors") for folder in (tmp_path, finished[0])]
+    assert all(np.array_equal(weights[0][name], weights[1][name]) for name in weights[1])
 
 
 def test_training_gives_the_same_bytes_for_any_threads(finished, stores, tmp_path):

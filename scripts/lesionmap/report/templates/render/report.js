@@ -16,9 +16,9 @@ function makeSortable() {
     button.addEventListener("click", () => {
       const falling = head.getAttribute("aria-sort") === "ascending";
       const text = row => row.cells[column].textContent.trim();
-      const order = (a, b) => head.classList.contains("number") ? text(a) - text(b) : compare(text(a), text(b));
-      const rows = [...body.rows], gaps = rows.filter(row => text(row) === MISSING);
-      const full = rows.filter(row => text(row) !== MISSING).sort((a, b) => (falling ? -1 : 1) * order(a, b));
+      const order = (a, b) => head.classList.contains("number") ? parseFloat(text(a)) - parseFloat(text(b)) : compare(text(a), text(b));
+      const rows = [...body.rows], isGap = row => text(row).startsWith(MISSING), gaps = rows.filter(isGap);
+      const full = rows.filter(row => !isGap(row)).sort((a, b) => (falling ? -1 : 1) * order(a, b));
       body.append(...full, ...gaps);
       heads.forEach(other => other.removeAttribute("aria-sort"));
       head.setAttribute("aria-sort", falling ? "descending" : "ascending");
