@@ -12,7 +12,7 @@ import pytest
 import tifffile
 import torch
 import yaml
-from evaluated import scores_of
+from evaluated import scores_at, scores_of
 from lesionmap.annotations.canonical import AnnotationSettings, import_annotation
 from lesionmap.errors import SlideError
 from lesionmap.evaluation.evaluate import EvaluatedFiles, Role, evaluate_slide
@@ -177,5 +177,5 @@ def test_metrics_are_of_what_is_judged(slide, annotation, tmp_path):
     assert record["predicted_mm2"] == pytest.approx(800 * 6.25e-6)
     assert record["ignored_mm2"] == pytest.approx((24 * 30 + 39 * 19) * 6.25e-6)
     (lesion,) = record["lesions"]
-    assert (lesion["pixels"], lesion["predicted_pixels"], lesion["detection_score"]) == (1040, 360, 200)
-    assert (sum(record["false_positive_scores"]), record["ignored_detections"]) == (0, 1)
+    assert (lesion["pixels"], lesion["predicted_pixels"], lesion["detection_score"]) == (1040, 360, scores_at(200)[0])
+    assert (record["false_positive_scores"], record["ignored_detections"]) == ([], 1)

@@ -9,7 +9,7 @@ Two differences remain (docs/metrics.md): at exactly 37.5 µm, and at 200 µm fo
 
 import numpy as np
 import pytest
-from evaluated import lesion, random_slide, record_of, scores_at
+from evaluated import lesion, random_slide, record_of
 from lesionmap.annotations.masks import Outlines
 from lesionmap.metrics.cohort import SlideTable
 from lesionmap.metrics.froc import FALSE_PER_SLIDE
@@ -162,8 +162,8 @@ def ours(numbers, extents, points, scores):
     found = Detections(np.array(scores), np.array([numbers[point] for point in points]))
     best = found.best_scores(len(extents)).tolist()
     false = sorted(found.score[found.lesion == 0].tolist())
-    lesions = [lesion(e, detection_score=b if b > 0 else None) for e, b in zip(extents, best, strict=True)]
-    record = record_of("s", *random_slide(0), lesions=lesions, false_positive_scores=scores_at(*false))
+    lesions = [lesion(e) | {"detection_score": b if b > 0 else None} for e, b in zip(extents, best, strict=True)]
+    record = record_of("s", *random_slide(0), lesions=lesions, false_positive_scores=sorted(false))
     return false, sorted(max(b, 0) for b, e in zip(best, extents, strict=True) if e >= 200), record
 
 

@@ -10,7 +10,7 @@ from lesionmap.annotations.masks import Annotation
 from lesionmap.errors import SlideError
 from lesionmap.evaluation.evaluate import EvaluatedFiles, Role, evaluate_slide
 from lesionmap.files.records import read_json, write_json
-from lesionmap.geometry.resampling import block_max, block_mean
+from lesionmap.geometry.resampling import block_max
 from lesionmap.geometry.tiling import TileSpec
 from lesionmap.inference.sliding_window import PassSettings, sliding_window_map
 from lesionmap.maps.ome_tiff import MapNotes, write_map
@@ -79,15 +79,15 @@ def mapped(tmp_path, info, most, batch_size):
     settings = PassSettings(0.5, 32, 0, False, batch_size, most)
     tissue = TissueMask(tmp_path / "tissue.tif", info)
     mapped = sliding_window_map(info, tissue, STAIN, Half(), settings, folder=tmp_path, threads=2)
-    return mapped.probability_u8, mapped.unreadable
+    return mapped.scores, mapped.unreadable
 
 
 @pytest.mark.parametrize("batch_size", [1, 5, 128])
 def test_unreadable_tiles_of_slides_have_no_probability_and_are_listed(tmp_path, slide, batch_size):
-    levels, unreadable = mapped(tmp_path, slide, 0.05, batch_size)
+    scores, unreadable = mapped(tmp_path, slide, 0.05, batch_size)
     assert unreadable == [[256, 192, 64, 64]]  # 32 px of 0.5 µm are 64 px of 0.25
-    assert not levels[96:128, 128:160].any()
-    assert levels.size - np.count_nonzero(levels == 128) == 32 * 32
+    assert not scores[96:128, 128:160].any()
+    assert scores.size - np.count_nonzero(scores == 2**15) == 32 * 32
 
 
 def test_too_many_unreadable_tiles_refuse_the_slide(tmp_path, slide):
@@ -101,14 +101,14 @@ def test_what_cannot_be_read_is_not_evaluated(tmp_path, slide):
     features = [{"type": "Feature", "properties": {"class": "lesion"}, "geometry": geometry}]
     write_json(tmp_path / "a.geojson", {"type": "FeatureCollection", "features": features})
     assert Annotation(tmp_path / "a.geojson").mask((0, 0), (256, 192), 2.0).sum() == 32 * 32
-    levels, unreadable = mapped(tmp_path, slide, 0.05, 16)
+    scores, unreadable = mapped(tmp_path, slide, 0.05, 16)
     notes = MapNotes("s1", "lesion probability", 0.5, {"threshold": 0.5, "unreadable": unreadable})
-    write_map(tmp_path / "p.tif", levels, notes, block_mean)
-    write_map(tmp_path / "l.tif", levels > 127, notes, block_max)
+    write_map(tmp_path / "p.tif", scores, notes)
+    write_map(tmp_path / "l.tif", scores >= 2**15, notes, block_max)
     files = EvaluatedFiles(*(str(tmp_path / name) for name in ("p.tif", "l.tif", "tissue.tif", "a.geojson")))
     role, output = Role("test", patient=None), str(tmp_path / "m.json")
     evaluate_slide(slide, files, output, role=role, provenance={})
-    assert np.sum(read_json(output)["histograms"]) == 256 * 192 - 32 * 32
+    assert np.sum(read_json(output)["histograms"]["counts"]) == 256 * 192 - 32 * 32
 
 
 def test_unreadable_parts_count_as_tissue_so_that_later_stages_try_them(tmp_path, slide):
