@@ -133,7 +133,7 @@ bench-sparse: $(VENV)/installed ## map a slide of 200,000 × 200,000 px, mostly 
 
 .PHONY: bench-coverage
 bench-coverage: $(VENV)/installed ## simulate how often 95 % intervals contain the truth, in about 10 minutes
-	PYTHONPATH=scripts $(BIN)/python benchmarks/coverage.py
+	PYTHONPATH=scripts $(BIN)/python benchmarks/interval_coverage.py
 
 .PHONY: bench-exports
 bench-exports: $(VENV)/installed ## time the exports of a map with 100,000 lesions, in about 3 minutes
