@@ -21,6 +21,7 @@ PER_BIN = N_SCORES // N_BINS
 MILLION = 1_000_000  # steps in which probabilities are added up
 UNMAPPED = 0  # the score where the network did not look; it counts as probability 0
 ROUNDING = 1e-3  # of a bin: far more than the logit of a threshold is off
+MOST_DIGITS = 16  # of a threshold
 VALIDATION = "validation"
 
 Scores = NDArray[np.uint16]
@@ -70,8 +71,10 @@ def first_bin(threshold: float) -> int:
 
 
 def threshold_of(first: int) -> float:
-    """The threshold where a bin begins, so that it is the first to be lesion."""
-    return float(expit((first - N_BINS // 2) * PER_BIN / PER_LOGIT))
+    """The threshold with the fewest decimals from which on a bin is the first to be lesion."""
+    exact = float(expit((first - N_BINS // 2) * PER_BIN / PER_LOGIT))
+    rounded = (math.floor(exact * 10**digits) / 10**digits for digits in range(1, MOST_DIGITS))
+    return next((threshold for threshold in rounded if threshold and first_bin(threshold) == first), exact)
 
 
 def chosen_threshold(asked: float | str, validated: float | None, stage: str) -> float:

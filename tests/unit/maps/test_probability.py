@@ -90,7 +90,9 @@ def test_bins_and_their_thresholds_agree():
         threshold = threshold_of(first)
         assert (first_bin(threshold), first_positive(threshold)) == (first, first * PER_BIN)
         assert as_logits(np.array(first * PER_BIN)) == (first - 2048) / 64
-        assert threshold == pytest.approx(naive_probability(first * PER_BIN), rel=1e-12)
+        edges = [naive_probability(edge * PER_BIN) for edge in (first - 1, first)]
+        assert edges[0] < threshold <= edges[1]
+    assert [threshold_of(first) for first in (2047, 2048, 2100, 3000)] == [0.496, 0.5, 0.69, 0.99999965]
 
 
 @pytest.mark.parametrize("threshold", [1e-6, 0.001, 0.1, 0.3, 0.4999, 0.7, 0.9, 0.99995, 1 - 1e-9])
