@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page
 
-LAST = "doi:10.1080/00031305.2015.1089789"
+LAST = "doi:10.1214/aos/1176345462"
 NO_CLIPBOARD = "Object.defineProperty(navigator, 'clipboard', {value: undefined})"
 
 
@@ -30,9 +30,9 @@ def test_text_is_copied(new_page: Callable[..., Page], report: Path, name: str, 
     assert pressed(page, report, name) == "Copied."
     copied = page.evaluate("() => navigator.clipboard.readText()")
     assert copied.startswith(first)
-    assert "10.1080/00031305.2015.1089789" in copied
+    assert "10.1214/aos/1176345462" in copied
     if name == "Copy the text":
-        assert "\n[7] Hesterberg TC. What teachers" in copied
+        assert "\n[7] Efron B, Stein C. The jackknife" in copied
         assert copied.endswith(LAST)
 
 
