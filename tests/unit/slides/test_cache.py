@@ -108,6 +108,7 @@ def test_a_job_follows_no_redirect_out_of_the_roots(server, tmp_path, copies):
     address, root = f"{server.address}/2026/a%20b.tif", f"{server.address}/2026"
     files = inspected(address, tmp_path, replace(copies, roots=[root]))
     shutil.copy(tmp_path / "served/2026/a b.tif", tmp_path / "served/b.tif")
+    os.utime(tmp_path / "served/b.tif", (1e9, 1e9))  # of another second, so that the copy that is there is of no use
     server.redirects["/2026/a%20b.tif"] = 302, "/b.tif"
     told = rf"{address} leads to {server.address}/b.tif, which is not in slides.roots \({root}\).*, and run again"
     slides = slides_config(replace(copies, roots=[root]))
