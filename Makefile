@@ -132,7 +132,7 @@ bench-sparse: $(VENV)/installed ## map a slide of 200,000 × 200,000 px, mostly 
 	PYTHONPATH=scripts $(BIN)/python benchmarks/sparse_slide.py
 
 .PHONY: bench-coverage
-bench-coverage: $(VENV)/installed ## simulate how often 95 % intervals contain the truth, in about 10 minutes
+bench-coverage: $(VENV)/installed ## simulate how often 95 % intervals contain the truth, in about 20 minutes
 	PYTHONPATH=scripts $(BIN)/python benchmarks/interval_coverage.py
 
 .PHONY: bench-exports
