@@ -9,8 +9,8 @@ TILES = "tiles"
 class ModelSettings:
     """A torchvision `backbone`, its `norm` (``frozen``, ``batch``, ``group``) and the `fusion` of maps.
 
-    Besides those of the config, `fusion` may be ``tiles``: the tiles' maps alone, as the network was trained on tiles
-    alone. It has a default because older model files do not name it.
+    `fusion` is ``mean``, ``max``, ``learned``, or ``tiles``: the tiles' maps alone. It has a default because older
+    model files do not name it.
     """
 
     backbone: str

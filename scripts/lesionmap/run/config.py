@@ -16,6 +16,7 @@ from lesionmap.network.settings import TILES
 from lesionmap.servers.urls import is_remote
 from lesionmap.slides.sheet import SlideRow
 from lesionmap.tiles.codec import LOSSLESS
+from lesionmap.training.settings import fusion_of
 
 NOT_INSPECTED = ("sheet", "ignored_columns", "roots", "copies")
 MACHINE_SETTINGS = ("device", "checkpoint_minutes", "batch_size")
@@ -96,6 +97,12 @@ def check_files(config: Mapping[str, Any]) -> None:
 def _contradictions(config: Mapping[str, Any]) -> Iterator[str]:
     if config["model"]["norm"] == "frozen" and config["model"]["weights"] == "none":
         yield "model.norm: frozen statistics need pretrained weights; take group or batch with weights: none"
+    if (
+        config["model"]["fusion"] == TILES
+        and config["train"]["schedule"] != "high_only"
+        and not config["model"]["path"]
+    ):
+        yield "model.fusion: tiles goes with train.schedule: high_only, which sets it; take mean, max or learned"
     if config["tiles"]["store"] == "none" and config["tiles"]["codec"] != LOSSLESS:
         codec = config["tiles"]["codec"]
         yield f"tiles.codec: {codec} has no effect with store: none, which stores no tiles; set lossless"
@@ -136,8 +143,8 @@ def map_settings(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def judged_view(config: Mapping[str, Any]) -> str:
     """The view in training that corresponds to the run's maps: by it, the epoch and the threshold are chosen."""
-    trained_on_tiles = config["train"]["schedule"] == "high_only"
-    return view_of(config["inference"]["refine"], TILES if trained_on_tiles else config["model"]["fusion"])
+    fusion = fusion_of(config["train"]["schedule"], config["model"]["fusion"])
+    return view_of(config["inference"]["refine"], fusion)
 
 
 def lesion_settings(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -73,6 +73,11 @@ class TrainSettings:
         return self.schedule in ("sequential", "high_only")
 
 
+def fusion_of(schedule: str, asked: str) -> str:
+    """How maps are fused: as asked, but a network that is trained on tiles alone takes their maps as they are."""
+    return TILES if schedule == "high_only" else asked
+
+
 @dataclass(frozen=True)
 class TrainMachine:
     """Device, threads and saving interval of a run; they do not determine the weights.
@@ -120,8 +125,8 @@ class TrainJob:
 
     @property
     def network(self) -> ModelSettings:
-        """The settings of the network; one that is trained on tiles alone takes their maps as they are."""
-        return replace(self.model, fusion=TILES) if self.settings.schedule == "high_only" else self.model
+        """The settings of the network, with the fusion that its schedule allows."""
+        return replace(self.model, fusion=fusion_of(self.settings.schedule, self.model.fusion))
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from lesionmap.run.config import (
     check_config,
     check_files,
     inspection_settings,
+    judged_view,
     lesion_settings,
     map_settings,
     reference_file,
@@ -56,6 +57,14 @@ def test_frozen_statistics_of_random_weights_are_refused(root, config):
         check(root, config)
     config["model"]["norm"] = "group"
     check(root, config)
+
+
+def test_tiles_alone_are_fused_only_where_tiles_alone_are_trained(root, config):
+    config["model"]["fusion"] = "tiles"
+    with pytest.raises(SettingsError, match=r"model\.fusion: tiles goes with train\.schedule: high_only"):
+        check(root, config)
+    for section, key, value in (("model", "path", "shipped.safetensors"), ("train", "schedule", "high_only")):
+        check(root, config | {section: config[section] | {key: value}})
 
 
 def test_the_shipped_config_is_the_methods(config):
@@ -297,3 +306,17 @@ def test_limits_the_wrong_way_round_are_refused(root, config, section, key):
     said = rf"{section}\.{key}: the least, 0\.9, is above the largest, 0\.5; take \[0\.5, 0\.9\]"
     with pytest.raises(SettingsError, match=said):
         check(root, config)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "fusion", "refine", "view"),
+    [
+        ("joint", "mean", "none", "low"),
+        ("joint", "learned", "all", "fused"),
+        ("high_only", "mean", "lesion", "high"),
+        ("high_only", "mean", "none", "low"),
+    ],
+)
+def test_the_epoch_is_judged_by_the_map_that_inference_makes(schedule, fusion, refine, view):
+    config = {"train": {"schedule": schedule}, "model": {"fusion": fusion}, "inference": {"refine": refine}}
+    assert judged_view(config) == view
