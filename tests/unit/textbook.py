@@ -1,12 +1,45 @@
 """METHOD.md §3–4 written a second time, naively and in one graph."""
 
 import torch
+from torch.nn import functional
+from torchvision.ops import FrozenBatchNorm2d
 
 FUSED = {
     "mean": lambda model, t1, t2: (t1 + t2) / 2,
     "max": lambda model, t1, t2: torch.where(t1 > t2, t1, t2),
     "learned": lambda model, t1, t2: t2 + (t1 - t2) / (1 + torch.exp(-model.fusion.a)),
 }
+
+
+def naive_network(model, images):
+    """METHOD.md §2 as it is written: each norm after its convolution, upsampling first, then both convolutions."""
+    x = (images - model.mean) / model.std
+    x = functional.max_pool2d(functional.relu(convolved(model.stem[0], model.stem[1], x)), 3, stride=2, padding=1)
+    skips = []
+    for stage in model.stages:
+        for block in stage:
+            x = naive_block(block, x)
+        skips.append(x)
+    c2, c3, c4, p = skips
+    for step, skip in ((model.to_p4, c4), (model.to_p3, c3), (model.to_p2, c2)):
+        up = functional.interpolate(p, scale_factor=2, mode="bilinear")
+        p = skip + step.smooth(step.reduce(up))
+    return functional.interpolate(model.head(p), scale_factor=4, mode="bilinear")
+
+
+def naive_block(block, x):
+    """A residual block of torchvision's ResNet."""
+    kept = x if block.downsample is None else convolved(*block.downsample, x)
+    numbers = [number for number in (1, 2, 3) if hasattr(block, f"conv{number}")]
+    for number in numbers:
+        x = convolved(getattr(block, f"conv{number}"), getattr(block, f"bn{number}"), x)
+        x = x if number == numbers[-1] else functional.relu(x)
+    return functional.relu(x + kept)
+
+
+def convolved(conv, norm, x):
+    x = functional.conv2d(x, conv.weight, None, conv.stride, conv.padding)
+    return FrozenBatchNorm2d.forward(norm, x) if isinstance(norm, FrozenBatchNorm2d) else norm(x)
 
 
 def naive_focal_loss(probability, mask, options):

@@ -1,9 +1,10 @@
 import pytest
 import torch
 import torchvision
-from lesionmap.network.model import LesionFPN, TopDownStep
+from lesionmap.network.model import LesionFPN
 from lesionmap.network.settings import ModelSettings
-from torch.nn import functional
+from textbook import naive_network
+from torchvision.ops import FrozenBatchNorm2d
 
 
 @pytest.mark.parametrize("backbone", ["resnet18", "resnet50"])
@@ -23,11 +24,30 @@ def test_stages_have_the_methods_strides_and_channels():
     assert shapes == [(256, 32), (512, 16), (1024, 8), (2048, 4)]
 
 
-def test_top_down_equals_the_text_which_upsamples_first():
-    step = TopDownStep(8, 4)
-    above, skip = torch.randn(1, 8, 5, 7), torch.randn(1, 4, 10, 14)
-    upsampled = functional.interpolate(above, scale_factor=2, mode="bilinear")
-    torch.testing.assert_close(step(above, skip), skip + step.smooth(step.reduce(upsampled)))
+@pytest.mark.parametrize(("backbone", "norm"), [("resnet18", "frozen"), ("resnet50", "frozen"), ("resnet18", "group")])
+def test_the_network_is_that_of_the_method_and_so_are_its_gradients(backbone, norm):
+    torch.manual_seed(0)
+    model = LesionFPN(ModelSettings(backbone, norm)).double().eval()
+    for part in model.modules():
+        if isinstance(part, FrozenBatchNorm2d):
+            for name, low, high in (
+                ("weight", 0.1, 0.4),
+                ("bias", -1, 1),
+                ("running_mean", -1, 1),
+                ("running_var", 1, 2),
+            ):
+                getattr(part, name).uniform_(low, high)
+    images = torch.randint(0, 256, (2, 3, 96, 160), dtype=torch.uint8)
+    weighting = torch.rand(2, 1, 96, 160, dtype=torch.float64)  # no symmetry hides a flip or a shift
+    expected, ours = naive_network(model, images), model(images)
+    torch.testing.assert_close(ours, expected, rtol=1e-9, atol=1e-9)
+    weights = [weight for name, weight in model.named_parameters() if not name.startswith("fusion")]
+    for mine, theirs in zip(
+        torch.autograd.grad((ours * weighting).sum(), weights),
+        torch.autograd.grad((expected * weighting).sum(), weights),
+        strict=True,
+    ):
+        torch.testing.assert_close(mine, theirs, rtol=1e-7, atol=1e-9 * float(theirs.abs().max()))
 
 
 def resnet18(**more):

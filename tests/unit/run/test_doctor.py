@@ -396,10 +396,9 @@ def test_fluorescence_among_the_slides_is_an_error(tmp_path, rows, config, capsy
 
 @pytest.mark.parametrize("backbone", FORWARD_FLOPS)
 def test_the_networks_operations_are_what_torch_counts(backbone):
-    with torch.device("meta"):
-        model, images = LesionFPN(ModelSettings(backbone, "group")), torch.empty(1, 3, 512, 512, dtype=torch.uint8)
-    with FlopCounterMode(display=False) as counter:
-        model(images)
+    model = LesionFPN(ModelSettings(backbone, "group"))
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        model(torch.zeros(1, 3, 512, 512, dtype=torch.uint8))
     assert FORWARD_FLOPS[backbone] == pytest.approx(counter.get_total_flops(), rel=0.01)
 
 
