@@ -12,6 +12,8 @@ rule map_slide:
         tissue="results/tissue/{slide}.tif",
         stain="results/stain/matches/{slide}.json",
         model=model_file,
+        onnx="results/model/lesionmap.onnx",
+        check="results/model/engine_check.json",
     output:
         probability="results/lesions/{slide}/probability.ome.tif",
         scores="results/lesions/{slide}/scores.ome.tif",

@@ -1,5 +1,7 @@
 # Reads   the tile stores of the train and val slides, the stain reference
 # Writes  results/model/lesionmap.safetensors   weights, and all that another facility needs to use them
+#         results/model/lesionmap.onnx          the same network for inference engines and other programs
+#         results/model/engine_check.json       what engines are compared with before they map a slide
 #         results/model/history.csv             one row per epoch
 #         results/model/checkpoints/            the last epoch and the best by each view
 #         results/model/learning_curves.svg     loss, Dice and AUROC over the epochs
@@ -105,6 +107,30 @@ rule publish_model:
         code=code_digest("publish_model"),
     script:
         "../../scripts/publish_model.py"
+
+
+rule export_model:
+    """Write the model in use, trained here or not, for inference engines and other programs."""
+    input:
+        model_file,
+    output:
+        onnx="results/model/lesionmap.onnx",
+        check="results/model/engine_check.json",
+    log:
+        "logs/export_model.log",
+    benchmark:
+        "results/benchmarks/export_model.tsv"
+    localrule: True
+    conda:
+        "../../envs/lesionmap.yaml"
+    threads: 1
+    resources:
+        mem_mb=grows(4000),
+        runtime=grows(10),
+    params:
+        code=code_digest("export_model"),
+    script:
+        "../../scripts/export_model.py"
 
 
 rule plot_learning_curves:

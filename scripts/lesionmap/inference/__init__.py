@@ -1,5 +1,6 @@
 """Inference: the probability map of a whole slide (METHOD.md §5).
 
 - ``map_slide``: map one slide and record how
+- ``engines``: what runs the network, chosen by the machine
 - ``settings``: the settings of a probability map
 """

@@ -6,21 +6,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
+from safetensors import safe_open
+from scipy.special import expit
 
 from lesionmap.errors import ModelError
 from lesionmap.files.model_metadata import FOR_MAPS, load_metadata
 from lesionmap.files.records import read_json, write_json
 from lesionmap.geometry.resampling import block_mean
-from lesionmap.inference.refinement import Refined, RefineSettings, refine_map
+from lesionmap.inference.engines import Engine, EngineFiles, EngineSettings, open_engine
+from lesionmap.inference.refinement import Fusion, Refined, RefineSettings, refine_map
 from lesionmap.inference.settings import LESION_REFINEMENT, NO_REFINEMENT, MapSettings, overlap_px, view_of
 from lesionmap.inference.sliding_window import PassSettings, SlideMap, sliding_window_map
 from lesionmap.maps.ome_tiff import MapNotes, map_frame, write_map
 from lesionmap.maps.on_disk import on_disk, strips
 from lesionmap.maps.probability import EVEN, PER_LOGIT, as_u8, chosen_threshold
-from lesionmap.network.forward import pick_device
-from lesionmap.network.model_file import load_model
-from lesionmap.network.resources import AUTO, MOST_TILES_ON_CPU
 from lesionmap.slides.slide import SlideInfo
 from lesionmap.stain.reference import reference_of
 from lesionmap.stain.table import StainMatch
@@ -36,12 +35,19 @@ START_AGAIN = "run the workflow again from its start with this model as model.pa
 class MapInputs:
     """Paths of the slide's tissue mask, its stain match to the reference, and the model.
 
-    The model file holds the tile size and the stain reference that the model was trained with.
+    Parameters
+    ----------
+    model : str
+        The model file, with the tile size and the stain reference that it was trained with.
+    onnx, check : str
+        The same model for engines, and its logits on the check image (:mod:`lesionmap.network.onnx_export`).
     """
 
     tissue: str
     stain: str
     model: str
+    onnx: str
+    check: str
 
 
 @dataclass(frozen=True)
@@ -68,6 +74,7 @@ def map_slide(
     inputs: MapInputs,
     files: MapFiles,
     settings: MapSettings,
+    engine: EngineSettings,
     *,
     provenance: dict[str, Any],
     threads: int,
@@ -82,15 +89,19 @@ def map_slide(
     Raises
     ------
     ModelError
-        If the model cannot be used, does not fit the settings or the slide's stain, or gives a probability that is not
-        a number. That stops the job: no slide is to blame.
+        If the model cannot be used, does not fit the settings or the slide's stain, gives a probability that is not a
+        number, or if no engine can run it. That stops the job: no slide is to blame.
+    SettingsError
+        If this machine does not have the engine or the precision that is asked for.
     SlideError
         If too many tiles cannot be read.
     """
     model, folder = load_metadata(inputs.model, FOR_MAPS), Path(files.record).parent
     check_tiles(settings, model)
-    mapped, refined = _mapped(info, inputs, model, settings, folder, threads=threads)
-    provenance = provenance | {"model_training": model["provenance"]}
+    files_of_model = EngineFiles(inputs.model, inputs.onnx, inputs.check)
+    network, chosen = open_engine(files_of_model, engine, model["tiles"]["tile_px"], threads)
+    mapped, refined = _mapped(info, inputs, model, network, settings, folder=folder, threads=threads)
+    provenance = provenance | {"engine": chosen, "model_training": model["provenance"]}
     metadata = {
         "frame": map_frame(mapped.mpp, info.mpp),
         "view": _view(settings, model),
@@ -108,20 +119,27 @@ def map_slide(
 
 
 def _mapped(
-    info: SlideInfo, inputs: MapInputs, metadata: dict[str, Any], settings: MapSettings, folder: Path, *, threads: int
+    info: SlideInfo,
+    inputs: MapInputs,
+    metadata: dict[str, Any],
+    network: Engine,
+    settings: MapSettings,
+    *,
+    folder: Path,
+    threads: int,
 ) -> tuple[SlideMap, Refined | None]:
     """The first pass over the slide and, if configured, its refinement, cleared where there is no tissue.
 
     The map lies on the disk of `folder`.
     """
-    model = load_model(inputs.model).to(pick_device(), memory_format=torch.channels_last)  # type: ignore[call-overload]
     tissue = TissueMask(inputs.tissue, info)
-    read = (info, tissue, stain_of(info.slide, inputs, metadata), model)
+    read = (info, tissue, stain_of(info.slide, inputs, metadata), network)
     refined = None
     try:
         mapped = sliding_window_map(*read, _pass_settings(settings, metadata), folder=folder, threads=threads)
         if settings.refine != NO_REFINEMENT:
-            refined = refine_map(mapped, *read, settings=_refine_settings(settings, metadata), threads=threads)
+            refining = _refine_settings(settings, metadata, inputs.model)
+            refined = refine_map(mapped, *read, settings=refining, threads=threads)
     except FloatingPointError as error:
         raise _not_finite(info.slide, inputs.model, error) from error
     tissue.clear_background(mapped.scores, mapped.mpp / info.mpp)
@@ -147,22 +165,24 @@ def _view(settings: MapSettings, model: dict[str, Any]) -> str:
     return view_of(settings.refine, model["architecture"].get("fusion", ""))
 
 
-def _refine_settings(settings: MapSettings, model: dict[str, Any]) -> RefineSettings:
+def _refine_settings(settings: MapSettings, model: dict[str, Any], path: str) -> RefineSettings:
     asked = settings.threshold if settings.refine == LESION_REFINEMENT and settings.threshold is not None else 0.0
     threshold = chosen_threshold(asked, validated_threshold(settings, model), STAGE)
     return RefineSettings(
         spec=settings.tiles,
         looked_at=settings.refined_range(threshold),
-        tile_batch=tile_batch_of(model),
+        fusion=fusion_of_model(path, model["architecture"].get("fusion", "mean")),
         flips=settings.flips,
         max_unreadable_fraction=settings.max_unreadable_fraction,
     )
 
 
-def tile_batch_of(model: dict[str, Any]) -> int:
-    """Tiles in the network at once: as in training if they share batch norm statistics, else a few."""
-    trained = model["provenance"].get("train", {}).get("tile_batch", AUTO)
-    return trained if model["architecture"]["norm"] == "batch" and trained != AUTO else MOST_TILES_ON_CPU
+def fusion_of_model(path: str, kind: str) -> Fusion:
+    """How a model fuses maps; the weight of a learned fusion is in its file."""
+    if kind != "learned":
+        return Fusion(kind)
+    with safe_open(path, framework="numpy") as file:
+        return Fusion(kind, float(expit(file.get_tensor("fusion.a"))))
 
 
 def _pass_settings(settings: MapSettings, model: dict[str, Any]) -> PassSettings:
@@ -172,7 +192,6 @@ def _pass_settings(settings: MapSettings, model: dict[str, Any]) -> PassSettings
         tile_px=tile_px,
         overlap_px=overlap_px(settings.overlap, tile_px),
         flips=settings.flips,
-        batch_size=settings.batch_size,
         max_unreadable_fraction=settings.max_unreadable_fraction,
     )
 

@@ -3,26 +3,22 @@
 import logging
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from lesionmap.errors import SlideError
 from lesionmap.geometry.resampling import area_matrix
 from lesionmap.geometry.tiling import TileSpec, grid_xy
-from lesionmap.inference.sliding_window import FLIPS, STAGE, UNFLIPPED, SlideMap
-from lesionmap.inference.stitching import RowBand, Take, Values, of_logits, scores_of
+from lesionmap.inference.engines import Engine, Images
+from lesionmap.inference.sliding_window import STAGE, SlideMap
+from lesionmap.inference.stitching import RowBand, Take, scores_of
 from lesionmap.jobs.log import progress
-from lesionmap.jobs.parallel import map_in_order
-from lesionmap.maps.probability import Scores, as_logits
-from lesionmap.network.forward import as_images, finite_logits
-from lesionmap.network.logits import mean_logit
-from lesionmap.network.model import LesionFPN
-from lesionmap.network.region_pass import RegionTensors, TilePasses, fused_map, tile_maps
-from lesionmap.network.thread_pool import ThreadPool
+from lesionmap.jobs.parallel import in_order, map_in_order
+from lesionmap.maps.probability import Scores, Values, as_logits, of_logits
+from lesionmap.network.settings import TILES
 from lesionmap.slides.damage import check_damage
 from lesionmap.slides.slide import SlideInfo
 from lesionmap.stain.table import StainMatch
@@ -30,6 +26,23 @@ from lesionmap.tiles.region_reader import RegionReader
 from lesionmap.tissue.mask import TissueMask, tiles_with_tissue
 
 ROUNDING = 1e-6  # of a pixel's area
+RegionImages = tuple[Images, Images]  # tiles, (k, s, s, 3), and low view, (s, s, 3)
+
+
+@dataclass(frozen=True)
+class Fusion:
+    """How a model fuses T1 and T2.
+
+    Parameters
+    ----------
+    kind : str
+        ``mean``, ``max``, ``learned`` or ``tiles``.
+    weight : float
+        Of T1 in a mean.
+    """
+
+    kind: str = "mean"
+    weight: float = 0.5
 
 
 @dataclass(frozen=True)
@@ -42,17 +55,17 @@ class RefineSettings:
         How the model's training slides were cut.
     looked_at : (int, int)
         A region is refined if one of its tissue pixels has a score in this range, ends included.
-    tile_batch : int
-        Tiles in the network at once.
+    fusion : Fusion
+        How the maps of tiles and low view are fused.
     flips : bool
-        Whether regions are also passed flipped, and the results averaged.
+        Whether images are also passed flipped, and the results averaged.
     max_unreadable_fraction : float
         A slide is refused if more of its refined regions cannot be read.
     """
 
     spec: TileSpec
     looked_at: tuple[int, int]
-    tile_batch: int
+    fusion: Fusion
     flips: bool
     max_unreadable_fraction: float
 
@@ -87,7 +100,7 @@ def refine_map(
     info: SlideInfo,
     tissue: TissueMask,
     stain: StainMatch,
-    model: LesionFPN,
+    engine: Engine,
     *,
     settings: RefineSettings,
     threads: int,
@@ -109,23 +122,22 @@ def refine_map(
     SlideError
         If too many regions cannot be read.
     """
-    spec, device = settings.spec, model.mean.device
+    spec = settings.spec
     places = list(_places(mapped, info, tissue, settings))
     side_lv0, scale = spec.region_side_lv0(info.mpp), mapped.mpp / info.mpp
-    readers = 1 if device.type == "cpu" else threads  # a CPU's cores are busy with the network
+    readers = 1 if engine.device == "cpu" else threads  # a CPU's cores are busy with the network
     band = RowBand(mapped.scores.shape, math.ceil(side_lv0 / scale) + 1, _shares_into(mapped.scores))
     failed: list[SlideError] = []
     unreadable: list[list[float]] = []
     with (
         RegionReader(info, spec, stain, STAGE, threads) as reader,
-        ThreadPool(threads, device) as pool,
+        ThreadPoolExecutor(engine.threads) as pool,
         progress(len(places), f"refine {info.slide}", "region") as bar,
     ):
-        passes = TilePasses(model, settings.tile_batch, pool, lambda: None)
 
-        def read(place: _Place) -> RegionTensors | SlideError:
+        def read(place: _Place) -> RegionImages | SlideError:
             try:
-                return _tensors(info.slide, place, *reader.region(place.xy_lv0, place.kept))
+                return reader.region(place.xy_lv0, place.kept)
             except SlideError as error:
                 return error
 
@@ -136,7 +148,7 @@ def refine_map(
                 failed.append(region)
                 unreadable.append([*place.xy_lv0, side_lv0, side_lv0])
             else:
-                fused = _fused(passes, _on(device, region), flips=settings.flips)
+                fused = _fused(engine, pool, region, place.kept, settings)
                 band.add(*_on_map(fused, place.xy_lv0, spec.low_mpp / info.mpp, scale))
     band.finish()
     check_damage(info.slide, STAGE, failed, len(places), settings.max_unreadable_fraction)
@@ -164,56 +176,46 @@ def _covering(start_lv0: float, length_lv0: float, scale: float) -> tuple[int, i
     return math.floor(start_lv0 / scale + 1e-9), math.ceil((start_lv0 + length_lv0) / scale - 1e-9)
 
 
-def _tensors(slide: str, place: _Place, tiles: NDArray[np.uint8], low: NDArray[np.uint8]) -> RegionTensors:
-    """The tensors of a region, without masks."""
-    return RegionTensors(
-        name=f"{slide} at x={place.xy_lv0[0]:.0f} y={place.xy_lv0[1]:.0f}",
-        tiles_per_side=len(place.kept),
-        low=as_images(low[None]),
-        low_mask=torch.empty(0),
-        judged_mask=torch.empty(0),
-        tiles=as_images(tiles),
-        row_col=[(int(row), int(column)) for row, column in np.argwhere(place.kept)],
-        tile_masks=torch.empty(0),
+def _fused(
+    engine: Engine, pool: ThreadPoolExecutor, region: RegionImages, kept: NDArray[np.bool_], settings: RefineSettings
+) -> Values:
+    """The fused shares of a region, (2, s, s): T1 of its tiles and, where there is none, T2 of its low view."""
+    tiles, low = region
+    n, step = len(kept), engine.batch_size
+    parts = [(low[None], 1), *((tiles[first : first + step], n) for first in range(0, len(tiles), step))]
+    passed = in_order(
+        pool, lambda part: engine.shares(part[0], factor=part[1], flips=settings.flips), parts, engine.threads
     )
-
-
-def _on(device: torch.device, region: RegionTensors) -> RegionTensors:
-    return replace(region, low=region.low.to(device), tiles=region.tiles.to(device))
-
-
-@torch.no_grad()
-def _fused(passes: TilePasses, region: RegionTensors, *, flips: bool) -> NDArray[np.float32]:
-    """The fused logits of a region, (s, s): T1 of its tiles and T2 of its low view."""
-    maps: list[Tensor] = []
-    for axes in FLIPS if flips else UNFLIPPED:
-        part = _flipped(region, axes)
-        t2 = finite_logits(passes.model, part.low)
-        maps.append(fused_map(passes.model, part, tile_maps(passes, part), t2).flip(axes))  # (1, 1, s, s)
-    fused: NDArray[np.float32] = mean_logit(torch.stack(maps), 0)[0, 0].cpu().numpy()
+    fused = next(passed)[:, 0]
+    blocks = (block for shares in passed for block in shares.swapaxes(0, 1))
+    side = fused.shape[1] // n
+    for (row, column), t1 in zip(np.argwhere(kept).tolist(), blocks, strict=True):
+        place = fused[:, row * side : (row + 1) * side, column * side : (column + 1) * side]
+        place[...] = fuse(settings.fusion, t1, place)
     return fused
 
 
-def _flipped(region: RegionTensors, axes: tuple[int, ...]) -> RegionTensors:
-    """A region mirrored along some axes of (N, C, H, W)."""
-    last = region.tiles_per_side - 1
-    places = [
-        (last - row if 2 in axes else row, last - column if 3 in axes else column) for row, column in region.row_col
-    ]
-    return replace(region, low=region.low.flip(axes), tiles=region.tiles.flip(axes), row_col=places)
+def fuse(fusion: Fusion, t1: Values, t2: Values) -> Values:
+    """Fuse shares of lesion and of no lesion, (2, h, w), as in training (:mod:`lesionmap.network.model`)."""
+    if fusion.kind == TILES:
+        return t1
+    if fusion.kind == "max":
+        return np.where(t1[0] * t2[1] > t2[0] * t1[1], t1, t2)
+    mixed: Values = fusion.weight * t1 + (1 - fusion.weight) * t2
+    return mixed
 
 
 def _on_map(
-    fused: NDArray[np.float32], xy_lv0: tuple[float, float], low_scale: float, scale: float
-) -> tuple[tuple[int, int], NDArray[np.float32], NDArray[np.float32]]:
+    fused: Values, xy_lv0: tuple[float, float], low_scale: float, scale: float
+) -> tuple[tuple[int, int], Values, Values]:
     """A region's map on the grid of the slide's map: corner, and shares of lesion and of no lesion in a pixel's area.
 
     Together, they are the share of the pixel that the region covers.
 
     Parameters
     ----------
-    fused : (s, s) float32
-        Fused logits of the region.
+    fused : (2, s, s) float32
+        Fused shares of the region.
     xy_lv0 : (float, float)
         Top-left corner of the region.
     low_scale, scale : float
@@ -221,12 +223,12 @@ def _on_map(
     """
     starts, shares = [], []
     for corner in xy_lv0:
-        first, stop = _covering(corner, len(fused) * low_scale, scale)
+        first, stop = _covering(corner, fused.shape[1] * low_scale, scale)
         start = (first * scale - corner) / low_scale
         starts.append(first)
-        shares.append(area_matrix(start, scale / low_scale, stop - first, len(fused)))
+        shares.append(area_matrix(start, scale / low_scale, stop - first, fused.shape[1]))
     across, down = shares
-    lesion, other = ((down @ part @ across.T).astype(np.float32, copy=False) for part in of_logits(fused))
+    lesion, other = ((down @ part @ across.T).astype(np.float32, copy=False) for part in fused)
     return (starts[0], starts[1]), lesion, other
 
 

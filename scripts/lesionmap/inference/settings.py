@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from lesionmap.geometry.tiling import FINEST_STRIDE, TileSpec
@@ -34,8 +34,6 @@ class MapSettings:
         Lowest and highest probability that counts as unsure.
     threshold : float, "validation" or None
         Probability from which ``refine: lesion`` takes a pixel as lesion; None for other maps, which do not need it.
-    batch_size : int
-        Tiles on a GPU at once, at most.
     max_unreadable_fraction : float
         A slide is refused if a larger share of its tiles cannot be read.
     """
@@ -47,15 +45,15 @@ class MapSettings:
     refine: str = NO_REFINEMENT
     unsure: tuple[float, float] = (0.1, 0.9)
     threshold: float | str | None = None
-    batch_size: int = 128
     max_unreadable_fraction: float = 0
 
     @classmethod
-    def of(cls, inference: Mapping[str, Any], batch_size: int, max_unreadable_fraction: float) -> "MapSettings":
-        """From the result of :func:`lesionmap.run.config.map_settings`."""
-        spec = TileSpec(**inference["tiles"])
-        limits = {"batch_size": batch_size, "max_unreadable_fraction": max_unreadable_fraction}
-        return cls(**dict(inference) | {"tiles": spec, "unsure": tuple(inference["unsure"])} | limits)
+    def of(cls, inference: Mapping[str, Any], max_unreadable_fraction: float) -> "MapSettings":
+        """From the result of :func:`lesionmap.run.config.map_settings`, without the engine's settings."""
+        names = {field.name for field in fields(cls)} & inference.keys()
+        chosen = {name: inference[name] for name in names}
+        spec, unsure = TileSpec(**inference["tiles"]), tuple(inference["unsure"])
+        return cls(**chosen | {"tiles": spec, "unsure": unsure, "max_unreadable_fraction": max_unreadable_fraction})
 
     @property
     def mpp(self) -> float:

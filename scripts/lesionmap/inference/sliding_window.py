@@ -1,37 +1,31 @@
 """The sliding window: the network's first pass over a whole slide, tile by tile (METHOD.md §5)."""
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from lesionmap.errors import SlideError
 from lesionmap.geometry.tiling import corners_px, map_size
+from lesionmap.inference.engines import Engine, Images
 from lesionmap.inference.seams import seam_measure
-from lesionmap.inference.stitching import RowBand, Take, Values, of_logits, scores_of, window
+from lesionmap.inference.stitching import RowBand, Take, scores_of, window
 from lesionmap.jobs.log import progress
 from lesionmap.jobs.parallel import in_order, map_in_order
 from lesionmap.maps.on_disk import on_disk
-from lesionmap.maps.probability import Scores
-from lesionmap.network.batch_size import fitting_inference_batch
-from lesionmap.network.forward import finite_logits
-from lesionmap.network.logits import mean_logit
-from lesionmap.network.model import LesionFPN
-from lesionmap.network.thread_pool import ThreadPool
+from lesionmap.maps.probability import Scores, Values
 from lesionmap.slides.damage import check_damage
 from lesionmap.slides.slide import Slide, SlideInfo
 from lesionmap.stain.table import StainMatch, apply_table
 from lesionmap.tissue.mask import TissueMask
 
 STAGE = "map_slide"
-UNFLIPPED = ((),)
-FLIPS = ((), (2,), (3,), (2, 3))  # axes of (N, C, H, W)
 
 
 @dataclass(frozen=True)
@@ -46,8 +40,6 @@ class PassSettings:
         Side of a tile, and its overlap with the next tile.
     flips : bool
         Whether tiles are also passed flipped, and the four probabilities averaged.
-    batch_size : int
-        Tiles on a GPU at once, if so many fit.
     max_unreadable_fraction : float
         A slide is refused if a larger share of its tiles cannot be read.
     """
@@ -56,7 +48,6 @@ class PassSettings:
     tile_px: int
     overlap_px: int
     flips: bool
-    batch_size: int
     max_unreadable_fraction: float
 
 
@@ -86,37 +77,11 @@ class SlideMap:
     seam_measure: float | None
 
 
-class TableOnDevice:
-    """A slide's :func:`lesionmap.stain.table.stain_table` on the network's device, where it normalises raw pixels.
-
-    Parameters
-    ----------
-    table : (2**24, 3) uint8
-        The normalised colour of every colour, in order of R · 2**16 + G · 2**8 + B.
-    """
-
-    def __init__(self, table: NDArray[np.uint8], device: torch.device) -> None:
-        self._table = torch.from_numpy(table).to(device)
-
-    def normalised(self, images: NDArray[np.uint8]) -> Tensor:
-        """Images (..., 3) uint8 as a normalised uint8 tensor on the device."""
-        if self._table.device.type == "cpu":
-            return torch.from_numpy(apply_table(self._table.numpy(), images))  # three times faster than torch's gather
-        return gather(self._table, torch.from_numpy(images).to(self._table.device))
-
-
-def gather(table: Tensor, images: Tensor) -> Tensor:
-    """Look up every pixel of `images`, (..., 3) uint8, in `table`, (2**24, 3) uint8, on the same device."""
-    red, green, blue = images.to(torch.int32).unbind(-1)  # (...)
-    index = (red << 16) | (green << 8) | blue
-    return table.index_select(0, index.flatten()).reshape(images.shape)
-
-
 def sliding_window_map(
     info: SlideInfo,
     tissue: TissueMask,
     stain: StainMatch,
-    model: LesionFPN,
+    engine: Engine,
     settings: PassSettings,
     *,
     folder: str | Path,
@@ -146,14 +111,14 @@ def sliding_window_map(
     failed: list[SlideError] = []
     unreadable: list[list[float]] = []
     with progress(len(corners), f"infer {info.slide}", "tile") as bar:
-        for xy, tile in _mapped(info, stain, model, corners, settings, threads=threads):
+        for xy, tile in _mapped(info, stain, engine, corners, settings, threads=threads):
             bar.update()
             if isinstance(tile, SlideError):
                 logging.warning("%s", tile)
                 failed.append(tile)
                 unreadable.append([*(xy * scale).tolist(), tile_px * scale, tile_px * scale])
             else:
-                band.add(tuple(xy), *(part * weights for part in of_logits(tile)))
+                band.add(tuple(xy), *(tile * weights if settings.overlap_px else tile))
     band.finish()
     check_damage(info.slide, STAGE, failed, len(corners), settings.max_unreadable_fraction)
     seams = seam_measure(scores, tissue, scale, corners, tile_px=tile_px, stride_px=stride_px)
@@ -178,7 +143,7 @@ class TileReader:
     tile_px: int
     mpp: float
 
-    def read(self, xy_px: NDArray[np.int64]) -> NDArray[np.uint8] | SlideError:
+    def read(self, xy_px: NDArray[np.int64]) -> Images | SlideError:
         """The tile with its top-left corner at map pixel (x, y); the error if it cannot be read."""
         x, y = (xy_px * (self.mpp / self.slide.info.mpp)).tolist()
         try:
@@ -190,47 +155,44 @@ class TileReader:
 def _mapped(
     info: SlideInfo,
     stain: StainMatch,
-    model: LesionFPN,
+    engine: Engine,
     corners: NDArray[np.int64],
     settings: PassSettings,
     *,
     threads: int,
 ) -> Iterator[tuple[NDArray[np.int64], Values | SlideError]]:
-    """Corner and logits of each tile, in order; an error for tiles that cannot be read.
+    """Corner and shares, (2, s, s), of each tile, in order; an error for tiles that cannot be read.
 
     On a CPU, each thread reads a tile and passes it through the network, so no core waits. A GPU works on one batch
-    while the next is read.
+    while the next is read and the one before is stitched.
     """
-    device = model.mean.device
-    step = fitting_inference_batch(model, settings.tile_px, settings.batch_size)
-    batches = [corners[first : first + step] for first in range(0, len(corners), step)]
-    table = TableOnDevice(stain.table(threads), device)
-    with Slide(info, STAGE) as slide, ThreadPool(threads, device) as pool, ThreadPoolExecutor(threads) as readers:
+    batches = [corners[first : first + engine.batch_size] for first in range(0, len(corners), engine.batch_size)]
+    normalised = normaliser(stain.table(threads), engine)
+    with Slide(info, STAGE) as slide, ThreadPoolExecutor(threads) as readers:
         reader = TileReader(slide, settings.tile_px, settings.mpp)
 
-        def read(batch: NDArray[np.int64]) -> list[NDArray[np.uint8] | SlideError]:
+        def read(batch: NDArray[np.int64]) -> list[Images | SlideError]:
             return list(in_order(readers, reader.read, batch, len(batch)))
 
-        def passed(tiles: list[NDArray[np.uint8] | SlideError]) -> list[Values | SlideError]:
+        def passed(tiles: list[Images | SlideError]) -> list[Values | SlideError]:
             images = [tile for tile in tiles if not isinstance(tile, SlideError)]
-            maps = iter(logits_of_tiles(model, table, images, flips=settings.flips) if images else ())
-            return [tile if isinstance(tile, SlideError) else next(maps) for tile in tiles]
+            shares = iter(
+                engine.shares(normalised(np.stack(images)), flips=settings.flips).swapaxes(0, 1) if images else ()
+            )
+            return [tile if isinstance(tile, SlideError) else next(shares) for tile in tiles]
 
-        if device.type == "cpu":
-            results = pool.map(lambda batch: passed(read(batch)), batches)
+        if engine.device == "cpu":
+            results = map_in_order(lambda batch: passed(list(map(reader.read, batch))), batches, threads)
         else:
-            results = map(passed, map_in_order(read, batches, 1))
+            results = map_in_order(passed, map_in_order(read, batches, 1), 1)
         for batch, tiles in zip(batches, results, strict=True):
             yield from zip(batch, tiles, strict=True)
 
 
-@torch.no_grad()
-def logits_of_tiles(
-    model: LesionFPN, table: TableOnDevice, images: Sequence[NDArray[np.uint8]], *, flips: bool
-) -> NDArray[np.float32]:
-    """Lesion logits, (N, H, W), of images (H, W, 3) uint8 that are not normalised yet."""
-    batch = table.normalised(np.stack(images)).permute(0, 3, 1, 2)  # (N, 3, H, W)
-    turns = FLIPS if flips else UNFLIPPED
-    flipped = [finite_logits(model, batch.flip(axes)).flip(axes) for axes in turns]  # (N, 1, H, W) each
-    logits: NDArray[np.float32] = mean_logit(torch.stack(flipped), 0)[:, 0].cpu().numpy()
-    return logits
+def normaliser(table: NDArray[np.uint8], engine: Engine) -> Callable[[Images], Any]:
+    """A function that normalises raw images by a slide's table of colours, where the engine takes them."""
+    if engine.device == "cpu":
+        return partial(apply_table, table)
+    from lesionmap.inference.torch_engine import TableOnGpu
+
+    return TableOnGpu(table, engine.device)

@@ -4,11 +4,9 @@ from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import expit
 
-from lesionmap.maps.probability import UNMAPPED, Scores, as_scores
+from lesionmap.maps.probability import UNMAPPED, Scores, Values, as_scores
 
-Values = NDArray[np.float32]
 Take = Callable[[int, Values, Values], None]
 
 
@@ -23,11 +21,6 @@ def window(tile_px: int, overlap_px: int) -> NDArray[np.float32]:
     along[:overlap_px] = rise
     along[tile_px - overlap_px :] = rise[::-1]
     return np.outer(along, along).astype(np.float32)
-
-
-def of_logits(logits: Values) -> tuple[Values, Values]:
-    """Probability of lesion and of no lesion; each has all its digits, also where the other is as good as 1."""
-    return expit(logits), expit(-logits)
 
 
 def scores_of(lesion: Values, other: Values) -> Scores:

@@ -25,6 +25,7 @@ MOST_DIGITS = 16  # of a threshold
 VALIDATION = "validation"
 
 Scores = NDArray[np.uint16]
+Values = NDArray[np.float32]
 
 _probabilities = expit((np.arange(N_SCORES) - EVEN) / PER_LOGIT)
 _probabilities[UNMAPPED] = 0
@@ -52,6 +53,11 @@ def as_logits(scores: NDArray[np.integer[Any]]) -> NDArray[np.float64]:
 def as_probability(scores: NDArray[np.integer[Any]]) -> NDArray[np.float64]:
     """The probabilities of scores, 0 to 1."""
     return np.asarray(_probabilities[scores])
+
+
+def of_logits(logits: Values) -> tuple[Values, Values]:
+    """Probability of lesion and of no lesion; each has all its digits, also where the other is as good as 1."""
+    return expit(logits), expit(-logits)
 
 
 def as_u8(scores: NDArray[np.integer[Any]]) -> NDArray[np.uint8]:

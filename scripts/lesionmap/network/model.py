@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from itertools import pairwise
+from typing import Any
 
 import torch
 import torchvision
@@ -50,10 +51,14 @@ class FoldedConv2d(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) → (N, channels, H', W')."""
-        norm = self.norm[0]
-        scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
-        weight, bias = self.weight * scale[:, None, None, None], norm.bias - norm.running_mean * scale
-        return functional.conv2d(x, weight, bias, self.stride, self.padding)
+        scale, bias = scale_and_bias(self.norm[0])
+        return functional.conv2d(x, self.weight * scale[:, None, None, None], bias, self.stride, self.padding)
+
+
+def scale_and_bias(norm: Any) -> tuple[Tensor, Tensor]:
+    """What batch norm with running or frozen statistics multiplies each channel by, and what it adds to it."""
+    scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
+    return scale, norm.bias - norm.running_mean * scale
 
 
 def _fold_norms(network: nn.Module) -> None:

@@ -5,7 +5,7 @@ In shapes, s is the side of a tile in pixels, n the number of tiles per side of 
 
 import copy
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -82,7 +82,7 @@ class TilePasses:
 
     def map(self, function: Callable[[MicroBatch], Result], batches: Sequence[MicroBatch]) -> Iterator[Result]:
         """Results in the order of the micro-batches."""
-        with own_statistics(self.model):
+        with own_statistics(self.model) if self.model.training else nullcontext():
             for result in self.pool.map(function, batches):
                 self.pause_point()
                 yield result

@@ -60,7 +60,7 @@ class RunSettings:
             annotations=AnnotationSettings(**config["annotations"]),
             tissue=TissueSettings(**config["tissue"]),
             tiles=TileSettings(**tile_settings(config)),
-            map=MapSettings.of(map_settings(config), config["inference"]["batch_size"], most),
+            map=MapSettings.of(map_settings(config), most),
             model=ModelSettings(model["backbone"], model["norm"], model["fusion"]),
             train=TrainSettings(**train_settings(config)),
             roots=config["slides"]["roots"],

@@ -1,7 +1,7 @@
 """Inference as a whole, from files to files."""
 
-import json
 from dataclasses import asdict, replace
+from importlib.metadata import version
 
 import numpy as np
 import openslide
@@ -11,18 +11,21 @@ import torch
 from lesionmap.errors import ModelError
 from lesionmap.files.records import read_json, write_json
 from lesionmap.geometry.tiling import TileSpec
+from lesionmap.inference import map_slide as mapping
+from lesionmap.inference.engines import Engine, EngineSettings
 from lesionmap.inference.map_slide import (
     MapFiles,
     MapInputs,
     check_tiles,
+    fusion_of_model,
     map_slide,
-    tile_batch_of,
     validated_threshold,
 )
 from lesionmap.inference.settings import MapSettings
 from lesionmap.maps.ome_tiff import MapFile
 from lesionmap.network.model import LesionFPN
 from lesionmap.network.model_file import save_model
+from lesionmap.network.onnx_export import export_model
 from lesionmap.stain.table import StainMatch
 from narrow_resnet import NARROW
 from pyramids import info_of, write_tiff
@@ -31,6 +34,7 @@ from stained import PROFILE
 SPEC = TileSpec(region_px=128, tile_px=32, mpp=0.25)
 SETTINGS = MapSettings(SPEC, magnification="match_training", overlap=0.25)
 FACTS = {"tiles": asdict(SPEC), "provenance": {"code": "c"}, "stain_reference": vars(PROFILE)}
+ENGINE = EngineSettings(precision="fp32")
 FILES = ("probability.ome.tif", "scores.ome.tif", "inference.json")
 
 
@@ -47,9 +51,11 @@ def mapped(tmp_path, size=(75, 100), **changes):
     save_model(tmp_path / "m.safetensors", LesionFPN(NARROW), NARROW, FACTS)
     out = tmp_path / "out"
     out.mkdir()
-    inputs = MapInputs(*(str(tmp_path / name) for name in ("tissue.tif", "stain.json", "m.safetensors")))
+    export_model(tmp_path / "m.safetensors", tmp_path / "m.onnx", tmp_path / "check.json")
+    names = ("tissue.tif", "stain.json", "m.safetensors", "m.onnx", "check.json")
+    inputs = MapInputs(*(str(tmp_path / name) for name in names))
     files = MapFiles(*(str(out / name) for name in FILES))
-    map_slide(info, inputs, files, replace(SETTINGS, **changes), provenance={"code": "d"}, threads=1)
+    map_slide(info, inputs, files, replace(SETTINGS, **changes), ENGINE, provenance={"code": "d"}, threads=1)
     with MapFile(files.scores) as scores:
         return read_json(files.record), scores.metadata, {path.name for path in out.iterdir()}
 
@@ -63,6 +69,16 @@ def test_the_record_says_how_the_map_was_made_and_nothing_else_is_left(tmp_path)
     assert record["unreadable"] == []
     assert record["refined"] is None
     assert record["seam_measure"] > 0
+    engine = record["provenance"].pop("engine")
+    assert engine["logit_difference"] < engine["tolerance"] == 0.001
+    assert engine | {"logit_difference": 0} == {
+        "engine": f"openvino {version('openvino')}",
+        "precision": "fp32",
+        "device": "cpu",
+        "logit_difference": 0,
+        "tolerance": 0.001,
+    }
+    assert metadata["provenance"].pop("engine") == engine
     assert record["provenance"] == {"code": "d", "model_training": {"code": "c"}}
     assert metadata == {
         "frame": {"unit": "level-0 pixels", "origin_xy_lv0": [0, 0], "per_map_pixel": 4.0, "mpp": 0.25},
@@ -135,24 +151,32 @@ def test_a_model_of_other_tiles_is_refused_where_the_map_rests_on_them():
     check_tiles(replace(SETTINGS, magnification="patent"), model)
 
 
-@pytest.mark.parametrize(("norm", "asked", "tiles"), [("batch", 7, 7), ("batch", "auto", 4), ("group", 64, 4)])
-def test_tiles_share_the_statistics_of_batch_norm_as_in_training(norm, asked, tiles):
-    model = {"architecture": {"norm": norm}, "provenance": {"train": {"tile_batch": asked}}}
-    assert tile_batch_of(json.loads(json.dumps(model))) == tiles
+def test_the_weight_of_a_learned_fusion_is_the_models(tmp_path):
+    network = replace(NARROW, fusion="learned")
+    model = LesionFPN(network)
+    torch.nn.init.constant_(model.fusion.a, -1.5)
+    save_model(tmp_path / "m.safetensors", model, network, FACTS)
+    assert fusion_of_model(str(tmp_path / "m.safetensors"), "learned").weight == pytest.approx(0.182426, abs=1e-6)
+    assert fusion_of_model("no file", "tiles").kind == "tiles"
 
 
-@pytest.mark.parametrize("changes", [{}, {"refine": "all"}])
-def test_a_model_that_gives_no_numbers_stops_the_job_and_is_named(tmp_path, monkeypatch, changes):
-    """Its weights are finite, but overflow in the head; the slide is not to blame, and not in quarantine."""
-    plain = LesionFPN.__init__
+class Overflowing(Engine):
+    """As a network whose weights are finite, but too large for what this slide shows."""
 
-    def overflowing(self, settings):
-        plain(self, settings)
-        torch.nn.init.constant_(self.head.weight, 3e38)
+    def __init__(self, bad_call):
+        self.calls, self.bad_call = 0, bad_call
 
-    monkeypatch.setattr(LesionFPN, "__init__", overflowing)
+    def logits(self, images):
+        self.calls += 1
+        return np.full(images.shape[:3], np.inf if self.calls == self.bad_call else 0.5, dtype=np.float32)
+
+
+@pytest.mark.parametrize(("refine", "bad_call"), [("none", 2), ("all", 6)])
+def test_a_model_that_gives_no_numbers_stops_the_job_and_is_named(tmp_path, monkeypatch, refine, bad_call):
+    """The slide is not to blame, and not in quarantine."""
+    monkeypatch.setattr(mapping, "open_engine", lambda *_: (Overflowing(bad_call), {}))
     with pytest.raises(ModelError) as raised:
-        mapped(tmp_path, **changes)
+        mapped(tmp_path, refine=refine)
     said = f"the model {tmp_path / 'm.safetensors'} gives no probability on slide s1 (a logit is NaN or infinite)"
     assert said in raised.value.finding
     assert raised.value.slide is None

@@ -1,14 +1,16 @@
 """The second look, held against a computation at level 0, pixel by pixel."""
 
+import math
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import tifffile
 import torch
+from engine_parts import ENGINES, openvino_engine
 from lesionmap.errors import SlideError
 from lesionmap.geometry.tiling import TileSpec
-from lesionmap.inference.refinement import RefineSettings, refine_map
+from lesionmap.inference.refinement import Fusion, RefineSettings, refine_map
 from lesionmap.inference.sliding_window import PassSettings, sliding_window_map
 from lesionmap.network.forward import logits_of
 from lesionmap.network.model import LesionFPN
@@ -23,8 +25,8 @@ from stained import OTHER_HE, PROFILE, profile
 STAIN = StainMatch(PROFILE, profile(OTHER_HE), (0.8, 1.1))
 TABLE = STAIN.table()
 SPEC = TileSpec(region_px=128, tile_px=32, mpp=0.25)  # the low view at 1 µm/px
-FIRST = PassSettings(1.25, tile_px=32, overlap_px=0, flips=False, batch_size=4, max_unreadable_fraction=0.0)
-ALL = RefineSettings(SPEC, (0, 65535), tile_batch=3, flips=False, max_unreadable_fraction=0.0)
+FIRST = PassSettings(1.25, tile_px=32, overlap_px=0, flips=False, max_unreadable_fraction=0.0)
+ALL = RefineSettings(SPEC, (0, 65535), Fusion(), flips=False, max_unreadable_fraction=0.0)
 WIDTH, HEIGHT = 219, 147  # two columns and two rows of regions
 PX, LOW_PX = 5, 4  # level-0 pixels of a pixel of the map, and of the low view
 UNTURNED = [(1, 1)]
@@ -56,13 +58,13 @@ def network(fusion="mean", *, saturated=False):
     return model.eval()
 
 
-def first_pass(slide, model, tmp_path):
-    return sliding_window_map(slide[0], slide[1], STAIN, model, FIRST, folder=tmp_path, threads=2)
+def first_pass(slide, engine, tmp_path):
+    return sliding_window_map(slide[0], slide[1], STAIN, engine, FIRST, folder=tmp_path, threads=2)
 
 
-def refined(slide, model, tmp_path, threads=2, **changes):
-    mapped = first_pass(slide, model, tmp_path)
-    counts = refine_map(mapped, *slide, STAIN, model, settings=replace(ALL, **changes), threads=threads)
+def refined(slide, engine, tmp_path, threads=2, **changes):
+    mapped = first_pass(slide, engine, tmp_path)
+    counts = refine_map(mapped, *slide, STAIN, engine, settings=replace(ALL, **changes), threads=threads)
     return mapped.scores, counts
 
 
@@ -119,21 +121,26 @@ def steps_off(scores, logits):
 
 
 @pytest.mark.parametrize(
-    ("fusion", "turns", "saturated"),
+    ("fusion", "turns", "saturated", "kind"),
     [
-        ("mean", FLIPS, False),
-        ("max", UNTURNED, False),
-        ("learned", UNTURNED, False),
-        ("mean", FLIPS, True),
-        ("learned", UNTURNED, True),
-        ("tiles", UNTURNED, True),
+        ("mean", FLIPS, False, "openvino"),
+        ("max", UNTURNED, False, "torch"),
+        ("learned", UNTURNED, False, "openvino"),
+        ("mean", FLIPS, True, "torch"),
+        ("learned", UNTURNED, True, "torch"),
+        ("max", UNTURNED, True, "openvino"),
+        ("tiles", UNTURNED, True, "openvino"),
     ],
 )
-def test_regions_are_fused_as_in_training_and_take_their_share_of_each_pixel(slide, tmp_path, fusion, turns, saturated):
+def test_regions_are_fused_as_in_training_and_take_their_share_of_each_pixel(
+    slide, tmp_path, fusion, turns, saturated, kind
+):
     model = network(fusion, saturated=saturated)
-    first = first_pass(slide, model, tmp_path).scores.copy()
+    engine = ENGINES[kind](model, tmp_path, fusion=fusion)
+    first = first_pass(slide, engine, tmp_path).scores.copy()
     expected, counts = naively(slide, model, fusion, first, turns)
-    found, refinement = refined(slide, model, tmp_path, flips=turns == FLIPS)
+    chosen = Fusion(fusion, 1 / (1 + math.exp(-0.7)) if fusion == "learned" else 0.5)
+    found, refinement = refined(slide, engine, tmp_path, fusion=chosen, flips=turns == FLIPS)
     assert steps_off(found, expected) <= 0.5 + 0.05  # 5e-5 of a logit before it is rounded
     assert [refinement.regions, refinement.tiles] == counts
     assert counts[0] == 3  # one of four has no tissue
@@ -146,37 +153,39 @@ def test_regions_are_fused_as_in_training_and_take_their_share_of_each_pixel(sli
 def test_a_pixel_keeps_what_regions_do_not_cover_of_it(slide, tmp_path):
     """Row 25 lies at y 125 to 130: right of x 130, only its upper three fifths are refined."""
     model = network(saturated=True)
-    mapped = first_pass(slide, model, tmp_path)
+    engine = openvino_engine(model, tmp_path)
+    mapped = first_pass(slide, engine, tmp_path)
     mapped.scores[:] = np.random.default_rng(0).choice([0, 1, 20000, 45000, 60000, 65535], mapped.scores.shape)
     first = mapped.scores.copy()
     expected, _ = naively(slide, model, "mean", first)
-    refine_map(mapped, *slide, STAIN, model, settings=ALL, threads=1)
+    refine_map(mapped, *slide, STAIN, engine, settings=ALL, threads=1)
     for partly in (np.s_[25, 25:], np.s_[26:, 25]):
         assert steps_off(mapped.scores[partly], expected[partly]) <= 0.5 + 0.05
         assert (mapped.scores[partly] != first[partly]).all()
     np.testing.assert_array_equal(mapped.scores[26:, 26:], first[26:, 26:])
-    np.testing.assert_array_equal(mapped.scores[:25], refined(slide, model, tmp_path)[0][:25])
+    np.testing.assert_array_equal(mapped.scores[:25], refined(slide, engine, tmp_path)[0][:25])
 
 
 def test_only_regions_with_asked_for_probability_are_refined(slide, tmp_path):
-    model = network()
-    first = first_pass(slide, model, tmp_path).scores.copy()
+    engine = openvino_engine(network(), tmp_path)
+    first = first_pass(slide, engine, tmp_path).scores.copy()
     on_tissue = slide[1].at((0, 0), first.shape[::-1], PX)
     least = int(np.percentile(first[on_tissue], 99.8))
-    everywhere, _ = refined(slide, model, tmp_path)
-    found, counts = refined(slide, model, tmp_path, looked_at=(least, 65535))
+    everywhere, _ = refined(slide, engine, tmp_path)
+    found, counts = refined(slide, engine, tmp_path, looked_at=(least, 65535))
     assert 0 < counts.regions < 3
     for top, left in np.ndindex(2, 2):
         place = tuple(slice(-(-128 * at // PX), 128 * (at + 1) // PX) for at in (top, left))  # the region's own pixels
         box = tuple(slice(128 * at // PX, -(-128 * (at + 1) // PX)) for at in (top, left))
         asked = (first[box] >= least)[on_tissue[box]].any()
         np.testing.assert_array_equal(found[place], (everywhere if asked else first)[place])
-    _, none = refined(slide, model, tmp_path, looked_at=(65535, 65534))
+    _, none = refined(slide, engine, tmp_path, looked_at=(65535, 65534))
     assert (none.regions, none.tiles, none.unreadable) == (0, 0, [])
 
 
 def test_what_lies_beside_the_tissue_asks_for_no_second_look(slide, tmp_path):
-    mapped = first_pass(slide, network(), tmp_path)
+    engine = openvino_engine(network(), tmp_path)
+    mapped = first_pass(slide, engine, tmp_path)
     on_tissue = slide[1].at((0, 0), mapped.scores.shape[::-1], PX)
     only_beside = replace(ALL, looked_at=(40001, 40003))
     around = np.resize([40000, 40004], mapped.scores.shape)
@@ -184,7 +193,7 @@ def test_what_lies_beside_the_tissue_asks_for_no_second_look(slide, tmp_path):
     for score, regions in ((40000, 0), (40001, 1), (40003, 1), (40004, 0)):
         mapped.scores[:] = np.where(on_tissue, around, 40002)
         mapped.scores[2, 6] = score
-        assert refine_map(mapped, *slide, STAIN, network(), settings=only_beside, threads=1).regions == regions
+        assert refine_map(mapped, *slide, STAIN, engine, settings=only_beside, threads=1).regions == regions
 
 
 def test_a_region_whose_tissue_no_pixel_of_the_low_view_shows_has_no_tiles_to_look_at(slide, tmp_path):
@@ -195,23 +204,27 @@ def test_a_region_whose_tissue_no_pixel_of_the_low_view_shows_has_no_tiles_to_lo
     fine = TissueMask(tmp_path / "fine.tif", info)
     assert fine.at((0, 0), (WIDTH // PX, 1), PX).any()
     assert not fine.at((0, 0), (WIDTH // LOW_PX, 1), LOW_PX).any()
-    mapped = first_pass(slide, network(), tmp_path)
-    assert refine_map(mapped, info, fine, STAIN, network(), settings=ALL, threads=1).regions == 0
+    engine = openvino_engine(network(), tmp_path)
+    mapped = first_pass(slide, engine, tmp_path)
+    assert refine_map(mapped, info, fine, STAIN, engine, settings=ALL, threads=1).regions == 0
 
 
 def test_threads_do_not_change_a_byte(slide, tmp_path):
-    found = [refined(slide, network(), tmp_path, threads)[0] for threads in (1, 3)]
+    found = [
+        refined(slide, openvino_engine(network(), tmp_path, threads=threads), tmp_path, threads)[0]
+        for threads in (1, 3)
+    ]
     np.testing.assert_array_equal(*found)
 
 
 def test_an_unreadable_region_keeps_the_first_pass_and_is_listed(slide, tmp_path):
-    model = network()
-    mapped = first_pass(slide, model, tmp_path)
+    engine = openvino_engine(network(), tmp_path)
+    mapped = first_pass(slide, engine, tmp_path)
     first = mapped.scores.copy()
     damage(tmp_path / "s.tif", (200, 40))
-    counts = refine_map(mapped, *slide, STAIN, model, settings=replace(ALL, max_unreadable_fraction=0.4), threads=1)
+    counts = refine_map(mapped, *slide, STAIN, engine, settings=replace(ALL, max_unreadable_fraction=0.4), threads=1)
     assert counts.unreadable == [[128, 0, 128, 128]]
     assert counts.regions == 2
     np.testing.assert_array_equal(mapped.scores[:25, 26:], first[:25, 26:])
     with pytest.raises(SlideError, match=r"slide s1, map_slide: 1 of 3 boxes cannot be read, more than 10 %"):
-        refine_map(mapped, *slide, STAIN, model, settings=replace(ALL, max_unreadable_fraction=0.1), threads=1)
+        refine_map(mapped, *slide, STAIN, engine, settings=replace(ALL, max_unreadable_fraction=0.1), threads=1)

@@ -5,72 +5,32 @@ import numpy as np
 import pytest
 import tifffile
 import torch
-from lesionmap.inference.sliding_window import PassSettings, TableOnDevice, gather, sliding_window_map
+from engine_parts import ENGINES, openvino_engine
+from lesionmap.inference.engines import Engine
+from lesionmap.inference.sliding_window import PassSettings, sliding_window_map
 from lesionmap.network.forward import logits_of
 from lesionmap.network.model import LesionFPN
 from lesionmap.slides.slide import Slide
-from lesionmap.stain.table import StainMatch, apply_table, stain_table
+from lesionmap.stain.table import StainMatch, apply_table
 from lesionmap.tissue.mask import TissueMask
 from narrow_resnet import NARROW
 from pyramids import info_of, write_tiff
 from scipy.special import expit
-from stained import CAMELYON, HE, OTHER_HE, PROFILE, profile
-
-SHAPES = [(3,), (0, 3), (5, 7, 3), (2, 5, 7, 3)]
-
-
-@pytest.fixture(scope="module")
-def table():
-    return stain_table(CAMELYON, HE * 1.5)
-
-
-def images(shape):
-    return np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
-
-
-@pytest.mark.parametrize("shape", SHAPES)
-def test_on_a_cpu_it_is_apply_table(table, shape):
-    found = TableOnDevice(table, torch.device("cpu")).normalised(images(shape))
-    assert found.dtype == torch.uint8
-    np.testing.assert_array_equal(found.numpy(), apply_table(table, images(shape)), strict=True)
-
-
-@pytest.mark.parametrize("shape", SHAPES)
-def test_the_gather_is_apply_table(table, shape):
-    found = gather(torch.from_numpy(table), torch.from_numpy(images(shape)))
-    np.testing.assert_array_equal(found.numpy(), apply_table(table, images(shape)), strict=True)
-
-
-def test_the_gather_reads_views(table):
-    whole = torch.from_numpy(images((2, 3, 8, 9)))
-    view = whole.permute(0, 2, 3, 1)[:, ::2]
-    found = gather(torch.from_numpy(table), view)
-    np.testing.assert_array_equal(found.numpy(), apply_table(table, view.numpy()), strict=True)
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
-@pytest.mark.parametrize("shape", [*SHAPES, (1024, 1024, 16, 3)])
-def test_on_a_gpu_it_is_apply_table(table, shape):
-    found = TableOnDevice(table, torch.device("cuda")).normalised(images(shape))
-    assert (found.dtype, found.device.type) == (torch.uint8, "cuda")
-    np.testing.assert_array_equal(found.cpu().numpy(), apply_table(table, images(shape)), strict=True)
-
+from stained import OTHER_HE, PROFILE, profile
 
 STAIN = StainMatch(PROFILE, profile(OTHER_HE), (0.8, 1.1))
 TABLE = STAIN.table()
-SETTINGS = PassSettings(2.5, tile_px=32, overlap_px=0, flips=False, batch_size=3, max_unreadable_fraction=0.0)
+SETTINGS = PassSettings(2.5, tile_px=32, overlap_px=0, flips=False, max_unreadable_fraction=0.0)
 
 
-class Pointwise(torch.nn.Module):
+class Pointwise(Engine):
     """A network without context, so that the map must be what each pixel alone gives."""
 
-    def __init__(self, surely=0):
-        super().__init__()
-        self.register_buffer("mean", torch.zeros(1))
-        self.surely = surely
+    def __init__(self, surely=0, batch_size=1):
+        self.surely, self.batch_size, self.threads = surely, batch_size, 2
 
-    def forward(self, images):
-        return (128.0 - images[:, :1].float()) / 40 + self.surely
+    def logits(self, images):
+        return (128.0 - images[..., 0].astype(np.float32)) / 40 + self.surely
 
 
 def slide_of(folder, size_px, factors):
@@ -89,15 +49,15 @@ def slide(tmp_path):
     return slide_of(tmp_path, (1117, 703), (1, 4))
 
 
-def passed(slide, settings, model, threads=2):
+def passed(slide, settings, engine, threads=2):
     info, tissue = slide
-    found = sliding_window_map(info, tissue, STAIN, model, settings, folder=Path(info.path).parent, threads=threads)
+    found = sliding_window_map(info, tissue, STAIN, engine, settings, folder=Path(info.path).parent, threads=threads)
     assert found.unreadable == []
     return found
 
 
-def mapped(slide, threads=2, model=None, **changes):
-    return passed(slide, replace(SETTINGS, **changes), model or Pointwise(), threads).scores
+def mapped(slide, threads=2, engine=None, **changes):
+    return passed(slide, replace(SETTINGS, **changes), engine or Pointwise(), threads).scores
 
 
 def test_the_stitched_map_is_that_of_the_whole_slide(slide):
@@ -115,13 +75,13 @@ def test_the_stitched_map_is_that_of_the_whole_slide(slide):
 @pytest.mark.parametrize("surely", [21, -21])
 def test_a_saturated_map_keeps_the_order_of_its_logits(slide, surely):
     """As float32, its probabilities would all be 1."""
-    plain, saturated = mapped(slide).astype(int), mapped(slide, model=Pointwise(surely)).astype(int)
+    plain, saturated = mapped(slide).astype(int), mapped(slide, engine=Pointwise(surely)).astype(int)
     assert np.ptp(plain) > 3 * 1024
     assert (expit(np.abs(saturated - 32768).astype(np.float32) / 1024) == 1).all()
     assert np.abs(saturated - 1024 * surely - plain).max() <= 1
 
 
-@pytest.mark.parametrize("options", [{"batch_size": 1}, {"batch_size": 128}, {"threads": 1}, {"threads": 5}])
+@pytest.mark.parametrize("options", [{"engine": Pointwise(batch_size=7)}, {"threads": 1}, {"threads": 5}])
 def test_batches_and_threads_do_not_change_a_byte(slide, options):
     np.testing.assert_array_equal(mapped(slide, **options), mapped(slide))
 
@@ -183,6 +143,7 @@ TURNS = [(1, 1), (-1, 1), (1, -1), (-1, -1)]
 WHOLE, SMALL = ((1117, 703), (1, 4)), ((201, 305), (1,))
 
 
+@pytest.mark.parametrize("kind", ENGINES)
 @pytest.mark.parametrize(
     ("size_px", "factors", "changes"),
     [
@@ -195,17 +156,17 @@ WHOLE, SMALL = ((1117, 703), (1, 4)), ((201, 305), (1,))
         (*SMALL, {"tile_px": 64, "overlap_px": 16}),  # one tile, of which the slide fills a part
     ],
 )
-def test_the_map_is_that_of_a_naive_computation(tmp_path, full_precision, size_px, factors, changes):
+def test_the_map_is_that_of_a_naive_computation(tmp_path, full_precision, size_px, factors, changes, kind):
     slide, settings = slide_of(tmp_path, size_px, factors), replace(SETTINGS, **changes)
     model = network()
-    expected = naively(slide, model, settings)
-    found = passed(slide, settings, model).scores
+    expected, engine = naively(slide, model, settings), ENGINES[kind](model, tmp_path)
+    found = passed(slide, settings, engine).scores
     assert (found.shape, found.dtype) == (expected.shape, np.uint16)
     assert np.ptp(expected) > 1
     assert steps_off(found, expected) <= 0.5 + 0.05  # 5e-5 of a logit before it is rounded
     info, tissue = slide
     shifted = (replace(info, bounds_xy_lv0=(31, 47)), tissue)
-    np.testing.assert_array_equal(passed(shifted, settings, model).scores, found)
+    np.testing.assert_array_equal(passed(shifted, settings, engine).scores, found)
 
 
 @pytest.mark.parametrize("changes", [{}, {"overlap_px": 13, "flips": True}])
@@ -217,17 +178,18 @@ def test_a_saturated_map_is_that_of_a_naive_computation(tmp_path, full_precision
     assert as_1.mean() > 0.1
     assert np.ptp(expected[as_1]) > 3
     assert expected[~as_1].min() < 10
-    assert steps_off(passed(slide, settings, model).scores, expected) <= 0.5 + 0.05
+    assert steps_off(passed(slide, settings, openvino_engine(model, tmp_path)).scores, expected) <= 0.5 + 0.05
 
 
-def test_overlap_hides_seams_that_are_measured_without_it(slide):
-    model, settings = network(), replace(SETTINGS, mpp=1.0, tile_px=128)
-    seams = [passed(slide, replace(settings, overlap_px=overlap), model).seam_measure for overlap in (0, 32)]
+def test_overlap_hides_seams_that_are_measured_without_it(slide, tmp_path):
+    engine, settings = openvino_engine(network(), tmp_path), replace(SETTINGS, mpp=1.0, tile_px=128)
+    seams = [passed(slide, replace(settings, overlap_px=overlap), engine).seam_measure for overlap in (0, 32)]
     assert seams[0] > 5
     assert seams[1] <= 1.05
 
 
-@pytest.mark.parametrize("batch_size", [1, 7, 128])
-def test_batches_of_a_network_do_not_change_a_byte(slide, batch_size):
-    found = mapped(slide, model=network(), batch_size=batch_size, overlap_px=8)
-    np.testing.assert_array_equal(found, mapped(slide, model=network(), overlap_px=8))
+@pytest.mark.parametrize("kind", ENGINES)
+@pytest.mark.parametrize("threads", [1, 3])
+def test_the_threads_of_an_engine_do_not_change_a_byte(slide, tmp_path, kind, threads):
+    found = [mapped(slide, n, ENGINES[kind](network(), tmp_path, threads=n), overlap_px=8) for n in (2, threads)]
+    np.testing.assert_array_equal(*found)

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
-from lesionmap.inference.stitching import RowBand, of_logits, scores_of, window
+from lesionmap.inference.stitching import RowBand, scores_of, window
+from lesionmap.maps.probability import of_logits
 
 
 @pytest.mark.parametrize(("tile_px", "overlap_px"), [(8, 0), (8, 1), (8, 3), (8, 4), (64, 32)])

@@ -1,0 +1,239 @@
+"""Engines that run the network, behind one interface: OpenVINO on CPUs, torch on GPUs. Needs no torch by itself."""
+
+import ctypes
+import logging
+import threading
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lesionmap.errors import ModelError, SettingsError
+from lesionmap.files.records import read_json
+from lesionmap.maps.probability import of_logits
+from lesionmap.network.self_check import at_checked_pixels, check_image
+
+Images = NDArray[np.uint8]
+Values = NDArray[np.float32]
+AUTO, TORCH, OPENVINO = "auto", "torch", "openvino"
+FP32, BF16 = "fp32", "bf16"
+TOLERANCE = {FP32: 0.001, BF16: 0.2}  # largest difference of a logit, over their standard deviation if above 1
+NOT_FINITE = "a logit is NaN or infinite"
+UNFLIPPED: tuple[tuple[int, ...], ...] = ((),)
+FLIPS: tuple[tuple[int, ...], ...] = ((), (1,), (2,), (1, 2))  # axes of (N, H, W)
+
+
+@dataclass(frozen=True)
+class EngineSettings:
+    """Which engine runs the network; names as in the config section ``inference``.
+
+    Parameters
+    ----------
+    engine : str
+        ``auto``, ``torch`` or ``openvino``.
+    precision : str
+        ``auto``, ``fp32`` or ``bf16``.
+    batch_size : int
+        Tiles on a GPU at once, if so many fit.
+    """
+
+    engine: str = AUTO
+    precision: str = AUTO
+    batch_size: int = 128
+
+
+@dataclass(frozen=True)
+class EngineFiles:
+    """Paths of a model, of the same as ONNX, and of its logits on the check image."""
+
+    model: str
+    onnx: str
+    check: str
+
+
+class Engine(ABC):
+    """A network, ready to run. On a GPU, images may also be tensors there (:mod:`lesionmap.inference.torch_engine`).
+
+    Attributes
+    ----------
+    name, precision : str
+        Such as ``openvino`` and ``bf16``.
+    device : str
+        ``cpu`` or ``cuda:0``.
+    batch_size : int
+        Images that one call takes at most.
+    threads : int
+        Calls that may run at once; each takes one core. The result does not depend on their number.
+    """
+
+    name: str
+    precision: str
+    device: str = "cpu"
+    batch_size: int = 1
+    threads: int = 1
+
+    @abstractmethod
+    def logits(self, images: Images) -> Values:
+        """Lesion logits, (N, H, W), of RGB images, (N, H, W, 3); H and W are multiples of 32."""
+
+    def shares(self, images: Images, *, factor: int = 1, flips: bool = False) -> Values:
+        """Mean probabilities of lesion and of no lesion in squares of `factor` pixels; (2, N, H/factor, W/factor).
+
+        Parameters
+        ----------
+        images : (N, H, W, 3) uint8
+            RGB, normalised.
+        flips : bool
+            Whether the images also pass mirrored, and the mean of the four is taken.
+
+        Raises
+        ------
+        FloatingPointError
+            If a logit is NaN or infinite. No image can cause that, so it is the weights.
+        """
+        maps = []
+        for axes in FLIPS if flips else UNFLIPPED:
+            logits = np.flip(self.logits(np.flip(images, axes)), axes)
+            if not np.isfinite(logits).all():
+                raise FloatingPointError(NOT_FINITE)
+            maps.append(_area_means(np.stack(of_logits(logits)), factor))
+        mean: Values = np.mean(maps, axis=0) if flips else maps[0]
+        return mean
+
+
+def _area_means(values: Values, factor: int) -> Values:
+    if factor == 1:
+        return values
+    two, n, height, width = values.shape
+    means: Values = values.reshape(two, n, height // factor, factor, width // factor, factor).mean(axis=(3, 5))
+    return means
+
+
+class OpenVinoEngine(Engine):
+    """The network on a CPU, in OpenVINO; each call runs on the core that makes it.
+
+    Parameters
+    ----------
+    path : str
+        ONNX file.
+    """
+
+    name = OPENVINO
+
+    def __init__(self, path: str, precision: str, threads: int) -> None:
+        import openvino  # the torch engine does without
+
+        self.precision, self.threads = precision, threads
+        options = {
+            "INFERENCE_PRECISION_HINT": {FP32: "f32", BF16: "bf16"}[precision],
+            "NUM_STREAMS": str(threads),  # of one core each: sums have one order, whatever the number of threads
+            "INFERENCE_NUM_THREADS": str(threads),
+            "ENABLE_CPU_PINNING": False,
+        }
+        core = openvino.Core()
+        self._compiled = core.compile_model(core.read_model(path), "CPU", options)
+        self._of_thread = threading.local()
+
+    def logits(self, images: Images) -> Values:
+        """See :meth:`Engine.logits`."""
+        if not hasattr(self._of_thread, "request"):
+            self._of_thread.request = self._compiled.create_infer_request()
+        request = self._of_thread.request
+        request.infer([np.ascontiguousarray(images.transpose(0, 3, 1, 2))])
+        result: Values = request.get_output_tensor().data[:, 0].copy()
+        return result
+
+
+def open_engine(
+    files: EngineFiles, settings: EngineSettings, tile_px: int, threads: int
+) -> tuple[Engine, dict[str, Any]]:
+    """The first of the engines to try that gives the network's logits on the check image, and a record of the choice.
+
+    Raises
+    ------
+    SettingsError
+        If this machine does not have what is asked for.
+    ModelError
+        If the model cannot be used, or no engine gives its logits within :data:`TOLERANCE`.
+    """
+    expected = np.array(read_json(files.check)["logits"])
+    unit = max(1.0, float(expected.std()))
+    problems: list[str] = []
+    for name, precision in candidates(settings):
+        engine = _opened(name, precision, files, settings.batch_size, tile_px=tile_px, threads=threads)
+        found = at_checked_pixels(engine.logits(check_image()[None])[0])
+        difference = float(np.abs(found - expected).max()) / unit
+        if difference <= TOLERANCE[precision]:
+            logging.info(
+                "%s in %s on %s: within %.2g of the network's logits", name, precision, engine.device, difference
+            )
+            return engine, _record(engine, difference)
+        problems.append(f"{name} in {precision} by {difference:.3g}, of {TOLERANCE[precision]:g} allowed")
+        logging.warning("passed over, since its logits differ: %s", problems[-1])
+    raise ModelError(
+        stage="map_slide",
+        finding=f"no engine gives the logits of the model {files.model} on this machine; they differ with "
+        + ", ".join(problems),
+        remedy="set inference.engine and inference.precision to auto",
+    )
+
+
+def candidates(settings: EngineSettings) -> list[tuple[str, str]]:
+    """Names and precisions of the engines to try on this machine, the fastest first.
+
+    ``auto`` is torch on a GPU. On a CPU it is OpenVINO in bf16 if the CPU has instructions for that, then OpenVINO in
+    fp32, then torch.
+
+    Raises
+    ------
+    SettingsError
+        If the CPU has no instructions for what is asked for.
+    """
+    on_gpu = settings.engine != OPENVINO and n_gpus() > 0
+    names = [TORCH] if on_gpu else [OPENVINO, TORCH] if settings.engine == AUTO else [settings.engine]
+    has_bf16 = on_gpu or _cpu_has_bf16()
+    if settings.precision == BF16 and not has_bf16:
+        raise SettingsError(
+            stage="map_slide",
+            finding="inference.precision is bf16, but this CPU has no instructions for it",
+            remedy="set inference.precision: auto or fp32",
+        )
+    precisions = ([BF16, FP32] if has_bf16 else [FP32]) if settings.precision == AUTO else [settings.precision]
+    return [(name, precision) for name in names for precision in precisions]
+
+
+def _opened(name: str, precision: str, files: EngineFiles, batch_size: int, *, tile_px: int, threads: int) -> Engine:
+    if name == OPENVINO:
+        return OpenVinoEngine(files.onnx, precision, threads)
+    from lesionmap.inference.torch_engine import TorchEngine  # torch takes seconds to load
+
+    return TorchEngine(files.model, precision, batch_size, tile_px=tile_px, threads=threads)
+
+
+def _record(engine: Engine, difference: float) -> dict[str, Any]:
+    return {
+        "engine": f"{engine.name} {version(engine.name)}",
+        "precision": engine.precision,
+        "device": engine.device,
+        "logit_difference": round(difference, 6),
+        "tolerance": TOLERANCE[engine.precision],
+    }
+
+
+def _cpu_has_bf16() -> bool:
+    """Whether the CPU has instructions for bf16 (AVX512_BF16, AMX): without them, it is no faster."""
+    import openvino
+
+    return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
+def n_gpus() -> int:
+    """Number of CUDA GPUs that this process may use, as the driver counts them."""
+    try:
+        driver, count = ctypes.CDLL("libcuda.so.1"), ctypes.c_int(0)
+    except OSError:
+        return 0
+    return count.value if driver.cuInit(0) == 0 and driver.cuDeviceGetCount(ctypes.byref(count)) == 0 else 0

@@ -1,0 +1,99 @@
+"""The network in torch: on a GPU, and on a CPU where no other engine gives its logits."""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn.functional import avg_pool2d
+
+from lesionmap.inference.engines import BF16, FLIPS, NOT_FINITE, TORCH, UNFLIPPED, Engine, Images, Values
+from lesionmap.network.batch_size import fitting_inference_batch
+from lesionmap.network.forward import pick_device
+from lesionmap.network.model_file import load_model
+
+
+class TorchEngine(Engine):
+    """The network in torch, on the first GPU if there is one.
+
+    On a GPU, images may be tensors there, (N, H, W, 3) uint8, and maps stay there until they are averaged.
+
+    Parameters
+    ----------
+    path : str
+        Model file.
+    batch_size : int
+        Images on a GPU at once, if so many fit.
+    tile_px : int
+        Side of an image.
+    device : str
+        As for :func:`lesionmap.network.forward.pick_device`.
+    """
+
+    name = TORCH
+
+    def __init__(
+        self, path: str, precision: str, batch_size: int, *, tile_px: int, threads: int, device: str = "auto"
+    ) -> None:
+        self._device = pick_device(device)
+        self.precision, self.device = precision, str(self._device)
+        self.threads = 1 if self._device.type == "cuda" else threads
+        torch.set_num_threads(1)  # several threads in one convolution would sum in an order that varies
+        torch.backends.cudnn.allow_tf32 = precision == BF16
+        self._model = load_model(path).to(self._device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # stub lacks it
+        self.batch_size = fitting_inference_batch(self._model, tile_px, batch_size)
+
+    def logits(self, images: Images | Tensor) -> Values:
+        """See :meth:`Engine.logits`."""
+        with torch.inference_mode():
+            result: Values = self._logits(images).cpu().numpy()
+        return result
+
+    def shares(self, images: Images | Tensor, *, factor: int = 1, flips: bool = False) -> Values:
+        """See :meth:`Engine.shares`."""
+        with torch.inference_mode():
+            moved = on_device(images, self._device)
+            maps = [
+                self._shares(moved.flip(axes), factor).flip([axis + 1 for axis in axes])
+                for axes in (FLIPS if flips else UNFLIPPED)
+            ]
+            result: Values = torch.stack(maps).mean(0).cpu().numpy()
+        return result
+
+    def _shares(self, images: Tensor, factor: int) -> Tensor:
+        logits = self._logits(images)
+        if not logits.isfinite().all():
+            raise FloatingPointError(NOT_FINITE)
+        return avg_pool2d(torch.stack([logits.sigmoid(), logits.neg().sigmoid()]), factor)
+
+    def _logits(self, images: Images | Tensor) -> Tensor:
+        moved = on_device(images, self._device).permute(0, 3, 1, 2)
+        with torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=self.precision == BF16):
+            logits: Tensor = self._model(moved)
+        return logits[:, 0].float()
+
+
+class TableOnGpu:
+    """A table of colours on the GPU, with which raw pixels are normalised there.
+
+    Parameters
+    ----------
+    table : (2**24, 3) uint8
+        From :func:`lesionmap.stain.table.stain_table`.
+    """
+
+    def __init__(self, table: NDArray[np.uint8], device: str) -> None:
+        self._table = torch.from_numpy(table).to(device)
+
+    def __call__(self, images: Images) -> Tensor:
+        """Images, (..., 3) uint8, normalised; on the GPU."""
+        red, green, blue = on_device(images, self._table.device).to(torch.int32).unbind(-1)
+        index = (red << 16) | (green << 8) | blue
+        return self._table.index_select(0, index.flatten()).reshape(images.shape)
+
+
+def on_device(images: Images | Tensor, device: torch.device) -> Tensor:
+    """An array or tensor on a device; an array goes to a GPU through pinned memory, so that the copy does not block."""
+    tensor = images if isinstance(images, Tensor) else torch.from_numpy(np.ascontiguousarray(images))
+    if device.type == "cpu" or tensor.device == device:
+        return tensor
+    return tensor.pin_memory().to(device, non_blocking=True)

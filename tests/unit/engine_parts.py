@@ -1,0 +1,25 @@
+"""Engines of networks that tests make."""
+
+import copy
+from dataclasses import replace
+
+from lesionmap.inference.engines import FP32, OpenVinoEngine
+from lesionmap.inference.torch_engine import TorchEngine
+from lesionmap.network.model_file import save_model
+from lesionmap.network.onnx_export import as_onnx
+from narrow_resnet import NARROW
+
+
+def openvino_engine(model, folder, precision=FP32, threads=2, fusion="mean"):
+    path = folder / "network.onnx"
+    path.write_bytes(as_onnx(copy.deepcopy(model).double(), {}).SerializeToString())
+    return OpenVinoEngine(str(path), precision, threads)
+
+
+def torch_engine(model, folder, precision=FP32, threads=2, fusion="mean"):
+    path = folder / "network.safetensors"
+    save_model(path, model, replace(NARROW, fusion=fusion), {})
+    return TorchEngine(str(path), precision, 3, tile_px=32, threads=threads)
+
+
+ENGINES = {"openvino": openvino_engine, "torch": torch_engine}
