@@ -29,7 +29,7 @@ from lesionmap.inference import map_slide as mapping
 from lesionmap.inference.settings import PATENT_MPP, MapSettings
 from lesionmap.inference.sliding_window import TableOnDevice, TileReader
 from lesionmap.lesions.find_lesions import LesionFiles, LesionSettings, find_lesions
-from lesionmap.maps.ome_tiff import MapFile
+from lesionmap.maps.map_file import MapFile
 from lesionmap.network.forward import logits_of
 from lesionmap.network.model import LesionFPN
 from lesionmap.network.model_file import load_model, save_model

@@ -81,6 +81,7 @@ TRAINED = EVALUATED | {
     "choose_reference",
     "train",
     "publish_model",
+    "export_model",
     "plot_learning_curves",
     "describe_model",
     "summarise_tiles",
@@ -104,7 +105,7 @@ MODES = (
         (DemoSlide("stem-new", 1000, 780, 1, "inference"),),
         ("stem-new",),
         "stem-new",
-        EVALUATED | {"choose_reference", "describe_model", "summarise_tiles"},
+        EVALUATED | {"choose_reference", "export_model", "describe_model", "summarise_tiles"},
         SHOWN,
     ),
 )

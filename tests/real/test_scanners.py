@@ -9,7 +9,7 @@ import pytest
 import tifffile
 from lesionmap.files.records import read_json
 from lesionmap.geometry.tiling import map_size
-from lesionmap.maps.ome_tiff import MapFile
+from lesionmap.maps.map_file import MapFile
 from lesionmap.slides.inspection import inspect_slide
 from lesionmap.slides.slide import Slide, SlideInfo, load_info
 from lesionmap.stain.fit import FitFiles, StainSettings, angles, fit_slide

@@ -44,6 +44,7 @@ rule model:
     """Train the model, and describe it."""
     input:
         model_file,
+        "results/model/lesionmap.onnx",
         "results/model/MODEL_CARD.md",
         branch(config["model"]["path"], then=[], otherwise="results/model/learning_curves.svg"),
 

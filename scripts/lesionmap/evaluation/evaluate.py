@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from lesionmap.annotations.classes import IGNORE, LESION, judged
 from lesionmap.annotations.masks import Annotation
 from lesionmap.files.records import write_json
-from lesionmap.maps.ome_tiff import MapFile
+from lesionmap.maps.map_file import MapFile
 from lesionmap.maps.on_disk import strips
 from lesionmap.maps.probability import Scores
 from lesionmap.metrics.lesions import AnnotatedLesions, DetectionFinder

@@ -1,11 +1,13 @@
 """Map the lesion probability of one slide, and record how (METHOD.md §5)."""
 
 import logging
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from safetensors import safe_open
 from scipy.special import expit
 
@@ -98,52 +100,44 @@ def map_slide(
     """
     model, folder = load_metadata(inputs.model, FOR_MAPS), Path(files.record).parent
     check_tiles(settings, model)
-    files_of_model = EngineFiles(inputs.model, inputs.onnx, inputs.check)
-    network, chosen = open_engine(files_of_model, engine, model["tiles"]["tile_px"], threads)
-    mapped, refined = _mapped(info, inputs, model, network, settings, folder=folder, threads=threads)
+    stain = stain_of(info.slide, inputs, model)
+    table, network, chosen = _made_ready(inputs, stain, engine, model["tiles"]["tile_px"], threads)
+    tissue, refined = TissueMask(inputs.tissue, info), None
+    try:
+        first = _pass_settings(settings, model)
+        mapped = sliding_window_map(info, tissue, table, network, first, folder=folder, threads=threads)
+        if settings.refine != NO_REFINEMENT:
+            refining = _refine_settings(settings, model, inputs.model)
+            refined = refine_map(mapped, info, tissue, stain, network, settings=refining, threads=threads)
+    except FloatingPointError as error:
+        raise _not_finite(info.slide, inputs.model, error) from error
+    tissue.clear_background(mapped.scores, mapped.mpp / info.mpp)
     provenance = provenance | {"engine": chosen, "model_training": model["provenance"]}
-    metadata = {
-        "frame": map_frame(mapped.mpp, info.mpp),
-        "view": _view(settings, model),
-        "validated_threshold": validated_threshold(settings, model),
-        "unreadable": mapped.unreadable,
-        "provenance": provenance,
-    }
-    probability_u8 = on_disk(mapped.scores.shape, np.uint8, folder)
-    for part in strips(len(mapped.scores)):
-        probability_u8[part] = as_u8(mapped.scores[part])
-    write_map(files.probability, probability_u8, MapNotes(info.slide, CHANNEL, mapped.mpp, metadata), block_mean)
-    write_map(files.scores, mapped.scores, MapNotes(info.slide, SCORES_CHANNEL, mapped.mpp, metadata))
+    threshold = validated_threshold(settings, model)
+    facts = {"view": _view(settings, model), "validated_threshold": threshold, "provenance": provenance}
+    _write_maps(files, info, mapped, facts)
     _write_record(files.record, info, mapped, refined, provenance)
     logging.info("%s: %d tiles mapped, %d without tissue", info.slide, mapped.n_read, mapped.n_skipped)
 
 
-def _mapped(
-    info: SlideInfo,
-    inputs: MapInputs,
-    metadata: dict[str, Any],
-    network: Engine,
-    settings: MapSettings,
-    *,
-    folder: Path,
-    threads: int,
-) -> tuple[SlideMap, Refined | None]:
-    """The first pass over the slide and, if configured, its refinement, cleared where there is no tissue.
+def _made_ready(
+    inputs: MapInputs, stain: StainMatch, engine: EngineSettings, tile_px: int, threads: int
+) -> tuple[NDArray[np.uint8], Engine, dict[str, Any]]:
+    """The slide's table of colours, the engine and a record of its choice; side by side, as each takes its time."""
+    with ThreadPoolExecutor(1) as beside:
+        table = beside.submit(stain.table, threads)
+        network, chosen = open_engine(EngineFiles(inputs.model, inputs.onnx, inputs.check), engine, tile_px, threads)
+    return table.result(), network, chosen
 
-    The map lies on the disk of `folder`.
-    """
-    tissue = TissueMask(inputs.tissue, info)
-    read = (info, tissue, stain_of(info.slide, inputs, metadata), network)
-    refined = None
-    try:
-        mapped = sliding_window_map(*read, _pass_settings(settings, metadata), folder=folder, threads=threads)
-        if settings.refine != NO_REFINEMENT:
-            refining = _refine_settings(settings, metadata, inputs.model)
-            refined = refine_map(mapped, *read, settings=refining, threads=threads)
-    except FloatingPointError as error:
-        raise _not_finite(info.slide, inputs.model, error) from error
-    tissue.clear_background(mapped.scores, mapped.mpp / info.mpp)
-    return mapped, refined
+
+def _write_maps(files: MapFiles, info: SlideInfo, mapped: SlideMap, metadata: dict[str, Any]) -> None:
+    """Write the map as probability and as scores, with the same metadata."""
+    facts = {"frame": map_frame(mapped.mpp, info.mpp), "unreadable": mapped.unreadable} | metadata
+    probability_u8 = on_disk(mapped.scores.shape, np.uint8, Path(files.record).parent)
+    for part in strips(len(mapped.scores)):
+        probability_u8[part] = as_u8(mapped.scores[part])
+    write_map(files.probability, probability_u8, MapNotes(info.slide, CHANNEL, mapped.mpp, facts), block_mean)
+    write_map(files.scores, mapped.scores, MapNotes(info.slide, SCORES_CHANNEL, mapped.mpp, facts))
 
 
 def _not_finite(slide: str, model: str, error: FloatingPointError) -> ModelError:

@@ -22,7 +22,7 @@ from lesionmap.maps.on_disk import on_disk
 from lesionmap.maps.probability import Scores, Values
 from lesionmap.slides.damage import check_damage
 from lesionmap.slides.slide import Slide, SlideInfo
-from lesionmap.stain.table import StainMatch, apply_table
+from lesionmap.stain.table import apply_table
 from lesionmap.tissue.mask import TissueMask
 
 STAGE = "map_slide"
@@ -80,7 +80,7 @@ class SlideMap:
 def sliding_window_map(
     info: SlideInfo,
     tissue: TissueMask,
-    stain: StainMatch,
+    table: NDArray[np.uint8],
     engine: Engine,
     settings: PassSettings,
     *,
@@ -91,6 +91,8 @@ def sliding_window_map(
 
     Parameters
     ----------
+    table : (2**24, 3) uint8
+        The slide's :func:`lesionmap.stain.table.stain_table`.
     folder : str or Path
         The map lies on the disk of this folder.
     threads : int
@@ -111,7 +113,7 @@ def sliding_window_map(
     failed: list[SlideError] = []
     unreadable: list[list[float]] = []
     with progress(len(corners), f"infer {info.slide}", "tile") as bar:
-        for xy, tile in _mapped(info, stain, engine, corners, settings, threads=threads):
+        for xy, tile in _mapped(info, table, engine, corners, settings, threads=threads):
             bar.update()
             if isinstance(tile, SlideError):
                 logging.warning("%s", tile)
@@ -154,7 +156,7 @@ class TileReader:
 
 def _mapped(
     info: SlideInfo,
-    stain: StainMatch,
+    table: NDArray[np.uint8],
     engine: Engine,
     corners: NDArray[np.int64],
     settings: PassSettings,
@@ -167,7 +169,7 @@ def _mapped(
     while the next is read and the one before is stitched.
     """
     batches = [corners[first : first + engine.batch_size] for first in range(0, len(corners), engine.batch_size)]
-    normalised = normaliser(stain.table(threads), engine)
+    normalised = normaliser(table, engine)
     with Slide(info, STAGE) as slide, ThreadPoolExecutor(threads) as readers:
         reader = TileReader(slide, settings.tile_px, settings.mpp)
 

@@ -28,7 +28,8 @@ from pydicom.valuerep import DA, TM, VR
 from lesionmap.errors import SlideError
 from lesionmap.files.atomic import written_whole
 from lesionmap.files.records import sha256
-from lesionmap.maps.ome_tiff import LESION_COLOUR, MapFile
+from lesionmap.maps.map_file import MapFile
+from lesionmap.maps.ome_tiff import LESION_COLOUR
 from lesionmap.maps.on_disk import on_disk, strips
 from lesionmap.slides.slide import SlideInfo
 from lesionmap.version import VERSION

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from lesionmap.files.atomic import written_whole
 from lesionmap.files.records import table_writer
 from lesionmap.maps.components import Components, find_components
-from lesionmap.maps.ome_tiff import LESION_COLOUR, MapFile
+from lesionmap.maps.map_file import MapFile
+from lesionmap.maps.ome_tiff import LESION_COLOUR
 from lesionmap.maps.on_disk import Rows, strips
 from lesionmap.maps.probability import MILLION, as_logits, as_probability
 from lesionmap.slides.slide import SlideInfo

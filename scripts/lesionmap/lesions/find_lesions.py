@@ -12,7 +12,8 @@ from lesionmap.files.records import write_json
 from lesionmap.geometry.resampling import block_max
 from lesionmap.lesions.export import write_lesions
 from lesionmap.lesions.postprocessing import Postprocessing, postprocessed
-from lesionmap.maps.ome_tiff import MapFile, MapNotes, write_map
+from lesionmap.maps.map_file import MapFile
+from lesionmap.maps.ome_tiff import MapNotes, write_map
 from lesionmap.maps.on_disk import Rows, on_disk, strips
 from lesionmap.maps.probability import chosen_threshold, first_positive
 from lesionmap.slides.slide import SlideInfo

@@ -1,22 +1,16 @@
-"""Maps of a whole slide as pyramidal OME-TIFF: written tile by tile, read a few rows at a time."""
+"""Write maps of a whole slide as pyramidal OME-TIFF, tile by tile."""
 
 import json
 import sys
-import warnings
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import defusedxml.ElementTree
 import numpy as np
-import rasterio
 import tifffile
 from numpy.typing import NDArray
-from rasterio.errors import NotGeoreferencedWarning
-from rasterio.windows import Window
 
 from lesionmap.files.atomic import written_whole
 from lesionmap.geometry.resampling import BlockReduction
@@ -139,47 +133,3 @@ def _ome_xml(shape: tuple[int, ...], dtype: str, notes: MapNotes) -> str:
 def map_frame(mpp: float, mpp_lv0: float) -> dict[str, Any]:
     """Coordinate frame of a map of `mpp` µm/px on its slide."""
     return {"unit": "level-0 pixels", "origin_xy_lv0": [0, 0], "per_map_pixel": mpp / mpp_lv0, "mpp": mpp_lv0}
-
-
-class MapFile(AbstractContextManager["MapFile"]):
-    """An open map, as a context manager; indexing reads rows of level 0.
-
-    Parameters
-    ----------
-    path : str or Path
-        File written by :func:`write_map`.
-
-    Attributes
-    ----------
-    shape : (int, int)
-        Height and width of level 0.
-    dtype : numpy.dtype
-        Type of its values.
-    mpp : float
-        µm/px of level 0.
-    metadata : dict
-        As in its :class:`MapNotes`.
-    band : rasterio.Band
-        Level 0 for GDAL's algorithms.
-    """
-
-    def __init__(self, path: str | Path) -> None:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", NotGeoreferencedWarning)  # a slide has no geographic coordinates
-            self._dataset = rasterio.open(path)
-        self.shape: tuple[int, int] = self._dataset.shape
-        self.dtype = np.dtype(self._dataset.dtypes[0])
-        self.band = rasterio.band(self._dataset, 1)
-        root = defusedxml.ElementTree.fromstring(self._dataset.tags()["TIFFTAG_IMAGEDESCRIPTION"])
-        (pixels,) = root.iter(f"{{{OME}}}Pixels")
-        self.mpp = float(pixels.attrib["PhysicalSizeX"])
-        self.metadata: dict[str, Any] = {m.attrib["K"]: json.loads(m.text or "") for m in root.iter(f"{{{OME}}}M")}
-
-    def __exit__(self, *_: object) -> None:
-        self._dataset.close()
-
-    def __getitem__(self, part: slice) -> NDArray[Any]:
-        """Some rows of level 0, (rows, W)."""
-        window = Window(0, part.start, self.shape[1], part.stop - part.start)
-        rows: NDArray[Any] = self._dataset.read(1, window=window)
-        return rows

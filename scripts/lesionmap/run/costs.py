@@ -35,7 +35,16 @@ SPLITS_OF_RULE = {  # rules that run once for every readable slide of these spli
 # These, and LAST, run once.
 FIRST = ("build_manifest", "list_annotations", "choose_reference", "compare_stains", "summarise_tiles")
 IN_TRAINING = ("train", "publish_model", "plot_learning_curves")
-LAST = ("describe_model", "summarise", "plot_metrics", "list_quarantine", "render_report", "conclude", "all")
+LAST = (
+    "export_model",
+    "describe_model",
+    "summarise",
+    "plot_metrics",
+    "list_quarantine",
+    "render_report",
+    "conclude",
+    "all",
+)
 OVERVIEW_MPP = 32.0
 OVERVIEW_PX_PER_TILE = 4  # minimum along a side: small tiles need a finer overview
 MOST_OVERVIEW_PX = 2**26  # size in pixels of the largest level that is decoded for an overview

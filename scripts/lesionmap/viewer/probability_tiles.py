@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from lesionmap.geometry.resampling import block_max
-from lesionmap.maps.ome_tiff import MapFile
+from lesionmap.maps.map_file import MapFile
 from lesionmap.maps.on_disk import strips
 from lesionmap.viewer.pyramid import Tile, ZoomLadder, nearest, through_zooms
 

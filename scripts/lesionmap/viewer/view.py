@@ -15,7 +15,7 @@ from lesionmap.annotations.classes import OUTLINED
 from lesionmap.files.atomic import folder_written_whole
 from lesionmap.files.records import read_json, write_text
 from lesionmap.jobs.quarantine import quarantined
-from lesionmap.maps.ome_tiff import MapFile
+from lesionmap.maps.map_file import MapFile
 from lesionmap.maps.probability import as_u8, first_positive
 from lesionmap.slides.slide import Slide, SlideInfo
 from lesionmap.tissue.mask import TissueMask

@@ -22,7 +22,7 @@ from lesionmap.inference.map_slide import (
     validated_threshold,
 )
 from lesionmap.inference.settings import MapSettings
-from lesionmap.maps.ome_tiff import MapFile
+from lesionmap.maps.map_file import MapFile
 from lesionmap.network.model import LesionFPN
 from lesionmap.network.model_file import save_model
 from lesionmap.network.onnx_export import export_model

@@ -59,7 +59,7 @@ def network(fusion="mean", *, saturated=False):
 
 
 def first_pass(slide, engine, tmp_path):
-    return sliding_window_map(slide[0], slide[1], STAIN, engine, FIRST, folder=tmp_path, threads=2)
+    return sliding_window_map(slide[0], slide[1], TABLE, engine, FIRST, folder=tmp_path, threads=2)
 
 
 def refined(slide, engine, tmp_path, threads=2, **changes):

@@ -51,7 +51,7 @@ def slide(tmp_path):
 
 def passed(slide, settings, engine, threads=2):
     info, tissue = slide
-    found = sliding_window_map(info, tissue, STAIN, engine, settings, folder=Path(info.path).parent, threads=threads)
+    found = sliding_window_map(info, tissue, TABLE, engine, settings, folder=Path(info.path).parent, threads=threads)
     assert found.unreadable == []
     return found
 

@@ -15,7 +15,8 @@ from lesionmap.errors import ModelError
 from lesionmap.files.records import read_json, read_table
 from lesionmap.geometry.resampling import block_mean
 from lesionmap.lesions.find_lesions import LesionFiles, LesionSettings, find_lesions
-from lesionmap.maps.ome_tiff import MapFile, MapNotes, map_frame, write_map
+from lesionmap.maps.map_file import MapFile
+from lesionmap.maps.ome_tiff import MapNotes, map_frame, write_map
 from lesionmap.slides.slide import Slide, SlideInfo
 from lesionmap.viewer.overlay import draw_overlay
 from PIL import Image

@@ -6,7 +6,8 @@ import openslide
 import pytest
 import tifffile
 from lesionmap.geometry.resampling import block_max, block_mean
-from lesionmap.maps.ome_tiff import OME, MapFile, MapNotes, write_map
+from lesionmap.maps.map_file import MapFile
+from lesionmap.maps.ome_tiff import OME, MapNotes, write_map
 from lesionmap.maps.on_disk import shrunk
 
 NOTES = MapNotes("s1", "lesion probability", 2.6, {"unreadable": [[1.5, 2, 3, 4]], "provenance": {"note": "µ & <b>"}})

@@ -9,7 +9,16 @@ READABLE = [("train", "aperio"), ("train", None), ("train", "dicom"), ("val", "d
 READABLE += [("inference", "dicom"), ("inference", "trestle")]
 SPLITS = [*(split for split, _ in READABLE), "test", "inference"]  # two slides are in quarantine
 OF_EVERY = ("find_tissue", "fit_stain", "match_stain", "draw_stain", "map_slide", "find_lesions", "cut_view")
-ONCE = {"build_manifest", "choose_reference", "compare_stains", "summarise_tiles", "describe_model", "summarise", "all"}
+ONCE = {
+    "build_manifest",
+    "choose_reference",
+    "compare_stains",
+    "summarise_tiles",
+    "export_model",
+    "describe_model",
+    "summarise",
+    "all",
+}
 ONCE |= {"list_annotations", "plot_metrics", "list_quarantine", "render_report", "conclude"}
 
 

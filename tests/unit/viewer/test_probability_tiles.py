@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 from lesionmap.geometry.resampling import block_mean
 from lesionmap.geometry.tiling import map_size
-from lesionmap.maps.ome_tiff import MapFile, MapNotes, write_map
+from lesionmap.maps.map_file import MapFile
+from lesionmap.maps.ome_tiff import MapNotes, write_map
 from lesionmap.viewer.probability_tiles import cut_probability, value_counts
 from lesionmap.viewer.pyramid import Tile, ZoomLadder
 from PIL import Image

@@ -25,7 +25,7 @@ def of(rule, *slides):
 
 
 def after_training():
-    trained = {"train", "publish_model", "plot_learning_curves", "describe_model", "summarise_tiles"}
+    trained = {"train", "publish_model", "export_model", "plot_learning_curves", "describe_model", "summarise_tiles"}
     return trained | of("map_slide", *ALL_SLIDES) | after_mapping()
 
 

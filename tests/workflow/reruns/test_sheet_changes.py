@@ -86,6 +86,7 @@ def test_a_slide_that_is_taken_off_leaves_the_report_then_the_results_and_does_n
         "list_annotations",
         "train",
         "publish_model",
+        "export_model",
         "plot_learning_curves",
         "describe_model",
         "summarise_tiles",

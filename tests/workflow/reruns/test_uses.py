@@ -184,7 +184,7 @@ STAGES = {  # target: rules that it runs, and a later one
     "annotations": ({"import_annotation", "check_annotation"}, "fit_stain"),
     "stain": ({"compare_stains", "draw_stain"}, "extract_tiles"),
     "tiles": ({"extract_tiles", "summarise_tiles"}, "train"),
-    "model": ({"train", "describe_model", "plot_learning_curves"}, "map_slide"),
+    "model": ({"train", "export_model", "describe_model", "plot_learning_curves"}, "map_slide"),
     "maps": ({"map_slide", "find_lesions"}, "cut_view"),
     "metrics": ({"summarise", "plot_metrics"}, "render_report"),
 }
