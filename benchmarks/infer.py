@@ -197,7 +197,7 @@ def main() -> None:
     source = SLIDES / "metaplasia_he.tif"
     with tempfile.TemporaryDirectory() as root:
         case = prepare(source, Path(root, "9 tiles"))
-        best = compare(case, list(CONTESTANTS), repeats=3)
+        best = compare(case, list(CONTESTANTS), repeats=2)
         copies = large_slide(source, Path(root, "large.tif"))
         large = prepare(copies, Path(root, "97 tiles"))
         best_large = compare(large, [name for name in CONTESTANTS if is_worth_it(name, best)], repeats=2)
