@@ -36,7 +36,7 @@ SPECIMENS = ((20_480, 30_720), (102_400, 92_160), (179_200, 179_200))  # corners
 SPECIMEN_PX = 15_360
 SPEC = TileSpec(4096, 512, MPP)
 KIND = ModelSettings("resnet50", "group")
-PROFILE = StainProfile(((0.650, 0.704, 0.286), (0.072, 0.990, 0.105)), (1.5, 1.0), 1, 0.0, "none", "ok")
+PROFILE = StainProfile(((0.6500, 0.7040, 0.2862), (0.0724, 0.9917, 0.1063)), (1.5, 1.0), 1, 0.0, "none", "ok")
 
 
 def write_slide(path: Path) -> None:
