@@ -120,7 +120,7 @@ def _trained(
     device = pick_device(machine.device)
     learner = _learner(job, device)
     state = _restored(checkpoint, learner, group) or RunState(
-        _tile_batch(job, learner.model, regions, machine.threads, group)
+        _tile_batch(job, learner.model, regions, machine.threads, group, files.machine_costs)
     )
     logging.info("%d tiles in the network at once on each thread of %s", state.tile_batch, device)
     first_step, images = state.epoch * len(regions) + state.position, EpochImages.of(job, regions, val_regions)
@@ -177,12 +177,19 @@ def _fingerprint(job: TrainJob, regions: RegionDataset, val_regions: RegionDatas
     }
 
 
-def _tile_batch(job: TrainJob, model: LesionFPN, regions: RegionDataset, threads: int, group: ProcessGroup) -> int:
-    asked = job.settings.tile_batch
+def _tile_batch(
+    job: TrainJob,
+    model: LesionFPN,
+    regions: RegionDataset,
+    threads: int,
+    group: ProcessGroup,
+    machine_costs: Path,
+) -> int:
+    asked, tile_px = job.settings.tile_batch, regions.stores[0].tile_px
     if isinstance(asked, int):
         return asked
     # Processes on one CPU share its memory.
-    fitting = fitting_tile_batch(model, job.model.backbone, regions.stores[0].tile_px, threads * group.count)
+    fitting = fitting_tile_batch(model, job.model, tile_px, threads * group.count, machine_costs)
     return int(min(group.gathered([fitting]))[0])
 
 

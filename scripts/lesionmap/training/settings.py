@@ -191,6 +191,11 @@ class TrainFiles:
         return Path(self.folder, "unfinished_history.csv")
 
     @property
+    def machine_costs(self) -> Path:
+        """What was measured on this machine; `snakemake doctor` uses it too."""
+        return Path(self.folder).with_name("machine_costs.json")
+
+    @property
     def nonfinite_region(self) -> Path:
         """The arrays of a region whose loss is not finite."""
         return Path(self.folder, "nonfinite_region.npz")
