@@ -64,13 +64,3 @@ def return_large_blocks() -> None:
     with suppress(AttributeError, OSError):
         for option in (M_MMAP_THRESHOLD, M_TRIM_THRESHOLD):
             ctypes.CDLL(None).mallopt(option, LARGE_BLOCK_BYTES)
-
-
-def return_freed_memory() -> None:
-    """Return the freed memory that glibc keeps to the system; takes a few milliseconds.
-
-    Small and medium blocks that a thread frees stay in its heap, between blocks in use. The memory of a region's
-    training step then grows with its number of micro-batches. Other C libraries are not changed.
-    """
-    with suppress(AttributeError, OSError):
-        ctypes.CDLL(None).malloc_trim(0)

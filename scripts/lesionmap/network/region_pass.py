@@ -12,7 +12,6 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from lesionmap.jobs.parallel import return_freed_memory
 from lesionmap.network.forward import finite_logits
 from lesionmap.network.logits import mean_logit
 from lesionmap.network.model import LesionFPN
@@ -94,7 +93,6 @@ class TilePasses:
                 self.count(len(batch.tiles))
                 yield result
                 del result  # for the same reason
-                return_freed_memory()
 
     def batches(self, region: RegionTensors) -> list[MicroBatch]:
         """All tiles of a region, `tile_batch` at a time."""
