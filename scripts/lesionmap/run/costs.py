@@ -56,7 +56,7 @@ JOB_S = {
     "match_stain": 1.3,
     "draw_stain": 1.5,
     "extract_tiles": 1.5,
-    "map_slide": 4.7,
+    "map_slide": 1.8,
     "find_lesions": 0.8,
     "cut_view": 1.5,
     "evaluate_slide": 0.8,
