@@ -115,7 +115,8 @@ class EpochImages:
         """Count them."""
         trained = [job.settings.images(n_tiles) for n_tiles in regions.n_tiles()]
         alone = sum(job.settings.validation_images(n_tiles) for n_tiles in val_regions.n_tiles())
-        alone += len(regions) if job.network.norm == "batch" else 0
+        if job.network.norm == "batch":
+            alone += sum(regions.n_tiles()) if job.settings.schedule == "high_only" else len(regions)
         return cls(job.settings, trained, FORWARD_SHARE * alone)
 
     def before(self, epoch: int, position: int = 0) -> float:

@@ -286,7 +286,7 @@ class _Run:
 
     def _close_epoch(self) -> None:
         model, state = self.learner.model, self.state
-        update_bn(model, self._low_images())
+        update_bn(model, self._images_of_maps())
         model.eval()
         row: HistoryRow = {"epoch": state.epoch + 1, "learning_rate": self.settings.rate(state.epoch)}
         row |= _mean_losses(state.losses, self.settings)
@@ -321,11 +321,15 @@ class _Run:
             self.bar.write("  ".join(f"{key} {value:.4g}" for key, value in row.items() if value is not None))
         self.tensorboard.add({f"epoch/{name}": value for name, value in row.items() if name != "epoch"}, self._step())
 
-    def _low_images(self) -> Iterator[NDArray[np.uint8]]:
-        for number in range(len(self.loader.regions)):
-            self.passes.pause_point()
-            self.bar.update(FORWARD_SHARE)
-            yield self.loader.regions.low_image(number)
+    def _images_of_maps(self) -> Iterator[NDArray[np.uint8]]:
+        """The images whose statistics normalise maps: low views, or tiles where these alone are trained."""
+        regions = self.loader.regions
+        on_tiles = self.settings.schedule == "high_only"
+        for number in range(len(regions)):
+            for image in regions[number].images if on_tiles else [regions.low_image(number)]:
+                self.passes.pause_point()
+                self.bar.update(FORWARD_SHARE)
+                yield image
 
     def _save_if_due(self) -> None:
         if self.group.is_main and self.checkpoint.is_due():

@@ -179,8 +179,8 @@ def blocks(image: Tensor, places: Places, n: int) -> Tensor:
 
 
 @torch.no_grad()
-def update_bn(model: LesionFPN, low_images: Iterable[NDArray[np.uint8]]) -> None:
-    """Set the running statistics of trainable batch norm to their mean over the low views of all regions.
+def update_bn(model: LesionFPN, images: Iterable[NDArray[np.uint8]]) -> None:
+    """Set the running statistics of trainable batch norm to their mean over images, (H, W, 3) each.
 
     With batch size 1, running averages follow the last few regions and lag behind the weights (PreciseBN: Wu & Johnson,
     arXiv:2105.07576, §3). Frozen and group norm have no running statistics.
@@ -190,5 +190,5 @@ def update_bn(model: LesionFPN, low_images: Iterable[NDArray[np.uint8]]) -> None
         norm.reset_running_stats()
         norm.momentum = None  # the plain mean of all batches
     model.train()
-    for low_image in low_images if norms else ():
-        logits_of(model, as_images(low_image[None]).to(model.mean.device))
+    for image in images if norms else ():
+        logits_of(model, as_images(image[None]).to(model.mean.device))

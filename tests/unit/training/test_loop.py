@@ -25,9 +25,11 @@ from lesionmap.training import loop as training
 from lesionmap.training.loss import focal_sum
 from lesionmap.training.processes import train_in_processes
 from lesionmap.training.settings import TrainMachine
+from narrow_resnet import NARROW
 from safetensors.numpy import load_file
 from stained import PROFILE
 from tensorboardX.proto.event_pb2 import Event
+from torch.nn import functional
 from torch.nn.modules.module import register_module_forward_pre_hook
 from training_parts import files, job, region, results, run, settings, store, tensors
 
@@ -122,6 +124,20 @@ def test_history_has_what_the_schedule_trains_and_judges(schedule, stores, tmp_p
     assert list(rows[0]) == ["epoch", "learning_rate", *[f"train_{name}_loss" for name in trained], *figures]
     assert all(float(value) >= 0 for value in rows[0].values())
     assert {path.name for path in folder.glob("best_*")} == {f"best_{view}.safetensors" for view in judged}
+
+
+@pytest.mark.parametrize(("schedule", "view"), [("joint", "low_image"), ("high_only", "images")])
+def test_maps_are_normalised_by_statistics_of_the_view_that_they_show(tmp_path, full_precision, schedule, view):
+    """Of the first norm: its input depends on the first convolution alone."""
+    parts = [region(0, side=64), region(1, 3, side=64)]
+    network, stored = replace(NARROW, norm="batch"), [store(tmp_path / "t.h5", *parts)]
+    folder, _ = run(tmp_path, stored, network=network, schedule=schedule, epochs=1)
+    model = load_model(folder / "last.safetensors")
+    stack = np.concatenate([getattr(part, view).reshape(-1, 64, 64, 3) for part in parts])
+    images = torch.from_numpy(stack).permute(0, 3, 1, 2)
+    with torch.no_grad():
+        found = functional.conv2d((images - model.mean) / model.std, model.stem[0].weight, stride=2, padding=3)
+    torch.testing.assert_close(model.stem[1].running_mean, found.mean(dim=(0, 2, 3)), rtol=1e-4, atol=1e-5)
 
 
 def test_where_no_tile_is_a_map_of_tiles_is_that_of_the_low_view(tmp_path, full_precision):
