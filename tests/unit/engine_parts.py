@@ -6,11 +6,12 @@ from dataclasses import replace
 from lesionmap.inference.engines import FP32, OpenVinoEngine
 from lesionmap.inference.torch_engine import TorchEngine
 from lesionmap.network.model_file import save_model
-from lesionmap.network.onnx_export import as_onnx
 from narrow_resnet import NARROW
 
 
 def openvino_engine(model, folder, precision=FP32, threads=2, fusion="mean"):
+    from lesionmap.network.onnx_export import as_onnx  # where a GPU is checked there is no onnx
+
     path = folder / "network.onnx"
     path.write_bytes(as_onnx(copy.deepcopy(model).double(), {}).SerializeToString())
     return OpenVinoEngine(str(path), precision, threads)

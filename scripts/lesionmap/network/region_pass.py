@@ -82,12 +82,14 @@ class TilePasses:
 
     def map(self, function: Callable[[MicroBatch], Result], batches: Sequence[MicroBatch]) -> Iterator[Result]:
         """Results in the order of the micro-batches."""
+        on_cpu = self.model.mean.device.type == "cpu"
         with own_statistics(self.model) if self.model.training else nullcontext():
             for result in self.pool.map(function, batches):
                 self.pause_point()
                 yield result
                 del result  # otherwise its gradients stay in memory beside the next ones
-                return_freed_memory()
+                if on_cpu:
+                    return_freed_memory()
 
     def batches(self, region: RegionTensors) -> list[MicroBatch]:
         """All tiles of a region, `tile_batch` at a time."""

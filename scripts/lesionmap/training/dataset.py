@@ -1,8 +1,8 @@
 """The training dataset: regions of tile stores, by index."""
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 from torch.utils.data import Dataset
 
 from lesionmap.annotations.classes import LESION
@@ -19,6 +20,7 @@ from lesionmap.network.region_pass import RegionTensors
 from lesionmap.tiles.store import Region, TileStore
 from lesionmap.training.augmentation import Augmentation, augmented
 
+READERS_FOR_GPU = 4  # regions that are read at once: a GPU is faster than one thread reads
 MOST_OPEN = 16  # stores per process: systems allow 1024 open files, and a store may keep its slide open too
 
 
@@ -129,23 +131,32 @@ class RegionLoader:
     def tensors(self, tasks: Iterable[tuple[int, Augmentation]]) -> Iterator[RegionTensors]:
         """Regions for (index, augmentation) pairs, in their order."""
 
-        def read(task: tuple[int, Augmentation]) -> tuple[StoreMetadata, Region]:
+        def read(task: tuple[int, Augmentation]) -> RegionTensors:
             number, draw = task
             metadata = self.regions.metadata(number)
-            return metadata, augmented(self.regions[number], metadata.tiles_per_side, metadata.stain_reference, draw)
+            region = augmented(self.regions[number], metadata.tiles_per_side, metadata.stain_reference, draw)
+            tensors = self._in_memory(metadata, region)
+            return _changed(tensors, Tensor.pin_memory) if on_gpu else tensors  # a copy from there blocks nothing
 
-        for metadata, region in map_in_order(read, tasks, 1):
-            yield self._on_device(metadata, region)
+        on_gpu = self.device.type == "cuda"
+        for region in map_in_order(read, tasks, READERS_FOR_GPU if on_gpu else 1):
+            yield _changed(region, lambda tensor: tensor.to(self.device, non_blocking=True))
 
-    def _on_device(self, metadata: StoreMetadata, region: Region) -> RegionTensors:
+    def _in_memory(self, metadata: StoreMetadata, region: Region) -> RegionTensors:
         masks = region.masks if self.with_tile_masks else region.masks[:0]
         return RegionTensors(
             name=f"{metadata.slide} at x={region.xy_lv0[0]:.0f} y={region.xy_lv0[1]:.0f}",
             tiles_per_side=metadata.tiles_per_side,
-            low=as_images(region.low_image[None]).to(self.device),
-            low_mask=torch.from_numpy(region.low_mask)[None, None].to(self.device),
-            judged_mask=torch.from_numpy(region.judged_mask)[None, None].to(self.device),
-            tiles=as_images(region.images).to(self.device),
+            low=as_images(region.low_image[None]),
+            low_mask=torch.from_numpy(region.low_mask)[None, None],
+            judged_mask=torch.from_numpy(region.judged_mask)[None, None],
+            tiles=as_images(region.images),
             row_col=[(int(row), int(column)) for row, column in region.row_col],
-            tile_masks=torch.from_numpy(masks)[:, None].to(self.device),
+            tile_masks=torch.from_numpy(masks)[:, None],
         )
+
+
+def _changed(region: RegionTensors, change: Callable[[Tensor], Tensor]) -> RegionTensors:
+    """The region with all its tensors changed."""
+    changed: dict[str, Any] = {name: change(part) for name, part in vars(region).items() if isinstance(part, Tensor)}
+    return replace(region, **changed)
