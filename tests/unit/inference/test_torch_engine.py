@@ -8,7 +8,7 @@ from lesionmap.inference.torch_engine import TableOnGpu, on_device
 from lesionmap.network.model import LesionFPN
 from lesionmap.stain.table import apply_table, stain_table
 from narrow_resnet import NARROW
-from stained import CAMELYON, HE
+from stains import CAMELYON, HE
 
 SHAPES = [(3,), (0, 3), (5, 7, 3), (2, 5, 7, 3)]
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU"))]
