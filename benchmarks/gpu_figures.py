@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-SAMPLE_MS = 200
+SECONDS_BETWEEN = 0.2
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class Check:
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats(self.device)
 
-    def rate(self, work: Callable[[], object], items: int, seconds: float = 6.0) -> float:
+    def rate(self, work: Callable[[], object], items: int, seconds: float = 4.0) -> float:
         """Items per second of `work`, which does `items` at a time; it is called once before, then for `seconds`."""
         work()
         self.wait()
@@ -83,37 +83,38 @@ class Check:
 
 
 class Utilisation(AbstractContextManager["Utilisation"]):
-    """Samples how busy the first GPU is, by nvidia-smi beside the work; `mean` is in percent, NaN if unknown."""
+    """Asks nvidia-smi beside the work how busy the GPU is; `mean` is in percent, NaN if unknown."""
 
     mean = math.nan
 
     def __init__(self, device: torch.device) -> None:
         self._samples: list[float] = []
-        self._process: subprocess.Popen[str] | None = None
-        if device.type == "cuda":
-            query = ["nvidia-smi", "--query-gpu=utilization.gpu", "--format=csv,noheader,nounits", f"-lms={SAMPLE_MS}"]
-            try:
-                self._process = subprocess.Popen(  # noqa: S603 - fixed words
-                    [*query, f"--id={_number(device)}"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-                )
-            except OSError:
-                return
-            threading.Thread(target=self._read, daemon=True).start()
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._sample, args=(device,), daemon=True)
 
-    def _read(self) -> None:
-        for line in (self._process and self._process.stdout) or ():
-            if line.strip().isdigit():
-                self._samples.append(float(line))
+    def __enter__(self) -> "Utilisation":
+        self._thread.start()
+        return self
+
+    def _sample(self, device: torch.device) -> None:
+        if device.type != "cuda":
+            return
+        command = ["nvidia-smi", "--query-gpu=utilization.gpu", "--format=csv,noheader,nounits", f"--id={_id(device)}"]
+        while not self._done.wait(SECONDS_BETWEEN):
+            try:
+                answer = subprocess.run(command, capture_output=True, text=True, timeout=5, check=True)  # noqa: S603 - fixed words
+                self._samples.append(float(answer.stdout))
+            except (OSError, subprocess.SubprocessError, ValueError):
+                return
 
     def __exit__(self, *_: object) -> None:
-        if self._process:
-            self._process.terminate()
-            self._process.wait(10)
-        taken = self._samples[1:] or self._samples  # the first is of the time before
+        self._done.set()
+        self._thread.join(6)
+        taken = self._samples[1:] or self._samples  # the first is of the time before, too
         self.mean = sum(taken) / len(taken) if taken else math.nan
 
 
-def _number(device: torch.device) -> str:
-    """What nvidia-smi calls the device, which may be hidden from torch in part: its UUID, or else its number."""
+def _id(device: torch.device) -> str:
+    """What nvidia-smi calls the device, as torch may see only some: its UUID, or else its number."""
     uuid = getattr(torch.cuda.get_device_properties(device), "uuid", None)
     return f"GPU-{uuid}" if uuid else str(device.index or 0)

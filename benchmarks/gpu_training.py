@@ -6,7 +6,7 @@ import re
 import tempfile
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -110,17 +110,19 @@ def measure(check: Check) -> None:
 
 
 def leads(check: Check, sizes: Sizes, region: RegionTensors) -> None:
-    """What the joint step would gain by less determinism."""
-    for k in (MICRO_BATCHES[0], MOST):
-        check.attempt(
-            f"lead: {k} tiles at a time, no deterministic algorithms",
-            lambda k=k: step_rate(check, sizes, region, k),
-            "regions/s",
-        )
-    torch.backends.cudnn.benchmark = True
-    check.attempt(
-        f"lead: the same with cudnn.benchmark, {MOST}", lambda: step_rate(check, sizes, region, MOST), "regions/s"
-    )
+    """What the joint step would gain by less determinism; the switches add up."""
+    switches: dict[str, Callable[[], object]] = {
+        "new memory is not filled": lambda: setattr(torch.utils.deterministic, "fill_uninitialized_memory", False),
+        "no deterministic algorithms": lambda: torch.use_deterministic_algorithms(False),
+        "and cudnn.benchmark": lambda: setattr(torch.backends.cudnn, "benchmark", True),
+    }
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    for name, switch in switches.items():
+        switch()
+        for k in (MICRO_BATCHES[0], MOST):
+            check.attempt(
+                f"lead: {name}, {k} tiles at a time", lambda k=k: step_rate(check, sizes, region, k), "regions/s"
+            )
 
 
 def print_nondeterministic(check: Check, sizes: Sizes, region: RegionTensors) -> None:
