@@ -18,11 +18,13 @@ import torch
 from lesionmap.files.pictures import write_tiff
 from lesionmap.files.records import write_json
 from lesionmap.geometry.tiling import TileSpec
+from lesionmap.inference.engines import EngineSettings
 from lesionmap.inference.map_slide import MapFiles, MapInputs, map_slide
 from lesionmap.inference.settings import MapSettings
 from lesionmap.lesions.find_lesions import LesionFiles, LesionSettings, find_lesions
 from lesionmap.network.model import LesionFPN
 from lesionmap.network.model_file import save_model
+from lesionmap.network.onnx_export import export_model
 from lesionmap.network.settings import ModelSettings
 from lesionmap.stain.profile import StainProfile
 from lesionmap.stain.table import StainMatch
@@ -34,7 +36,7 @@ SPECIMENS = ((20_480, 30_720), (102_400, 92_160), (179_200, 179_200))  # corners
 SPECIMEN_PX = 15_360
 SPEC = TileSpec(4096, 512, MPP)
 KIND = ModelSettings("resnet50", "group")
-PROFILE = StainProfile(((0.650, 0.704, 0.286), (0.072, 0.990, 0.105)), (1.5, 1.0), 1, 0.0, "none", "ok")
+PROFILE = StainProfile(((0.6500, 0.7040, 0.2862), (0.0724, 0.9917, 0.1063)), (1.5, 1.0), 1, 0.0, "none", "ok")
 
 
 def write_slide(path: Path) -> None:
@@ -92,10 +94,12 @@ def main() -> None:
         names = ("probability.ome.tif", "scores.ome.tif", "inference.json")
         mapped = MapFiles(*(str(folder / name) for name in names))
         files = LesionFiles(*(str(folder / f"lesions.{kind}") for kind in ("tif", "geojson", "tsv", "json")))
-        inputs = MapInputs(*(str(folder / part) for part in ("tissue.tif", "stain.json", "model.safetensors")))
+        export_model(folder / "model.safetensors", folder / "model.onnx", folder / "check.json")
+        parts = ("tissue.tif", "stain.json", "model.safetensors", "model.onnx", "check.json")
+        inputs = MapInputs(*(str(folder / part) for part in parts))
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         start = time.perf_counter()
-        map_slide(info, inputs, mapped, settings, provenance={}, threads=2)
+        map_slide(info, inputs, mapped, settings, EngineSettings(), provenance={}, threads=2)
         find_lesions(info, mapped.scores, inputs.tissue, files, LesionSettings(), {})
         seconds = time.perf_counter() - start
         print(Path(mapped.record).read_text())

@@ -7,5 +7,5 @@ from lesionmap.slides.sheet import SlideRow
 
 with job_log(snakemake.log[0]):
     rows = [SlideRow(**row) for row in snakemake.params.rows]
-    settings, tables = RunSettings.of(snakemake.params.config), (snakemake.params.table, snakemake.params.report)
-    examine_sheet(rows, settings, *tables, threads=snakemake.threads)
+    params, settings = snakemake.params, RunSettings.of(snakemake.params.config)
+    examine_sheet(rows, settings, params.table, params.report, params.machine, threads=snakemake.threads)

@@ -115,9 +115,10 @@ def test_a_run_that_was_stopped_goes_on(tmp_path, device, monkeypatch):
 
     with monkeypatch.context() as patched, pytest.raises(InterruptedTrainingError):
         patched.setattr(StopRequest, "pause_point", pause_point)
-        run(folders[1], stores, machine=machine)
+        run(folders[1], stores, stores, machine)
     assert len(unfinished(folders[1])) == 1
     (_, whole), (_, resumed) = (run(folder, stores, stores, machine) for folder in folders)
+    assert unfinished(folders[1]) == []  # a run that starts anew puts it aside
     assert [row["epoch"] for row in resumed] == [row["epoch"] for row in whole] == ["1", "2"]
     for mine, theirs in zip(resumed, whole, strict=True):
         for name in ("train_low_loss", "train_fused_loss"):
@@ -134,13 +135,14 @@ def test_too_little_memory_says_what_helps(tmp_path, gpu):
 
 
 @pytest.mark.parametrize("left_gb", [4, 12])
-def test_the_fitting_batch_fits(gpu, left_gb):
-    model = LesionFPN(ModelSettings("resnet50", "frozen")).to(gpu, memory_format=torch.channels_last).train()
+def test_the_fitting_batch_fits(tmp_path, gpu, left_gb):
+    kind = ModelSettings("resnet50", "frozen")
+    model = LesionFPN(kind).to(gpu, memory_format=torch.channels_last).train()
     free = torch.cuda.mem_get_info(gpu)[0]
     if free < left_gb * 1e9:
         pytest.skip("the GPU has less memory")
     filler = torch.empty(int(free - left_gb * 1e9), dtype=torch.uint8, device=gpu)
-    k = fitting_tile_batch(model, "resnet50", 512, 1)
+    k = fitting_tile_batch(model, kind, 512, 1, tmp_path / "costs.json")
     print(f"{k} training tiles fit {left_gb} GB")
     assert k > 1
     part = np.random.default_rng(0).integers(0, 256, (k + 1, 512, 512, 3), dtype=np.uint8)

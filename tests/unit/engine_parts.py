@@ -3,10 +3,21 @@
 import copy
 from dataclasses import replace
 
-from lesionmap.inference.engines import FP32, OpenVinoEngine
+import numpy as np
+from lesionmap.inference.engines import FP32, Engine, OpenVinoEngine
 from lesionmap.inference.torch_engine import TorchEngine
 from lesionmap.network.model_file import save_model
 from narrow_resnet import NARROW
+
+
+class Pixelwise(Engine):
+    """A network without context: `logit` is of images, (N, H, W, 3) float32."""
+
+    def __init__(self, logit, batch_size=1):
+        self.logit, self.batch_size, self.threads = logit, batch_size, 2
+
+    def logits(self, images):
+        return self.logit(images.astype(np.float32))
 
 
 def openvino_engine(model, folder, precision=FP32, threads=2, fusion="mean"):

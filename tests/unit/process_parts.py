@@ -1,12 +1,16 @@
 """What each of several training processes does in tests; of a module that processes can import by its name."""
 
 import hashlib
+import os
+import signal
+import threading
+import time
 from dataclasses import replace
 
 import pytest
 import torch
 from lesionmap.network.thread_pool import CPU, ThreadPool
-from lesionmap.training.checkpoint import Learner
+from lesionmap.training.checkpoint import Learner, StopRequest, StopRequestedError
 from lesionmap.training.dataset import RegionDataset, RegionLoader
 from lesionmap.training.loop import train
 from lesionmap.training.process_group import joined
@@ -83,6 +87,21 @@ def check_validation(processes, path):
         together, alone = validate(loader, ready, settings(), processes), validate(loader, ready, settings())
     assert together == pytest.approx(alone, rel=1e-12)
     return together
+
+
+def check_stop(processes, folder):
+    """The main process need not wait for the other, which comes only once that has stopped."""
+    weights, stopped = list(network(KIND).parameters()), folder / "stopped"
+    if not processes.is_main:
+        while not stopped.exists():
+            time.sleep(0.01)
+        processes.summed([1.0] * (1 + len(weights)))  # the main process no longer needs it
+        return
+    with StopRequest() as stop:
+        threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGTERM)).start()
+        with pytest.raises(StopRequestedError):
+            processes.mean_gradients(weights, True, stop.pause_point)
+    stopped.touch()
 
 
 def check_all(processes, schedule, path):

@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
-import torch
 import yaml
 from annotation_writers import VECTOR_WRITERS
+from engine_parts import Pixelwise
 from lesionmap.annotations.canonical import import_annotation
 from lesionmap.files.records import read_json
 from lesionmap.geometry.tiling import TileSpec
@@ -83,15 +83,9 @@ FORMATS = {
 }
 
 
-class Darkness(torch.nn.Module):
-    """A network that finds lesion where green is dark."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.register_buffer("mean", torch.zeros(1))
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        return (95 - images[:, 1:2].float()) / 4  # (N, 1, H, W)
+def darkness(images: np.ndarray) -> np.ndarray:
+    """Logits of a network that finds lesion where green is dark."""
+    return (95 - images[..., 1]) / 4
 
 
 @pytest.fixture(scope="module")
@@ -149,8 +143,10 @@ class Chain:
     def lesions(self) -> list[tuple[float, ...]]:
         """Bounds of the lesions in the GeoJSON that QuPath opens."""
         tissue = TissueMask(self.file("tissue.tif"), self.info)
-        settings = PassSettings(0.25 * MAP_SCALE, 64, 0, False, 8, 0.0)
-        mapped = sliding_window_map(self.info, tissue, STAIN, Darkness(), settings, folder=self.folder, threads=1)
+        settings = PassSettings(0.25 * MAP_SCALE, 64, 0, False, 0.0)
+        mapped = sliding_window_map(
+            self.info, tissue, STAIN.table(), Pixelwise(darkness), settings, folder=self.folder, threads=1
+        )
         metadata = {
             "frame": "test",
             "validated_threshold": None,

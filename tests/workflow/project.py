@@ -82,7 +82,7 @@ class Project:
     def results(self) -> dict[str, bytes]:
         """All artefacts but those with times: path → bytes."""
         folder = self.folder / "results"
-        timed = ("benchmarks", "summary.tsv")
+        timed = ("benchmarks", "summary.tsv", "doctor.tsv", "doctor.json", "machine_costs.json")
         files = [path for path in folder.rglob("*") if path.is_file() and not set(timed) & set(path.parts)]
         return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 

@@ -1,6 +1,7 @@
 # Reads   the slide sheet, the head of every slide, and the annotations
 # Writes  results/doctor.tsv    a row per slide: verdict, findings, predicted regions and tiles
 #         results/doctor.json   the same, the sheet's own problems, and the costs of a run
+#         results/machine_costs.json   what a tile takes in the network on this machine
 
 
 rule doctor:
@@ -19,6 +20,7 @@ rule doctor:
         # No outputs: Snakemake removes those of a failed job, but this one must keep its tables when it fails.
         table=with_prefix("results/doctor.tsv"),
         report=with_prefix("results/doctor.json"),
+        machine=with_prefix("results/machine_costs.json"),
         rows=sheet_rows,
         config=SETTINGS.config,
     script:

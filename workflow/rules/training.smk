@@ -60,7 +60,7 @@ rule train:
         "results/benchmarks/train.tsv"
     conda:
         "../../envs/lesionmap.yaml"
-    # Each thread holds train.tile_batch tiles in the network: up to 0.5 GB a tile of 512 px with resnet50.
+    # Each thread holds train.tile_batch tiles in the network: up to 0.7 GB a tile of 512 px with resnet50.
     threads: 4 * config["train"]["processes"]
     resources:
         mem_mb=grows(12000 * config["train"]["processes"]),

@@ -3,7 +3,7 @@
 Coordinates are continuous level-0 pixels: pixel i covers [i, i + 1), so its centre is i + 0.5.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -77,12 +77,14 @@ class Annotation:
 
     Parameters
     ----------
-    path : str or Path or None
-        GeoJSON of :func:`lesionmap.annotations.canonical.import_annotation`; None if the slide has no annotation.
+    source : str, Path, mapping or None
+        GeoJSON of :func:`lesionmap.annotations.canonical.import_annotation`, or its content; None if the slide has no
+        annotation.
     """
 
-    def __init__(self, path: str | Path | None) -> None:
-        features: list[dict[str, Any]] = read_json(path)["features"] if path else []
+    def __init__(self, source: str | Path | Mapping[str, Any] | None) -> None:
+        content = read_json(source) if isinstance(source, str | Path) else source or {}
+        features: list[dict[str, Any]] = content.get("features", [])
         self._classes = [OUTLINED[feature["properties"]["class"]] for feature in features]
         self._polygons = [shape(feature["geometry"]) for feature in features]
         self._outlines = Outlines(self._polygons, self._classes)

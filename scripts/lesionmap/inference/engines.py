@@ -163,21 +163,25 @@ def open_engine(
     unit = max(1.0, float(expected.std()))
     problems: list[str] = []
     for name, precision in candidates(settings):
-        engine = _opened(name, precision, files, settings.batch_size, tile_px=tile_px, threads=threads)
-        found = at_checked_pixels(engine.logits(check_image()[None])[0])
-        difference = float(np.abs(found - expected).max()) / unit
-        if difference <= TOLERANCE[precision]:
-            logging.info(
-                "%s in %s on %s: within %.2g of the network's logits", name, precision, engine.device, difference
-            )
-            return engine, _record(engine, difference)
-        problems.append(f"{name} in {precision} by {difference:.3g}, of {TOLERANCE[precision]:g} allowed")
-        logging.warning("passed over, since its logits differ: %s", problems[-1])
+        try:
+            engine = _opened(name, precision, files, settings.batch_size, tile_px=tile_px, threads=threads)
+            found = at_checked_pixels(engine.logits(check_image()[None])[0])
+        except RuntimeError as error:
+            problems.append(f"{name} in {precision}: {str(error).splitlines()[0]}")
+        else:
+            difference = float(np.abs(found - expected).max()) / unit
+            if difference <= TOLERANCE[precision]:
+                record = _record(engine, difference)
+                logging.info("the network runs in %(engine)s, %(precision)s, on %(device)s", record)
+                return engine, record
+            allowed = f"of {TOLERANCE[precision]:g} allowed"
+            problems.append(f"{name} in {precision}: its logits differ by {difference:.3g} {allowed}")
+        logging.warning("passed over: %s", problems[-1])
     raise ModelError(
         stage="map_slide",
-        finding=f"no engine gives the logits of the model {files.model} on this machine; they differ with "
-        + ", ".join(problems),
-        remedy="set inference.engine and inference.precision to auto",
+        finding=f"no engine can run the model {files.model} on this machine ({', '.join(problems)})",
+        remedy=f"delete {files.onnx} and run again: it is then written anew; or set inference.engine and "
+        "inference.precision to auto",
     )
 
 
@@ -192,7 +196,7 @@ def candidates(settings: EngineSettings) -> list[tuple[str, str]]:
     SettingsError
         If the CPU has no instructions for what is asked for.
     """
-    on_gpu = settings.engine != OPENVINO and n_gpus() > 0
+    on_gpu = settings.engine != OPENVINO and _has_gpu()
     names = [TORCH] if on_gpu else [OPENVINO, TORCH] if settings.engine == AUTO else [settings.engine]
     has_bf16 = on_gpu or _cpu_has_bf16()
     if settings.precision == BF16 and not has_bf16:
@@ -230,7 +234,19 @@ def _cpu_has_bf16() -> bool:
     return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
-def n_gpus() -> int:
+def _has_gpu() -> bool:
+    """Whether torch can use a CUDA GPU; it is loaded only where the driver sees one."""
+    if not _gpus_of_driver():
+        return False
+    import torch
+
+    if not torch.cuda.is_available():
+        logging.warning("the NVIDIA driver sees a GPU, but this torch cannot use it: the network runs on the CPU")
+        return False
+    return True
+
+
+def _gpus_of_driver() -> int:
     """Number of CUDA GPUs that this process may use, as the driver counts them."""
     try:
         driver, count = ctypes.CDLL("libcuda.so.1"), ctypes.c_int(0)

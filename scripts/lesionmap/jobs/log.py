@@ -16,7 +16,8 @@ from lesionmap.files.disk_errors import storage_error
 
 LINE = "%(asctime)s %(levelname)s %(message)s"
 SECONDS_BETWEEN_LINES = 60
-PROGRESS_LINE = "{desc}: {n_fmt} of {total_fmt} {unit}s, {rate_fmt}, {elapsed} so far, {remaining} left{postfix}"
+PROGRESS_LINE = "{desc}: {n:.0f} of {total:.0f} {unit}s, {rate_fmt}, {elapsed} so far, {remaining} left{postfix}"
+PROGRESS_BAR = "{l_bar}{bar}| {n:.0f}/{total:.0f} [{elapsed}<{remaining}, {rate_fmt}{postfix}]"
 
 
 @contextmanager
@@ -113,13 +114,13 @@ class _LogLines:
         """Do nothing: lines are logged at once."""
 
 
-def progress(total: int, desc: str, unit: str, initial: int = 0, *, shown: bool = True) -> "tqdm[Any]":
+def progress(total: float, desc: str, unit: str, initial: float = 0, *, shown: bool = True) -> "tqdm[Any]":
     """Show the progress of a job: a bar on a terminal, otherwise a line in the log, at most once a minute.
 
     Parameters
     ----------
-    total, initial : int
-        Number of units in all, and of units that are done already.
+    total, initial : float
+        Number of units in all, and of units that are done already. Shown as whole numbers.
     desc, unit : str
         The activity (``train``) and what is counted (``region``).
     shown : bool
@@ -128,7 +129,7 @@ def progress(total: int, desc: str, unit: str, initial: int = 0, *, shown: bool 
     if not shown:
         return tqdm(disable=True)
     if sys.stderr.isatty():
-        return tqdm(total=total, desc=desc, unit=unit, initial=initial)
+        return tqdm(total=total, desc=desc, unit=unit, initial=initial, bar_format=PROGRESS_BAR)
     return tqdm(
         total=total,
         desc=desc,

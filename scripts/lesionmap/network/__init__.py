@@ -11,6 +11,6 @@
 - ``logits``: means of probabilities, in logits
 - ``region_pass``: maps of a region's tiles and low view, and their fusion
 - ``batch_size``: number of tiles that fit the memory
-- ``resources``: operations and memory of a pass; needs no torch
+- ``resources``: operations, time and memory of a pass, as measured on this machine; needs no torch itself
 - ``thread_pool``: one pass per thread, with identical results for any number of threads
 """

@@ -12,18 +12,22 @@ from torch import Tensor
 from lesionmap.network.forward import logits_of
 from lesionmap.network.model import LesionFPN
 from lesionmap.network.region_pass import own_statistics
-from lesionmap.network.resources import MOST_TILES_ON_CPU, training_gb
+from lesionmap.network.resources import MOST_TILES_ON_CPU, machine_costs
+from lesionmap.network.settings import ModelSettings
 
 MOST_TILES_ON_GPU = 64
 USED_SHARE = 0.8  # of the free memory; the rest is a reserve for other allocations
 CGROUPS = Path("/sys/fs/cgroup")
 
 
-def fitting_tile_batch(model: LesionFPN, backbone: str, tile_px: int, threads: int) -> int:
-    """Training tiles per batch that fit the free memory of the model's device; on a CPU, each thread has a batch."""
+def fitting_tile_batch(model: LesionFPN, settings: ModelSettings, tile_px: int, threads: int, cache: Path) -> int:
+    """Training tiles per batch that fit the free memory of the model's device; on a CPU, each thread has a batch.
+
+    `cache` is that of :func:`lesionmap.network.resources.machine_costs`, which a CPU needs.
+    """
     if model.mean.device.type == "cuda":
         return on_gpu(_free_bytes(model.mean.device), _bytes_per_tile(model, tile_px, partial(_train_step, model)))
-    return on_cpu(available_bytes(), training_gb(backbone, tile_px) * 1e9, threads)
+    return on_cpu(available_bytes(), machine_costs(settings, tile_px, cache).training_bytes, threads)
 
 
 def fitting_inference_batch(model: LesionFPN, tile_px: int, asked: int, use: Callable[[Tensor], object]) -> int:

@@ -12,7 +12,6 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from lesionmap.jobs.parallel import return_freed_memory
 from lesionmap.network.forward import finite_logits
 from lesionmap.network.logits import mean_logit
 from lesionmap.network.model import LesionFPN
@@ -72,24 +71,28 @@ class TilePasses:
     tile_batch : int
         Tiles per micro-batch; each thread of `pool` runs one micro-batch at a time.
     pause_point : callable
-        Called between micro-batches. It may raise to end the pass; weights and running statistics stay unchanged.
+        Called before and while micro-batches run. It may raise to end the pass; weights stay unchanged, and what it
+        did to running statistics lasts until the next :func:`lesionmap.training.updates.update_bn`.
+    count : callable
+        Called with the number of tiles of each micro-batch that is done.
     """
 
     model: LesionFPN
     tile_batch: int
     pool: ThreadPool
     pause_point: Callable[[], None]
+    count: Callable[[int], object] = lambda n_tiles: None
 
     def map(self, function: Callable[[MicroBatch], Result], batches: Sequence[MicroBatch]) -> Iterator[Result]:
         """Results in the order of the micro-batches."""
-        on_cpu = self.model.mean.device.type == "cpu"
         with own_statistics(self.model) if self.model.training else nullcontext():
-            for result in self.pool.map(function, batches):
+            results = self.pool.map(function, batches, self.pause_point)
+            for batch in batches:  # with zip, gradients would stay in memory beside the next ones
                 self.pause_point()
+                result = next(results)
+                self.count(len(batch.tiles))
                 yield result
-                del result  # otherwise its gradients stay in memory beside the next ones
-                if on_cpu:
-                    return_freed_memory()
+                del result  # for the same reason
 
     def batches(self, region: RegionTensors) -> list[MicroBatch]:
         """All tiles of a region, `tile_batch` at a time."""

@@ -1,9 +1,34 @@
-"""Operations and memory that a pass needs, by backbone and image size."""
+"""What the network takes: operations, by backbone and image size; CPU time and memory, measured on this machine."""
+
+import json
+import os
+import platform
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from hashlib import sha256
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import psutil
+
+from lesionmap.errors import LesionMapError
+from lesionmap.files.records import read_json, sha256_of, write_json
+from lesionmap.network.settings import ModelSettings
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from lesionmap.network.model import LesionFPN
 
 FORWARD_FLOPS = {"resnet18": 19.5e9, "resnet34": 38.8e9, "resnet50": 48.4e9, "resnet101": 87.2e9}  # per 512² image
-TRAINING_GB_PER_TILE = 0.5  # 512² image, resnet50, `norm: batch`, fp32 (measured); `frozen` needs half
 MOST_TILES_ON_CPU = 4  # for `tile_batch: auto`; larger batches are no faster on a CPU
 AUTO = "auto"
+SEVERAL = 4  # images at once, as micro-batches have some
 
 
 def forward_flops(backbone: str, tile_px: int) -> float:
@@ -11,6 +36,132 @@ def forward_flops(backbone: str, tile_px: int) -> float:
     return FORWARD_FLOPS[backbone] * (tile_px / 512) ** 2
 
 
-def training_gb(backbone: str, tile_px: int) -> float:
-    """Memory in GB that one image needs in the network for its forward and backward pass."""
-    return TRAINING_GB_PER_TILE * forward_flops(backbone, tile_px) / FORWARD_FLOPS["resnet50"]
+@dataclass(frozen=True)
+class MachineCosts:
+    """What work takes on one core of this machine.
+
+    Parameters
+    ----------
+    start_s : float
+        CPU seconds in which Python starts and loads torch: a measure of how fast jobs start.
+    forward_s, training_s : float
+        CPU seconds of one image in the network: in inference; forward and backward in training.
+    training_bytes : int
+        Memory that each image of a micro-batch takes in training, with its share of the gradients.
+    """
+
+    start_s: float
+    forward_s: float
+    training_s: float
+    training_bytes: int
+
+
+def machine_costs(network: ModelSettings, tile_px: int, cache: str | Path) -> MachineCosts:
+    """Measure what work takes on this machine, in a process of its own, within seconds.
+
+    Parameters
+    ----------
+    cache : str or Path
+        JSON file that keeps what was measured, by all that it depends on: so it is measured once, and then the same.
+
+    Raises
+    ------
+    LesionMapError
+        If there is too little memory for it.
+    """
+    sources = [path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py"))]
+    of = {
+        "cpu": _cpu(),
+        "torch": version("torch"),
+        "backbone": network.backbone,
+        "norm": network.norm,
+        "tile_px": tile_px,
+        "code": sha256(b"".join(sources)).hexdigest()[:16],
+    }
+    key, known = sha256_of(of)[:16], read_json(cache) if Path(cache).exists() else {}
+    if key not in known:
+        write_json(cache, known | {key: {"of": of, "costs": _measured(network, tile_px)}})
+    return MachineCosts(**read_json(cache)[key]["costs"])
+
+
+def _cpu() -> str:
+    """What the system tells of the CPU's model and features, or a digest of it."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.exists() else []
+    told = sorted({line for line in lines if line.startswith(("model name", "flags"))})
+    return sha256_of(told)[:16] if told else platform.processor() or platform.machine()
+
+
+def _measured(network: ModelSettings, tile_px: int) -> dict[str, float]:
+    """The costs as a new process measures them: its peak memory is that of the network alone."""
+    command = [sys.executable, "-m", __name__, network.backbone, network.norm, str(tile_px)]
+    paths = os.pathsep.join([str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])])
+    environment = os.environ | {"PYTHONPATH": paths}
+    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=False)  # noqa: S603  # ours
+    if done.returncode < 0:
+        raise LesionMapError(
+            stage="measurement of the network",
+            finding=f"it was killed (signal {-done.returncode}), as systems do when memory runs out",
+            remedy="give it more memory, or lower tiles.tile_px",
+        )
+    done.check_returncode()
+    costs: dict[str, float] = json.loads(done.stdout)
+    return costs
+
+
+def _measure(network: ModelSettings, tile_px: int) -> MachineCosts:
+    """Measure in this process, which has done nothing else."""
+    import torch
+
+    from lesionmap.network.model import LesionFPN
+
+    start_s = time.process_time()
+    torch.set_num_threads(1)
+    model = LesionFPN(network).to(memory_format=torch.channels_last).train()
+    image = torch.zeros(1, 3, tile_px, tile_px, dtype=torch.uint8)
+    several = image.expand(SEVERAL, -1, -1, -1)
+    _forward(model, image)  # kernels are compiled and memory is fetched once
+    forward_s = _cpu_seconds(lambda: _forward(model, image))
+    without = psutil.Process().memory_info().rss
+    _forward_backward(model, several)
+    per_image = (_peak_bytes() - without) // SEVERAL
+    training_s = _cpu_seconds(lambda: _forward_backward(model, several)) / SEVERAL
+    return MachineCosts(start_s, forward_s, training_s, max(1, per_image))
+
+
+def _forward(model: "LesionFPN", images: "Tensor") -> None:
+    """What inference does with images."""
+    import torch
+
+    from lesionmap.network.forward import logits_of
+
+    with torch.no_grad():
+        logits_of(model.eval(), images)
+
+
+def _forward_backward(model: "LesionFPN", images: "Tensor") -> None:
+    """What training does with images."""
+    import torch
+
+    from lesionmap.network.forward import logits_of
+
+    torch.autograd.grad(logits_of(model.train(), images).sum(), list(model.parameters()), allow_unused=True)
+
+
+def _cpu_seconds(work: Callable[[], object]) -> float:
+    start = time.thread_time()
+    work()
+    return time.thread_time() - start
+
+
+def _peak_bytes() -> int:
+    """The most memory that this process has had; the system's usual figure may include that of its parent."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        (peak,) = (line for line in status.read_text(encoding="utf-8").splitlines() if line.startswith("VmHWM"))
+        return 1024 * int(peak.split()[1])
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # in bytes on macOS
+
+
+if __name__ == "__main__":
+    sys.stdout.write(json.dumps(asdict(_measure(ModelSettings(*sys.argv[1:3]), int(sys.argv[3])))))

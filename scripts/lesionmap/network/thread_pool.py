@@ -6,7 +6,7 @@ from contextlib import AbstractContextManager
 
 import torch
 
-from lesionmap.jobs.parallel import Item, Result, in_order
+from lesionmap.jobs.parallel import Item, Result, in_order, no_pause
 
 CPU = torch.device("cpu")
 
@@ -34,6 +34,11 @@ class ThreadPool(AbstractContextManager["ThreadPool"]):
     def __exit__(self, *_: object) -> None:
         self._pool.shutdown()
 
-    def map(self, function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
-        """Results in the order of `items`; at most `threads` of them are being computed or waiting to be used."""
-        return in_order(self._pool, function, items, self._threads)
+    def map(
+        self, function: Callable[[Item], Result], items: Iterable[Item], pause_point: Callable[[], None] = no_pause
+    ) -> Iterator[Result]:
+        """Results in the order of `items`; at most `threads` of them are being computed or waiting to be used.
+
+        `pause_point` is that of :func:`lesionmap.jobs.parallel.in_order`.
+        """
+        return in_order(self._pool, function, items, self._threads, pause_point)

@@ -10,6 +10,7 @@ from typing import Any
 
 from lesionmap.annotations.canonical import canonical
 from lesionmap.annotations.formats import read_annotation
+from lesionmap.annotations.masks import Annotation
 from lesionmap.annotations.placement import REMEDY, Ground, placement
 from lesionmap.errors import LesionMapError, ModelError
 from lesionmap.evaluation.leakage import LEAKED, UNSEEN, Seen, group_of
@@ -18,6 +19,7 @@ from lesionmap.files.model_metadata import load_metadata
 from lesionmap.files.records import write_json, write_table
 from lesionmap.formatting import counted
 from lesionmap.jobs.parallel import map_in_order
+from lesionmap.network.resources import machine_costs
 from lesionmap.run.costs import (
     Costs,
     Overview,
@@ -86,13 +88,17 @@ class Diagnosis:
         return "error" if self.errors else "unseen" if self.unseen else "warning" if self.warnings else "ok"
 
 
-def examine_sheet(rows: Sequence[SlideRow], settings: RunSettings, table: str, report: str, *, threads: int) -> None:
+def examine_sheet(
+    rows: Sequence[SlideRow], settings: RunSettings, table: str, report: str, machine: str, *, threads: int
+) -> None:
     """Check the slides of a sheet and estimate the costs of a run; print both, and write them to files.
 
     Parameters
     ----------
     table, report : str
         TSV with one row per slide; JSON with the same rows, the problems of the whole sheet, and the costs.
+    machine : str
+        JSON that keeps what was measured on this machine, see :func:`lesionmap.network.resources.machine_costs`.
     threads : int
         Number of slides that are checked at the same time.
 
@@ -109,8 +115,9 @@ def examine_sheet(rows: Sequence[SlideRow], settings: RunSettings, table: str, r
     _compare_with_model(found, seen, settings, threads)
     _check_reference(found, settings)
     sheet_errors, notes = list(_sheet_errors(found, settings)), [*_notes(settings), *seen.notes]
-    costs = costs_of([(one.row.split, one.work) for one in found if one.work], settings)
     jobs = job_counts([row.split for row in rows], _readable(found), settings)
+    measured = machine_costs(settings.model, settings.tiles.tile_px, machine)
+    costs = costs_of([(one.row.split, one.work) for one in found if one.work], settings, measured, jobs)
     _write(found, {"sheet_errors": _as_problems(sheet_errors), "notes": notes, "jobs": jobs}, costs, table, report)
     print("\n".join([*_printed(found, sheet_errors, costs, jobs), *(f"note: {note}" for note in notes)]))
     n_errors = len(sheet_errors) + sum(bool(one.errors) for one in found)
@@ -148,7 +155,7 @@ def diagnose(row: SlideRow, settings: RunSettings, states: Mapping[str, str]) ->
         if content and overview.seen:
             _check_placement(content, examined["info"], overview, found)
         trained = row.split in TRAINING_SPLITS and settings.trains
-        found.work = predict_work(examined["info"], settings, overview, trained=trained)
+        found.work = predict_work(examined["info"], settings, overview, Annotation(content), trained=trained)
         if lost := found.work.lost_share:
             problems = found.errors if lost > settings.inspection.max_unreadable_fraction else found.warnings
             problems.append((f"{lost:.1%} of an overview cannot be read", "copy the file again; it is damaged"))

@@ -245,9 +245,9 @@ class RegionCutter(AbstractContextManager["RegionCutter"]):
         centres = slice(spec.tiles_per_side // 2, None, spec.tiles_per_side)
         codes[mask[centres, centres] == IGNORE] = 0
         annotated = tiles_with((mask != BACKGROUND) & (mask != IGNORE), spec.tiles_per_side)
-        if not annotated.any() and (codes >= FOLD).mean() < max(self._settings.min_tissue_fraction, 1e-9):
+        kept = kept_tiles(codes, annotated, self._settings.min_tissue_fraction)
+        if kept is None:
             return None
-        kept = tiles_with_tissue(codes, spec.tiles_per_side) | annotated
         columns, rows = inside(xy_lv0, spec.region_px, scale, self._info.size_lv0)
         mask[rows:] = mask[:, columns:] = IGNORE
         return RegionPlan(xy_lv0, codes, mask, kept)
@@ -271,6 +271,23 @@ class RegionCutter(AbstractContextManager["RegionCutter"]):
                 strip.blurred.append(is_blurred(image, spec.mpp))
                 strip.class_pixels[:] += class_pixels(masks[row, column])
         return strip
+
+
+def kept_tiles(
+    codes: NDArray[np.uint8], annotated: NDArray[np.bool_], min_tissue_fraction: float
+) -> NDArray[np.bool_] | None:
+    """Which of a region's (n, n) tiles are cut; None if the region is left out.
+
+    Parameters
+    ----------
+    codes : (S, S) uint8
+        The region's tissue, 0 where it is of the class ignore.
+    annotated : (n, n) bool
+        The tiles with an outline of another class.
+    """
+    if not annotated.any() and (codes >= FOLD).mean() < max(min_tissue_fraction, 1e-9):
+        return None
+    return tiles_with_tissue(codes, len(annotated)) | annotated
 
 
 def write_record(store_path: str, output: str) -> None:

@@ -262,6 +262,10 @@ class TileStore(AbstractContextManager["TileStore"]):
         """Number of tiles in all regions."""
         return len(self._file["tiles/region"])
 
+    def tiles_of_regions(self) -> NDArray[np.int64]:
+        """Number of tiles of each of the R regions; (R,) int64."""
+        return np.diff(self._first)
+
     @property
     def unreadable(self) -> list[list[float]]:
         """Regions that could not be read: x, y, width, height in level-0 pixels."""

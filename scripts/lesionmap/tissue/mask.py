@@ -24,8 +24,8 @@ class TissueMask:
 
     Parameters
     ----------
-    path : str or Path
-        TIFF written by :func:`lesionmap.tissue.detection.find_tissue`.
+    tissue : str, Path or (H, W) uint8
+        TIFF written by :func:`lesionmap.tissue.detection.find_tissue`; or the map itself, of which no glass is known.
 
     Attributes
     ----------
@@ -37,10 +37,13 @@ class TissueMask:
         Colour of the slide's glass; None if it shows none.
     """
 
-    def __init__(self, path: str | Path, info: SlideInfo) -> None:
-        with tifffile.TiffFile(path) as tiff:
-            self.codes: NDArray[np.uint8] = tiff.asarray()
-            glass = json.loads(tiff.pages.first.description or "{}").get("glass")
+    def __init__(self, tissue: str | Path | NDArray[np.uint8], info: SlideInfo) -> None:
+        if isinstance(tissue, np.ndarray):
+            self.codes, glass = tissue, None
+        else:
+            with tifffile.TiffFile(tissue) as tiff:
+                self.codes = tiff.asarray()
+                glass = json.loads(tiff.pages.first.description or "{}").get("glass")
         self.glass: tuple[float, float, float] | None = tuple(glass) if glass else None
         self.mask: NDArray[np.bool_] = self.codes >= FOLD
         self.scale = info.size_lv0[0] / self.mask.shape[1], info.size_lv0[1] / self.mask.shape[0]

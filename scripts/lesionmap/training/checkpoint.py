@@ -126,17 +126,21 @@ class Checkpoint:
         self.path = folder / f"{self.run}.pt"
         self._seconds = 60 * minutes
         self._saved_at = time.monotonic()
+        self._saved: tuple[int, int, bool] | None = None
 
     def is_due(self) -> bool:
         """Whether it is time to save again."""
         return time.monotonic() - self._saved_at >= self._seconds
 
     def save(self, learner: Learner, state: RunState) -> None:
-        """Save the run; the file is replaced only when it is complete."""
+        """Save the run, unless it stands where it was saved; the file is replaced only when it is complete."""
+        place = (state.epoch, state.position, state.low_done)
+        if place == self._saved:
+            return
         content = {"fingerprint": self._fingerprint, "learner": learner.state(), "run": vars(state)}
         with written_whole(self.path) as draft, open(draft, "wb") as stream:
             torch.save(content, stream)
-        self._saved_at = time.monotonic()
+        self._saved_at, self._saved = time.monotonic(), place
         for path in self._others()[MOST_KEPT - 1 :]:
             path.unlink()
             logging.info("%s is deleted: %d unfinished runs are kept", path, MOST_KEPT)

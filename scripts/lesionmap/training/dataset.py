@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -14,12 +15,14 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from lesionmap.annotations.classes import LESION
-from lesionmap.jobs.parallel import map_in_order
+from lesionmap.jobs.parallel import in_order, no_pause
 from lesionmap.network.forward import as_images
 from lesionmap.network.region_pass import RegionTensors
 from lesionmap.tiles.store import Region, TileStore
-from lesionmap.training.augmentation import Augmentation, augmented
+from lesionmap.training.augmentation import Augmentation, augmented, epoch_order
+from lesionmap.training.settings import TrainJob, TrainSettings
 
+FORWARD_SHARE = 1 / 3  # of an image's time in training: its backward pass takes about twice its forward pass
 READERS_FOR_GPU = 4  # regions that are read at once: a GPU is faster than one thread reads
 MOST_OPEN = 16  # stores per process: systems allow 1024 open files, and a store may keep its slide open too
 
@@ -34,6 +37,8 @@ class StoreMetadata:
         Digest that differs between stores of one slide with other outlines or settings.
     used : array of int64
         Indices of the regions that are not left out.
+    n_tiles : array of int64
+        Number of tiles of each of these regions.
     lesion_px : int
         Lesion pixels in the tiles of the used regions, in the high view.
     """
@@ -46,6 +51,7 @@ class StoreMetadata:
     tiles_per_side: int
     tile_px: int
     used: NDArray[np.int64]
+    n_tiles: NDArray[np.int64]
     lesion_px: int
 
 
@@ -81,9 +87,44 @@ class RegionDataset(Dataset[Region]):
         metadata, index = self._places[number]
         return _opened(metadata.path).low_image(index)
 
+    def n_tiles(self) -> list[int]:
+        """Number of tiles of each region."""
+        return [int(count) for store in self.stores for count in store.n_tiles]
+
     def metadata(self, number: int) -> StoreMetadata:
         """Metadata of the store that contains a region."""
         return self._places[number][0]
+
+
+@dataclass(frozen=True)
+class EpochImages:
+    """The images that an epoch passes through the network, for progress; a pass without gradient counts a third.
+
+    Parameters
+    ----------
+    regions : sequence of int
+        Images of each training region.
+    closing : float
+        Images after the last region: for the running statistics, and of validation.
+    """
+
+    settings: TrainSettings
+    regions: Sequence[int]
+    closing: float
+
+    @classmethod
+    def of(cls, job: TrainJob, regions: RegionDataset, val_regions: RegionDataset) -> "EpochImages":
+        """Count them."""
+        trained = [job.settings.images(n_tiles) for n_tiles in regions.n_tiles()]
+        alone = sum(job.settings.validation_images(n_tiles) for n_tiles in val_regions.n_tiles())
+        alone += len(regions) if job.network.norm == "batch" else 0
+        return cls(job.settings, trained, FORWARD_SHARE * alone)
+
+    def before(self, epoch: int, position: int = 0) -> float:
+        """Images before the region at `position` of an epoch; both are counted from 0."""
+        order = epoch_order(self.settings, epoch, len(self.regions))
+        done = sum(self.regions[number] for number in order[:position])
+        return epoch * (sum(self.regions) + self.closing) + done
 
 
 def _metadata(path: str, leave_out_above: Mapping[str, float]) -> StoreMetadata:
@@ -100,6 +141,7 @@ def _metadata(path: str, leave_out_above: Mapping[str, float]) -> StoreMetadata:
             tiles_per_side=store.spec.tiles_per_side,
             tile_px=store.spec.tile_px,
             used=np.flatnonzero(good),
+            n_tiles=store.tiles_of_regions()[good],
             lesion_px=int(store.class_pixels()[good, LESION].sum()),
         )
 
@@ -128,8 +170,13 @@ class RegionLoader:
     device: torch.device
     with_tile_masks: bool
 
-    def tensors(self, tasks: Iterable[tuple[int, Augmentation]]) -> Iterator[RegionTensors]:
-        """Regions for (index, augmentation) pairs, in their order."""
+    def tensors(
+        self, tasks: Iterable[tuple[int, Augmentation]], pause_point: Callable[[], None] = no_pause
+    ) -> Iterator[RegionTensors]:
+        """Regions for (index, augmentation) pairs, in their order; the next one is read while one is in use.
+
+        For a GPU it is the next few.         `pause_point` is that of :func:`lesionmap.jobs.parallel.in_order`.
+        """
 
         def read(task: tuple[int, Augmentation]) -> RegionTensors:
             number, draw = task
@@ -139,8 +186,13 @@ class RegionLoader:
             return _changed(tensors, Tensor.pin_memory) if on_gpu else tensors  # a copy from there blocks nothing
 
         on_gpu = self.device.type == "cuda"
-        for region in map_in_order(read, tasks, READERS_FOR_GPU if on_gpu else 1):
-            yield _changed(region, lambda tensor: tensor.to(self.device, non_blocking=True))
+        readers = READERS_FOR_GPU if on_gpu else 1
+        pool = ThreadPoolExecutor(readers)
+        try:
+            for region in in_order(pool, read, tasks, readers + 1, pause_point):
+                yield _changed(region, lambda tensor: tensor.to(self.device, non_blocking=True))
+        finally:
+            pool.shutdown(wait=False)  # reading may take long, and nothing of it is needed any more
 
     def _in_memory(self, metadata: StoreMetadata, region: Region) -> RegionTensors:
         masks = region.masks if self.with_tile_masks else region.masks[:0]

@@ -2,9 +2,9 @@
 
 import logging
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from lesionmap.errors import InterruptedTrainingError, TrainingError
 from lesionmap.files.atomic import written_whole
 from lesionmap.files.records import sha256, write_table
 from lesionmap.jobs.log import progress
+from lesionmap.jobs.parallel import no_pause
 from lesionmap.network.backbone import load_backbone
 from lesionmap.network.batch_size import fitting_tile_batch
 from lesionmap.network.forward import pick_device
@@ -27,7 +28,7 @@ from lesionmap.network.thread_pool import ThreadPool
 from lesionmap.training.augmentation import epoch_order, random_augmentation
 from lesionmap.training.best_epoch import best_epochs, is_stale
 from lesionmap.training.checkpoint import Checkpoint, HistoryRow, Learner, RunState, StopRequest, StopRequestedError
-from lesionmap.training.dataset import RegionDataset, RegionLoader
+from lesionmap.training.dataset import FORWARD_SHARE, EpochImages, RegionDataset, RegionLoader
 from lesionmap.training.loss import Losses, NonFiniteLossError
 from lesionmap.training.process_group import ALONE, ProcessGroup
 from lesionmap.training.publication import is_saved, save_run, write_record
@@ -89,11 +90,13 @@ def train(job: TrainJob, files: TrainFiles, machine: TrainMachine, group: Proces
     if is_saved(files, checkpoint.run):
         logging.info("%s is already the result of these settings and data: nothing to train", files.last)
     else:
-        model, state = _trained(
-            job, files, machine, group, checkpoint=checkpoint, regions=regions, val_regions=val_regions
-        )
-        if group.is_main:
-            save_run(job, files, model, state, run=checkpoint.run, regions=regions, val_regions=val_regions)
+        with StopRequest() as stop:
+            # Only the main process stops. No other can finish an update without it, so it saves the state of all.
+            pause_point = stop.pause_point if group.is_main else no_pause
+            data = {"regions": regions, "val_regions": val_regions}
+            model, state = _trained(job, files, machine, group, pause_point, checkpoint=checkpoint, **data)
+            if group.is_main:
+                save_run(job, files, model, state, run=checkpoint.run, **data)
     if group.is_main:
         write_record(files, checkpoint.run)
         files.unfinished_history.unlink(missing_ok=True)
@@ -105,6 +108,7 @@ def _trained(
     files: TrainFiles,
     machine: TrainMachine,
     group: ProcessGroup,
+    pause_point: Callable[[], None],
     *,
     checkpoint: Checkpoint,
     regions: RegionDataset,
@@ -116,22 +120,21 @@ def _trained(
     device = pick_device(machine.device)
     learner = _learner(job, device)
     state = _restored(checkpoint, learner, group) or RunState(
-        _tile_batch(job, learner.model, regions, machine.threads, group)
+        _tile_batch(job, learner.model, regions, machine.threads, group, files.machine_costs)
     )
     logging.info("%d tiles in the network at once on each thread of %s", state.tile_batch, device)
-    first_step = state.epoch * len(regions) + state.position
+    first_step, images = state.epoch * len(regions) + state.position, EpochImages.of(job, regions, val_regions)
+    done = images.before(state.epoch, state.position), images.before(job.settings.epochs)
     with (
-        StopRequest() as stop,
         ThreadPool(machine.threads, device) as pool,
         TensorBoard(files.tensorboard, first_step, written=group.is_main) as tensorboard,
-        progress(job.settings.epochs * len(regions), "train", "region", first_step, shown=group.is_main) as bar,
+        progress(done[1], "train", "image", done[0], shown=group.is_main) as bar,
     ):
-        # Only the main process stops. No other can finish an update without it, so it saves the state of all.
-        passes = TilePasses(learner.model, state.tile_batch, pool, stop.pause_point if group.is_main else _no_pause)
+        passes = TilePasses(learner.model, state.tile_batch, pool, pause_point, bar.update)
         loader = RegionLoader(regions, device, job.settings.trains_on_tile_masks)
         val_loader = RegionLoader(val_regions, device, with_tile_masks=False)
         _Run(
-            job.settings, files, learner, state, checkpoint, passes, loader, val_loader, tensorboard, bar, group
+            job.settings, files, learner, state, checkpoint, passes, loader, val_loader, tensorboard, bar, images, group
         ).finish()
     return learner.model, state
 
@@ -147,10 +150,6 @@ def _restored(checkpoint: Checkpoint, learner: Learner, group: ProcessGroup) -> 
     if group.is_main:
         checkpoint.log_others()
     return state
-
-
-def _no_pause() -> None:
-    """Do nothing: the pause point of all processes except the main one, which stops for all."""
 
 
 def _learner(job: TrainJob, device: torch.device) -> Learner:
@@ -178,12 +177,19 @@ def _fingerprint(job: TrainJob, regions: RegionDataset, val_regions: RegionDatas
     }
 
 
-def _tile_batch(job: TrainJob, model: LesionFPN, regions: RegionDataset, threads: int, group: ProcessGroup) -> int:
-    asked = job.settings.tile_batch
+def _tile_batch(
+    job: TrainJob,
+    model: LesionFPN,
+    regions: RegionDataset,
+    threads: int,
+    group: ProcessGroup,
+    machine_costs: Path,
+) -> int:
+    asked, tile_px = job.settings.tile_batch, regions.stores[0].tile_px
     if isinstance(asked, int):
         return asked
     # Processes on one CPU share its memory.
-    fitting = fitting_tile_batch(model, job.model.backbone, regions.stores[0].tile_px, threads * group.count)
+    fitting = fitting_tile_batch(model, job.model, tile_px, threads * group.count, machine_costs)
     return int(min(group.gathered([fitting]))[0])
 
 
@@ -201,6 +207,7 @@ class _Run:
     val_loader: RegionLoader
     tensorboard: TensorBoard
     bar: "tqdm[Any]"
+    images: EpochImages
     group: ProcessGroup
 
     def finish(self) -> None:
@@ -235,7 +242,8 @@ class _Run:
         order = epoch_order(self.settings, epoch, len(self.loader.regions))
         mine = range(first + self.group.rank, len(order), self.group.count)
         regions = self.loader.tensors(
-            (order[position], random_augmentation(self.settings, epoch, position)) for position in mine
+            ((order[position], random_augmentation(self.settings, epoch, position)) for position in mine),
+            self.passes.pause_point,
         )
         for position in range(first, len(order), self.group.count):
             region = next(regions, None)
@@ -249,6 +257,7 @@ class _Run:
         if not state.low_done:
             state.losses += self._of_all(steps.low(region))[:n_regions]
             state.low_done = True
+        self.passes.pause_point()
         for losses, others in zip(state.losses[-n_regions:], self._of_all(steps.rest(region)), strict=False):
             losses |= others
         state.low_done = False
@@ -266,7 +275,11 @@ class _Run:
         self.tensorboard.add({f"region/{name}_loss": loss for name, loss in losses.items()}, self._step())
         shown = {name: f"{loss:.4f}" for name, loss in losses.items()}
         self.bar.set_postfix({"epoch": f"{self.state.epoch + 1}", **shown}, refresh=False)
-        self.bar.update()
+        self._count()
+
+    def _count(self) -> None:
+        """Show how far the run is, with what the passes have not counted: low views, and regions of other processes."""
+        self.bar.update(self.images.before(self.state.epoch, self.state.position) - self.bar.n)
 
     def _step(self) -> int:
         return self.state.epoch * len(self.loader.regions) + self.state.position
@@ -277,13 +290,16 @@ class _Run:
         model.eval()
         row: HistoryRow = {"epoch": state.epoch + 1, "learning_rate": self.settings.rate(state.epoch)}
         row |= _mean_losses(state.losses, self.settings)
-        row |= validate(self.val_loader, self.passes, self.settings, self.group) if len(self.val_loader.regions) else {}
+        if len(self.val_loader.regions):
+            passes = replace(self.passes, count=lambda n_images: self.bar.update(FORWARD_SHARE * n_images))
+            row |= validate(self.val_loader, passes, self.settings, self.group)
         self._report(row)
         state.rows.append(row)
         if improved := [view for view, index in best_epochs(state.rows).items() if index == len(state.rows) - 1]:
             weights = {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
             state.best |= dict.fromkeys(improved, weights)
         state.epoch, state.position, state.losses = state.epoch + 1, 0, []
+        self._count()
         self._write_history()
         self._save_if_due()
 
@@ -308,6 +324,7 @@ class _Run:
     def _low_images(self) -> Iterator[NDArray[np.uint8]]:
         for number in range(len(self.loader.regions)):
             self.passes.pause_point()
+            self.bar.update(FORWARD_SHARE)
             yield self.loader.regions.low_image(number)
 
     def _save_if_due(self) -> None:

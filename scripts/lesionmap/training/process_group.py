@@ -1,7 +1,7 @@
 """The group of processes that train one network together: each brings one region per update."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -10,10 +10,12 @@ from pathlib import Path
 import torch.distributed
 from torch import Tensor, nn
 
+from lesionmap.jobs.parallel import no_pause
 from lesionmap.network.thread_pool import CPU
 
 NO_LIMIT = timedelta(days=365)  # for waiting: the parent process notices when one ends, and then ends all
 SECONDS_TO_BE_ENDED = 60
+POLL_SECONDS = 0.01
 
 
 @dataclass(frozen=True)
@@ -43,29 +45,36 @@ class ProcessGroup:
         """Whether this is the main process, which writes the results."""
         return self.rank == 0
 
-    def gathered(self, values: Sequence[float]) -> list[list[float]]:
-        """The `values` of every process, by rank; each process must give equally many."""
+    def gathered(self, values: Sequence[float], pause_point: Callable[[], None] = no_pause) -> list[list[float]]:
+        """The `values` of every process, by rank; each process must give equally many.
+
+        `pause_point` is called again and again until all have given theirs. It may raise to end this process.
+        """
         if self.count == 1:
             return [list(values)]
         table = torch.zeros(self.count, len(values), dtype=torch.float64, device=self.device)
         table[self.rank] = torch.tensor(values, dtype=torch.float64)
-        _add_up(table)
+        _add_up(table, pause_point)
         rows: list[list[float]] = table.tolist()
         return rows
 
-    def summed(self, values: Sequence[float]) -> list[float]:
-        """Element-wise sums of `values` over all processes."""
-        return [sum(column) for column in zip(*self.gathered(values), strict=True)]
+    def summed(self, values: Sequence[float], pause_point: Callable[[], None] = no_pause) -> list[float]:
+        """Element-wise sums of `values` over all processes; `pause_point` as in :meth:`gathered`."""
+        return [sum(column) for column in zip(*self.gathered(values, pause_point), strict=True)]
 
-    def mean_gradients(self, weights: Sequence[nn.Parameter], has_region: bool) -> bool:
+    def mean_gradients(
+        self, weights: Sequence[nn.Parameter], has_region: bool, pause_point: Callable[[], None] = no_pause
+    ) -> bool:
         """Replace each weight's gradient by the mean over the processes that have a region.
+
+        `pause_point` as in :meth:`gathered`.
 
         Returns False if no process has a region. A weight without a gradient in every process stays without one, as in
         training with a single process.
         """
         if self.count == 1:
             return has_region
-        n_regions, *found = self.summed([has_region, *(weight.grad is not None for weight in weights)])
+        n_regions, *found = self.summed([has_region, *(weight.grad is not None for weight in weights)], pause_point)
         if not n_regions:
             return False
         shared = [weight for weight, count in zip(weights, found, strict=True) if count]
@@ -97,10 +106,14 @@ def _gradient(weight: nn.Parameter) -> Tensor:
     return torch.zeros_like(weight) if weight.grad is None else weight.grad
 
 
-def _add_up(values: Tensor) -> None:
+def _add_up(values: Tensor, pause_point: Callable[[], None] = no_pause) -> None:
     """Replace `values` by their sum over all processes; every process gets identical values."""
     try:
-        torch.distributed.all_reduce(values)
+        work = torch.distributed.all_reduce(values, async_op=True)
+        while not work.is_completed():
+            pause_point()
+            time.sleep(POLL_SECONDS)
+        work.wait()
     except RuntimeError:
         time.sleep(SECONDS_TO_BE_ENDED)  # another process has ended: its error is the one to report, not this
         raise

@@ -67,6 +67,15 @@ class TrainSettings:
         """Names of the losses on which a region is trained, in order."""
         return {"sequential": ("low", "high", "fused")}.get(self.schedule, self.views)
 
+    def images(self, n_tiles: int) -> int:
+        """How many images a region with `n_tiles` passes through the network, forward and backward, in training."""
+        low = {"low_only": 1, "high_only": 0}.get(self.schedule, 2)
+        return low if self.schedule == "low_only" else low + n_tiles
+
+    def validation_images(self, n_tiles: int) -> int:
+        """The same in validation, forward only."""
+        return 1 if self.schedule == "low_only" else 1 + n_tiles
+
     @property
     def trains_on_tile_masks(self) -> bool:
         """Whether there is a loss on tiles, against their own masks."""
@@ -180,6 +189,11 @@ class TrainFiles:
     def unfinished_history(self) -> Path:
         """The metrics of the epochs so far; deleted when training is finished."""
         return Path(self.folder, "unfinished_history.csv")
+
+    @property
+    def machine_costs(self) -> Path:
+        """What was measured on this machine; `snakemake doctor` uses it too."""
+        return Path(self.folder).with_name("machine_costs.json")
 
     @property
     def nonfinite_region(self) -> Path:

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from lesionmap.jobs.parallel import no_pause
 from lesionmap.network.forward import as_images, logits_of
 from lesionmap.network.model import LesionFPN
 from lesionmap.network.region_pass import MicroBatch, Places, RegionTensors, TilePasses, downsampled, fused_map
@@ -41,31 +42,46 @@ class RegionSteps:
         """Step 1: update on the low view."""
         if self.settings.schedule == "high_only":
             return {}
-        with_labels = _with_labels(region, "low_mask")
-        return self._update("low", with_labels, lambda part: low_backward(self.passes.model, part, self.settings))
+        passes, settings, with_labels = self.passes, self.settings, _with_labels(region, "low_mask")
+        return self._update(
+            "low", with_labels, lambda part: low_backward(passes.model, part, settings), passes.pause_point
+        )
 
     def rest(self, region: RegionTensors | None) -> Losses:
         """Steps 2 and 3: the updates after the low view."""
         passes, settings, with_labels = self.passes, self.settings, _with_labels(region, "low_mask")
         if settings.schedule == "joint":
-            return self._update("fused", with_labels, lambda part: fused_backward(passes, part, settings))
+            return self._update(
+                "fused", with_labels, lambda part: fused_backward(passes, part, settings), passes.pause_point
+            )
         if settings.schedule == "low_only":
             return {}
         t1s: list[Tensor] = []
         with_tiles = _with_labels(region, "tile_masks")
-        losses = self._update("high", with_tiles, lambda part: tiles_backward(passes, part, settings, t1s.append))
+        losses = self._update(
+            "high", with_tiles, lambda part: tiles_backward(passes, part, settings, t1s.append), passes.pause_point
+        )
         if settings.schedule == "sequential":
             t1, model = torch.cat(t1s) if t1s else torch.zeros(0), passes.model
             losses |= self._update("fused", with_labels, lambda part: constant_t1_backward(model, part, t1, settings))
         return losses
 
-    def _update(self, name: str, region: RegionTensors | None, backward: Callable[[RegionTensors], float]) -> Losses:
-        """Make one update with all processes; return the loss of this process's region, empty without a region."""
+    def _update(
+        self,
+        name: str,
+        region: RegionTensors | None,
+        backward: Callable[[RegionTensors], float],
+        pause_point: Callable[[], None] = no_pause,
+    ) -> Losses:
+        """Make one update with all processes; return the loss of this process's region, empty without a region.
+
+        Without a `pause_point`, nothing ends it: between two updates of :meth:`rest`, no state can be saved.
+        """
         self.optimiser.zero_grad()
         losses = {name: backward(region)} if region else {}
         if region and not math.isfinite(losses[name]):
             raise NonFiniteLossError(region)
-        if self.group.mean_gradients(self.passes.weights(), bool(region)):
+        if self.group.mean_gradients(self.passes.weights(), bool(region), pause_point):
             self.optimiser.step()
         return losses
 

@@ -38,7 +38,8 @@ def validate(
     seen = {view: Histograms.empty() for view in settings.views}
     losses, n_pixels = dict.fromkeys(settings.views, 0.0), 0
     for region in loader.tensors(
-        (number, NO_AUGMENTATION) for number in range(group.rank, len(loader.regions), group.count)
+        ((number, NO_AUGMENTATION) for number in range(group.rank, len(loader.regions), group.count)),
+        passes.pause_point,
     ):
         passes.pause_point()
         n_pixels += labelled_pixels(region.judged_mask)
@@ -51,7 +52,8 @@ def validate(
             seen[view] += Histograms.of(scores, mask)
     row: HistoryRow = {}
     for view, histograms in seen.items():
-        n_all, loss, *counts = group.summed([n_pixels, losses[view], *histograms.counts.ravel().tolist()])
+        counted = [n_pixels, losses[view], *histograms.counts.ravel().tolist()]
+        n_all, loss, *counts = group.summed(counted, passes.pause_point)
         histograms = Histograms(np.array(counts, dtype=np.int64).reshape(histograms.counts.shape))
         metrics = binary_metrics(histograms, threshold=0.5)
         row |= {f"val_{view}_loss": loss / n_all if n_all else None}
@@ -63,6 +65,7 @@ def validate(
 def _views(passes: TilePasses, region: RegionTensors, settings: TrainSettings) -> Iterator[tuple[str, Tensor]]:
     """Name and logits, (1, 1, s, s), of each map in `settings.views`, as inference makes it."""
     low = logits_of(passes.model, region.low)
+    passes.count(1)
     for view in settings.views:
         yield view, low if view == "low" else fused_map(passes.model, region, _tile_maps(passes, region), low)
 

@@ -1,5 +1,7 @@
 """The choice of an engine, with real engines on a real file."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -28,7 +30,7 @@ def files(tmp_path):
 
 def on(monkeypatch, *, gpus=0, bf16=False):
     """As on a machine with so many GPUs, and a CPU with or without bf16."""
-    monkeypatch.setattr(engines, "n_gpus", lambda: gpus)
+    monkeypatch.setattr(engines, "_has_gpu", lambda: gpus > 0)
     monkeypatch.setattr(engines, "_cpu_has_bf16", lambda: bf16)
 
 
@@ -87,11 +89,26 @@ def test_one_whose_logits_differ_is_passed_over_or_refused(files, monkeypatch, c
     save_model(files.model + "2", LesionFPN(NARROW), NARROW, {})
     export_model(files.model + "2", files.onnx, files.check + "2")
     assert open_engine(files, EngineSettings(), 64, 1)[0].name == "torch"
-    assert "passed over, since its logits differ: openvino in fp32 by" in caplog.text
+    assert "passed over: openvino in fp32: its logits differ by" in caplog.text
     with pytest.raises(ModelError) as raised:
         open_engine(files, EngineSettings("openvino"), 64, 1)
-    assert "they differ with openvino in fp32 by" in raised.value.finding
+    assert "openvino in fp32: its logits differ by" in raised.value.finding
     assert "of 0.001 allowed" in raised.value.finding
+
+
+def test_a_file_that_is_cut_short_is_passed_over_or_refused_and_named(files, monkeypatch, caplog):
+    on(monkeypatch)
+    whole = Path(files.onnx).read_bytes()
+    Path(files.onnx).write_bytes(whole[: len(whole) // 2])
+    assert open_engine(files, EngineSettings(), 64, 1)[0].name == "torch"
+    assert "passed over: openvino in fp32: " in caplog.text
+    with pytest.raises(ModelError, match=rf"no engine can run the model .*Remedy: delete {files.onnx} and run again"):
+        open_engine(files, EngineSettings("openvino"), 64, 1)
+
+
+def test_where_there_is_no_driver_there_is_no_gpu(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert not engines._has_gpu()
 
 
 def test_the_test_picture_has_no_symmetry_and_many_colours():

@@ -1,5 +1,8 @@
 """Inference as a whole, from files to files."""
 
+import os
+import subprocess
+import sys
 from dataclasses import asdict, replace
 from importlib.metadata import version
 
@@ -35,6 +38,7 @@ SPEC = TileSpec(region_px=128, tile_px=32, mpp=0.25)
 SETTINGS = MapSettings(SPEC, magnification="match_training", overlap=0.25)
 FACTS = {"tiles": asdict(SPEC), "provenance": {"code": "c"}, "stain_reference": vars(PROFILE)}
 ENGINE = EngineSettings(precision="fp32")
+INPUTS = ("tissue.tif", "stain.json", "m.safetensors", "m.onnx", "check.json")
 FILES = ("probability.ome.tif", "scores.ome.tif", "inference.json")
 
 
@@ -52,8 +56,7 @@ def mapped(tmp_path, size=(75, 100), **changes):
     out = tmp_path / "out"
     out.mkdir()
     export_model(tmp_path / "m.safetensors", tmp_path / "m.onnx", tmp_path / "check.json")
-    names = ("tissue.tif", "stain.json", "m.safetensors", "m.onnx", "check.json")
-    inputs = MapInputs(*(str(tmp_path / name) for name in names))
+    inputs = MapInputs(*(str(tmp_path / name) for name in INPUTS))
     files = MapFiles(*(str(out / name) for name in FILES))
     map_slide(info, inputs, files, replace(SETTINGS, **changes), ENGINE, provenance={"code": "d"}, threads=1)
     with MapFile(files.scores) as scores:
@@ -88,6 +91,31 @@ def test_the_record_says_how_the_map_was_made_and_nothing_else_is_left(tmp_path)
         "provenance": record["provenance"],
     }
     assert left == set(FILES)
+
+
+def test_on_a_cpu_a_map_is_made_without_torch(tmp_path):
+    """Loading it would take longer than a small slide's map."""
+    mapped(tmp_path, refine="all")
+    before = [(tmp_path / "out" / name).read_bytes() for name in FILES]
+    inputs, outputs = [str(tmp_path / name) for name in INPUTS], [str(tmp_path / "out" / name) for name in FILES]
+    script = f"""
+import sys
+from lesionmap.geometry.tiling import TileSpec
+from lesionmap.inference.engines import EngineSettings
+from lesionmap.inference.map_slide import MapFiles, MapInputs, map_slide
+from lesionmap.inference.settings import MapSettings
+from pyramids import info_of
+
+settings = MapSettings(TileSpec(128, 32, 0.25), magnification="match_training", overlap=0.25, refine="all")
+inputs, files = MapInputs(*{inputs}), MapFiles(*{outputs})
+info, engine = info_of({str(tmp_path / "s.tif")!r}), EngineSettings(precision="fp32")
+map_slide(info, inputs, files, settings, engine, provenance={{"code": "d"}}, threads=2)
+print([name for name in sys.modules if name.split(".")[0] in ("torch", "torchvision")])
+"""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environment, check=True)
+    assert done.stdout == "[]\n"
+    assert [(tmp_path / "out" / name).read_bytes() for name in FILES] == before
 
 
 @pytest.mark.parametrize("refine", ["none", "all"])

@@ -5,8 +5,7 @@ import numpy as np
 import pytest
 import tifffile
 import torch
-from engine_parts import ENGINES, openvino_engine, torch_engine
-from lesionmap.inference.engines import Engine
+from engine_parts import ENGINES, Pixelwise, openvino_engine, torch_engine
 from lesionmap.inference.sliding_window import PassSettings, sliding_window_map
 from lesionmap.network.forward import logits_of
 from lesionmap.network.model import LesionFPN
@@ -23,14 +22,9 @@ TABLE = STAIN.table()
 SETTINGS = PassSettings(2.5, tile_px=32, overlap_px=0, flips=False, max_unreadable_fraction=0.0)
 
 
-class Pointwise(Engine):
+def pointwise(surely=0, batch_size=1):
     """A network without context, so that the map must be what each pixel alone gives."""
-
-    def __init__(self, surely=0, batch_size=1):
-        self.surely, self.batch_size, self.threads = surely, batch_size, 2
-
-    def logits(self, images):
-        return (128.0 - images[..., 0].astype(np.float32)) / 40 + self.surely
+    return Pixelwise(lambda images: (128 - images[..., 0]) / 40 + surely, batch_size)
 
 
 def slide_of(folder, size_px, factors):
@@ -57,7 +51,7 @@ def passed(slide, settings, engine, threads=2):
 
 
 def mapped(slide, threads=2, engine=None, **changes):
-    return passed(slide, replace(SETTINGS, **changes), engine or Pointwise(), threads).scores
+    return passed(slide, replace(SETTINGS, **changes), engine or pointwise(), threads).scores
 
 
 def test_the_stitched_map_is_that_of_the_whole_slide(slide):
@@ -97,13 +91,13 @@ def test_a_gpu_takes_batches_in_stages(tmp_path, slide, batch_size, monkeypatch)
 @pytest.mark.parametrize("surely", [21, -21])
 def test_a_saturated_map_keeps_the_order_of_its_logits(slide, surely):
     """As float32, its probabilities would all be 1."""
-    plain, saturated = mapped(slide).astype(int), mapped(slide, engine=Pointwise(surely)).astype(int)
+    plain, saturated = mapped(slide).astype(int), mapped(slide, engine=pointwise(surely)).astype(int)
     assert np.ptp(plain) > 3 * 1024
     assert (expit(np.abs(saturated - 32768).astype(np.float32) / 1024) == 1).all()
     assert np.abs(saturated - 1024 * surely - plain).max() <= 1
 
 
-@pytest.mark.parametrize("options", [{"engine": Pointwise(batch_size=7)}, {"threads": 1}, {"threads": 5}])
+@pytest.mark.parametrize("options", [{"engine": pointwise(batch_size=7)}, {"threads": 1}, {"threads": 5}])
 def test_batches_and_threads_do_not_change_a_byte(slide, options):
     np.testing.assert_array_equal(mapped(slide, **options), mapped(slide))
 
@@ -116,7 +110,7 @@ def test_tiles_without_tissue_are_left_out(slide, tmp_path):
     found = mapped((info, TissueMask(tmp_path / "some.tif", info)))
     assert not found[:32, :64].any()
     assert found[40:, 70:].any()
-    in_grid = passed((info, TissueMask(tmp_path / "some.tif", info)), SETTINGS, Pointwise())
+    in_grid = passed((info, TissueMask(tmp_path / "some.tif", info)), SETTINGS, pointwise())
     assert (in_grid.n_read, in_grid.n_skipped) == (4, 8)
 
 

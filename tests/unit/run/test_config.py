@@ -5,6 +5,7 @@ import yaml
 from lesionmap.errors import SettingsError
 from lesionmap.files.schema import read_schema
 from lesionmap.geometry.tiling import TileSpec
+from lesionmap.inference.engines import EngineSettings
 from lesionmap.inference.settings import MapSettings
 from lesionmap.lesions.find_lesions import LesionSettings
 from lesionmap.run.config import (
@@ -103,7 +104,9 @@ def test_map_settings_hold_what_decides_a_map_and_no_more(config):
     assert map_settings(config) == before | {"refine": "lesion", "threshold": 0.4}
     config["tiles"]["region_px"] = 2048
     assert map_settings(config)["tiles"] != before["tiles"]
-    assert MapSettings.of(before, 3, 0.1).tiles == TileSpec(4096, 512, 0.25)
+    config["inference"]["precision"] = "fp32"
+    assert map_settings(config)["precision"] != before["precision"]
+    assert MapSettings.of(before, 0.1).tiles == TileSpec(4096, 512, 0.25)
 
 
 def test_every_mistake_is_named_at_once(root, config):
@@ -158,9 +161,9 @@ def test_training_in_python_has_the_configs_defaults(config):
 
 
 def test_inference_in_python_has_the_configs_defaults(config):
-    asked = map_settings(config), config["inference"]["batch_size"]
-    settings = MapSettings.of(*asked, max_unreadable_fraction=0)
-    assert settings == MapSettings(TileSpec(4096, 512, 0.25))
+    asked, inference = map_settings(config), config["inference"]
+    assert MapSettings.of(asked, max_unreadable_fraction=0) == MapSettings(TileSpec(4096, 512, 0.25))
+    assert EngineSettings(asked["engine"], asked["precision"], inference["batch_size"]) == EngineSettings()
     assert LesionSettings(**lesion_settings(config)) == LesionSettings()
 
 

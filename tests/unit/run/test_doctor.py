@@ -3,18 +3,22 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 import yaml
+from lesionmap.annotations.canonical import canonical
+from lesionmap.annotations.formats import read_annotation
+from lesionmap.annotations.masks import Annotation
 from lesionmap.errors import LesionMapError, SlideError
 from lesionmap.evaluation.leakage import UNKNOWN_PATIENTS
 from lesionmap.files.model_metadata import patient_digest
 from lesionmap.files.records import write_json
 from lesionmap.network.model import LesionFPN
 from lesionmap.network.model_file import save_model
-from lesionmap.network.resources import FORWARD_FLOPS
+from lesionmap.network.resources import FORWARD_FLOPS, MachineCosts
 from lesionmap.network.settings import ModelSettings
 from lesionmap.run import costs
 from lesionmap.run.costs import Work, costs_of, overview_of, predict_work
@@ -22,11 +26,17 @@ from lesionmap.run.doctor import examine_sheet
 from lesionmap.run.settings import RunSettings
 from lesionmap.slides.identity import content_digest
 from lesionmap.slides.sheet import SlideRow
+from lesionmap.stain.table import StainMatch
+from lesionmap.tiles.codec import TileCodec
+from lesionmap.tiles.extraction import Extraction, extract_tiles
+from lesionmap.tissue.detection import find_tissue
 from pyramids import damage, info_of, write_tiff
+from stained import PROFILE
 from torch.utils.flop_counter import FlopCounterMode
 from web_server import serving
 
 pytestmark = pytest.mark.slides
+MACHINE = MachineCosts(start_s=4.3, forward_s=0.5, training_s=1.25, training_bytes=400_000_000)
 TUMOR = {"objectType": "annotation", "classification": {"name": "Tumor"}}
 
 
@@ -85,9 +95,14 @@ def rows(tmp_path, four_slides):
     return made
 
 
+def machine_file(tmp_path):
+    """Where what was measured is kept: for all tests, so that few measure."""
+    return tmp_path.parent / "machine_costs.json"
+
+
 def examined(tmp_path, rows, config, capsys):
     """Whether it failed, what it printed, the table by slide, and the JSON."""
-    paths = str(tmp_path / "doctor.tsv"), str(tmp_path / "doctor.json")
+    paths = str(tmp_path / "doctor.tsv"), str(tmp_path / "doctor.json"), str(machine_file(tmp_path))
     try:
         examine_sheet(rows, RunSettings.of(config), *paths, threads=2)
         failed = None
@@ -218,7 +233,7 @@ def test_the_stain_reference_must_be_usable_and_not_in_the_test_split(tmp_path, 
 
 
 def test_slides_on_servers_are_not_taken_for_missing(tmp_path, rows, config, capsys):
-    files = str(tmp_path / "d.tsv"), str(tmp_path / "d.json")
+    files = str(tmp_path / "d.tsv"), str(tmp_path / "d.json"), str(machine_file(tmp_path))
     with serving(tmp_path) as server:
         config["slides"]["roots"] = [server.address]
         gone = f"{server.address}/gone.tif"
@@ -237,7 +252,7 @@ def test_slides_on_servers_are_not_taken_for_missing(tmp_path, rows, config, cap
 
 
 def test_a_slide_that_its_server_leads_out_of_the_roots_is_told(tmp_path, rows, config, capsys):
-    files = str(tmp_path / "d.tsv"), str(tmp_path / "d.json")
+    files = str(tmp_path / "d.tsv"), str(tmp_path / "d.json"), str(machine_file(tmp_path))
     with serving(tmp_path) as server:
         config["slides"]["roots"] = [server.address]
         server.redirects["/b.tif"] = 302, "http://other.example/b.tif?sig=not-to-be-told"
@@ -291,9 +306,9 @@ def test_absent_imagenet_weights_are_said_and_not_fetched(tmp_path, rows, config
     assert examined(tmp_path, rows, config, capsys)[3]["notes"] == []
 
 
-def work_on(info, config, *, trained):
+def work_on(info, config, content=None, *, trained):
     settings = RunSettings.of(config)
-    return predict_work(info, settings, overview_of(info, settings), trained=trained)
+    return predict_work(info, settings, overview_of(info, settings), Annotation(content), trained=trained)
 
 
 def test_how_much_of_an_annotation_lies_on_tissue_is_stated(tmp_path, rows, config, capsys):
@@ -323,15 +338,70 @@ def test_an_annotation_is_not_judged_where_no_overview_was_seen(tmp_path, rows, 
     assert "lies on tissue" not in printed
 
 
-def test_work_is_counted_on_the_tissue_of_slides(tmp_path, tissue, config):
+def stippled(shape):
+    """Pink tissue of uneven density and odd shape, with holes, on white."""
+    rng, (height, width) = np.random.default_rng(0), shape
+    rows, columns = np.mgrid[:height, :width]
+    inside = ((rows - 0.4 * height) / (0.35 * height)) ** 2 + ((columns - 0.55 * width) / (0.4 * width)) ** 2 < 1
+    inside &= (rows // 190 + columns // 310) % 5 > 0
+    image = np.full((height, width, 3), 250, dtype=np.uint8)
+    image[inside] = np.array([200, 90, 160]) + rng.integers(-25, 25, (int(inside.sum()), 3))
+    return image
+
+
+@pytest.mark.parametrize(("region_px", "tile_px", "min_tissue_fraction"), [(512, 64, 0.1), (1024, 128, 0.4)])
+def test_regions_and_tiles_are_those_that_the_run_cuts(tmp_path, config, region_px, tile_px, min_tissue_fraction):
+    """Also those that only an outline keeps, and without what an outline says to ignore."""
+    info = info_of(write_tiff(tmp_path / "s.tif", stippled((2300, 3100)), factors=(1, 4)))
+    path = Path(outlines(tmp_path / "a.geojson", (40, 2200, 90), (1500, 700, 600)))
+    drawn = json.loads(path.read_text())
+    drawn["features"][1]["properties"] = TUMOR | {"classification": {"name": "Ignore*"}}
+    write_json(path, drawn)
+    tiling = {"region_px": region_px, "tile_px": tile_px, "min_tissue_fraction": min_tissue_fraction}
+    config["tiles"] |= tiling
+    settings = RunSettings.of(config)
+    content = canonical(read_annotation(str(path), info, None), info, settings.annotations)
+    write_json(tmp_path / "canonical.geojson", content)
+    paths = [str(tmp_path / name) for name in ("tissue.tif", "canonical.geojson", "s.h5")]
+    find_tissue(info, paths[0], settings.tissue)
+    match = StainMatch(PROFILE, PROFILE, (1.0, 1.0))
+    extraction = Extraction(settings.tiles.spec, min_tissue_fraction, 0.0, match, TileCodec(), stored=False)
+    write_json(tmp_path / "location.json", {})
+    extract_tiles(info, *paths, extraction, provenance={}, location=str(tmp_path / "location.json"))
+    with h5py.File(paths[2]) as store:
+        cut = len(store["regions/xy"]), len(store["tiles/region"])
+    found = work_on(info, config, content, trained=True)
+    assert found.regions == cut[0]
+    assert found.tiles == pytest.approx(cut[1], rel=0.01), "outlines are looked at in the low view"
+    without = work_on(info, config, trained=True)
+    assert without.regions < found.regions + 1
+    assert without.tiles > found.tiles
+    assert found.store_gb == pytest.approx(sum(cut) * tile_px**2 * 2.6 / 1e9, rel=0.01, abs=6e-4)
+
+
+def test_the_first_pass_takes_the_tiles_with_tissue(tmp_path, tissue, config):
     info = info_of(write_tiff(tmp_path / "s.tif", tissue, factors=(1, 4)))
-    found = work_on(info, config, trained=True)
-    # x 512–1023 is the second column of regions, y 256–767 the lower half of the first row and upper of the second
-    assert found.regions == 2
-    assert 64 <= found.tiles <= 100  # 8 × 8; smoothing widens the tissue by less than a tile on each side
     # tiles of 64 px at 2.5 µm/px are 640 px: x 512–1023 meets the first two, y 256–767 the first two
-    assert found.inference_tiles == 4
-    assert found.store_gb == pytest.approx((found.tiles + 2) * 64 * 64 * 2.6 / 1e9, abs=6e-4)
+    assert work_on(info, config, trained=False).inference_tiles == 4
+
+
+def test_reading_takes_its_time(four_regions, config):
+    """More pixels and a slower codec take longer."""
+    config["tiles"] |= {"region_px": 2048, "tile_px": 512}
+    small = work_on(four_regions, config, trained=False)
+    lossless = work_on(four_regions, config, trained=True)
+    config["tiles"] |= {"codec": "jpegxl", "quality": 100}
+    slow = work_on(four_regions, config, trained=True)
+    assert 0 < small.cpu_hours < lossless.cpu_hours < slow.cpu_hours
+
+
+def test_a_slide_without_a_level_for_the_tissue_is_looked_at_more_coarsely(four_regions, config, monkeypatch):
+    """Levels of 4096 and of 256 px; the latter is 4 µm/px."""
+    config["tissue"]["mpp"] = 3.0
+    settings = RunSettings.of(config)
+    assert overview_of(four_regions, settings).basis == "tissue found at 3 µm/px"
+    monkeypatch.setattr(costs, "MOST_OVERVIEW_PX", 256**2)
+    assert overview_of(four_regions, settings).basis == "tissue found at 6 µm/px"
 
 
 def test_options_of_inference_cost_their_passes(tmp_path, tissue, config):
@@ -340,12 +410,17 @@ def test_options_of_inference_cost_their_passes(tmp_path, tissue, config):
     usual = work_on(info, config, trained=True)
     config["inference"] |= {"overlap": 0.5, "refine": "unsure"}
     found = work_on(info, config, trained=False)
-    # four times the tiles of the first pass, and the regions with their tiles
-    assert found.inference_tiles == 4 * 4 + usual.regions + usual.tiles
-    assert "refine: unsure as if all" in costs_of([("test", found)], RunSettings.of(config)).basis[0]
-    once = costs_of([("test", found)], RunSettings.of(config)).cpu_hours["infer"]
+    # steps of 320 px: x 512–1023 meets tiles from 0, 320, 640, 960, y 256–767 those from 0, 320, 640; and the regions
+    assert found.inference_tiles == 4 * 3 + usual.regions + usual.tiles
+    once = cost_of([("test", found)], config)
+    assert "refine: unsure as if all" in once.basis[0]
     config["inference"]["flips"] = True
-    assert costs_of([("test", found)], RunSettings.of(config)).cpu_hours["infer"] == pytest.approx(4 * once, abs=2e-3)
+    four_times = cost_of([("test", found)], config).cpu_hours["infer"]
+    assert four_times == pytest.approx(4 * once.cpu_hours["infer"], abs=2e-4)
+
+
+def cost_of(work, config, jobs=None):
+    return costs_of(work, RunSettings.of(config), MACHINE, jobs or {})
 
 
 @pytest.fixture(scope="module")
@@ -408,33 +483,37 @@ def test_the_networks_operations_are_what_torch_counts(backbone):
         ("joint", 3 * (2 * 2 + 100) + 51),  # three for forward and backward; the low view twice
         ("sequential", 3 * (2 * 2 + 100) + 51),
         ("low_only", 3 * 2 + 1),
-        ("high_only", 3 * 100 + 50),
+        ("high_only", 3 * 100 + 51),
     ],
 )
 def test_each_schedule_costs_its_passes(config, schedule, passes):
     config["tiles"]["tile_px"], config["train"]["epochs"], config["train"]["schedule"] = 512, 10, schedule
     work = [("train", Work(2, 100, 0, "", 0.0, 0, 0)), ("val", Work(1, 50, 0, "", 0.0, 0, 0))]
-    hours = 10 * passes * FORWARD_FLOPS["resnet50"] / 80e9 / 3600
-    assert costs_of(work, RunSettings.of(config)).cpu_hours["train"] == pytest.approx(hours, abs=1e-3)
+    hours = 10 * passes / 3 * MACHINE.training_s / 3600
+    assert cost_of(work, config).cpu_hours["train"] == pytest.approx(hours, abs=1e-4)
 
 
 def test_an_automatic_tile_batch_costs_what_it_may_take_on_a_cpu(config):
     config["train"]["tile_batch"] = 4
-    expected = costs_of([], RunSettings.of(config)).training_memory_gb
+    assert cost_of([], config).training_memory_gb == 2 + 4 * 0.4
     config["train"]["tile_batch"] = "auto"
-    assert costs_of([], RunSettings.of(config)).training_memory_gb == expected
+    assert cost_of([], config).training_memory_gb == 2 + 4 * 0.4
 
 
 def test_costs_are_the_sums_that_arithmetic_gives(config):
     config["tiles"]["tile_px"], config["train"]["epochs"] = 512, 10
     work = [("train", Work(2, 100, 7, "", 0.0, 1.5, 0.5)), ("val", Work(1, 50, 3, "", 0.0, 0.5, 0.25))]
-    costs = costs_of(work, RunSettings.of(config))
+    costs = cost_of(work, config, {"fit_stain": 3, "train": 1, "conclude": 2})
     assert (costs.slides, costs.regions, costs.tiles, costs.inference_tiles) == (2, 3, 150, 10)
     assert costs.disk_gb == 2.0
     passes = 10 * (3 * (2 * 2 + 100) + 51)  # three for forward and backward
-    assert costs.cpu_hours["train"] == pytest.approx(passes * FORWARD_FLOPS["resnet50"] / 80e9 / 3600, abs=1e-3)
+    assert costs.cpu_hours["train"] == pytest.approx(passes / 3 * MACHINE.training_s / 3600, abs=1e-4)
+    assert costs.cpu_hours["infer"] == pytest.approx(10 * MACHINE.forward_s / 3600, abs=1e-4)
+    jobs_s = (3 * 5.5 + 5.0 + 2 * 0.4) * MACHINE.start_s / 2.15  # as many as measured, on a slower machine
+    assert costs.cpu_hours["start jobs, fit stains, draw"] == pytest.approx(jobs_s / 3600, abs=1e-4)
+    assert f"in all: {sum(costs.cpu_hours.values()):.2g} hours" in "\n".join(costs.lines())
     assert costs.gpu_hours["infer"] == pytest.approx(10 * FORWARD_FLOPS["resnet50"] / 20e12 / 3600, abs=1e-4)
-    assert costs.cpu_hours["read, normalise, cut"] == 0.75
+    assert costs.cpu_hours["read and cut"] == 0.75
     assert any("assumed, not measured" in line for line in costs.basis)
 
 

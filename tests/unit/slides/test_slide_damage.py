@@ -5,7 +5,7 @@ import logging
 import numpy as np
 import pytest
 import tifffile
-import torch
+from engine_parts import Pixelwise
 from lesionmap.annotations.masks import Annotation
 from lesionmap.errors import SlideError
 from lesionmap.evaluation.evaluate import EvaluatedFiles, Role, evaluate_slide
@@ -28,17 +28,6 @@ STAIN = StainMatch(PROFILE, PROFILE, (1.0, 1.0))
 SPEC = TileSpec(region_px=128, tile_px=32, mpp=0.25)
 TISSUE = TissueSettings(mpp=2.0, min_area_um2=400, min_hole_um2=400)
 LOST_XY = (300, 200)  # in the region at (256, 128), the second of the second row
-
-
-class Half(torch.nn.Module):
-    """A network that finds a probability of one half everywhere."""
-
-    def __init__(self):
-        super().__init__()
-        self.register_buffer("mean", torch.zeros(1))
-
-    def forward(self, images):
-        return torch.zeros_like(images[:, :1], dtype=torch.float32)
 
 
 @pytest.fixture
@@ -76,9 +65,10 @@ def test_too_many_unreadable_regions_refuse_the_slide_and_leave_no_store(tmp_pat
 
 
 def mapped(tmp_path, info, most, batch_size):
-    settings = PassSettings(0.5, 32, 0, False, batch_size, most)
+    settings = PassSettings(0.5, 32, 0, False, most)
+    half = Pixelwise(lambda images: np.zeros(images.shape[:3], dtype=np.float32), batch_size)  # of probability
     tissue = TissueMask(tmp_path / "tissue.tif", info)
-    mapped = sliding_window_map(info, tissue, STAIN, Half(), settings, folder=tmp_path, threads=2)
+    mapped = sliding_window_map(info, tissue, STAIN.table(), half, settings, folder=tmp_path, threads=2)
     return mapped.scores, mapped.unreadable
 
 

@@ -6,7 +6,6 @@ import pytest
 import tifffile
 from lesionmap.files.records import write_json
 from lesionmap.geometry.tiling import TileSpec
-from lesionmap.jobs.parallel import map_in_order
 from lesionmap.stain.table import StainMatch
 from lesionmap.tiles.codec import TileCodec
 from lesionmap.tiles.extraction import Extraction, extract_tiles
@@ -118,24 +117,6 @@ def test_regions_with_little_tissue_are_left_out_unless_they_are_annotated(tmp_p
     assert [len(part.images) for part in regions] == [4, 1, 16]
     assert regions[1].row_col.tolist() == [[0, 1]]
     assert np.argwhere(regions[1].masks[0]).tolist() == [[12, 12]]
-
-
-def test_results_come_in_order_and_few_at_a_time():
-    begun = []
-
-    def work(item):
-        begun.append(item)
-        return item * 2
-
-    results = map_in_order(work, iter(range(100)), 3)
-    assert [next(results) for _ in range(5)] == [0, 2, 4, 6, 8]
-    assert max(begun) <= 8
-    assert list(results) == [2 * item for item in range(5, 100)]
-
-
-def test_an_error_of_one_thread_reaches_the_caller():
-    with pytest.raises(ZeroDivisionError):
-        list(map_in_order(lambda item: 1 // (item - 5), range(100), 2))
 
 
 def test_a_store_gives_back_what_was_put_in_and_the_same_bytes(tmp_path):

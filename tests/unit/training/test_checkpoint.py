@@ -17,6 +17,7 @@ import torch
 from forking import started
 from lesionmap.errors import InterruptedTrainingError, TrainingError
 from lesionmap.files import records
+from lesionmap.jobs import parallel
 from lesionmap.network.settings import ModelSettings
 from lesionmap.training import loop as training
 from lesionmap.training.checkpoint import StopRequest, StopRequestedError
@@ -107,6 +108,7 @@ def stopped_at(monkeypatch, number):
         original(self)
 
     monkeypatch.setattr(StopRequest, "pause_point", pause_point)
+    monkeypatch.setattr(parallel, "POLL_SECONDS", None)  # how often training looks while it waits is chance
 
 
 def run_with_stops(monkeypatch, folder, numbers, *stores, **options):
@@ -142,7 +144,7 @@ def test_between_passes_of_a_region_a_run_can_stop(schedule, stain_jitter, store
 def test_in_validation_a_run_can_stop(stores, folders, monkeypatch):
     options = {"schedule": "low_only", "early_stop": 1}
     run(folders[0], stores[:1], stores[1:], **options)
-    places = run_with_stops(monkeypatch, folders[1], (3, 0, 0, 2), stores[:1], stores[1:], **options)
+    places = run_with_stops(monkeypatch, folders[1], (6, 0, 0, 3), stores[:1], stores[1:], **options)
     assert places == [(3, False), (3, False), (3, False), (1, False)]
     assert results(folders[1]) == results(folders[0])
 

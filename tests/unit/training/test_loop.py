@@ -3,14 +3,21 @@
 import hashlib
 import json
 import logging
+import os
+import re
 import shutil
+import signal
+from contextlib import contextmanager
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
 import torch
-from lesionmap.errors import ModelError, SettingsError, TrainingError
+from lesionmap.errors import InterruptedTrainingError, ModelError, SettingsError, TrainingError
 from lesionmap.files.model_metadata import load_metadata
+from lesionmap.jobs import log
+from lesionmap.network.model import LesionFPN
 from lesionmap.network.model_file import load_model
 from lesionmap.network.settings import ModelSettings
 from lesionmap.stain.profile import StainProfile
@@ -21,6 +28,7 @@ from lesionmap.training.settings import TrainMachine
 from safetensors.numpy import load_file
 from stained import PROFILE
 from tensorboardX.proto.event_pb2 import Event
+from torch.nn.modules.module import register_module_forward_pre_hook
 from training_parts import files, job, region, results, run, settings, store, tensors
 
 VIEWS = {
@@ -287,10 +295,64 @@ def test_the_log_says_how_far_it_is(stores, tmp_path, caplog):
     with caplog.at_level(logging.INFO):
         run(tmp_path, stores[:1], epochs=1)
     lines = [record.message for record in caplog.records if record.message.startswith("train: ")]
-    assert lines[0].startswith("train: 0 of 2 regions")
-    assert lines[-1].startswith("train: 2 of 2 regions")
+    assert lines[0].startswith("train: 0 of 9 images")  # five tiles, and the low views twice
+    assert lines[-1].startswith("train: 9 of 9 images")
     assert "epoch=1, low=" in lines[-1]
     assert len(lines) == 2  # a minute has not passed
+
+
+@contextmanager
+def images_passed():
+    """Counts the images that pass the network, with gradient and without."""
+    counts = {True: 0, False: 0}
+
+    def count(module, inputs):
+        if isinstance(module, LesionFPN):
+            counts[torch.is_grad_enabled()] += len(inputs[0])
+
+    with register_module_forward_pre_hook(count):
+        yield counts
+
+
+def shown(caplog):
+    """How many images were done and left to do, at each line."""
+    found = (re.match(r"train: (\d+) of (\d+) images, .* (\S+) left", record.message) for record in caplog.records)
+    return [(int(line[1]), int(line[2])) for line in found if line]
+
+
+@pytest.mark.parametrize(
+    ("schedule", "norm"), [("joint", "group"), ("joint", "batch"), ("sequential", "group"), ("high_only", "group")]
+)
+def test_progress_counts_what_passes_the_network(schedule, norm, stores, tmp_path, caplog, monkeypatch):
+    """A pass without gradient is a third of an image."""
+    monkeypatch.setattr(log, "SECONDS_BETWEEN_LINES", 0)
+    wide = store(tmp_path / "w.h5", region(0, 7, side=64), region(1, 2, side=64))
+    with images_passed() as counts, caplog.at_level(logging.INFO):
+        run(tmp_path, [wide], [wide], network=ModelSettings("narrow", norm), schedule=schedule, tile_batch=2)
+    lines = shown(caplog)
+    total = counts[True] + counts[False] / 3
+    assert {all_of_them for _, all_of_them in lines} == {round(total)}
+    assert lines[-1][0] == round(total)
+    done = [images for images, _ in lines]
+    assert done == sorted(done)
+    assert max(after - before for before, after in pairwise(done)) <= 4, "two tiles and the low views"
+
+
+def test_progress_of_the_low_view_counts_regions(stores, tmp_path, caplog):
+    with images_passed() as counts, caplog.at_level(logging.INFO):
+        run(tmp_path, stores[:1], stores[1:], schedule="low_only", epochs=3)
+    assert shown(caplog) == [(0, 7), (7, 7)]
+    assert counts == {True: 3 * 2, False: 3}
+
+
+def test_progress_goes_on_where_a_run_goes_on(stores, tmp_path, caplog, monkeypatch):
+    with monkeypatch.context() as patched, pytest.raises(InterruptedTrainingError):
+        patched.setattr(training, "update_bn", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+        run(tmp_path, stores[:1], stores[1:])
+    with caplog.at_level(logging.INFO):
+        run(tmp_path, stores[:1], stores[1:])
+    assert shown(caplog)[0] == (9, 22)  # two epochs: 9 images, and 6 without gradient
+    assert shown(caplog)[-1] == (22, 22)
 
 
 def events(folder):

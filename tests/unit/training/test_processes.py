@@ -15,7 +15,7 @@ from lesionmap.errors import InterruptedTrainingError, SettingsError, SlideError
 from lesionmap.network.settings import ModelSettings
 from lesionmap.training.processes import rank_devices
 from lesionmap.training.settings import TrainMachine
-from process_parts import N_TILES, call, check_all, train_unbroken
+from process_parts import N_TILES, call, check_all, check_stop, train_unbroken
 from training_parts import job, region, results, run, store, unfinished
 
 RESNET18 = ModelSettings("resnet18", "group")  # processes of the library know no other as small
@@ -37,6 +37,10 @@ def test_updates_follow_the_mean_gradient_and_all_weights_stay_the_same(count, s
     path = store(tmp_path / "v.h5", *(region(seed, n_tiles) for seed, n_tiles in enumerate(N_TILES)))
     found = in_processes(tmp_path, count, check_all, schedule, path)
     assert all(one == found[0] for one in found)
+
+
+def test_a_process_that_waits_for_another_can_stop(tmp_path):
+    in_processes(tmp_path, 2, check_stop, tmp_path)
 
 
 def stopped_at_its_first_saving(folder):
@@ -62,7 +66,7 @@ def test_a_run_that_is_told_to_stop_ends_as_one_and_goes_on_to_the_same_bytes(tm
     _, rows = run(folder, *stores, **WHOLE)
     assert len(rows) == 2
     log = (folder / "train.log").read_text()
-    assert "INFO process 1: train: 6 of 6 regions" in log
+    assert "INFO process 1: train: 19 of 19 images" in log
     assert "process 2: train: " not in log
     whole.mkdir()
     in_processes(tmp_path, 2, train_unbroken, whole, job(*stores, **WHOLE))
