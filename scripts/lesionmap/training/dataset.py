@@ -175,7 +175,7 @@ class RegionLoader:
     ) -> Iterator[RegionTensors]:
         """Regions for (index, augmentation) pairs, in their order; the next one is read while one is in use.
 
-        For a GPU it is the next few.         `pause_point` is that of :func:`lesionmap.jobs.parallel.in_order`.
+        For a GPU it is the next few. `pause_point` is that of :func:`lesionmap.jobs.parallel.in_order`.
         """
 
         def read(task: tuple[int, Augmentation]) -> RegionTensors:
