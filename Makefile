@@ -127,6 +127,16 @@ bench-train: $(BENCH_VENV)/installed ## time a training step against the textboo
 bench-infer: $(BENCH_VENV)/installed ## time inference on a whole slide of ../shared/data, in about 15 minutes
 	PYTHONPATH=scripts $(BENCH_VENV)/bin/python benchmarks/infer.py
 
+.PHONY: gpu-wheels
+gpu-wheels: ## download what gpu-check needs, into gpu-wheels/, for a machine without network; GPU_PYTHON_VERSION=3.12
+	grep -oE '^[^ ]+==[^ ]+' $(LOCK) | $(PYTHON) -m pip download --no-deps --only-binary=:all: \
+		--python-version $(or $(GPU_PYTHON_VERSION),3.12) --platform manylinux_2_28_x86_64 --platform manylinux2014_x86_64 \
+		--requirement envs/gpu_check.txt --constraint /dev/stdin --dest gpu-wheels
+
+.PHONY: gpu-check
+gpu-check: ## test and time training and inference on one GPU, in at most 8 minutes; GPU_PYTHON=python3 (benchmarks/README.md)
+	PYTHONPATH=scripts $(or $(GPU_PYTHON),python3) benchmarks/gpu_check.py $(GPU_OPTIONS)
+
 .PHONY: bench-sparse
 bench-sparse: $(VENV)/installed ## map a slide of 200,000 × 200,000 px, mostly glass, in about 2 minutes
 	PYTHONPATH=scripts $(BIN)/python benchmarks/sparse_slide.py

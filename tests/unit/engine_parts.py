@@ -7,7 +7,6 @@ import numpy as np
 from lesionmap.inference.engines import FP32, Engine, OpenVinoEngine
 from lesionmap.inference.torch_engine import TorchEngine
 from lesionmap.network.model_file import save_model
-from lesionmap.network.onnx_export import as_onnx
 from narrow_resnet import NARROW
 
 
@@ -22,6 +21,8 @@ class Pixelwise(Engine):
 
 
 def openvino_engine(model, folder, precision=FP32, threads=2, fusion="mean"):
+    from lesionmap.network.onnx_export import as_onnx  # where a GPU is checked there is no onnx
+
     path = folder / "network.onnx"
     path.write_bytes(as_onnx(copy.deepcopy(model).double(), {}).SerializeToString())
     return OpenVinoEngine(str(path), precision, threads)

@@ -10,21 +10,11 @@ import tifffile
 from lesionmap.files.records import read_json
 from lesionmap.slides.slide import Slide
 from lesionmap.stain.fit import FitFiles, StainSettings, fit_slide
-from lesionmap.stain.profile import StainProfile
-from lesionmap.stain.separation import RUIFROK
 from lesionmap.tissue.mask import TissueMask
 from pyramids import info_of, write_tiff
+from stains import BROWN, CAMELYON, HE, OTHER_HE, PROFILE, profile, unit
 
-
-def unit(basis) -> np.ndarray:
-    basis = np.array(basis, dtype=float)
-    return basis / np.linalg.norm(basis, axis=1, keepdims=True)
-
-
-HE = unit(RUIFROK)
-OTHER_HE = unit([[0.55, 0.75, 0.37], [0.20, 0.95, 0.25]])
-CAMELYON = unit([[0.302, 0.771, 0.561], [0.308, 0.870, 0.386]])  # both absorb as much red
-BROWN = unit([RUIFROK[0], [0.27, 0.57, 0.78]])  # haematoxylin and diaminobenzidine
+__all__ = ["BROWN", "CAMELYON", "HE", "OTHER_HE", "PROFILE", "profile", "unit"]  # for those who import the rest, too
 
 
 def stained_pixels(basis, n: int = 20_000, seed: int = 0, strength: float = 1.0) -> np.ndarray:
@@ -49,13 +39,6 @@ def degrees(found, true) -> np.ndarray:
     """Between the rows of two bases, in the order in which they fit better."""
     between = np.degrees(np.arccos(np.clip(np.array(found) @ np.array(true).T, -1, 1)))
     return min((np.diag(between), np.diag(between[:, ::-1])), key=np.sum)
-
-
-PROFILE = StainProfile(tuple(map(tuple, HE.tolist())), (1.5, 1.2), 20_000, 0.01, "vahadane", "ok")
-
-
-def profile(basis=HE, **changes) -> StainProfile:
-    return replace(PROFILE, basis=tuple(map(tuple, np.array(basis).tolist())), **changes)
 
 
 SETTINGS = StainSettings("vahadane", 6400, 0)

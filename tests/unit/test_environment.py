@@ -50,6 +50,16 @@ def test_both_images_hold_the_same(request):
     assert [step for step in steps if step not in apptainer] == []
 
 
+def test_the_wheels_for_a_gpu_have_versions(request):
+    """They are downloaded without what they depend on, so nothing may be without a version, or unknown."""
+    envs = request.config.rootpath / "envs"
+    locked = set(re.findall(r"^([^ =]+)==", (envs / "requirements.lock").read_text(), flags=re.MULTILINE))
+    asked = [line for line in (envs / "gpu_check.txt").read_text().splitlines() if not line.startswith("#")]
+    assert len(asked) > 30
+    assert set(asked) <= locked
+    assert not {"torch", "torchvision", "numpy", "numba", "h5py"} & set(asked)  # the machine's own
+
+
 def imported(path):
     """Names of the modules that a file imports, without what follows their first dot."""
     if path.suffix == ".smk":  # Python with other words in it

@@ -15,7 +15,7 @@ from lesionmap.training.augmentation import Augmentation
 from lesionmap.training.processes import train_in_processes
 from lesionmap.training.settings import TrainFiles, TrainJob, TrainMachine, TrainSettings
 from narrow_resnet import NARROW
-from stained import PROFILE
+from stains import PROFILE
 
 USUAL = TrainSettings(epochs=2, decay_rate=0.5, tile_batch=3)
 STAIN = vars(PROFILE)

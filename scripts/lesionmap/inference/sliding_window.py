@@ -1,7 +1,8 @@
 """The sliding window: the network's first pass over a whole slide, tile by tile (METHOD.md §5)."""
 
 import logging
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -18,7 +19,7 @@ from lesionmap.inference.seams import seam_measure
 from lesionmap.inference.stitching import RowBand, Take, scores_of, window
 from lesionmap.jobs.log import progress
 from lesionmap.jobs.parallel import in_order, map_in_order
-from lesionmap.maps.on_disk import on_disk
+from lesionmap.maps.on_disk import on_disk, strips
 from lesionmap.maps.probability import Scores, Values
 from lesionmap.slides.damage import check_damage
 from lesionmap.slides.slide import Slide, SlideInfo
@@ -26,6 +27,8 @@ from lesionmap.stain.table import apply_table
 from lesionmap.tissue.mask import TissueMask
 
 STAGE = "map_slide"
+BATCHES_READ = 2  # for a GPU at a time: while one is stacked, the next is decoded
+ROWS_AT_ONCE = 16  # their scores are computed in half of the time, since they stay in the cache
 
 
 @dataclass(frozen=True)
@@ -108,11 +111,11 @@ def sliding_window_map(
     scores = on_disk((height, width), np.uint16, folder)
     grid = corners_px((width, height), tile_px, stride_px)
     corners = grid[[tissue.any_at(tuple(xy * scale), (tile_px, tile_px), scale) for xy in grid]]
-    band = RowBand((height, width), tile_px, _mean_into(scores))
     weights = window(tile_px, settings.overlap_px)
     failed: list[SlideError] = []
     unreadable: list[list[float]] = []
-    with progress(len(corners), f"infer {info.slide}", "tile") as bar:
+    with progress(len(corners), f"infer {info.slide}", "tile") as bar, ThreadPoolExecutor(threads) as pool:
+        band = RowBand((height, width), tile_px, _mean_into(scores, pool))
         for xy, tile in _mapped(info, table, engine, corners, settings, threads=threads):
             bar.update()
             if isinstance(tile, SlideError):
@@ -121,18 +124,21 @@ def sliding_window_map(
                 unreadable.append([*(xy * scale).tolist(), tile_px * scale, tile_px * scale])
             else:
                 band.add(tuple(xy), *(tile * weights if settings.overlap_px else tile))
-    band.finish()
+        band.finish()
     check_damage(info.slide, STAGE, failed, len(corners), settings.max_unreadable_fraction)
     seams = seam_measure(scores, tissue, scale, corners, tile_px=tile_px, stride_px=stride_px)
     counts = len(corners) - len(failed), len(grid) - len(corners)
     return SlideMap(scores, settings.mpp, *counts, unreadable, seams)
 
 
-def _mean_into(scores: Scores) -> Take:
+def _mean_into(scores: Scores, pool: ThreadPoolExecutor) -> Take:
     """A function that writes the weighted mean of tiles into a map."""
 
     def take(top: int, lesion: Values, other: Values) -> None:
-        scores[top : top + len(lesion)] = scores_of(lesion, other)
+        def strip(part: slice) -> None:
+            scores[top + part.start : top + part.stop] = scores_of(lesion[part], other[part])
+
+        deque(pool.map(strip, strips(len(lesion), ROWS_AT_ONCE)), maxlen=0)
 
     return take
 
@@ -166,35 +172,42 @@ def _mapped(
     """Corner and shares, (2, s, s), of each tile, in order; an error for tiles that cannot be read.
 
     On a CPU, each thread reads a tile and passes it through the network, so no core waits. A GPU works on one batch
-    while the next is read and the one before is stitched.
+    while the next two are read and copied to pinned memory, and the one before is stitched.
     """
     batches = [corners[first : first + engine.batch_size] for first in range(0, len(corners), engine.batch_size)]
-    normalised = normaliser(table, engine)
+    normalised, kept = normaliser(table, engine)
     with Slide(info, STAGE) as slide, ThreadPoolExecutor(threads) as readers:
         reader = TileReader(slide, settings.tile_px, settings.mpp)
 
-        def read(batch: NDArray[np.int64]) -> list[Images | SlideError]:
-            return list(in_order(readers, reader.read, batch, len(batch)))
+        def stacked(tiles: Iterable[Images | SlideError]) -> tuple[Any, list[SlideError | None]]:
+            found = list(tiles)
+            images = [tile for tile in found if not isinstance(tile, SlideError)]
+            return kept(np.stack(images)) if images else None, [
+                tile if isinstance(tile, SlideError) else None for tile in found
+            ]
 
-        def passed(tiles: list[Images | SlideError]) -> list[Values | SlideError]:
-            images = [tile for tile in tiles if not isinstance(tile, SlideError)]
+        def passed(batch: tuple[Any, list[SlideError | None]]) -> list[Values | SlideError]:
+            images, errors = batch
             shares = iter(
-                engine.shares(normalised(np.stack(images)), flips=settings.flips).swapaxes(0, 1) if images else ()
+                () if images is None else engine.shares(normalised(images), flips=settings.flips).swapaxes(0, 1)
             )
-            return [tile if isinstance(tile, SlideError) else next(shares) for tile in tiles]
+            return [error or next(shares) for error in errors]
 
         if engine.device == "cpu":
-            results = map_in_order(lambda batch: passed(list(map(reader.read, batch))), batches, threads)
+            results = map_in_order(lambda batch: passed(stacked(map(reader.read, batch))), batches, threads)
         else:
-            results = map_in_order(passed, map_in_order(read, batches, 1), 1)
+            ready = map_in_order(
+                lambda batch: stacked(in_order(readers, reader.read, batch, len(batch))), batches, BATCHES_READ
+            )
+            results = map_in_order(passed, ready, 1)
         for batch, tiles in zip(batches, results, strict=True):
             yield from zip(batch, tiles, strict=True)
 
 
-def normaliser(table: NDArray[np.uint8], engine: Engine) -> Callable[[Images], Any]:
-    """A function that normalises raw images by a slide's table of colours, where the engine takes them."""
+def normaliser(table: NDArray[np.uint8], engine: Engine) -> tuple[Callable[[Any], Any], Callable[[Images], Any]]:
+    """How raw images become normalised where the engine takes them, and how they wait for that."""
     if engine.device == "cpu":
-        return partial(apply_table, table)
-    from lesionmap.inference.torch_engine import TableOnGpu
+        return partial(apply_table, table), np.asarray
+    from lesionmap.inference.torch_engine import TableOnGpu, pinned
 
-    return TableOnGpu(table, engine.device)
+    return TableOnGpu(table, engine.device), pinned

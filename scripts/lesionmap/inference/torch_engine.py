@@ -40,7 +40,10 @@ class TorchEngine(Engine):
         torch.set_num_threads(1)  # several threads in one convolution would sum in an order that varies
         torch.backends.cudnn.allow_tf32 = precision == BF16
         self._model = load_model(path).to(self._device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # stub lacks it
-        self.batch_size = fitting_inference_batch(self._model, tile_px, batch_size)
+        with torch.inference_mode():
+            self.batch_size = fitting_inference_batch(
+                self._model, tile_px, batch_size, lambda tiles: self._logits(tiles.permute(0, 2, 3, 1))
+            )
 
     def logits(self, images: Images | Tensor) -> Values:
         """See :meth:`Engine.logits`."""
@@ -56,7 +59,8 @@ class TorchEngine(Engine):
                 self._shares(moved.flip(axes), factor).flip([axis + 1 for axis in axes])
                 for axes in (FLIPS if flips else UNFLIPPED)
             ]
-            result: Values = torch.stack(maps).mean(0).cpu().numpy()
+            mean = torch.stack(maps).mean(0) if flips else maps[0]
+            result: Values = torch.empty(mean.shape, pin_memory=mean.is_cuda).copy_(mean).numpy()
         return result
 
     def _shares(self, images: Tensor, factor: int) -> Tensor:
@@ -91,9 +95,15 @@ class TableOnGpu:
         return self._table.index_select(0, index.flatten()).reshape(images.shape)
 
 
+def pinned(images: Images) -> Tensor:
+    """A copy from which a GPU reads by itself; memory of earlier ones is used again."""
+    return torch.from_numpy(np.ascontiguousarray(images)).pin_memory()
+
+
 def on_device(images: Images | Tensor, device: torch.device) -> Tensor:
     """An array or tensor on a device; an array goes to a GPU through pinned memory, so that the copy does not block."""
-    tensor = images if isinstance(images, Tensor) else torch.from_numpy(np.ascontiguousarray(images))
-    if device.type == "cpu" or tensor.device == device:
-        return tensor
-    return tensor.pin_memory().to(device, non_blocking=True)
+    if isinstance(images, Tensor) and images.device.type == device.type:  # "cuda" may be meant, and it says "cuda:0"
+        return images.to(device)
+    if device.type == "cpu":
+        return torch.from_numpy(np.ascontiguousarray(images))
+    return (images if isinstance(images, Tensor) else pinned(images)).to(device, non_blocking=True)

@@ -30,16 +30,20 @@ def fitting_tile_batch(model: LesionFPN, settings: ModelSettings, tile_px: int, 
     return on_cpu(available_bytes(), machine_costs(settings, tile_px, cache).training_bytes, threads)
 
 
-def fitting_inference_batch(model: LesionFPN, tile_px: int, asked: int) -> int:
+def fitting_inference_batch(model: LesionFPN, tile_px: int, asked: int, use: Callable[[Tensor], object]) -> int:
     """Tiles per batch in a pass without gradient: at most `asked`, and at most what fits a GPU's free memory.
 
     On a CPU it is 1, because larger batches are no faster: each thread takes one tile after another.
+
+    Parameters
+    ----------
+    use : callable
+        Runs the network on (N, 3, s, s) uint8 in the precision of the pass: fp32 takes twice the memory of bf16.
     """
     device = model.mean.device
     if device.type == "cpu":
         return 1
-    with torch.no_grad():
-        per_tile = _bytes_per_tile(model, tile_px, lambda tiles: logits_of(model, tiles))
+    per_tile = _bytes_per_tile(model, tile_px, use)
     return max(1, min(asked, int(USED_SHARE * _free_bytes(device) / per_tile)))
 
 
@@ -77,12 +81,14 @@ def _free_bytes(device: torch.device) -> int:
 
 def _bytes_per_tile(model: LesionFPN, tile_px: int, use: Callable[[Tensor], object]) -> int:
     """How much a second tile adds to the peak memory of `use`, which runs the network on a batch."""
-    peaks = []
+    device = model.mean.device
+    before, peaks = torch.cuda.memory_allocated(device), []
     for count in (1, 2):
-        torch.cuda.reset_peak_memory_stats(model.mean.device)
-        use(torch.zeros(count, 3, tile_px, tile_px, dtype=torch.uint8, device=model.mean.device))
-        peaks.append(torch.cuda.max_memory_allocated(model.mean.device))
-    return max(1, peaks[1] - peaks[0])
+        torch.cuda.reset_peak_memory_stats(device)
+        use(torch.zeros(count, 3, tile_px, tile_px, dtype=torch.uint8, device=device))
+        peaks.append(torch.cuda.max_memory_allocated(device))
+    # at least half of their mean: convolutions may take less workspace for two than for one
+    return max(1, peaks[1] - peaks[0], (peaks[1] - before) // 4)
 
 
 def _train_step(model: LesionFPN, tiles: Tensor) -> None:

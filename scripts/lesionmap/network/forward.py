@@ -32,7 +32,8 @@ def pick_device(name: str = "auto") -> torch.device:
 
 def mixed_precision(device: torch.device) -> torch.autocast:
     """Autocast to bf16 if the device has matrix units for it (GPU, CPU with AMX); else fp32, which is then faster."""
-    enabled = torch.cuda.is_bf16_supported() if device.type == "cuda" else torch.cpu._is_amx_tile_supported()
+    on_gpu = device.type == "cuda"  # of which some only emulate bf16
+    enabled = torch.cuda.is_bf16_supported(False) if on_gpu else torch.cpu._is_amx_tile_supported()
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=enabled)
 
 

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 from torch.utils.data import Dataset
 
 from lesionmap.annotations.classes import LESION
@@ -22,6 +23,7 @@ from lesionmap.training.augmentation import Augmentation, augmented, epoch_order
 from lesionmap.training.settings import TrainJob, TrainSettings
 
 FORWARD_SHARE = 1 / 3  # of an image's time in training: its backward pass takes about twice its forward pass
+READERS_FOR_GPU = 4  # regions that are read at once: a GPU is faster than one thread reads
 MOST_OPEN = 16  # stores per process: systems allow 1024 open files, and a store may keep its slide open too
 
 
@@ -174,30 +176,40 @@ class RegionLoader:
     ) -> Iterator[RegionTensors]:
         """Regions for (index, augmentation) pairs, in their order; the next one is read while one is in use.
 
-        `pause_point` is that of :func:`lesionmap.jobs.parallel.in_order`.
+        For a GPU it is the next few. `pause_point` is that of :func:`lesionmap.jobs.parallel.in_order`.
         """
 
-        def read(task: tuple[int, Augmentation]) -> tuple[StoreMetadata, Region]:
+        def read(task: tuple[int, Augmentation]) -> RegionTensors:
             number, draw = task
             metadata = self.regions.metadata(number)
-            return metadata, augmented(self.regions[number], metadata.tiles_per_side, metadata.stain_reference, draw)
+            region = augmented(self.regions[number], metadata.tiles_per_side, metadata.stain_reference, draw)
+            tensors = self._in_memory(metadata, region)
+            return _changed(tensors, Tensor.pin_memory) if on_gpu else tensors  # a copy from there blocks nothing
 
-        pool = ThreadPoolExecutor(1)
+        on_gpu = self.device.type == "cuda"
+        readers = READERS_FOR_GPU if on_gpu else 1
+        pool = ThreadPoolExecutor(readers)
         try:
-            for metadata, region in in_order(pool, read, tasks, 2, pause_point):
-                yield self._on_device(metadata, region)
+            for region in in_order(pool, read, tasks, readers + 1, pause_point):
+                yield _changed(region, lambda tensor: tensor.to(self.device, non_blocking=True))
         finally:
             pool.shutdown(wait=False)  # reading may take long, and nothing of it is needed any more
 
-    def _on_device(self, metadata: StoreMetadata, region: Region) -> RegionTensors:
+    def _in_memory(self, metadata: StoreMetadata, region: Region) -> RegionTensors:
         masks = region.masks if self.with_tile_masks else region.masks[:0]
         return RegionTensors(
             name=f"{metadata.slide} at x={region.xy_lv0[0]:.0f} y={region.xy_lv0[1]:.0f}",
             tiles_per_side=metadata.tiles_per_side,
-            low=as_images(region.low_image[None]).to(self.device),
-            low_mask=torch.from_numpy(region.low_mask)[None, None].to(self.device),
-            judged_mask=torch.from_numpy(region.judged_mask)[None, None].to(self.device),
-            tiles=as_images(region.images).to(self.device),
+            low=as_images(region.low_image[None]),
+            low_mask=torch.from_numpy(region.low_mask)[None, None],
+            judged_mask=torch.from_numpy(region.judged_mask)[None, None],
+            tiles=as_images(region.images),
             row_col=[(int(row), int(column)) for row, column in region.row_col],
-            tile_masks=torch.from_numpy(masks)[:, None].to(self.device),
+            tile_masks=torch.from_numpy(masks)[:, None],
         )
+
+
+def _changed(region: RegionTensors, change: Callable[[Tensor], Tensor]) -> RegionTensors:
+    """The region with all its tensors changed."""
+    changed: dict[str, Any] = {name: change(part) for name, part in vars(region).items() if isinstance(part, Tensor)}
+    return replace(region, **changed)

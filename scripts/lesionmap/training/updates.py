@@ -110,12 +110,12 @@ def fused_backward(passes: TilePasses, region: RegionTensors, settings: TrainSet
     leaf = t2.detach().requires_grad_()
     n_pixels = labelled_pixels(region.low_mask)
 
-    def part(batch: MicroBatch) -> tuple[float, Gradients]:
+    def part(batch: MicroBatch) -> tuple[Tensor, Gradients]:
         fused = blocks(leaf, batch.places, n)  # (k, 1, s/n, s/n)
         if len(batch.tiles):
             fused = model.fusion(downsampled(logits_of(model, batch.tiles), n), fused)
         loss = focal_sum(fused, blocks(region.low_mask, batch.places, n), settings) / n_pixels
-        return loss.item(), torch.autograd.grad(loss, [leaf, *weights], allow_unused=True)
+        return loss.detach(), torch.autograd.grad(loss, [leaf, *weights], allow_unused=True)
 
     leaf.grad = torch.zeros_like(leaf)
     total = _add_up(passes.map(part, [*passes.batches(region), *_places_without_tile(region)]), [leaf, *weights])
@@ -132,13 +132,13 @@ def tiles_backward(
     """
     n_pixels, weights = labelled_pixels(region.tile_masks), passes.weights()
 
-    def part(batch: MicroBatch) -> tuple[float, Gradients, Tensor]:
+    def part(batch: MicroBatch) -> tuple[Tensor, Gradients, Tensor]:
         logits = logits_of(passes.model, batch.tiles)
         loss = focal_sum(logits, batch.masks, settings) / n_pixels
         gradients = torch.autograd.grad(loss, weights, allow_unused=True)
-        return loss.item(), gradients, downsampled(logits.detach(), region.tiles_per_side)
+        return loss.detach(), gradients, downsampled(logits.detach(), region.tiles_per_side)
 
-    def parts() -> Iterator[tuple[float, Gradients]]:
+    def parts() -> Iterator[tuple[Tensor, Gradients]]:
         for loss, gradients, t1 in passes.map(part, passes.batches(region)):
             take_t1(t1)
             yield loss, gradients
@@ -154,16 +154,16 @@ def constant_t1_backward(model: LesionFPN, region: RegionTensors, t1: Tensor, se
     return loss.item()
 
 
-def _add_up(parts: Iterable[tuple[float, Gradients]], tensors: Sequence[Tensor]) -> float:
+def _add_up(parts: Iterable[tuple[Tensor, Gradients]], tensors: Sequence[Tensor]) -> float:
     """Add the parts' gradients to those of the tensors, in order; return the sum of the losses."""
-    total = 0.0
+    losses = []  # their values are asked for at the end: a GPU would else be waited for after each part
     for loss, gradients in parts:
-        total += loss
+        losses.append(loss)
         for tensor, gradient in zip(tensors, gradients, strict=True):
             if gradient is not None:
                 tensor.grad = gradient if tensor.grad is None else tensor.grad.add_(gradient)
         del gradients  # free them before the next ones are computed
-    return total
+    return sum(loss.item() for loss in losses)
 
 
 def _places_without_tile(region: RegionTensors) -> list[MicroBatch]:

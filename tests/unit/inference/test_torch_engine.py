@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 from engine_parts import openvino_engine, torch_engine
-from lesionmap.inference.torch_engine import TableOnGpu
+from lesionmap.inference.torch_engine import TableOnGpu, on_device
 from lesionmap.network.model import LesionFPN
 from lesionmap.stain.table import apply_table, stain_table
 from narrow_resnet import NARROW
-from stained import CAMELYON, HE
+from stains import CAMELYON, HE
 
 SHAPES = [(3,), (0, 3), (5, 7, 3), (2, 5, 7, 3)]
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU"))]
@@ -35,6 +35,12 @@ def test_the_table_reads_views(table):
     view = torch.from_numpy(images((2, 3, 8, 9))).permute(0, 2, 3, 1)[:, ::2]
     found = TableOnGpu(table, "cpu")(view)
     np.testing.assert_array_equal(found.numpy(), apply_table(table, view.numpy()), strict=True)
+
+
+def test_what_is_on_the_gpu_is_not_copied_there():
+    """A device may be named without its number, which tensors always have."""
+    there = torch.empty(2, 3, device="meta")
+    assert on_device(there, torch.device("meta", 0)).device.type == "meta"
 
 
 @pytest.mark.parametrize("options", [{}, {"factor": 4}, {"flips": True}, {"factor": 8, "flips": True}])
