@@ -1,5 +1,7 @@
 """One forward pass of the network: device, precision and image layout."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -37,10 +39,13 @@ def mixed_precision(device: torch.device) -> torch.autocast:
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=enabled)
 
 
-def logits_of(model: LesionFPN, images: Tensor) -> Tensor:
-    """Logits of (N, 3, H, W) uint8 images, computed in :func:`mixed_precision`; (N, 1, H, W), fp32 or fp64."""
+def logits_of(model: LesionFPN, images: Tensor, readers: Sequence[tuple[Tensor, Tensor]] | None = None) -> Tensor:
+    """Logits of (N, 3, H, W) uint8 images, computed in :func:`mixed_precision`; (N, 1, H, W), fp32 or fp64.
+
+    `readers` are those of the model, if they are known.
+    """
     with mixed_precision(images.device):
-        logits: Tensor = model(images)
+        logits: Tensor = model(images, readers)
     return logits if logits.dtype == torch.float64 else logits.float()
 
 

@@ -1,6 +1,6 @@
 """The network (METHOD.md §2): ResNet bottom-up, top-down pathway with skip additions, one-logit head."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -13,7 +13,7 @@ from torchvision.ops import FrozenBatchNorm2d
 from lesionmap.geometry.tiling import FINEST_STRIDE
 from lesionmap.network.logits import mixed_logit
 from lesionmap.network.settings import TILES, ModelSettings
-from lesionmap.network.top_down import TopDownStep, bias_of, read_out
+from lesionmap.network.top_down import TopDownStep, bias_of, merged, read_out
 
 STAGE_CHANNELS = {
     "resnet18": (64, 128, 256, 512),
@@ -101,13 +101,24 @@ class LesionFPN(nn.Module):
         for name, values in (("mean", IMAGENET_MEAN), ("std", IMAGENET_STD)):
             self.register_buffer(name, 255 * torch.tensor(values).view(1, 3, 1, 1), persistent=False)
 
-    def forward(self, images: Tensor) -> Tensor:
+    def tops(self) -> tuple[nn.Module, ...]:
+        """The parts that :meth:`readers` merges."""
+        return self.to_p2, self.to_p3, self.to_p4, self.head
+
+    def readers(self) -> list[tuple[Tensor, Tensor]]:
+        """How the head reads C2 to C5, for :meth:`forward`."""
+        steps = (self.to_p2, self.to_p3, self.to_p4)
+        return merged(self.head.weight[..., 0, 0], bias_of(self.head), steps)
+
+    def forward(self, images: Tensor, readers: Sequence[tuple[Tensor, Tensor]] | None = None) -> Tensor:
         """Lesion logits of RGB images.
 
         Parameters
         ----------
         images : (N, 3, H, W) uint8
             RGB, 0 to 255; H and W are multiples of 32.
+        readers : sequence of (Tensor, Tensor), optional
+            Those of :meth:`readers`, if they are known.
 
         Returns
         -------
@@ -119,8 +130,7 @@ class LesionFPN(nn.Module):
         c3 = self.stages[1](c2)  # (N, c3, H/8, W/8)
         c4 = self.stages[2](c3)  # (N, c4, H/16, W/16)
         c5 = self.stages[3](c4)  # (N, c5, H/32, W/32)
-        steps = (self.to_p2, self.to_p3, self.to_p4)
-        logits = read_out(self.head.weight[..., 0, 0], bias_of(self.head), (c2, c3, c4, c5), steps)  # (N, 1, H/4, W/4)
+        logits = read_out((c2, c3, c4, c5), readers or self.readers())  # (N, 1, H/4, W/4)
         return functional.interpolate(logits, scale_factor=FINEST_STRIDE, mode="bilinear")
 
 

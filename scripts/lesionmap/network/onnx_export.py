@@ -26,7 +26,6 @@ from lesionmap.network.forward import as_images
 from lesionmap.network.model import LesionFPN, scale_and_bias
 from lesionmap.network.model_file import load_model
 from lesionmap.network.self_check import at_checked_pixels, check_image
-from lesionmap.network.top_down import TopDownStep, bias_of
 
 OPSET, IR_VERSION = 21, 10  # of 2024: engines of that year and later read it
 
@@ -74,9 +73,7 @@ def as_onnx(model: LesionFPN, metadata: dict[str, Any]) -> onnx.ModelProto:
         for block in stage.children():
             x = _block(graph, block, x)
         skips.append(x)
-    steps = [model.to_p2, model.to_p3, model.to_p4]
-    quarter = _read_out(graph, model.head.weight[..., 0, 0], bias_of(model.head), skips, steps)
-    graph.resized(quarter, FINEST_STRIDE, name="logits")
+    graph.resized(_read_out(graph, skips, model.readers()), FINEST_STRIDE, name="logits")
     return graph.model({"lesionmap": json.dumps(metadata, sort_keys=True)})
 
 
@@ -141,17 +138,16 @@ def _block(graph: _Graph, block: Any, x: str) -> str:
     return graph.add("Relu", graph.add("Add", x, kept))
 
 
-def _read_out(graph: _Graph, weight: Tensor, bias: Tensor, skips: list[str], steps: list[TopDownStep]) -> str:
+def _read_out(graph: _Graph, skips: list[str], readers: list[tuple[Tensor, Tensor]]) -> str:
     """The same as :func:`lesionmap.network.top_down.read_out`."""
-    skip, *above = skips
+    (skip, *above), (weight, bias) = skips, readers[0]
+    total = graph.add("Conv", skip, graph.hold(weight[..., None, None]), graph.hold(bias))
     if not above:
-        return graph.add("Conv", skip, graph.hold(weight[..., None, None]), graph.hold(bias))
-    behind, bias_behind, own = steps[0].taps(weight)
-    raised = graph.resized(_read_out(graph, behind, bias_behind, above, steps[1:]), 2)
-    total = graph.add("Conv", skip, graph.hold(weight[..., None, None]), graph.hold(bias + own))
-    taps = np.arange(len(behind)).reshape(-1, 9)  # channels of each tap
+        return total
+    raised = graph.resized(_read_out(graph, above, readers[1:]), 2)
+    channels = np.arange(9 * len(weight)).reshape(-1, 9)  # of each tap
     for tap, (y, x) in enumerate(product((-1, 0, 1), repeat=2)):
-        part = graph.add("Gather", raised, graph.hold(taps[:, tap]), axis=1)
+        part = graph.add("Gather", raised, graph.hold(channels[:, tap]), axis=1)
         moved = graph.add("Pad", part, graph.hold(np.array([y, x, -y, -x])), "", graph.hold(np.array([2, 3])))
         total = graph.add("Add", total, moved)
     return total

@@ -48,30 +48,45 @@ def bias_of(conv: nn.Conv2d) -> Tensor:
     return cast(Tensor, conv.bias)
 
 
-def read_out(weight: Tensor, bias: Tensor, skips: Sequence[Tensor], steps: Sequence[TopDownStep]) -> Tensor:
-    """A 1×1 convolution of P_i.
+def merged(weight: Tensor, bias: Tensor, steps: Sequence[TopDownStep]) -> list[tuple[Tensor, Tensor]]:
+    """The weights and biases by which a 1×1 convolution of P_i reads C_i to C5.
 
     Parameters
     ----------
     weight, bias : (m, channels), (m,) Tensor
         Of the convolution.
-    skips : sequence of (N, channels, h, w) Tensor
-        C_i to C5; each has half the size of the one before.
     steps : sequence of TopDownStep
         The steps to P_i, …, P4.
 
     Returns
     -------
-    (N, m, h, w) Tensor
-        In the precision of `weight`.
+    list of (9^j m, channels of C_{i+j}), (9^j m,) Tensor
     """
-    skip, *above = skips
-    if not above:
-        return functional.conv2d(skip, weight[..., None, None], bias).to(weight.dtype)
+    if not steps:
+        return [(weight, bias)]
     with torch.autocast(weight.device.type, enabled=False):
         behind, bias_behind, own = steps[0].taps(weight)
+        return [(weight, bias + own), *merged(behind, bias_behind, steps[1:])]
+
+
+def read_out(skips: Sequence[Tensor], readers: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+    """The 1×1 convolution of P_i that was :func:`merged` into `readers`.
+
+    Parameters
+    ----------
+    skips : sequence of (N, channels, h, w) Tensor
+        C_i to C5; each has half the size of the one before.
+
+    Returns
+    -------
+    (N, m, h, w) Tensor
+        In the precision of the weights.
+    """
+    (skip, *above), (weight, bias) = skips, readers[0]
+    if not above:
+        return functional.conv2d(skip, weight[..., None, None], bias).to(weight.dtype)
     # the 1×1 convolution runs before the upsampling: the result is the same, at a quarter of the cost
-    taps = read_out(behind, bias_behind, above, steps[1:])
+    taps = read_out(above, readers[1:])
     raised = functional.interpolate(taps, scale_factor=2, mode="bilinear")
     moved = functional.fold(raised.flatten(2), raised.shape[-2:], kernel_size=3, padding=1)  # outside it is zero
-    return moved + functional.conv2d(skip, weight[..., None, None], bias + own)
+    return moved + functional.conv2d(skip, weight[..., None, None], bias)

@@ -157,8 +157,8 @@ def _learner(job: TrainJob, device: torch.device) -> Learner:
     if job.backbone_weights:
         load_backbone(model, job.backbone_weights)
     model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # stub lacks it
-    optimiser = torch.optim.Adam(model.parameters(), lr=job.settings.learning_rate, betas=(0.9, 0.999), eps=1e-8)
-    return Learner(model, optimiser)
+    options: dict[str, Any] = {"lr": job.settings.learning_rate, "betas": (0.9, 0.999), "eps": 1e-8}
+    return Learner(model, torch.optim.Adam(model.parameters(), fused=True, **options))
 
 
 def _fingerprint(job: TrainJob, regions: RegionDataset, val_regions: RegionDataset) -> dict[str, Any]:

@@ -86,6 +86,48 @@ class RegionSteps:
         return losses
 
 
+@dataclass(frozen=True)
+class Tops:
+    """The readers of the network (:meth:`LesionFPN.readers`), merged once for all micro-batches of a region.
+
+    Parameters
+    ----------
+    merged, leaves : list of Tensor
+        Their weights and biases, and the same detached from their graph: micro-batches add up the gradients of these.
+    others : list of Parameter
+        The weights that micro-batches use besides.
+    """
+
+    merged: list[Tensor]
+    leaves: list[Tensor]
+    others: list[nn.Parameter]
+
+    @classmethod
+    def of(cls, passes: TilePasses) -> "Tops":
+        """Those of the network as it is now."""
+        merged = [tensor for pair in passes.model.readers() for tensor in pair]
+        own = {id(weight) for part in passes.model.tops() for weight in part.parameters()}
+        others = [weight for weight in passes.weights() if id(weight) not in own]
+        return cls(merged, [tensor.detach().requires_grad_() for tensor in merged], others)
+
+    @property
+    def readers(self) -> list[tuple[Tensor, Tensor]]:
+        """For the forward pass of a micro-batch."""
+        return list(zip(self.leaves[::2], self.leaves[1::2], strict=True))
+
+    @property
+    def weights(self) -> list[Tensor]:
+        """All that micro-batches have gradients of."""
+        return [*self.leaves, *self.others]
+
+    def backward(self) -> None:
+        """Pass the gradients that have added up on to the weights that were merged."""
+        reached = [number for number, leaf in enumerate(self.leaves) if leaf.grad is not None]
+        if reached:
+            gradients = [self.leaves[number].grad for number in reached]
+            torch.autograd.backward([self.merged[number] for number in reached], gradients)
+
+
 def _with_labels(region: RegionTensors | None, mask: str) -> RegionTensors | None:
     """The region if one of its masks, `low_mask` or `tile_masks`, has a pixel that is not to be ignored."""
     return region if region and labelled_pixels(getattr(region, mask)) else None
@@ -105,7 +147,8 @@ def fused_backward(passes: TilePasses, region: RegionTensors, settings: TrainSet
     graph. Each micro-batch adds its part to the gradients of the weights and of T2. The gradient of T2 then flows back
     through the low pass once.
     """
-    model, weights, n = passes.model, passes.weights(), region.tiles_per_side
+    model, n = passes.model, region.tiles_per_side
+    tops = Tops.of(passes)
     t2 = logits_of(model, region.low)  # (1, 1, s, s)
     leaf = t2.detach().requires_grad_()
     n_pixels = labelled_pixels(region.low_mask)
@@ -113,12 +156,13 @@ def fused_backward(passes: TilePasses, region: RegionTensors, settings: TrainSet
     def part(batch: MicroBatch) -> tuple[Tensor, Gradients]:
         fused = blocks(leaf, batch.places, n)  # (k, 1, s/n, s/n)
         if len(batch.tiles):
-            fused = model.fusion(downsampled(logits_of(model, batch.tiles), n), fused)
+            fused = model.fusion(downsampled(logits_of(model, batch.tiles, tops.readers), n), fused)
         loss = focal_sum(fused, blocks(region.low_mask, batch.places, n), settings) / n_pixels
-        return loss.detach(), torch.autograd.grad(loss, [leaf, *weights], allow_unused=True)
+        return loss.detach(), torch.autograd.grad(loss, [leaf, *tops.weights], allow_unused=True)
 
     leaf.grad = torch.zeros_like(leaf)
-    total = _add_up(passes.map(part, [*passes.batches(region), *_places_without_tile(region)]), [leaf, *weights])
+    total = _add_up(passes.map(part, [*passes.batches(region), *_places_without_tile(region)]), [leaf, *tops.weights])
+    tops.backward()
     t2.backward(leaf.grad)  # type: ignore[no-untyped-call]  # torch does not type it
     return total
 
@@ -130,12 +174,12 @@ def tiles_backward(
 
     `take_t1` is called with T1, (k, 1, s/n, s/n), of each micro-batch in order.
     """
-    n_pixels, weights = labelled_pixels(region.tile_masks), passes.weights()
+    n_pixels, tops = labelled_pixels(region.tile_masks), Tops.of(passes)
 
     def part(batch: MicroBatch) -> tuple[Tensor, Gradients, Tensor]:
-        logits = logits_of(passes.model, batch.tiles)
+        logits = logits_of(passes.model, batch.tiles, tops.readers)
         loss = focal_sum(logits, batch.masks, settings) / n_pixels
-        gradients = torch.autograd.grad(loss, weights, allow_unused=True)
+        gradients = torch.autograd.grad(loss, tops.weights, allow_unused=True)
         return loss.detach(), gradients, downsampled(logits.detach(), region.tiles_per_side)
 
     def parts() -> Iterator[tuple[Tensor, Gradients]]:
@@ -143,7 +187,9 @@ def tiles_backward(
             take_t1(t1)
             yield loss, gradients
 
-    return _add_up(parts(), weights)
+    total = _add_up(parts(), tops.weights)
+    tops.backward()
+    return total
 
 
 def constant_t1_backward(model: LesionFPN, region: RegionTensors, t1: Tensor, settings: TrainSettings) -> float:
