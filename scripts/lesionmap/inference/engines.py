@@ -5,8 +5,9 @@ import logging
 import threading
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import version
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,9 @@ from lesionmap.errors import ModelError, SettingsError
 from lesionmap.files.records import read_json
 from lesionmap.maps.probability import of_logits
 from lesionmap.network.self_check import at_checked_pixels, check_image
+
+if TYPE_CHECKING:
+    import openvino
 
 Images = NDArray[np.uint8]
 Values = NDArray[np.float32]
@@ -124,8 +128,6 @@ class OpenVinoEngine(Engine):
     name = OPENVINO
 
     def __init__(self, path: str, precision: str, threads: int) -> None:
-        import openvino  # the torch engine does without
-
         self.precision, self.threads = precision, threads
         options = {
             "INFERENCE_PRECISION_HINT": {FP32: "f32", BF16: "bf16"}[precision],
@@ -133,7 +135,7 @@ class OpenVinoEngine(Engine):
             "INFERENCE_NUM_THREADS": str(threads),
             "ENABLE_CPU_PINNING": False,
         }
-        core = openvino.Core()
+        core = _openvino()
         self._compiled = core.compile_model(core.read_model(path), "CPU", options)
         self._of_thread = threading.local()
 
@@ -229,9 +231,14 @@ def _record(engine: Engine, difference: float) -> dict[str, Any]:
 
 def _cpu_has_bf16() -> bool:
     """Whether the CPU has instructions for bf16 (AVX512_BF16, AMX): without them, it is no faster."""
-    import openvino
+    return "BF16" in _openvino().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
-    return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+@cache
+def _openvino() -> "openvino.Core":
+    import openvino  # the torch engine does without
+
+    return openvino.Core()
 
 
 def _has_gpu() -> bool:
