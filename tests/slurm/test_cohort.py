@@ -124,7 +124,7 @@ def test_training_gives_way_goes_on_where_it_was_and_outlives_the_controller(pro
     assert (job["JobState"], job["Restarts"]) == ("COMPLETED", "1")
     first, second = log(project, "train").split("a new attempt begins")[1:]
     assert "train: 0 of " in first
-    done, total = map(int, re.search(r"train: (\d+) of (\d+) regions, \?", second).groups())
+    done, total = map(int, re.search(r"train: (\d+) of (\d+) images, \?", second).groups())
     assert total / 3 <= done < total
 
 
