@@ -20,7 +20,7 @@ class PlainFPN(LesionFPN):
         model.__class__ = cls
         return model
 
-    def forward(self, images: Tensor) -> Tensor:
+    def forward(self, images: Tensor, readers: object = None) -> Tensor:
         """(N, 3, H, W) uint8 → (N, 1, H, W)."""
         x = self.stem(((images - self.mean) / self.std).contiguous(memory_format=torch.channels_last))
         skips = []
@@ -40,4 +40,4 @@ def unfolded(folded: FoldedConv2d) -> nn.Sequential:
     conv.weight = folded.weight
     norm = FrozenBatchNorm2d(folded.out_channels)
     norm.load_state_dict(folded.norm[0].state_dict())
-    return nn.Sequential(conv, norm)
+    return nn.Sequential(conv, norm.to(folded.weight.device))

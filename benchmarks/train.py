@@ -18,15 +18,15 @@ import numpy as np
 import psutil
 import torch
 from lesionmap.network.forward import logits_of, mixed_precision, pick_device
-from lesionmap.network.model import FoldedConv2d, LesionFPN
+from lesionmap.network.model import LesionFPN
 from lesionmap.network.region_pass import RegionTensors, TilePasses
 from lesionmap.network.settings import ModelSettings
 from lesionmap.network.thread_pool import ThreadPool
 from lesionmap.training.settings import TrainSettings
 from lesionmap.training.updates import RegionSteps, fused_backward
+from plain_network import PlainFPN
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
-from torchvision.ops import FrozenBatchNorm2d
 
 SIDE, PER_SIDE, TILE_BATCH = 512, 8, 4
 TEXTBOOK_GB_PER_TILE = 0.9  # in fp32
@@ -63,43 +63,13 @@ def network() -> LesionFPN:
     return model.to(pick_device(), memory_format=torch.channels_last).train()
 
 
-class Textbook(nn.Module):
-    """The network as METHOD.md §2 writes it: norms after their convolutions, P4 to P2 in full, upsampled first."""
+class Textbook(PlainFPN):
+    """The network as METHOD.md §2 writes it, in the precision of training."""
 
-    def __init__(self, model: LesionFPN) -> None:
-        super().__init__()
-        self.of = model
-
-    def forward(self, images: Tensor) -> Tensor:
+    def forward(self, images: Tensor, readers: object = None) -> Tensor:
         """(N, 3, H, W) uint8 → (N, 1, H, W) logits."""
-        model = self.of
-        x = ((images - model.mean) / model.std).contiguous(memory_format=torch.channels_last)
-        skips = []
-        with mixed_precision(x.device):
-            x = model.stem[3](model.stem[2](normed(model.stem[0], x)))
-            for stage in model.stages:
-                for block in stage:
-                    x = self._block(block, x)
-                skips.append(x)
-            c2, c3, c4, p = skips
-            for step, skip in ((model.to_p4, c4), (model.to_p3, c3), (model.to_p2, c2)):
-                up = nn.functional.interpolate(p, scale_factor=2, mode="bilinear")
-                p = skip + step.smooth(step.reduce(up))
-            return nn.functional.interpolate(model.head(p), scale_factor=4, mode="bilinear").float()
-
-    @staticmethod
-    def _block(block: nn.Module, x: Tensor) -> Tensor:
-        kept = x if block.downsample is None else normed(block.downsample[0], x)
-        for conv in (block.conv1, block.conv2):
-            x = nn.functional.relu(normed(conv, x))
-        return nn.functional.relu(normed(block.conv3, x) + kept)
-
-
-def normed(conv: FoldedConv2d, x: Tensor) -> Tensor:
-    """A convolution, and then the frozen norm that ours includes."""
-    return FrozenBatchNorm2d.forward(
-        conv.norm[0], nn.functional.conv2d(x, conv.weight, None, conv.stride, conv.padding)
-    )
+        with mixed_precision(images.device):
+            return super().forward(images).float()
 
 
 def textbook_loss(model: nn.Module, part: RegionTensors, pass_tiles: Callable[[Tensor], Tensor]) -> Tensor:
@@ -131,7 +101,7 @@ def whole_step(model: nn.Module, part: RegionTensors, pass_tiles: Callable[[Tens
 
 def textbook(part: RegionTensors) -> float:
     """All tiles in one autograd graph."""
-    model = Textbook(network())
+    model = Textbook.of(network())
     start = time.perf_counter()
     whole_step(model, part, lambda tiles: torch.sigmoid(model(tiles)))
     return time.perf_counter() - start
@@ -139,7 +109,7 @@ def textbook(part: RegionTensors) -> float:
 
 def recomputed(part: RegionTensors) -> float:
     """The same graph, with gradient checkpointing of `TILE_BATCH` tiles at a time."""
-    model = Textbook(network())
+    model = Textbook.of(network())
 
     def pass_tiles(tiles: Tensor) -> Tensor:
         batches = tiles.split(TILE_BATCH)
@@ -186,7 +156,7 @@ def bare_together(part: RegionTensors) -> float:
 
 def bare_textbook(part: RegionTensors) -> float:
     """The same of the network as it is written."""
-    return forward_backward(Textbook(network()), part)
+    return forward_backward(Textbook.of(network()), part)
 
 
 def smp(part: RegionTensors) -> float:
@@ -227,7 +197,7 @@ def timed(contestant: Callable[[RegionTensors], float], n: int) -> Run:
 def gradient_error(n: int) -> float:
     """Largest relative difference of any weight's gradient between the micro-batched and the textbook's fused loss."""
     part, models = region(n), (network(), network())
-    written = Textbook(models[0])
+    written = Textbook.of(models[0])
     textbook_loss(written, part, lambda tiles: torch.sigmoid(written(tiles))).backward()
     with ThreadPool(len(os.sched_getaffinity(0)), pick_device()) as pool:
         fused_backward(TilePasses(models[1], TILE_BATCH, pool, lambda: None), part, SETTINGS)

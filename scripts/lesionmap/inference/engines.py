@@ -14,14 +14,13 @@ from numpy.typing import NDArray
 
 from lesionmap.errors import ModelError, SettingsError
 from lesionmap.files.records import read_json
-from lesionmap.maps.probability import of_logits
+from lesionmap.maps.probability import Values, of_logits
 from lesionmap.network.self_check import at_checked_pixels, check_image
 
 if TYPE_CHECKING:
     import openvino
 
 Images = NDArray[np.uint8]
-Values = NDArray[np.float32]
 AUTO, TORCH, OPENVINO = "auto", "torch", "openvino"
 FP32, BF16 = "fp32", "bf16"
 TOLERANCE = {FP32: 0.001, BF16: 0.2}  # largest difference of a logit, over their standard deviation if above 1

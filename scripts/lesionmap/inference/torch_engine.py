@@ -6,7 +6,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
-from lesionmap.inference.engines import BF16, FLIPS, NOT_FINITE, TORCH, UNFLIPPED, Engine, Images, Values
+from lesionmap.inference.engines import BF16, FLIPS, NOT_FINITE, TORCH, UNFLIPPED, Engine, Images
+from lesionmap.maps.probability import Values
 from lesionmap.network.batch_size import fitting_inference_batch
 from lesionmap.network.forward import pick_device
 from lesionmap.network.model_file import load_model
