@@ -70,7 +70,7 @@ def annotated_rows():
 
 def slide_row(wildcards):
     """The columns of the slide's row that its inspection needs."""
-    others = ("mask_mpp", "patient", "white_point")
+    others = ("mask_mpp", "patient", "site", "white_point")
     return {key: value for key, value in vars(SLIDES[wildcards.slide]).items() if key not in others}
 
 

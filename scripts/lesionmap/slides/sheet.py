@@ -16,7 +16,7 @@ from lesionmap.servers.urls import is_remote, leads_up, lies_in, why_unfit, with
 
 SPLITS = ("train", "val", "test", "inference")
 NEEDED_COLUMNS = ["slide", "path", "split"]
-OPTIONAL_COLUMNS = {"annotation": "", "mpp": "", "upsample": "", "mask_mpp": "", "patient": "", "white_point": ""}
+OPTIONAL_COLUMNS = dict.fromkeys(("annotation", "mpp", "upsample", "mask_mpp", "patient", "site", "white_point"), "")
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,8 @@ class SlideRow:
         µm/px of an annotation that is a mask; None: the mask covers the whole slide, and its µm/px follows from that.
     patient : str
         The patient's id; empty if unknown.
+    site : str
+        Where the slide comes from, e.g. its hospital; empty if unknown.
     white_point : (int, int, int) or None
         Colour of bare glass, R, G, B; None: the config's ``stain.white_point`` applies.
     """
@@ -53,6 +55,7 @@ class SlideRow:
     upsample: bool = False
     mask_mpp: float | None = None
     patient: str = ""
+    site: str = ""
     white_point: tuple[int, ...] | None = None
 
 
