@@ -9,17 +9,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
+from jinja2 import Environment, Template
 from PIL import Image
 
 from lesionmap.files.atomic import folder_written_whole
 from lesionmap.files.records import write_text
-from lesionmap.formatting import MISSING, counted, duration, fixed, with_interval
+from lesionmap.formatting import MISSING
 from lesionmap.report import model_card
 from lesionmap.report.cohort import cohort_content, stage_times
 from lesionmap.report.inputs import ReportInputs, without_quarantined
 from lesionmap.report.slides import SlideReport, as_yaml, load_slides
 from lesionmap.report.stain_page import draw_stain_vectors, stain_colour, stain_content
+from lesionmap.report.templating import page_templates
 from lesionmap.viewer.assets import colour_stops, colour_tables, write_viewer
 
 TEMPLATES = Path(__file__).parent / "templates/render"
@@ -117,15 +118,8 @@ def _remove_views_of_others(views: Path, slides: Collection[str]) -> None:
 
 
 def _templates() -> Environment:
-    templates = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    numbers = {"fixed": fixed, "with_interval": with_interval, "duration": duration, "counted": counted}
-    templates.filters |= numbers | model_card.FILTERS | {"colour": stain_colour, "yaml": as_yaml}
+    templates = page_templates(TEMPLATES)
+    templates.filters |= model_card.FILTERS | {"colour": stain_colour, "yaml": as_yaml}
     return templates
 
 
