@@ -26,6 +26,7 @@ checkpoint assign_folds:
         runtime=grows(20),
     params:
         rows=fold_rows,
+        excluded=pruned_slides,
         settings={"folds": N_FOLDS, "seed": config["experiments"]["fold_seed"]},
         code=code_digest("assign_folds"),
     script:

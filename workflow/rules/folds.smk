@@ -2,6 +2,7 @@
 
 from lesionmap.experiments.folds import read_folds, slides_of_fold
 from lesionmap.experiments.variants import variants_of
+from lesionmap.run.exclusion import excluded_slides
 
 try:
     VARIANTS = variants_of(config, f"{HOME}/workflow/schemas/config.schema.yaml")
@@ -24,6 +25,11 @@ def fold_rows(wildcards):
     """Patient and site of the slides that take part: those of the splits train and val."""
     rows = [row for row in SLIDES.values() if row.split in ("train", "val")]
     return {row.slide: {"patient": row.patient, "site": row.site} for row in rows}
+
+
+def pruned_slides(wildcards):
+    """Slides that were taken off the sheet for good."""
+    return sorted({row["slide"] for row in excluded_slides(config["slides"]["sheet"])} - set(SLIDES))
 
 
 @cache

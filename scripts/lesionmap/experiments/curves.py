@@ -10,7 +10,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from lesionmap.experiments.table import OUT_OF_FOLD
 from lesionmap.files.atomic import written_whole
 from lesionmap.files.records import read_json
 from lesionmap.plotting import BLUE, GREEN, VERMILION, save_svg
@@ -71,7 +70,7 @@ def plot_variants(summary: str, output: str) -> None:
     output : str
         SVG.
     """
-    rows = [row for row in read_json(summary)["table"] if row["judged"] == OUT_OF_FOLD]
+    rows = read_json(summary)["held_out"]
     variants = list(dict.fromkeys(row["variant"] for row in rows))
     figure = Figure(figsize=(10, 1.2 + 0.35 * max(1, len(variants))), layout="constrained")
     for axes, (metric, title) in zip(figure.subplots(1, len(SHOWN), sharey=True), SHOWN.items(), strict=True):

@@ -2,8 +2,8 @@
 
 import logging
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ class FoldSlide:
     patient, site : str
         Empty if unknown: such a slide is of a patient of its own.
     identity : str
-        SHA-256 of its content.
+        SHA-256 of its content; empty if it cannot be read now.
     lesion : bool
         Whether lesion is annotated on it.
     """
@@ -51,7 +51,12 @@ class FoldSettings:
 
 
 def assign_folds(
-    manifest: str, annotations: Sequence[str], rows: Mapping[str, Mapping[str, str]], table: str, settings: FoldSettings
+    manifest: str,
+    annotations: Sequence[str],
+    rows: Mapping[str, Mapping[str, str]],
+    table: str,
+    settings: FoldSettings,
+    excluded: Collection[str] = (),
 ) -> None:
     """Write the table of folds. Slides that it has keep their fold, unless another number or seed is asked for.
 
@@ -65,6 +70,8 @@ def assign_folds(
         ``patient`` and ``site`` of each slide, as the sheet has them.
     table : str
         TSV. A row stays when its slide leaves the sheet or cannot be read, so that it comes back to its fold.
+    excluded : collection of str
+        Slides whose rows go: those that were pruned.
 
     Raises
     ------
@@ -78,15 +85,32 @@ def assign_folds(
         for slide, row in rows.items()
         if slide in identities and slide in usable
     ]
+    _check_number(slides, settings.folds)
     before = {row["slide"]: row for row in read_table(table)} if Path(table).exists() else {}
     asked = {"folds": str(settings.folds), "seed": str(settings.seed)}
-    kept = {slide: row for slide, row in before.items() if {key: row[key] for key in asked} == asked}
+    kept = {slide: row for slide, row in before.items() if asked.items() <= row.items() and slide not in excluded}
+    absent = kept.keys() - {one.slide for one in slides}
+    slides += [
+        FoldSlide(slide, kept[slide]["patient"], kept[slide]["site"], "", kept[slide]["lesion"] == "1")
+        for slide in sorted(absent)
+    ]
     folds = shared_out(slides, settings, {slide: int(row["fold"]) for slide, row in kept.items()})
-    for slide in folds.keys() & kept.keys():
+    for slide in sorted(kept):
         if folds[slide] != int(kept[slide]["fold"]):
             logging.warning("%s moves to fold %d, that of other slides of its patient", slide, folds[slide])
-    now = {one.slide: asdict(one) | {"lesion": int(one.lesion), "fold": folds[one.slide]} | asked for one in slides}
-    write_table(table, (kept | now).values(), COLUMNS)
+    found = [vars(one) | {"lesion": int(one.lesion), "fold": folds[one.slide]} | asked for one in slides]
+    write_table(table, found, COLUMNS)
+
+
+def _check_number(slides: Sequence[FoldSlide], folds: int) -> None:
+    """Refuse more folds than there are patients."""
+    count = len(_patients(slides))
+    if count < folds:
+        raise SettingsError(
+            stage="assign_folds",
+            finding=f"experiments.folds is {folds}, but the readable train and val slides are of {count} patients",
+            remedy=f"set it to {count} or less" if count >= len(ROLES) else "add annotated slides",
+        )
 
 
 def shared_out(slides: Sequence[FoldSlide], settings: FoldSettings, known: Mapping[str, int]) -> dict[str, int]:
@@ -102,13 +126,6 @@ def shared_out(slides: Sequence[FoldSlide], settings: FoldSettings, known: Mappi
         patient in two folds would be judged by a model that has seen it.
     """
     patients = _patients(slides)
-    if len(patients) < settings.folds:
-        raise SettingsError(
-            stage="assign_folds",
-            finding=f"experiments.folds is {settings.folds}, but the readable train and val slides are of "
-            f"{len(patients)} patients",
-            remedy=f"set it to {len(patients)} or less" if len(patients) >= len(ROLES) else "add annotated slides",
-        )
     loads: Counter[tuple[int, *tuple[object, ...]]] = Counter()
     found: dict[str, int] = {}
     rng = np.random.default_rng(settings.seed)

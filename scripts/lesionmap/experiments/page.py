@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lesionmap.experiments.table import ON_TEST, OUT_OF_FOLD
 from lesionmap.files.records import read_json, read_table, write_text
 from lesionmap.report.templating import page_templates
 
@@ -37,14 +36,14 @@ def write_page(
         What each variant changes, in words.
     """
     content = read_json(summary)
-    of_kind = {kind: _by_variant(content["table"], kind) for kind in (OUT_OF_FOLD, ON_TEST)}
+    held_out, tested = (_by_variant(content.pop(kind)) for kind in ("held_out", "tested"))
     page = page_templates(TEMPLATES).get_template("experiments.html.j2")
-    shown = {key: title for key, title in SHOWN.items() if any(key in rows for rows in of_kind[OUT_OF_FOLD].values())}
+    shown = {key: title for key, title in SHOWN.items() if any(key in rows for rows in held_out.values())}
     text = page.render(
         content,
         shown=shown,
-        held_out=of_kind[OUT_OF_FOLD],
-        tested=of_kind[ON_TEST],
+        held_out=held_out,
+        tested=tested,
         compared=[row for row in content["differences"] if row["metric"] in shown],
         plots={title: Path(path).name for title, path in plots.items()},
         variants=variants,
@@ -53,12 +52,11 @@ def write_page(
     write_text(output, text)
 
 
-def _by_variant(rows: Sequence[Mapping[str, Any]], kind: str) -> dict[str, dict[str, Mapping[str, Any]]]:
+def _by_variant(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Mapping[str, Any]]]:
     """Entries by variant and metric."""
     found = dict[str, dict[str, Mapping[str, Any]]]()
     for row in rows:
-        if row["judged"] == kind:
-            found.setdefault(row["variant"], {})[row["metric"]] = row
+        found.setdefault(row["variant"], {})[row["metric"]] = row
     return found
 
 

@@ -15,7 +15,7 @@ from lesionmap.formatting import in_table
 from lesionmap.jobs.quarantine import usable
 from lesionmap.metrics.cohort import SlideTable, is_evaluated
 
-OUT_OF_FOLD, ON_TEST = "out of fold", "ensemble, test slides"
+JUDGED = {"held_out": "out of fold", "tested": "ensemble, test slides"}
 HEADLINE = "slide_mean_dice"
 Row = Mapping[str, Any]
 OF_TABLE = (
@@ -96,35 +96,39 @@ def compare_variants(inputs: ComparedInputs, files: ComparedFiles, min_lesion_um
         If a model has seen a slide that it is judged by, or its patient.
     """
     results = held_out_results(inputs.metrics, inputs.models, inputs.folds, inputs.patients)
-    rows = [*_rows_of_variants(results, min_lesion_um)]
     tested, leaked = _tested(inputs)
-    rows += _rows_of_ensembles(tested, min_lesion_um)
-    compared = _compared(results, min_lesion_um)
-    costs = [
-        costs_of(variant, inputs.recipes[variant], results.seeds, inputs.benchmarks) for variant in results.variants
-    ]
-    write_table(files.table, [_in_table(row) for row in rows], OF_TABLE)
-    write_table(files.differences, [_in_table(row) for row in compared], OF_DIFFERENCES)
-    slides = [*_rows_of_slides(results), *_rows_of_tested(tested)]
-    metrics = [key for key in slides[0] if key not in OF_SLIDES] if slides else []
-    write_table(files.slides, [_in_table(row) for row in slides], (*OF_SLIDES, *metrics))
-    write_table(files.costs, [_in_table(row) for row in costs], OF_COSTS)
     about = {
         "folds": inputs.n_folds,
         "seeds": len(results.seeds),
         "slides": len(results.slides),
         "left_out": results.left_out,
         "leaked_test_slides": leaked,
-        "headline_metric": HEADLINE,
     }
-    write_json(files.summary, about | {"table": rows, "differences": compared, "costs": costs})
-    write_text(files.headline, "\n".join(_headline(about, rows, compared)) + "\n")
+    found: dict[str, list[dict[str, Any]]] = {
+        "held_out": [*_rows_of_variants(results, min_lesion_um)],
+        "tested": [*_rows_of_ensembles(tested, min_lesion_um)],
+        "differences": _compared(results, min_lesion_um),
+        "costs": [costs_of(name, inputs.recipes[name], results.seeds, inputs.benchmarks) for name in results.variants],
+    }
+    judged = [{"judged": kind} | row for key, kind in JUDGED.items() for row in found[key]]
+    slides = [*_rows_of_slides(results, tested)]
+    metrics = [key for key in slides[0] if key not in OF_SLIDES] if slides else []
+    _write(files.table, judged, OF_TABLE)
+    _write(files.differences, found["differences"], OF_DIFFERENCES)
+    _write(files.slides, slides, (*OF_SLIDES, *metrics))
+    _write(files.costs, found["costs"], OF_COSTS)
+    write_json(files.summary, about | found)
+    write_text(files.headline, "\n".join(_headline(about, found["held_out"], found["differences"])) + "\n")
+
+
+def _write(path: str, rows: Sequence[Row], columns: Sequence[str]) -> None:
+    write_table(path, [{key: in_table(value) for key, value in row.items()} for row in rows], columns)
 
 
 def _rows_of_variants(results: Results, min_lesion_um: float) -> Iterator[dict[str, Any]]:
     for variant in results.variants if results.slides else ():
         for entry in entries(results.tables(variant, min_lesion_um), results.fold):
-            yield {"variant": variant, "judged": OUT_OF_FOLD, **entry}
+            yield {"variant": variant, **entry}
 
 
 def _tested(inputs: ComparedInputs) -> tuple[dict[str, list[Record]], list[str]]:
@@ -147,7 +151,7 @@ def _rows_of_ensembles(tested: Mapping[str, Sequence[Record]], min_lesion_um: fl
     for variant, records in tested.items():
         table = SlideTable.of(records, min_lesion_um)
         for entry in entries([table], table.patient * 0):
-            yield {"variant": variant, "judged": ON_TEST, **entry}
+            yield {"variant": variant, **entry}
 
 
 def _compared(results: Results, min_lesion_um: float) -> list[dict[str, Any]]:
@@ -165,15 +169,12 @@ def _compared(results: Results, min_lesion_um: float) -> list[dict[str, Any]]:
     return rows
 
 
-def _rows_of_slides(results: Results) -> Iterator[dict[str, Any]]:
+def _rows_of_slides(results: Results, tested: Mapping[str, Sequence[Record]]) -> Iterator[dict[str, Any]]:
     for (variant, seed), records in results.records.items():
         for fold, record in zip(results.fold.tolist(), records, strict=True):
             yield {"variant": variant, "run": seed, "fold": fold} | _of_slide(record)
-
-
-def _rows_of_tested(tested: Mapping[str, Sequence[Record]]) -> Iterator[dict[str, Any]]:
-    for variant, records in tested.items():
-        for record in records:
+    for variant, tested_records in tested.items():
+        for record in tested_records:
             yield {"variant": variant, "run": "ensemble", "fold": None} | _of_slide(record)
 
 
@@ -182,15 +183,9 @@ def _of_slide(record: Record) -> dict[str, Any]:
     return {key: record[key] for key in OF_SLIDES[3:]} | metrics
 
 
-def _in_table(row: Row) -> dict[str, Any]:
-    return {key: in_table(value) for key, value in row.items()}
-
-
-def _headline(
-    about: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], compared: Sequence[Mapping[str, Any]]
-) -> Iterator[str]:
+def _headline(about: Row, held_out: Sequence[Row], compared: Sequence[Row]) -> Iterator[str]:
     """In words, and a last line: variants, folds, seeds, the best by mean Dice of slides, and how far ahead it is."""
-    found = [row for row in rows if row["metric"] == HEADLINE and row["judged"] == OUT_OF_FOLD]
+    found = [row for row in held_out if row["metric"] == HEADLINE]
     yield f"out of fold: {about['slides']} slides, {about['folds']} folds, {about['seeds']} seeds; mean Dice of slides"
     ranked = sorted((row for row in found if row["value"] is not None), key=lambda row: row["value"], reverse=True)
     for row in [*ranked, *(row for row in found if row["value"] is None)]:
