@@ -149,7 +149,7 @@ def _flow(run: Run) -> Fact:
     judged = sum(slide.metrics is not None for slide in run.slides)
     return Fact(
         f"Of {counted(len(mapped | refused), 'slide')} in the sheet, {len(mapped)} were mapped, {judged} of these were "
-        f"held against an annotation, and {len(refused)} are in quarantine."
+        f"held against an annotation. In quarantine: {len(refused)}."
     )
 
 
@@ -177,9 +177,11 @@ def _subsets(run: Run) -> Fact | None:
 def _reference_standard(run: Run) -> Fact | None:
     if not run.groups:
         return None
-    classes = run.config["annotations"]["classes"]
-    names = ", ".join(name or "(no name)" for name, label in classes.items() if label == STORED_CLASSES[LESION])
-    return Fact(f"Outlines in annotation files. Lesion is what these call: {names}. All other tissue is not lesion.")
+    classes, values = run.config["annotations"]["classes"], run.config["annotations"]["mask_values"]
+    labels = {name or "(no name)": label for name, label in classes.items()}
+    labels |= {f"{value} in masks": label for value, label in values.items()}
+    names = ", ".join(name for name, label in labels.items() if label == STORED_CLASSES[LESION])
+    return Fact(f"Outlines or masks. Lesion is what these call: {names}. All other tissue is not lesion.")
 
 
 def _annotation_formats(run: Run) -> Fact | None:
@@ -202,7 +204,7 @@ def _patient_level(run: Run) -> Fact | None:
     seen = [slide for name in ("training_slides", "validation_slides") for slide in run.model.get(name, {})]
     known = [known for name, known in run.patients_known if name == split], [slide in patients for slide in seen]
     left_out = run.groups.get("leaked", {}).get("slides", 0)
-    others = f" {counted(left_out, 'slide')} that it had seen, or whose patients, are left out." if left_out else ""
+    others = f" Left out as leaked: {counted(left_out, 'slide')}." if left_out else ""
     if all(map(all, known)):
         return Fact(f"By patient: the model has seen no slide of a patient of the {split} slides.{others}")
     lacking = f"{_unknown(known[0], f'{split} slides')} and of {_unknown(known[1], 'slides of the model')}"
@@ -303,7 +305,7 @@ def _threshold(run: Run) -> Fact | None:
 def _ensemble(run: Run) -> Fact:
     if run.config.get("experiments", {}).get("ensemble"):
         return Fact("Experiments: test and inference slides are also mapped with the mean of the folds' models.")
-    return Fact("None: each map is of one network, trained once.")
+    return Fact("None: each map is of one network.")
 
 
 def _imbalance(run: Run) -> Fact | None:

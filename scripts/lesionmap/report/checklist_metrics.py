@@ -101,8 +101,9 @@ def _groups(run: Run) -> Fact | None:
 
 
 def _readers(run: Run) -> Fact | None:
-    pairs = dict.fromkeys(row["pair"] for row in run.table("metrics/readers.tsv"))
-    return Fact(f"Agreement with a second annotation: {', '.join(pairs)}.") if pairs else None
+    rows = run.table("metrics/readers.tsv")
+    pairs = dict.fromkeys(row.get("pair", "") for row in rows)
+    return Fact(f"Agreement with a second annotation: {', '.join(pairs)}.") if rows else None
 
 
 def _compared(run: Run) -> Iterator[str]:
@@ -145,10 +146,10 @@ def _external(run: Run) -> Fact | None:
 
 
 def _worst(run: Run) -> Fact | None:
-    kinds = {"lowest Dice": "lowest_dice", "largest false area on slides without lesion": "largest_false_positives"}
+    kinds = {"Lowest Dice": "lowest_dice", "Largest false area on slides without lesion": "largest_false_positives"}
     worst = {kind: run.content[key][:MOST_NAMED] for kind, key in kinds.items()}
     named = [f"{kind}: {', '.join(row['slide'] for row in rows)}" for kind, rows in worst.items() if rows]
-    return Fact(f"Worst slides, with pictures. {'. '.join(named).capitalize()}.") if named else None
+    return Fact(f"Worst slides, with pictures. {'. '.join(named)}.") if named else None
 
 
 def _decision_curve(run: Run) -> Fact | None:
