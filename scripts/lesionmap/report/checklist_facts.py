@@ -234,7 +234,7 @@ def _network(run: Run) -> Fact:
     form = run.model["architecture"]
     return Fact(
         f"Feature pyramid on {form['backbone']}, normalisation {form['norm']}, {run.card['file']['numbers']:,} "
-        "numbers. Input: RGB of a stain-normalised tile. Output: one logit per pixel."
+        "numbers in the file. Input: RGB of a stain-normalised tile. Output: one logit per pixel."
     )
 
 
@@ -281,7 +281,8 @@ def _initialisation(run: Run) -> Fact | None:
 def _training(run: Run) -> Fact | None:
     if not run.training:
         return None
-    return Fact(f"Adam, focal loss. {', '.join(f'{name} {value}' for name, value in run.training.items())}.")
+    settings = {name: _listed(value) if isinstance(value, dict) else value for name, value in run.training.items()}
+    return Fact(f"Adam, focal loss. {', '.join(f'{name}: {value}' for name, value in settings.items())}.")
 
 
 def _model_choice(run: Run) -> Fact | None:

@@ -160,7 +160,7 @@ def _decision_curve(run: Run) -> Fact | None:
 def _lesion_sizes(run: Run) -> Fact | None:
     sizes = {name: size for name, size in run.lead["lesions"].items() if size["annotated"]} if run.lead else {}
     named = ", ".join(
-        f"{size['found']} of {size['annotated']} {name.replace('_', ' ').replace('mm', ' mm')}"
+        f"{name.replace('_', ' ').replace('mm', ' mm')} {size['found']} of {size['annotated']}"
         for name, size in sizes.items()
     )
     return Fact(f"{_lead(run)}: annotated lesions found, by extent: {named}.") if sizes else None
