@@ -85,6 +85,12 @@ class Run:
         judged = [(slide.split, slide.metrics) for slide in self.slides if slide.metrics and not slide.leaked]
         return [(split, row["patient"] not in UNKNOWN) for split, row in judged]
 
+    @property
+    def model_patients_known(self) -> list[bool]:
+        """Whether the model file records the patient, for each slide that the model has seen."""
+        seen = [slide for name in ("training_slides", "validation_slides") for slide in self.model.get(name, {})]
+        return [slide in self.model.get("patients", {}) for slide in seen]
+
     def table(self, name: str) -> list[dict[str, str]]:
         """Rows of a table in the results that not every run has; empty without it."""
         path = self.results / name
@@ -200,9 +206,8 @@ def _folds(run: Run) -> Fact | None:
 def _patient_level(run: Run) -> Fact | None:
     if run.lead is None or "training_slides" not in run.model:
         return None
-    split, patients = run.content["lead"], run.model.get("patients", {})
-    seen = [slide for name in ("training_slides", "validation_slides") for slide in run.model.get(name, {})]
-    known = [known for name, known in run.patients_known if name == split], [slide in patients for slide in seen]
+    split = run.content["lead"]
+    known = [known for name, known in run.patients_known if name == split], run.model_patients_known
     left_out = run.groups.get("leaked", {}).get("slides", 0)
     others = f" Left out as leaked: {counted(left_out, 'slide')}." if left_out else ""
     if all(map(all, known)):
@@ -226,8 +231,8 @@ def _numbers(run: Run) -> Fact | None:
     model = [f"Model: {', '.join(of_model)}"] if of_model else []
     alone = not all(known for _, known in run.patients_known)
     note = ["A slide without a patient in the sheet counts as a patient of its own"] if alone else []
-    text = ". ".join([*model, *judged, *note]) + "."
-    return Fact(text, whole=bool(model and judged and not alone)) if model or judged else None
+    whole = bool(model and judged) and not alone and all(run.model_patients_known)
+    return Fact(". ".join([*model, *judged, *note]) + ".", whole) if model or judged else None
 
 
 def _network(run: Run) -> Fact:

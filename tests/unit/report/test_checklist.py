@@ -142,7 +142,10 @@ def test_facts_are_those_of_the_run(judged: ReportInputs, tmp_path: Path) -> Non
 def test_splits_are_by_patient_only_if_every_patient_is_known(judged: ReportInputs, tmp_path: Path) -> None:
     table = Path(judged.slide_table)
     table.write_text(table.read_text().replace("\tp2", "\tNA"))
-    one = checklist(render(judged, tmp_path / "one"))["CLAIM 2024", "20"]
+    rows = checklist(render(judged, tmp_path / "one"))
+    one, alone = rows["CLAIM 2024", "20"], rows["TRIPOD+AI", "21"]
+    assert alone["status"] == "partly"
+    assert alone["facts"].endswith("A slide without a patient in the sheet counts as a patient of its own.")
     assert (one["status"], one["facts"]) == (
         "partly",
         "By the content of slides. The patient is unknown of 1 of 8 test slides and of 0 of 4 slides of the model.",
@@ -150,7 +153,10 @@ def test_splits_are_by_patient_only_if_every_patient_is_known(judged: ReportInpu
     table.write_text(table.read_text().replace("\tNA\n", "\tp2\n"))
     patients = {name: digest for name, digest in TRAINED["patients"].items() if name != "t3"}
     model = make_model(tmp_path / "m.safetensors", **TRAINED | {"patients": patients})
-    other = checklist(render(replace(judged, model=model), tmp_path / "other"))["CLAIM 2024", "20"]
+    rows = checklist(render(replace(judged, model=model), tmp_path / "other"))
+    other, of_model = rows["CLAIM 2024", "20"], rows["TRIPOD+AI", "21"]
+    assert of_model["status"] == "partly"
+    assert "3 training slides (Patients: 1, and 1 slide without one)" in of_model["facts"]
     assert "of 0 of 8 test slides and of 1 of 4 slides of the model" in other["facts"]
 
 
