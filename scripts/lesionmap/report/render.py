@@ -16,6 +16,7 @@ from lesionmap.files.atomic import folder_written_whole
 from lesionmap.files.records import write_text
 from lesionmap.formatting import MISSING
 from lesionmap.report import model_card
+from lesionmap.report.checklist import checklist_of, write_checklist
 from lesionmap.report.cohort import cohort_content, stage_times
 from lesionmap.report.inputs import ReportInputs, without_quarantined
 from lesionmap.report.slides import SlideReport, as_yaml, load_slides
@@ -38,8 +39,10 @@ class ReportFiles:
     ----------
     index : str
         The cohort's page, written last.
-    stain, model : str
-        The page about the stains of all slides, and the page about the model.
+    stain, model, checklist : str
+        The pages about the stains of all slides, about the model, and about what guidelines ask.
+    checklist_table : str
+        The last of these as TSV.
     script : str
         JavaScript of the cohort's page.
     pages, figures, viewer : str
@@ -49,6 +52,8 @@ class ReportFiles:
     index: str
     stain: str
     model: str
+    checklist: str
+    checklist_table: str
     script: str
     pages: str
     figures: str
@@ -86,11 +91,14 @@ def render_report(
     content = cohort_content(inputs, shown, config) | {"stages": stage_times(benchmarks), "settings": as_yaml(config)}
     content |= {"model_notes": model_notes}
     threshold = next((slide.threshold for slide in shown), config["inference"]["threshold"])
+    card = model_card.card_metadata(inputs.model)
+    guidelines = checklist_of(inputs, content, config, card=card, map_mpp=map_mpp)
     shared = {"config": config, "map_mpp": map_mpp, "threshold": threshold}
     shared |= {"colour_tables": colour_tables(), "colour_stops": colour_stops()}
     texts = {
         files.script: (TEMPLATES / "report.js").read_text(encoding="utf-8"),
-        files.model: _model_page(inputs.model, templates),
+        files.model: _model_page(card, templates),
+        files.checklist: templates.get_template("checklist.html.j2").render(guidelines=guidelines),
         files.stain: templates.get_template("stain.html.j2").render(stain_content(inputs, shown), **shared),
         files.index: templates.get_template("index.html.j2").render(content, **shared),
     }
@@ -102,6 +110,7 @@ def render_report(
         write_viewer(new_viewer)
         _write_pages(new_pages, shown, templates.get_template("slide.html.j2"), shared)
         _write_pictures(new_figures, shown, inputs)
+    write_checklist(files.checklist_table, guidelines)
     _remove_views_of_others(Path(files.index).parent / "views", slides)
     for path, text in texts.items():
         write_text(path, text)
@@ -123,12 +132,12 @@ def _templates() -> Environment:
     return templates
 
 
-def _model_page(model: str, templates: Environment) -> str:
+def _model_page(card: dict[str, Any], templates: Environment) -> str:
     """The model card as a page; it shows missing metadata as "not recorded"."""
     lenient = templates.overlay(
         undefined=model_card.NotRecorded, finalize=lambda value: MISSING if value is None else value
     )
-    return lenient.get_template("model.html.j2").render(model_card.card_metadata(model))
+    return lenient.get_template("model.html.j2").render(card)
 
 
 def _write_pages(folder: Path, slides: list[SlideReport], template: Template, shared: dict[str, Any]) -> None:
