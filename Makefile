@@ -64,6 +64,10 @@ test-browser: chromium demo ## test the report of the demo in a real browser; as
 test-reruns: $(VENV)/installed ## change, exchange, move and mend files, settings and code, retrain and prune, in real runs, in about 15 minutes
 	$(BIN)/pytest tests/workflow/reruns
 
+.PHONY: test-experiments
+test-experiments: $(VENV)/installed ## compare variants over folds and seeds, and add to them, in real runs, in about 6 minutes
+	$(BIN)/pytest tests/workflow/experiments
+
 .PHONY: test-faults
 test-faults: $(VENV)/installed ## kill, fill the disk, set clocks wrong at each rule, as root for the disks, in about 10 minutes
 	$(BIN)/pytest tests/workflow/faults
