@@ -170,6 +170,13 @@ ablation: $(VENV)/installed ## train low, high and both views on the CAMELYON ti
 	PYTHONPATH=scripts $(BIN)/python benchmarks/ablation.py $(ABLATION_STORES:%=ablation/%) \
 		--folder ablation/results/ablation --seeds $(or $(SEEDS),0) $(if $(WEIGHTS),--weights $(WEIGHTS))
 
+.PHONY: cv
+cv: $(VENV)/installed ## cross-validate one view against both on the lymph nodes of ../shared/data/cam8, into cv/; SEEDS="0,1"
+	mkdir -p cv
+	cp benchmarks/cv.tsv cv/slides.tsv
+	$(SNAKEMAKE) --directory cv --configfile benchmarks/cv.yaml --config 'experiments={seeds: [$(or $(SEEDS),0)]}' -- experiments
+	@cat cv/results/experiments/headline.txt
+
 .PHONY: format
 format: $(VENV)/installed ## format Python and Snakemake files
 	$(BIN)/ruff check --fix .
