@@ -8,7 +8,7 @@ from lesionmap.files.model_metadata import load_metadata
 from lesionmap.files.records import read_json, sha256, write_json, write_table
 from lesionmap.network.model import LesionFPN
 from lesionmap.network.model_file import save_model
-from lesionmap.run.published_model import publish_model
+from lesionmap.run.published_model import copy_model, publish_model
 from training_parts import NARROW
 
 
@@ -49,6 +49,19 @@ def publish(folder, run, view):
 def test_the_epoch_is_the_best_by_the_map_that_inference_makes(tmp_path, best, view, epoch):
     run = finished_run(tmp_path, **best)
     assert publish(tmp_path, run, view) == (epoch, [epoch])
+
+
+def test_a_copy_leaves_the_run_and_others_as_they_are(tmp_path):
+    """Variants of an experiment take their models from the same run."""
+    run = finished_run(tmp_path, low=1, fused=2)
+    (tmp_path / "runs/other").mkdir()
+    before = {path: path.read_bytes() for path in run.iterdir()}
+    for view, epoch in (("low", 1), ("fused", 2)):
+        model = tmp_path / f"{view}.safetensors"
+        copy_model(str(run / "trained.json"), str(model), str(tmp_path / f"{view}.csv"), view=view)
+        assert load_metadata(model)["epoch"]["epoch"] == epoch
+    assert {path: path.read_bytes() for path in run.iterdir()} == before
+    assert (tmp_path / "runs/other").exists()
 
 
 def test_another_view_is_published_from_the_same_run_and_other_runs_are_deleted(tmp_path):

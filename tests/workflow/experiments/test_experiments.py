@@ -11,6 +11,7 @@ from lesionmap.demo.painting import DemoSlide
 from lesionmap.experiments.folds import read_folds
 from lesionmap.files.model_metadata import load_metadata, patient_digest
 from lesionmap.files.records import read_json, read_table, write_table
+from project import ROOT
 from small_experiments import write_rows
 
 JUDGED = {"map_held_out", "find_held_out_lesions", "evaluate_held_out"}
@@ -142,6 +143,23 @@ def test_nothing_is_left_to_do_and_what_is_added_runs_alone(project):
 
     plan["seeds"] = before["seeds"]
     assert planned(project) == ({}, set())
+
+
+def test_on_a_cluster_all_trainings_and_maps_wait_for_nothing_of_each_other(project):
+    """A dry run with the profile of SLURM, which asks no cluster."""
+    project.profile = ROOT / "profiles/slurm"
+    project.config["experiments"]["seeds"] = [7, 8]
+    printed = project.run("--dry-run", "experiments")
+    blocks = re.split(r"\n(?:local)?(?:rule|checkpoint) ", "\n" + printed)[1:]
+    inputs = defaultdict(list)
+    for block in blocks:
+        found = re.search(r"\n    input: (.*)", block)
+        inputs[block.split(":")[0]].append(set(found[1].split(", ")) if found else set())
+    assert len(inputs["train_fold"]) == 12
+    assert {path.split("/")[1] for paths in inputs["train_fold"] for path in paths} == {"tiles"}
+    assert len(inputs["map_held_out"]) == 28
+    assert all(sum("/fold_" in path for path in paths) == 3 for paths in inputs["map_held_out"])  # of one model
+    assert "gpu=1" in printed
 
 
 def test_a_slide_that_is_added_trains_what_is_not_judged_by_it_and_moves_nobody(project):
