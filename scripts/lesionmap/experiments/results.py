@@ -1,5 +1,6 @@
 """The metrics of all held-out slides, as far as every variant and seed has them, and proof that no model knew them."""
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ from lesionmap.evaluation.leakage import Seen
 from lesionmap.experiments.folds import read_folds
 from lesionmap.files.model_metadata import load_metadata
 from lesionmap.files.records import read_json
-from lesionmap.jobs.quarantine import usable
+from lesionmap.jobs.quarantine import quarantined
 from lesionmap.metrics.cohort import SlideTable, is_evaluated
 
 Record = Mapping[str, Any]
@@ -31,14 +32,14 @@ class Results:
         of `slides`.
     fold : (S,) int64
         The fold of each slide, from 1.
-    left_out : list of str
-        Slides that not all runs could map and evaluate.
+    left_out : dict of str to str
+        Slides that not all runs could map and evaluate, and why.
     """
 
     slides: list[str]
     records: dict[Run, list[Record]]
     fold: NDArray[np.int64]
-    left_out: list[str]
+    left_out: dict[str, str]
 
     @property
     def variants(self) -> list[str]:
@@ -87,22 +88,26 @@ def held_out_results(paths: Sequence[str], models: Sequence[str], folds: str, pa
     TrainingError
         If a model has seen a slide that it is judged by, or its patient.
     """
-    fold_of, records = read_folds(folds), dict[Run, dict[str, Record]]()
+    fold_of, records, left_out = read_folds(folds), dict[Run, dict[str, Record]](), dict[str, str]()
     for path in paths:
-        records.setdefault(run_of(path), {})
-    for path in usable(paths):
-        record = read_json(path)
-        if is_evaluated(record):
-            records[run_of(path)][record["slide"]] = record
-    slides = list(dict.fromkeys(Path(path).stem for path in paths))
-    common = [slide for slide in slides if all(slide in found for found in records.values())]
-    for run, path in _of_models(models):
-        _check_unseen(path, fold_of, records[run], patients)
+        record, run, slide = read_json(path), run_of(path), Path(path).stem
+        found = records.setdefault(run, {})
+        if refused := quarantined(path):
+            left_out.setdefault(slide, f"{' '.join(run)}: {refused}")
+        elif is_evaluated(record):
+            found[slide] = record
+        else:
+            left_out.setdefault(slide, f"{' '.join(run)}: no pixel could be evaluated")
+    slides = [slide for slide in dict.fromkeys(Path(path).stem for path in paths) if slide not in left_out]
+    for run, model in _of_models(models):
+        _check_unseen(model, fold_of, records[run], patients)
+    for slide, why in left_out.items():
+        logging.warning("%s is left out: %s", slide, why)
     return Results(
-        common,
-        {run: [found[slide] for slide in common] for run, found in records.items()},
-        np.array([fold_of[slide] for slide in common], dtype=np.int64),
-        [slide for slide in slides if slide not in common],
+        slides,
+        {run: [found[slide] for slide in slides] for run, found in records.items()},
+        np.array([fold_of[slide] for slide in slides], dtype=np.int64),
+        left_out,
     )
 
 

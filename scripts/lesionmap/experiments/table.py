@@ -190,6 +190,8 @@ def _headline(about: Row, held_out: Sequence[Row], compared: Sequence[Row]) -> I
     ranked = sorted((row for row in found if row["value"] is not None), key=lambda row: row["value"], reverse=True)
     for row in [*ranked, *(row for row in found if row["value"] is None)]:
         yield f"  {row['variant']}: {_with_interval(row, 'value')}"
+    for slide, why in about["left_out"].items():
+        yield f"  left out: {slide}, {why}"
     for row in compared:
         if row["metric"] == HEADLINE:
             p = "" if row["p"] is None else f", p {row['p']:.3g}, after Holm {row['p_holm']:.3g}"

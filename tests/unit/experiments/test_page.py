@@ -48,7 +48,7 @@ def rendered(tmp_path):
             "folds": 3,
             "seeds": 2,
             "slides": 6,
-            "left_out": [],
+            "left_out": {},
             "leaked_test_slides": [],
             "held_out": [
                 entry("a&b", "slide_mean_dice", 0.5, low=0.4, high=0.65),
@@ -104,11 +104,11 @@ def test_differences_say_who_is_subtracted_from_whom(rendered):
 def test_test_slides_and_slides_left_out_are_told(rendered):
     page = rendered(
         tested=[entry("a&b", "slide_mean_dice", 0.75), entry("a&b", "dice", 0.8)],
-        left_out=["s9"],
+        left_out={"s9": "a seed_0: slide s9, map_slide: torn"},
         leaked_test_slides=["t3"],
     )
     assert ["a&b", "0.750", "0.800"] in Cells(page).rows
-    assert "could map and evaluate them: s9" in page
+    assert "<li>s9: a seed_0: slide s9, map_slide: torn</li>" in page
     assert "seen them or their patients: t3" in page
 
 

@@ -171,13 +171,16 @@ def test_a_patient_that_the_sheet_names_now_counts(experiment, files):
 def test_what_not_every_run_has_is_left_out_and_told(experiment, files):
     paths = experiment().metrics
     broken = next(path for path in paths if "better/seed_0/metrics/slides/e.json" in path)
-    write_quarantined([broken], SlideError(slide="e", stage="s", finding="f", remedy="r"))
+    refused = SlideError(slide="e", stage="s", finding="f", remedy="r")
+    write_quarantined([broken], refused)
     blank = next(path for path in paths if "plain/seed_1/metrics/slides/d.json" in path)
     nothing = record_of("d", random_slide(1)[0], np.full((40, 50), 255, np.uint8))
     write_json(blank, nothing)
     compare_variants(experiment(), files, 0)
     assert {row["slide"] for row in read_table(files.slides)} == FOLD.keys() - {"d", "e"}
-    assert read_json(files.summary)["left_out"] == ["d", "e"]
+    left_out = read_json(files.summary)["left_out"]
+    assert left_out == {"d": "plain seed_1: no pixel could be evaluated", "e": f"better seed_0: {refused}"}
+    assert "left out: d, plain seed_1" in Path(files.headline).read_text(encoding="utf-8")
 
 
 def test_ensembles_are_judged_on_test_slides_that_no_model_has_seen(experiment, files, tmp_path):
