@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
-from lesionmap.inference.engines import BF16, FLIPS, NOT_FINITE, TORCH, UNFLIPPED, Engine, Images
+from lesionmap.inference.engines import BF16, FLIPS, TORCH, UNFLIPPED, Engine, Images
 from lesionmap.maps.probability import Values
 from lesionmap.network.batch_size import fitting_inference_batch
 from lesionmap.network.forward import pick_device
@@ -67,7 +67,7 @@ class TorchEngine(Engine):
     def _shares(self, images: Tensor, factor: int) -> Tensor:
         logits = self._logits(images)
         if not logits.isfinite().all():
-            raise FloatingPointError(NOT_FINITE)
+            raise FloatingPointError(self.model)
         return avg_pool2d(torch.stack([logits.sigmoid(), logits.neg().sigmoid()]), factor)
 
     def _logits(self, images: Images | Tensor) -> Tensor:
