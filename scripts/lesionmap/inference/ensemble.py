@@ -43,19 +43,31 @@ class Ensemble:
     mean_sd: float
     mean_differences: list[float]
 
-    def record(self, paths: Sequence[str], passes: Sequence[dict[str, Any]]) -> dict[str, Any]:
-        """How far the members agree, and of each: its file and SHA-256, its difference from the mean, and its passes.
+    def record(
+        self, paths: Sequence[str], thresholds: Sequence[float | None], passes: Sequence[dict[str, Any]]
+    ) -> dict[str, Any]:
+        """How far the members agree, and who they are.
 
         Parameters
         ----------
         paths : sequence of str
             Model files.
+        thresholds : sequence of float or None
+            The best threshold on each member's validation slides.
         passes : sequence of dict
             What is recorded of each member's passes over the slide.
         """
         members = [
-            {"model": path, "sha256": sha256(path), "mean_difference": round(difference, RECORD_DECIMALS), **passed}
-            for path, difference, passed in zip(paths, self.mean_differences, passes, strict=True)
+            {
+                "model": path,
+                "sha256": sha256(path),
+                "validated_threshold": threshold,
+                "mean_difference": round(difference, RECORD_DECIMALS),
+                **passed,
+            }
+            for path, threshold, difference, passed in zip(
+                paths, thresholds, self.mean_differences, passes, strict=True
+            )
         ]
         return {"mean_uncertainty": round(self.mean_sd, RECORD_DECIMALS), "members": members}
 

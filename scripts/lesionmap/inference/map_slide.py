@@ -126,9 +126,11 @@ def map_slide(
     ensemble = mean_of([one.scores for one in maps], folder) if len(maps) > 1 else None
     mapped = replace(maps[0], scores=ensemble.scores) if ensemble else maps[0]
     provenance = provenance | _origins(models, chosen)
-    _write_maps(files, info, mapped, ensemble, _facts(settings, models) | {"provenance": provenance})
+    thresholds = [validated_threshold(settings, model) for model in models]
+    facts = {"view": _views(settings, models), "validated_threshold": mean_threshold(thresholds)}
+    _write_maps(files, info, mapped, ensemble, facts | {"provenance": provenance})
     passes = [_pass_record(*one) for one in zip_longest(maps, refined)]
-    how = ensemble.record(inputs.paths, passes) if ensemble else passes[0]
+    how = ensemble.record(inputs.paths, thresholds, passes) if ensemble else passes[0]
     _write_record(files.record, info, mapped, how | {"provenance": provenance})
     logging.info("%s: %d tiles mapped, %d without tissue", info.slide, mapped.n_read, mapped.n_skipped)
 
@@ -182,16 +184,10 @@ def validated_threshold(settings: MapSettings, model: dict[str, Any]) -> float |
     return None if found is None else float(found)
 
 
-def mean_threshold(settings: MapSettings, models: Sequence[dict[str, Any]]) -> float | None:
+def mean_threshold(validated: Sequence[float | None]) -> float | None:
     """The mean of the models' validated thresholds; None if one has none."""
-    found = [threshold for model in models if (threshold := validated_threshold(settings, model)) is not None]
-    return fmean(found) if len(found) == len(models) else None
-
-
-def _facts(settings: MapSettings, models: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """What later stages need to know of a map."""
-    views = sorted({_view(settings, model) for model in models})
-    return {"view": " and ".join(views), "validated_threshold": mean_threshold(settings, models)}
+    found = [threshold for threshold in validated if threshold is not None]
+    return fmean(found) if len(found) == len(validated) else None
 
 
 def _origins(models: Sequence[dict[str, Any]], chosen: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -204,6 +200,10 @@ def _origins(models: Sequence[dict[str, Any]], chosen: Sequence[dict[str, Any]])
 
 def _view(settings: MapSettings, model: dict[str, Any]) -> str:
     return view_of(settings.refine, model["architecture"].get("fusion", ""))
+
+
+def _views(settings: MapSettings, models: Sequence[dict[str, Any]]) -> str:
+    return " and ".join(sorted({_view(settings, model) for model in models}))
 
 
 def _refine_settings(settings: MapSettings, model: dict[str, Any], path: str) -> RefineSettings:

@@ -125,6 +125,7 @@ def test_the_record_says_who_the_members_are_and_how_far_they_agree(scene, tmp_p
     assert record["mean_uncertainty"] == pytest.approx((image_of(files.uncertainty)[on] / 510).mean(), abs=2e-4)
     paths = [one.model for one in scene[2]]
     assert [(one["model"], one["sha256"]) for one in record["members"]] == [(path, sha256(path)) for path in paths]
+    assert [one["validated_threshold"] for one in record["members"]] == [0.2, 0.5, 0.8]
     assert [engine["precision"] for engine in record["provenance"].pop("engine")] == ["fp32"] * 3
     training = [{"code": f"c{number}"} for number in range(3)]
     assert record["provenance"] == {"code": "d", "model_training": training}
@@ -205,11 +206,9 @@ def test_a_map_without_tissue_has_no_score_and_no_spread(tmp_path):
 
 
 def test_the_threshold_is_the_mean_of_those_that_all_members_have():
-    models = [{"architecture": {}, "epoch": {"val_low_threshold": value}} for value in (0.25, 0.5, 0.9)]
-    assert mean_threshold(SETTINGS, models) == pytest.approx(0.55)
-    assert mean_threshold(SETTINGS, models[:1]) == 0.25
-    assert mean_threshold(SETTINGS, [*models, {"architecture": {}}]) is None
-    assert mean_threshold(replace(SETTINGS, refine="all"), models) is None
+    assert mean_threshold([0.25, 0.5, 0.9]) == pytest.approx(0.55)
+    assert mean_threshold([0.25]) == 0.25
+    assert mean_threshold([0.25, None, 0.9]) is None
 
 
 OTHERS = [
