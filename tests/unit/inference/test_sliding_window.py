@@ -93,6 +93,13 @@ def test_a_gpu_takes_batches_in_stages(tmp_path, slide, batch_size, monkeypatch)
     assert (one.scores != other.scores).mean() > 0.5
 
 
+def test_no_engine_gets_more_tiles_at_once_than_it_takes(slide, tmp_path):
+    n = []
+    engines = [Pixelwise(lambda images: n.append(len(images)) or images[..., 0] / 99, size) for size in (5, 3)]
+    sliding_window_maps(*slide, TABLE, engines, SETTINGS, folder=tmp_path, threads=1)
+    assert max(n) == 3
+
+
 @pytest.mark.parametrize("surely", [21, -21])
 def test_a_saturated_map_keeps_the_order_of_its_logits(slide, surely):
     """As float32, its probabilities would all be 1."""
