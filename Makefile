@@ -64,6 +64,10 @@ test-browser: chromium demo ## test the report of the demo in a real browser; as
 test-reruns: $(VENV)/installed ## change, exchange, move and mend files, settings and code, retrain and prune, in real runs, in about 15 minutes
 	$(BIN)/pytest tests/workflow/reruns
 
+.PHONY: test-experiments
+test-experiments: $(VENV)/installed ## compare variants over folds and seeds, and add to them, in real runs, in about 6 minutes
+	$(BIN)/pytest tests/workflow/experiments
+
 .PHONY: test-faults
 test-faults: $(VENV)/installed ## kill, fill the disk, set clocks wrong at each rule, as root for the disks, in about 10 minutes
 	$(BIN)/pytest tests/workflow/faults
@@ -165,6 +169,13 @@ ablation: $(VENV)/installed ## train low, high and both views on the CAMELYON ti
 	$(SNAKEMAKE) --directory ablation --configfile benchmarks/ablation.yaml -- $(ABLATION_STORES)
 	PYTHONPATH=scripts $(BIN)/python benchmarks/ablation.py $(ABLATION_STORES:%=ablation/%) \
 		--folder ablation/results/ablation --seeds $(or $(SEEDS),0) $(if $(WEIGHTS),--weights $(WEIGHTS))
+
+.PHONY: cv
+cv: $(VENV)/installed ## cross-validate one view against both on the lymph nodes of ../shared/data/cam8, into cv/; SEEDS="0,1"
+	mkdir -p cv
+	cp benchmarks/cv.tsv cv/slides.tsv
+	$(SNAKEMAKE) --directory cv --configfile benchmarks/cv.yaml --config 'experiments={seeds: [$(or $(SEEDS),0)]}' -- experiments
+	@cat cv/results/experiments/headline.txt
 
 .PHONY: format
 format: $(VENV)/installed ## format Python and Snakemake files

@@ -120,6 +120,7 @@ class Population:
             areas_mm2=np.stack([annotated, predicted], axis=1) * PIXEL_MM2,
             patient=self.patient,
             threshold=THRESHOLD,
+            counts_at_use=counts,
         )
 
     def _histograms(self, rng: np.random.Generator, own: NDArray[np.float64]) -> NDArray[np.int64]:

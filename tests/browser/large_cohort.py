@@ -38,7 +38,8 @@ def render_large(results: Path, folder: Path, count: int) -> Path:
     copies = [(original, f"{original}_{n:04}") for n, original in enumerate(islice(cycle(originals), count))]
     config = yaml.safe_load(CONFIG.read_text(encoding="utf-8"))
     report = folder / "report"
-    names = ("index.html", "stain.html", "model.html", "report.js", "slides", "figures", "viewer")
+    pages = ("index.html", "stain.html", "model.html", "checklist.html", "checklist.tsv")
+    names = (*pages, "report.js", "slides", "figures", "viewer")
     files = ReportFiles(*(str(report / name) for name in names))
     benchmarks = str(results / "benchmarks")
     options = {"slides": [copy for _, copy in copies], "config": config, "benchmarks": benchmarks}

@@ -30,7 +30,7 @@ CONFIG = yaml.safe_load((Path(__file__).parents[2] / "config" / "config.yaml").r
 SPLITS = {"train_1": "train", "Präparat 7%": "test", "new_1": "inference"}
 
 
-PAGES = ("index.html", "stain.html", "model.html", "report.js")
+PAGES = ("index.html", "stain.html", "model.html", "checklist.html", "checklist.tsv", "report.js")
 
 
 CHARTS = ("roc", "precision_recall", "froc", "calibration", "thresholds", "areas", "lesion_sizes")

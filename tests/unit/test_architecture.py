@@ -13,7 +13,19 @@ import pytest
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 LIBRARY = SCRIPTS / "lesionmap"
 FLOORS = (  # from the top: a folder imports only folders below it
-    *("run", "report", "training", "inference", "evaluation", "tiles", "viewer", "stain", "metrics", "annotations"),
+    *(
+        "experiments",
+        "run",
+        "report",
+        "training",
+        "inference",
+        "evaluation",
+        "tiles",
+        "viewer",
+        "stain",
+        "metrics",
+        "annotations",
+    ),
     *("lesions", "tissue", "slides", "servers", "network", "maps", "jobs", "demo", "geometry", "files"),
 )
 FOR_ALL = {"errors", "formatting", "plotting", "version"}

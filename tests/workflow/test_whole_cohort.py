@@ -53,6 +53,8 @@ ARTEFACTS = [
     "metrics/roc.svg",
     "report/index.html",
     "report/stain.html",
+    "report/checklist.html",
+    "report/checklist.tsv",
     "report/slides/test_1.html",
     "report/viewer/leaflet.js",
     "report/views/test_1/view.js",

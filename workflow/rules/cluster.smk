@@ -35,7 +35,8 @@ def shard(group, n_slides):
     def of_slide(wildcards):
         if alone or group not in workflow.group_settings.group_components:
             return None
-        name = f"{group}_{PLACE[wildcards.slide] // n_slides}"
+        others = [value for key, value in wildcards.items() if key != "slide"]
+        name = "_".join([group, *others, str(PLACE[wildcards.slide] // n_slides)])
         workflow.parent_groupids[name] = group  # lets Snakemake find the profile's setting for it
         return name
 

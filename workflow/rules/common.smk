@@ -134,5 +134,9 @@ def watched_state(wildcards):
 
 def backbone_file(wildcards):
     """Where the backbone's weights come from; nothing for random ones."""
-    weights = config["model"]["weights"]
-    return {"none": [], "imagenet": f"resources/backbone/{config['model']['backbone']}.pth"}.get(weights, weights)
+    return initial_weights(config["model"]["weights"], config["model"]["backbone"])
+
+
+def initial_weights(weights, backbone):
+    """The file of a backbone's initial weights; nothing for random ones."""
+    return {"none": [], "imagenet": f"resources/backbone/{backbone}.pth"}.get(weights, weights)

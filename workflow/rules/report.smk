@@ -2,6 +2,7 @@
 # Writes  results/report/index.html    the cohort
 #         results/report/stain.html    the stains of all slides side by side
 #         results/report/model.html    the model's card
+#         results/report/checklist.html  what the report answers of what guidelines ask; .tsv has the same
 #         results/report/slides/       a page per slide
 #         results/report/figures/      the pictures of all pages
 #         results/report/viewer/       Leaflet and the other files that the slides' pages need
@@ -71,6 +72,8 @@ rule render_report:
         index="results/report/index.html",
         stain="results/report/stain.html",
         model="results/report/model.html",
+        checklist="results/report/checklist.html",
+        checklist_table="results/report/checklist.tsv",
         script="results/report/report.js",
         pages=directory("results/report/slides"),
         figures=report(

@@ -62,3 +62,15 @@ rule metrics:
         "results/metrics/cohort.tsv",
         rules.plot_metrics.output,
         branch(config["evaluation"]["compare"], then="results/metrics/models.tsv", otherwise=[]),
+
+
+rule experiments:
+    """Train every variant on every fold with every seed, judge each slide by models that have not seen it, and compare."""
+    input:
+        "results/experiments/report.html",
+        "results/experiments/table.tsv",
+        collect(
+            "results/experiments/variants/{variant}/ensemble/lesions/{slide}/lesions.geojson",
+            variant=ensembles,
+            slide=other_slides,
+        ),

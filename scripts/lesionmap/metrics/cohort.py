@@ -12,9 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lesionmap.annotations.classes import LESION
+from lesionmap.maps.probability import first_bin
 from lesionmap.metrics.froc import FROC_METRICS, froc_metrics
 from lesionmap.metrics.intervals import LEAST_PATIENTS, LINEAR, LOG, LOGIT, Interval, Scale, interval, without_each
-from lesionmap.metrics.pixels import PIXEL_METRICS, Histograms, PixelMetric, Values, auroc, pixel_metrics, ratio
+from lesionmap.metrics.pixels import PIXEL_METRICS, Histograms, PixelMetric, Values, auroc, ratio
 
 SIZES_UM = (0, 200, 500, 2000, np.inf)  # 0.2 and 2 mm separate isolated cells, micro- and macrometastases (AJCC)
 SIZE_NAMES = ("below_0.2mm", "0.2_to_0.5mm", "0.5_to_2mm", "from_2mm")
@@ -51,7 +52,10 @@ class SlideTable:
     patient : (S,) int64
         Number of the patient, from 0.
     threshold : float
-        Probability from which a pixel counts as lesion.
+        Probability from which a pixel of `counts_at_use` counts as lesion.
+    counts_at_use : (S, 4, N_BINS) float64
+        For metrics at the threshold: `counts`. If slides have thresholds of their own, as those that several models
+        map, they are moved so that each lies at one half.
     """
 
     counts: NDArray[np.float64]
@@ -63,10 +67,11 @@ class SlideTable:
     areas_mm2: NDArray[np.float64]
     patient: NDArray[np.int64]
     threshold: float
+    counts_at_use: NDArray[np.float64]
 
     @classmethod
     def of(cls, records: Sequence[Mapping[str, Any]], min_lesion_um: float) -> "SlideTable":
-        """From records of :func:`lesionmap.evaluation.evaluate.evaluate_slide`: at least one, all of one threshold.
+        """From records of :func:`lesionmap.evaluation.evaluate.evaluate_slide`: at least one.
 
         All must satisfy :func:`is_evaluated`.
         """
@@ -76,8 +81,11 @@ class SlideTable:
         found = [[lesion["detection_score"] for lesion in lesions] for lesions in counting]
         scores = [[score for score in of_slide if score is not None] for of_slide in found]
         levels = np.unique([score for of_slide in scores for score in of_slide]).astype(np.int64)
+        counts = np.array([Histograms.of_record(record["histograms"]).counts for record in records], dtype=float)
+        thresholds = [record["threshold"] for record in records]
+        threshold = thresholds[0] if len(set(thresholds)) == 1 else 0.5
         return cls(
-            counts=np.array([Histograms.of_record(record["histograms"]).counts for record in records], dtype=float),
+            counts=counts,
             highest_scores=np.array([record["highest_score"] for record in records]),
             false_positive_scores=np.array([_by_level(record["false_positive_scores"], levels) for record in records]),
             detection_scores=np.array([_by_level(of_slide, levels) for of_slide in scores]),
@@ -85,7 +93,8 @@ class SlideTable:
             by_size=np.array([_by_size(record["lesions"]) for record in records]),
             areas_mm2=np.array([[record["annotated_mm2"], record["predicted_mm2"]] for record in records]),
             patient=np.array([numbers[patient] for patient in patients]),
-            threshold=records[0]["threshold"],
+            threshold=threshold,
+            counts_at_use=counts if len(set(thresholds)) == 1 else _at_half(counts, thresholds),
         )
 
     @property
@@ -101,7 +110,7 @@ class SlideTable:
     @cached_property
     def of_slides(self) -> dict[str, Values]:
         """Pixel metrics of each slide, (S,)."""
-        return pixel_metrics(self.counts, self.threshold)
+        return {metric.name: _at_use(metric, self, self.threshold) for metric in PIXEL_METRICS}
 
 
 @dataclass(frozen=True)
@@ -121,6 +130,13 @@ class WeightedSlides:
     def counts(self) -> Values:
         """Histograms, (D, 4, N_BINS)."""
         return np.asarray(np.tensordot(self.weights, self.table.counts, axes=1))
+
+    @cached_property
+    def counts_at_use(self) -> Values:
+        """The same of :attr:`SlideTable.counts_at_use`."""
+        if self.table.counts_at_use is self.table.counts:
+            return self.counts
+        return np.asarray(np.tensordot(self.weights, self.table.counts_at_use, axes=1))
 
     @cached_property
     def froc(self) -> dict[str, Values]:
@@ -209,8 +225,17 @@ def bland_altman(areas_mm2: NDArray[np.float64], weights: NDArray[np.float64]) -
     }
 
 
-def _at_use(metric: PixelMetric, weighted: WeightedSlides) -> Values:
-    return metric.compute(weighted.counts, weighted.table.threshold)
+def _at_half(counts: Values, thresholds: Sequence[float]) -> Values:
+    """Histograms, (S, 4, N_BINS), in two bins: pixels below their slide's threshold, and from it on."""
+    moved = np.zeros_like(counts)
+    for of_slide, its_counts, threshold in zip(moved, counts, thresholds, strict=True):
+        first = first_bin(threshold)
+        of_slide[:, 0], of_slide[:, -1] = its_counts[:, :first].sum(axis=1), its_counts[:, first:].sum(axis=1)
+    return moved
+
+
+def _at_use(metric: PixelMetric, of: SlideTable | WeightedSlides, threshold: float) -> Values:
+    return metric.compute(of.counts_at_use if metric.thresholded else of.counts, threshold)
 
 
 def _mean_of_slides(name: str, weighted: WeightedSlides) -> Values:
@@ -249,7 +274,7 @@ def _pixel(metric: PixelMetric) -> Metric:
     """A pixel metric over all pixels of the cohort, at the threshold in use."""
     return Metric(
         metric.name,
-        partial(_at_use, metric),
+        lambda weighted: _at_use(metric, weighted, weighted.table.threshold),
         lambda table: metric.rests_on(table.counts),
         lambda table: metric.why_undefined(table.counts.sum(axis=0)),
     )

@@ -76,6 +76,8 @@ class PixelMetric:
         From histograms, (..., 4, N_BINS), to whether they hold the pixels that the metric needs, (...) bool.
     why_undefined : callable
         From histograms, (4, N_BINS), for which the metric is undefined to the reason.
+    thresholded : bool
+        Whether it depends on the threshold.
     swept : bool
         Whether it is also reported over a range of thresholds.
     averaged : bool
@@ -86,6 +88,7 @@ class PixelMetric:
     compute: Callable[[NDArray[Any], float], Values]
     rests_on: Callable[[NDArray[Any]], NDArray[np.bool_]]
     why_undefined: Callable[[NDArray[Any]], str]
+    thresholded: bool = False
     swept: bool = False
     averaged: bool = True
 
@@ -255,11 +258,11 @@ _why_precision = partial(_why, else_="no pixel is called lesion")
 _why_all = partial(_why, needs_lesion=False)
 
 PIXEL_METRICS = (
-    PixelMetric("dice", dice, _about_lesion, _why, swept=True),
-    PixelMetric("iou", iou, _about_lesion, _why, swept=True),
-    PixelMetric("precision", precision, _about_lesion, _why_precision, swept=True),
-    PixelMetric("recall", recall, _about_lesion, _why, swept=True),
-    PixelMetric("specificity", specificity, _any, _why_all, swept=True),
+    PixelMetric("dice", dice, _about_lesion, _why, thresholded=True, swept=True),
+    PixelMetric("iou", iou, _about_lesion, _why, thresholded=True, swept=True),
+    PixelMetric("precision", precision, _about_lesion, _why_precision, thresholded=True, swept=True),
+    PixelMetric("recall", recall, _about_lesion, _why, thresholded=True, swept=True),
+    PixelMetric("specificity", specificity, _any, _why_all, thresholded=True, swept=True),
     PixelMetric("auroc", lambda counts, _: auroc(*_lesion_and_not(counts)), _about_lesion, _why),
     PixelMetric("auprc", lambda counts, _: average_precision(*_lesion_and_not(counts)), _about_lesion, _why),
     PixelMetric("brier", lambda counts, _: brier_score(*_lesion_and_not(counts)), _any, _why_all),
@@ -270,6 +273,7 @@ PIXEL_METRICS = (
             partial(false_positive_rate, label),
             partial(_any_of, label),
             partial(_why, else_=f"no pixel of {name}", needs_lesion=False),
+            thresholded=True,
             averaged=False,
         )
         for name, label in NOT_LESION.items()

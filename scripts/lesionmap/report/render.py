@@ -9,17 +9,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
+from jinja2 import Environment, Template
 from PIL import Image
 
 from lesionmap.files.atomic import folder_written_whole
 from lesionmap.files.records import write_text
-from lesionmap.formatting import MISSING, counted, duration, fixed, with_interval
+from lesionmap.formatting import MISSING
 from lesionmap.report import model_card
+from lesionmap.report.checklist import checklist_of, write_checklist
 from lesionmap.report.cohort import cohort_content, stage_times
 from lesionmap.report.inputs import ReportInputs, without_quarantined
 from lesionmap.report.slides import SlideReport, as_yaml, load_slides
 from lesionmap.report.stain_page import draw_stain_vectors, stain_colour, stain_content
+from lesionmap.report.templating import page_templates
 from lesionmap.viewer.assets import colour_stops, colour_tables, write_viewer
 
 TEMPLATES = Path(__file__).parent / "templates/render"
@@ -37,8 +39,10 @@ class ReportFiles:
     ----------
     index : str
         The cohort's page, written last.
-    stain, model : str
-        The page about the stains of all slides, and the page about the model.
+    stain, model, checklist : str
+        The pages about the stains of all slides, about the model, and about what guidelines ask.
+    checklist_table : str
+        The last of these as TSV.
     script : str
         JavaScript of the cohort's page.
     pages, figures, viewer : str
@@ -48,6 +52,8 @@ class ReportFiles:
     index: str
     stain: str
     model: str
+    checklist: str
+    checklist_table: str
     script: str
     pages: str
     figures: str
@@ -85,11 +91,14 @@ def render_report(
     content = cohort_content(inputs, shown, config) | {"stages": stage_times(benchmarks), "settings": as_yaml(config)}
     content |= {"model_notes": model_notes}
     threshold = next((slide.threshold for slide in shown), config["inference"]["threshold"])
+    card = model_card.card_metadata(inputs.model)
+    guidelines = checklist_of(inputs, content, config, card=card, map_mpp=map_mpp)
     shared = {"config": config, "map_mpp": map_mpp, "threshold": threshold}
     shared |= {"colour_tables": colour_tables(), "colour_stops": colour_stops()}
     texts = {
         files.script: (TEMPLATES / "report.js").read_text(encoding="utf-8"),
-        files.model: _model_page(inputs.model, templates),
+        files.model: _model_page(card, templates),
+        files.checklist: templates.get_template("checklist.html.j2").render(guidelines=guidelines),
         files.stain: templates.get_template("stain.html.j2").render(stain_content(inputs, shown), **shared),
         files.index: templates.get_template("index.html.j2").render(content, **shared),
     }
@@ -101,6 +110,7 @@ def render_report(
         write_viewer(new_viewer)
         _write_pages(new_pages, shown, templates.get_template("slide.html.j2"), shared)
         _write_pictures(new_figures, shown, inputs)
+    write_checklist(files.checklist_table, guidelines)
     _remove_views_of_others(Path(files.index).parent / "views", slides)
     for path, text in texts.items():
         write_text(path, text)
@@ -117,24 +127,17 @@ def _remove_views_of_others(views: Path, slides: Collection[str]) -> None:
 
 
 def _templates() -> Environment:
-    templates = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    numbers = {"fixed": fixed, "with_interval": with_interval, "duration": duration, "counted": counted}
-    templates.filters |= numbers | model_card.FILTERS | {"colour": stain_colour, "yaml": as_yaml}
+    templates = page_templates(TEMPLATES)
+    templates.filters |= model_card.FILTERS | {"colour": stain_colour, "yaml": as_yaml}
     return templates
 
 
-def _model_page(model: str, templates: Environment) -> str:
+def _model_page(card: dict[str, Any], templates: Environment) -> str:
     """The model card as a page; it shows missing metadata as "not recorded"."""
     lenient = templates.overlay(
         undefined=model_card.NotRecorded, finalize=lambda value: MISSING if value is None else value
     )
-    return lenient.get_template("model.html.j2").render(model_card.card_metadata(model))
+    return lenient.get_template("model.html.j2").render(card)
 
 
 def _write_pages(folder: Path, slides: list[SlideReport], template: Template, shared: dict[str, Any]) -> None:

@@ -36,6 +36,8 @@ class SlideReport:
     info, resolution, stain : dict
         Its :class:`lesionmap.slides.slide.SlideInfo`, :class:`lesionmap.slides.inspection.Resolution` and the file of
         :func:`lesionmap.stain.match.match_slide`, as read from JSON.
+    annotation_format : str
+        Format of its annotation file; empty without annotation.
     tissue_share : dict
         Share of each annotated class's area that lies on tissue; empty without annotation.
     stain_outlier : str
@@ -67,6 +69,7 @@ class SlideReport:
     failed_exports: list[str]
     stain: dict[str, Any]
     stain_outlier: str
+    annotation_format: str
     tissue_share: dict[str, float]
     metrics: dict[str, Any] | None
     lesions: list[Lesion]
@@ -155,7 +158,7 @@ def _load_slide(record: str, stain: str, outlines: str, pictures: tuple[str, str
     corner = slide["info"]["bounds_xy_lv0"]
     viewable, stain_drawn = (not quarantined(path) for path in pictures)
     failed = tables.failed_exports.get(name, [])
-    check = tables.checks.get(name, {"tissue_share": {}, "flags": []})
+    check = tables.checks.get(name, {"format": "", "tissue_share": {}, "flags": []})
     metrics = tables.metrics.get(name)
     leakage = metrics["leakage"] if metrics and group_of(slide["split"], metrics["leakage"]) == LEAKED else ""
     largest = sorted(lesions["features"], key=_area_mm2, reverse=True)[:MOST_LESIONS_LISTED]
@@ -165,6 +168,7 @@ def _load_slide(record: str, stain: str, outlines: str, pictures: tuple[str, str
         info=slide["info"],
         stain=match,
         stain_outlier=tables.stain_outliers[name],
+        annotation_format=check["format"],
         tissue_share=check["tissue_share"],
         resolution=slide["resolution"],
         refusals=[f"in quarantine since {row['stage']}: {row['finding']}" for row in tables.refusals.get(name, [])],

@@ -41,7 +41,7 @@ class Workflow:
     Parameters
     ----------
     paths : sequence of str
-        All outputs, logs and benchmarks; those of a slide hold ``{slide}``.
+        All outputs, logs and benchmarks; those of a slide hold ``{slide}``, those of experiments others, too.
     slides : collection of str
         Ids of the sheet.
     sheet : str
@@ -146,7 +146,7 @@ def remove_leftovers(workflow: Workflow, table: str, *, busy: bool) -> None:
 
 def find_leftovers(workflow: Workflow) -> Leftovers:
     """Paths that have the names of the workflow's own, for slides that are not in the sheet."""
-    patterns = [path for path in workflow.paths if "{slide}" in path]
+    patterns = [path for pattern in workflow.paths if "{slide}" in pattern for path in _of_variants(pattern)]
     patterns += [f"{workflow.results}/{path}" for path in IN_REPORT]
     for_all = {path for path in workflow.paths if "{slide}" not in path}
     slides = {slide for pattern in patterns for slide in _slides_of(pattern, for_all)}
@@ -159,6 +159,15 @@ def find_leftovers(workflow: Workflow) -> Leftovers:
                 found.paths[slide][path] = _size(path)
     _add_copies(found, workflow)
     return found
+
+
+def _of_variants(pattern: str) -> Iterator[str]:
+    """A pattern for each of the folders that experiments have of it: below each variant and seed."""
+    folder = pattern.partition("{slide}")[0].rpartition("/")[0]
+    if "{" in folder:
+        yield from (f"{found}{pattern[len(folder) :]}" for found in Path().glob(re.sub(r"{\w+}", "*", folder)))
+    else:
+        yield pattern
 
 
 def _behind_a_link(path: Path, prefix: Path) -> bool:

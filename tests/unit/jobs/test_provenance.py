@@ -75,7 +75,7 @@ def test_a_new_look_reruns_what_draws_and_nothing_that_computes(copy_of_scripts)
     found = changed_rules(copy_of_scripts, "lesionmap/viewer/overlay.py", "TINT = (255", "TINT = (250")
     assert found == {"cut_view"}
     found = changed_rules(copy_of_scripts, "lesionmap/plotting.py", "#0072B2", "#0072B3")
-    assert found == {"draw_stain", "plot_learning_curves", "plot_metrics", "render_report"}
+    assert found == {"draw_stain", "plot_learning_curves", "plot_metrics", "plot_variants", "render_report"}
 
 
 def test_how_training_goes_maps_no_slide_anew(copy_of_scripts):
@@ -99,7 +99,7 @@ def test_what_is_evaluated_retrains_nothing(copy_of_scripts):
 
 def test_how_a_cohort_is_summed_up_evaluates_no_slide(copy_of_scripts):
     found = changed_rules(copy_of_scripts, "lesionmap/metrics/cohort.py", "AGREEMENT_SD = 1.96", "AGREEMENT_SD = 2")
-    assert found == {"summarise", "plot_metrics", "compare_models", "render_report"}
+    assert found == {"summarise", "plot_metrics", "compare_models", "compare_variants", "render_report"}
 
 
 def test_an_adapter_and_a_template_count(copy_of_scripts):

@@ -54,7 +54,7 @@ def test_charts_are_those_of_the_run(charts: list[str], report: Path) -> None:
 def test_links_inside_the_report_lead_to_files(report: Path) -> None:
     for path in report.rglob("*.html"):
         page = Page(path)
-        targets = [(path.parent / unquote(link)).resolve() for link in page.links if not link.startswith("#")]
+        targets = [(path.parent / unquote(link.partition("#")[0])).resolve() for link in page.links if link[0] != "#"]
         inside = [target for target in targets if target.is_relative_to(report.resolve())]
         assert len(inside) >= 2
         assert path.name == "stain.html" or report.resolve() / "stain.html" in inside
@@ -257,7 +257,7 @@ def test_names_from_files_are_text_and_no_markup(inputs: ReportInputs, tmp_path:
     config = {"model": CONFIG["model"] | {"path": HOSTILE}}
     report = render(replace(named, models=models, model=model, history=None), tmp_path, **config)
     pages = {path.name: Page(path) for path in report.rglob("*.html")}
-    assert set(pages) == {"index.html", "stain.html", "model.html", f"{HOSTILE}.html"}
+    assert set(pages) == {"index.html", "stain.html", "model.html", "checklist.html", f"{HOSTILE}.html"}
     for name, page in pages.items():
         assert HOSTILE in " ".join(page.said), name
         assert not any(image["src"] == "x" or "onerror" in image for image in page.images)

@@ -82,7 +82,8 @@ def test_failed_exports_are_told_and_their_slides_are_reported_in_full(inputs: R
 
 def test_where_an_annotation_lies_is_told_and_flagged(inputs: ReportInputs, tmp_path: Path) -> None:
     write_json(
-        inputs.checks[0], {"slide": "train_1", "tissue_share": {"lesion": 0.1, "fat": 0.5}, "flags": ["in <µm>"]}
+        inputs.checks[0],
+        {"slide": "train_1", "format": "", "tissue_share": {"lesion": 0.1, "fat": 0.5}, "flags": ["in <µm>"]},
     )
     report = render(inputs, tmp_path)
     page = " ".join((report / "slides/train_1.html").read_text().split())
