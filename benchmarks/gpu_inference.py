@@ -16,7 +16,7 @@ from gpu_figures import Check, Utilisation
 from gpu_training import RUIFROK, Sizes
 from lesionmap.geometry.tiling import corners_px, map_size
 from lesionmap.inference.engines import BF16, FP32
-from lesionmap.inference.sliding_window import PassSettings, TileReader, _mean_into, sliding_window_map
+from lesionmap.inference.sliding_window import PassSettings, TileReader, _mean_into, sliding_window_maps
 from lesionmap.inference.stitching import RowBand
 from lesionmap.inference.torch_engine import TableOnGpu, TorchEngine
 from lesionmap.network.model_file import save_model
@@ -82,8 +82,8 @@ class Scene:
         engine.shares(self.tiles(engine.batch_size))  # kernels are loaded once
         start = time.perf_counter()
         with Utilisation(check.device) as busy:
-            mapped = sliding_window_map(
-                self.info, self.tissue, self.table, engine, settings, folder=self.model.parent, threads=THREADS
+            (mapped,) = sliding_window_maps(
+                self.info, self.tissue, self.table, [engine], settings, folder=self.model.parent, threads=THREADS
             )
         return mapped.n_read / (time.perf_counter() - start), busy.mean
 

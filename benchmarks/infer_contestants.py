@@ -88,7 +88,7 @@ def bare(
 def map_job(case: Case, *, engine: str, precision: str) -> dict[str, Any]:
     """The job of rule map_slide, and how long after the start of its process the first tile has passed."""
     from lesionmap.inference import sliding_window
-    from lesionmap.inference.engines import EngineSettings
+    from lesionmap.inference.engines import EngineFiles, EngineSettings
     from lesionmap.inference.map_slide import MapFiles, MapInputs, map_slide
     from lesionmap.inference.settings import MapSettings
 
@@ -102,7 +102,8 @@ def map_job(case: Case, *, engine: str, precision: str) -> dict[str, Any]:
 
     band.add = noted  # type: ignore[method-assign]  # to see when a tile has come
     names = ("tissue.tif", "stain.json", "model.safetensors", "model.onnx", "check.json")
-    inputs, files = MapInputs(*map(case.file, names)), MapFiles(*map(case.file, MAPPED))
+    tissue, stain, *model = map(case.file, names)
+    inputs, files = MapInputs(tissue, stain, [EngineFiles(*model)]), MapFiles(*map(case.file, MAPPED))
     settings, chosen = MapSettings(SPEC), EngineSettings(engine, precision)
     map_slide(case.info, inputs, files, settings, chosen, provenance={}, threads=THREADS)
     return {"tiles": read_json(files.record)["tiles"]["read"], "first_tile": first[0] - float(os.environ["STARTED"])}

@@ -18,7 +18,7 @@ import torch
 from lesionmap.files.pictures import write_tiff
 from lesionmap.files.records import write_json
 from lesionmap.geometry.tiling import TileSpec
-from lesionmap.inference.engines import EngineSettings
+from lesionmap.inference.engines import EngineFiles, EngineSettings
 from lesionmap.inference.map_slide import MapFiles, MapInputs, map_slide
 from lesionmap.inference.settings import MapSettings
 from lesionmap.lesions.find_lesions import LesionFiles, LesionSettings, find_lesions
@@ -96,7 +96,8 @@ def main() -> None:
         files = LesionFiles(*(str(folder / f"lesions.{kind}") for kind in ("tif", "geojson", "tsv", "json")))
         export_model(folder / "model.safetensors", folder / "model.onnx", folder / "check.json")
         parts = ("tissue.tif", "stain.json", "model.safetensors", "model.onnx", "check.json")
-        inputs = MapInputs(*(str(folder / part) for part in parts))
+        tissue, stain, *model = (str(folder / part) for part in parts)
+        inputs = MapInputs(tissue, stain, [EngineFiles(*model)])
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         start = time.perf_counter()
         map_slide(info, inputs, mapped, settings, EngineSettings(), provenance={}, threads=2)

@@ -6,7 +6,8 @@ from lesionmap.lesions.find_lesions import LesionFiles, LesionSettings, find_les
 from lesionmap.slides.slide import load_info
 
 with slide_job(snakemake.wildcards.slide, snakemake.log[0], snakemake.input, snakemake.output):
-    info, params = load_info(snakemake.input.info), snakemake.params
+    info, paths, params = load_info(snakemake.input.info), snakemake.input, snakemake.params
     origin = provenance(params.code, identity=info.identity, lesions=params.lesions)
     settings, files = LesionSettings(**params.lesions), LesionFiles(*snakemake.output)
-    find_lesions(info, snakemake.input.scores, snakemake.input.tissue, files, settings, origin)
+    spread = paths.get("uncertainty")  # an ensemble's maps have one
+    find_lesions(info, paths.scores, paths.tissue, files, settings, origin, uncertainty_path=spread)

@@ -1,6 +1,6 @@
 """Adapter of rule map_slide."""
 
-from lesionmap.inference.engines import EngineSettings
+from lesionmap.inference.engines import EngineFiles, EngineSettings
 from lesionmap.inference.map_slide import MapFiles, MapInputs, map_slide
 from lesionmap.inference.settings import MapSettings
 from lesionmap.jobs.provenance import provenance
@@ -13,6 +13,6 @@ with job, cached_slide(snakemake.input.info, snakemake.input.location, snakemake
     settings = MapSettings.of(params.map, params.max_unreadable_fraction)
     engine = EngineSettings(params.map["engine"], params.map["precision"], snakemake.config["inference"]["batch_size"])
     origin = provenance(params.code, identity=info.identity, inference=params.map)
-    inputs = MapInputs(paths.tissue, paths.stain, paths.model, paths.onnx, paths.check)
+    inputs = MapInputs(paths.tissue, paths.stain, [EngineFiles(paths.model, paths.onnx, paths.check)])
     files, threads = MapFiles(*snakemake.output), snakemake.threads
     map_slide(info, inputs, files, settings, engine, provenance=origin, threads=threads)

@@ -7,7 +7,7 @@ import pytest
 import tifffile
 import torch
 from lesionmap.inference.engines import BF16, FP32, TOLERANCE
-from lesionmap.inference.sliding_window import PassSettings, sliding_window_map
+from lesionmap.inference.sliding_window import PassSettings, sliding_window_maps
 from lesionmap.inference.torch_engine import TableOnGpu, TorchEngine
 from lesionmap.network.model import LesionFPN
 from lesionmap.network.model_file import save_model
@@ -87,15 +87,15 @@ def test_the_map_of_a_slide_is_that_of_the_cpu(tmp_path, model_file, device):
     tifffile.imwrite(tmp_path / "tissue.tif", np.full((88, 140), 255, dtype=np.uint8))
     asked = PassSettings(2.5, tile_px=32, overlap_px=8, flips=False, max_unreadable_fraction=0.5)
     whole, right = (
-        sliding_window_map(
+        sliding_window_maps(
             info,
             TissueMask(tmp_path / "tissue.tif", info),
             TABLE,
-            engine(model_file, place, batch=7),
+            [engine(model_file, place, batch=7)],
             asked,
             folder=tmp_path,
             threads=3,
-        )
+        )[0]
         for place in (device, "cpu")
     )
     assert whole.n_read == right.n_read > 500

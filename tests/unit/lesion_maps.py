@@ -13,9 +13,15 @@ FACTS = {"unreadable": [], "provenance": {"code": "abc"}}
 
 
 def write_outlines(
-    path: Path, lesions: np.ndarray, scores: np.ndarray, scale: float, info: SlideInfo, metadata: dict[str, Any] = FACTS
+    path: Path,
+    lesions: np.ndarray,
+    scores: np.ndarray,
+    scale: float,
+    info: SlideInfo,
+    metadata: dict[str, Any] = FACTS,
+    uncertainty: np.ndarray | None = None,
 ) -> tuple[int, float]:
     """Write a map's lesions as GeoJSON, and beside it the table and the map; say how many there are, and their mm²."""
     mapped = path.with_suffix(".tif")
     write_map(mapped, lesions, MapNotes(info.slide, "lesion", scale * info.mpp, metadata), block_max)
-    return write_lesions(path, path.with_suffix(".tsv"), mapped, scores, info=info, metadata=metadata)
+    return write_lesions(path, path.with_suffix(".tsv"), mapped, scores, uncertainty, info=info, metadata=metadata)

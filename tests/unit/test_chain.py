@@ -19,7 +19,7 @@ from engine_parts import Pixelwise
 from lesionmap.annotations.canonical import import_annotation
 from lesionmap.files.records import read_json
 from lesionmap.geometry.tiling import TileSpec
-from lesionmap.inference.sliding_window import PassSettings, sliding_window_map
+from lesionmap.inference.sliding_window import PassSettings, sliding_window_maps
 from lesionmap.lesions.find_lesions import LesionFiles, LesionSettings, find_lesions
 from lesionmap.maps.ome_tiff import MapNotes, write_map
 from lesionmap.run.doctor import diagnose
@@ -144,8 +144,8 @@ class Chain:
         """Bounds of the lesions in the GeoJSON that QuPath opens."""
         tissue = TissueMask(self.file("tissue.tif"), self.info)
         settings = PassSettings(0.25 * MAP_SCALE, 64, 0, False, 0.0)
-        mapped = sliding_window_map(
-            self.info, tissue, STAIN.table(), Pixelwise(darkness), settings, folder=self.folder, threads=1
+        (mapped,) = sliding_window_maps(
+            self.info, tissue, STAIN.table(), [Pixelwise(darkness)], settings, folder=self.folder, threads=1
         )
         metadata = {
             "frame": "test",

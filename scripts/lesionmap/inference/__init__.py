@@ -1,6 +1,6 @@
 """Inference: the probability map of a whole slide (METHOD.md §5).
 
-- ``map_slide``: map one slide and record how
+- ``map_slide``: map one slide, by one model or several, and record how
 - ``engines``: what runs the network, chosen by the machine
 - ``settings``: the settings of a probability map
 """

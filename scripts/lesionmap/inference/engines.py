@@ -24,7 +24,6 @@ Images = NDArray[np.uint8]
 AUTO, TORCH, OPENVINO = "auto", "torch", "openvino"
 FP32, BF16 = "fp32", "bf16"
 TOLERANCE = {FP32: 0.001, BF16: 0.2}  # largest difference of a logit, over their standard deviation if above 1
-NOT_FINITE = "a logit is NaN or infinite"
 UNFLIPPED: tuple[tuple[int, ...], ...] = ((),)
 FLIPS: tuple[tuple[int, ...], ...] = ((), (1,), (2,), (1, 2))  # axes of (N, H, W)
 
@@ -62,6 +61,8 @@ class Engine(ABC):
 
     Attributes
     ----------
+    model : str
+        Its file, which errors name.
     name, precision : str
         Such as ``openvino`` and ``bf16``.
     device : str
@@ -72,6 +73,7 @@ class Engine(ABC):
         Calls that may run at once; each takes one core. The result does not depend on their number.
     """
 
+    model: str = ""
     name: str
     precision: str
     device: str = "cpu"
@@ -95,13 +97,13 @@ class Engine(ABC):
         Raises
         ------
         FloatingPointError
-            If a logit is NaN or infinite. No image can cause that, so it is the weights.
+            If a logit is NaN or infinite; its text is `model`. No image can cause that, so it is the weights.
         """
         maps = []
         for axes in FLIPS if flips else UNFLIPPED:
             logits = np.flip(self.logits(np.flip(images, axes)), axes)
             if not np.isfinite(logits).all():
-                raise FloatingPointError(NOT_FINITE)
+                raise FloatingPointError(self.model)
             maps.append(_area_means(np.stack(of_logits(logits)), factor))
         mean: Values = np.mean(maps, axis=0) if flips else maps[0]
         return mean
@@ -166,6 +168,7 @@ def open_engine(
     for name, precision in candidates(settings):
         try:
             engine = _opened(name, precision, files, settings.batch_size, tile_px=tile_px, threads=threads)
+            engine.model = files.model
             found = at_checked_pixels(engine.logits(check_image()[None])[0])
         except RuntimeError as error:
             problems.append(f"{name} in {precision}: {str(error).splitlines()[0]}")

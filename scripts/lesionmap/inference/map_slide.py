@@ -1,9 +1,12 @@
-"""Map the lesion probability of one slide, and record how (METHOD.md §5)."""
+"""Map the lesion probability of one slide, by one model or an ensemble, and record how (METHOD.md §5)."""
 
 import logging
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from itertools import zip_longest
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -16,12 +19,13 @@ from lesionmap.files.model_metadata import FOR_MAPS, load_metadata
 from lesionmap.files.records import read_json, write_json
 from lesionmap.geometry.resampling import block_mean
 from lesionmap.inference.engines import Engine, EngineFiles, EngineSettings, open_engine
-from lesionmap.inference.refinement import Fusion, Refined, RefineSettings, refine_map
+from lesionmap.inference.ensemble import Ensemble, check_members, mean_of
+from lesionmap.inference.refinement import Fusion, Refined, RefineSettings, refine_maps
 from lesionmap.inference.settings import LESION_REFINEMENT, NO_REFINEMENT, MapSettings, overlap_px, view_of
-from lesionmap.inference.sliding_window import PassSettings, SlideMap, sliding_window_map
+from lesionmap.inference.sliding_window import PassSettings, SlideMap, sliding_window_maps
 from lesionmap.maps.ome_tiff import MapNotes, map_frame, write_map
 from lesionmap.maps.on_disk import on_disk, strips
-from lesionmap.maps.probability import EVEN, PER_LOGIT, as_u8, chosen_threshold
+from lesionmap.maps.probability import EVEN, PER_LOGIT, SPREAD_PER_SD, as_u8, chosen_threshold
 from lesionmap.slides.slide import SlideInfo
 from lesionmap.stain.reference import reference_of
 from lesionmap.stain.table import StainMatch
@@ -30,6 +34,7 @@ from lesionmap.tissue.mask import TissueMask
 STAGE = "map_slide"
 CHANNEL = "lesion probability x 255"
 SCORES_CHANNEL = f"lesion logit x {PER_LOGIT} + {EVEN}, 0 without tissue"
+SPREAD_CHANNEL = f"standard deviation of the models' lesion probabilities x {SPREAD_PER_SD}, 0 without tissue"
 START_AGAIN = "run the workflow again from its start with this model as model.path"
 
 
@@ -39,17 +44,18 @@ class MapInputs:
 
     Parameters
     ----------
-    model : str
-        The model file, with the tile size and the stain reference that it was trained with.
-    onnx, check : str
-        The same model for engines, and its logits on the check image (:mod:`lesionmap.network.onnx_export`).
+    models : sequence of EngineFiles
+        The model; or several, trained with the same tiles and stain reference, of which the mean is mapped.
     """
 
     tissue: str
     stain: str
-    model: str
-    onnx: str
-    check: str
+    models: Sequence[EngineFiles]
+
+    @property
+    def paths(self) -> list[str]:
+        """The model files."""
+        return [one.model for one in self.models]
 
 
 @dataclass(frozen=True)
@@ -64,11 +70,14 @@ class MapFiles:
         OME-TIFF of the scores (:mod:`lesionmap.maps.probability`), with which all later stages compute.
     record : str
         JSON: size and resolution of the map, tiles, unreadable parts, seam measure, refined regions.
+    uncertainty : str, optional
+        OME-TIFF pyramid of the spread between the models (:class:`lesionmap.inference.ensemble.Ensemble`).
     """
 
     probability: str
     scores: str
     record: str
+    uncertainty: str | None = None
 
 
 def map_slide(
@@ -83,6 +92,8 @@ def map_slide(
 ) -> None:
     """Write the probability map of one slide, its scores, and a record of how it was made.
 
+    The map of several models is the mean of the maps that each of them makes alone; the slide is read once.
+
     Parameters
     ----------
     threads : int
@@ -91,60 +102,78 @@ def map_slide(
     Raises
     ------
     ModelError
-        If the model cannot be used, does not fit the settings or the slide's stain, gives a probability that is not a
-        number, or if no engine can run it. That stops the job: no slide is to blame.
+        If a model cannot be used, does not fit the settings, the other models or the slide's stain, gives a probability
+        that is not a number, or if no engine can run it. That stops the job: no slide is to blame.
     SettingsError
         If this machine does not have the engine or the precision that is asked for.
     SlideError
         If too many tiles cannot be read.
     """
-    model, folder = load_metadata(inputs.model, FOR_MAPS), Path(files.record).parent
-    check_tiles(settings, model)
-    stain = stain_of(info.slide, inputs, model)
-    table, network, chosen = _made_ready(inputs, stain, engine, model["tiles"]["tile_px"], threads)
-    tissue, refined = TissueMask(inputs.tissue, info), None
+    models, folder = _loaded(inputs, files, settings), Path(files.record).parent
+    stain = stain_of(info.slide, inputs, models[0])
+    table, engines, chosen = _made_ready(inputs, stain, engine, models[0]["tiles"]["tile_px"], threads)
+    tissue, refined = TissueMask(inputs.tissue, info), []
     try:
-        first = _pass_settings(settings, model)
-        mapped = sliding_window_map(info, tissue, table, network, first, folder=folder, threads=threads)
+        first = _pass_settings(settings, models[0])
+        maps = sliding_window_maps(info, tissue, table, engines, first, folder=folder, threads=threads)
         if settings.refine != NO_REFINEMENT:
-            refining = _refine_settings(settings, model, inputs.model)
-            refined = refine_map(mapped, info, tissue, stain, network, settings=refining, threads=threads)
+            refining = [_refine_settings(settings, *one) for one in zip(models, inputs.paths, strict=True)]
+            refined = refine_maps(maps, info, tissue, stain, engines, settings=refining, threads=threads)
     except FloatingPointError as error:
-        raise _not_finite(info.slide, inputs.model, error) from error
-    tissue.clear_background(mapped.scores, mapped.mpp / info.mpp)
-    provenance = provenance | {"engine": chosen, "model_training": model["provenance"]}
-    threshold = validated_threshold(settings, model)
-    facts = {"view": _view(settings, model), "validated_threshold": threshold, "provenance": provenance}
-    _write_maps(files, info, mapped, facts)
-    _write_record(files.record, info, mapped, refined, provenance)
+        raise _not_finite(info.slide, error) from error
+    for one in maps:
+        tissue.clear_background(one.scores, one.mpp / info.mpp)
+    ensemble = mean_of([one.scores for one in maps], folder) if len(maps) > 1 else None
+    mapped = replace(maps[0], scores=ensemble.scores) if ensemble else maps[0]
+    provenance = provenance | _origins(models, chosen)
+    thresholds = [validated_threshold(settings, model) for model in models]
+    facts = {"view": _views(settings, models), "validated_threshold": mean_threshold(thresholds)}
+    _write_maps(files, info, mapped, ensemble, facts | {"provenance": provenance})
+    passes = [_pass_record(*one) for one in zip_longest(maps, refined)]
+    how = ensemble.record(inputs.paths, thresholds, passes) if ensemble else passes[0]
+    _write_record(files.record, info, mapped, how | {"provenance": provenance})
     logging.info("%s: %d tiles mapped, %d without tissue", info.slide, mapped.n_read, mapped.n_skipped)
+
+
+def _loaded(inputs: MapInputs, files: MapFiles, settings: MapSettings) -> list[dict[str, Any]]:
+    """Metadata of the models, which fit each other and the settings."""
+    models = [load_metadata(path, FOR_MAPS) for path in inputs.paths]
+    check_members(inputs.paths, models, least=2 if files.uncertainty else 1)
+    check_tiles(settings, models[0])
+    return models
 
 
 def _made_ready(
     inputs: MapInputs, stain: StainMatch, engine: EngineSettings, tile_px: int, threads: int
-) -> tuple[NDArray[np.uint8], Engine, dict[str, Any]]:
-    """The slide's table of colours, the engine and a record of its choice; side by side, as each takes its time."""
+) -> tuple[NDArray[np.uint8], list[Engine], list[dict[str, Any]]]:
+    """The slide's table of colours, the engines and records of their choice; side by side, as each takes its time."""
     with ThreadPoolExecutor(1) as beside:
         table = beside.submit(stain.table, threads)
-        network, chosen = open_engine(EngineFiles(inputs.model, inputs.onnx, inputs.check), engine, tile_px, threads)
-    return table.result(), network, chosen
+        opened = [open_engine(files, engine, tile_px, threads) for files in inputs.models]
+    return table.result(), [network for network, _ in opened], [chosen for _, chosen in opened]
 
 
-def _write_maps(files: MapFiles, info: SlideInfo, mapped: SlideMap, metadata: dict[str, Any]) -> None:
-    """Write the map as probability and as scores, with the same metadata."""
+def _write_maps(
+    files: MapFiles, info: SlideInfo, mapped: SlideMap, ensemble: Ensemble | None, metadata: dict[str, Any]
+) -> None:
+    """Write the map as probability and as scores, and the models' spread, with the same metadata."""
     facts = {"frame": map_frame(mapped.mpp, info.mpp), "unreadable": mapped.unreadable} | metadata
     probability_u8 = on_disk(mapped.scores.shape, np.uint8, Path(files.record).parent)
     for part in strips(len(mapped.scores)):
         probability_u8[part] = as_u8(mapped.scores[part])
     write_map(files.probability, probability_u8, MapNotes(info.slide, CHANNEL, mapped.mpp, facts), block_mean)
     write_map(files.scores, mapped.scores, MapNotes(info.slide, SCORES_CHANNEL, mapped.mpp, facts))
+    if ensemble and files.uncertainty:
+        notes = MapNotes(info.slide, SPREAD_CHANNEL, mapped.mpp, facts)
+        write_map(files.uncertainty, ensemble.spread, notes, block_mean)
 
 
-def _not_finite(slide: str, model: str, error: FloatingPointError) -> ModelError:
+def _not_finite(slide: str, error: FloatingPointError) -> ModelError:
     """About the model: with the slide as its subject, the slide would go into quarantine."""
     return ModelError(
         stage=STAGE,
-        finding=f"the model {model} gives no probability on slide {slide} ({error}); its weights are unusable",
+        finding=f"the model {error} gives no probability on slide {slide} (a logit is NaN or infinite); its weights "
+        "are unusable",
         remedy="train it anew with a lower train.learning_rate, or give another model as model.path",
     )
 
@@ -155,8 +184,26 @@ def validated_threshold(settings: MapSettings, model: dict[str, Any]) -> float |
     return None if found is None else float(found)
 
 
+def mean_threshold(validated: Sequence[float | None]) -> float | None:
+    """The mean of the models' validated thresholds; None if one has none."""
+    found = [threshold for threshold in validated if threshold is not None]
+    return fmean(found) if len(found) == len(validated) else None
+
+
+def _origins(models: Sequence[dict[str, Any]], chosen: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The engine and the training of the model; of several, those of each in a list."""
+    training = [model["provenance"] for model in models]
+    if len(models) == 1:
+        return {"engine": chosen[0], "model_training": training[0]}
+    return {"engine": list(chosen), "model_training": training}
+
+
 def _view(settings: MapSettings, model: dict[str, Any]) -> str:
     return view_of(settings.refine, model["architecture"].get("fusion", ""))
+
+
+def _views(settings: MapSettings, models: Sequence[dict[str, Any]]) -> str:
+    return " and ".join(sorted({_view(settings, model) for model in models}))
 
 
 def _refine_settings(settings: MapSettings, model: dict[str, Any], path: str) -> RefineSettings:
@@ -211,20 +258,19 @@ def check_tiles(settings: MapSettings, model: dict[str, Any]) -> None:
         )
 
 
-def _write_record(
-    path: str, info: SlideInfo, mapped: SlideMap, refined: Refined | None, provenance: dict[str, Any]
-) -> None:
+def _pass_record(mapped: SlideMap, refined: Refined | None) -> dict[str, Any]:
+    return {"seam_measure": mapped.seam_measure, "refined": refined and asdict(refined)}
+
+
+def _write_record(path: str, info: SlideInfo, mapped: SlideMap, how: dict[str, Any]) -> None:
     height, width = mapped.scores.shape
     content = {
         "slide": info.slide,
         "map": {"mpp": mapped.mpp, "width": width, "height": height},
         "tiles": {"read": mapped.n_read, "skipped": mapped.n_skipped, "unreadable": len(mapped.unreadable)},
         "unreadable": mapped.unreadable,
-        "seam_measure": mapped.seam_measure,
-        "refined": refined and asdict(refined),
-        "provenance": provenance,
     }
-    write_json(path, content)
+    write_json(path, content | how)
 
 
 def stain_of(slide: str, inputs: MapInputs, model: dict[str, Any]) -> StainMatch:
@@ -236,7 +282,7 @@ def stain_of(slide: str, inputs: MapInputs, model: dict[str, Any]) -> StainMatch
         If the slide was matched to another reference.
     """
     match = StainMatch.of(read_json(inputs.stain))
-    if match.reference != reference_of(inputs.model, model):
+    if match.reference != reference_of(inputs.paths[0], model):
         raise ModelError(
             stage=STAGE,
             finding=f"{slide} is matched to another stain than the model was trained on ({inputs.stain})",

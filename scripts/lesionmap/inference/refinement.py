@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -69,6 +69,11 @@ class RefineSettings:
     flips: bool
     max_unreadable_fraction: float
 
+    def asked_by(self, scores: Scores) -> bool:
+        """Whether a region is refined that has these scores on its tissue."""
+        least, most = self.looked_at
+        return bool(((scores >= least) & (scores <= most)).any())
+
 
 @dataclass(frozen=True)
 class Refined:
@@ -89,49 +94,54 @@ class Refined:
 
 @dataclass(frozen=True)
 class _Place:
-    """A region's corner in level-0 pixels, and its tiles with tissue, (n, n) bool."""
+    """A region's corner in level-0 pixels, its tiles with tissue, (n, n) bool, and which maps to refine there."""
 
     xy_lv0: tuple[float, float]
     kept: NDArray[np.bool_]
+    maps: tuple[int, ...]
 
 
-def refine_map(
-    mapped: SlideMap,
+def refine_maps(
+    maps: Sequence[SlideMap],
     info: SlideInfo,
     tissue: TissueMask,
     stain: StainMatch,
-    engine: Engine,
+    engines: Sequence[Engine],
     *,
-    settings: RefineSettings,
+    settings: Sequence[RefineSettings],
     threads: int,
-) -> Refined:
+) -> list[Refined]:
     """Replace the probability of the first pass by the fused probability, region by region.
+
+    Each map is refined by its own engine, where its own settings ask for that; each region is read once.
 
     A region is fused as in validation (METHOD.md §4), from its tiles with tissue and its low view. Each pixel of the
     map takes the mean over its own area: of fused maps where there are any, of the first pass elsewhere.
 
     Parameters
     ----------
-    mapped : SlideMap
-        The map of the first pass; its `scores` are changed in place.
+    maps : sequence of SlideMap
+        The maps of the first pass; their `scores` are changed in place.
+    settings : sequence of RefineSettings
+        Of each map; they may differ in `looked_at` and `fusion`.
     threads : int
-        CPU cores to use; the map does not depend on it.
+        CPU cores to use; the maps do not depend on it.
 
     Raises
     ------
     SlideError
-        If too many regions cannot be read.
+        If too many regions of a map cannot be read.
     """
-    spec = settings.spec
-    places = list(_places(mapped, info, tissue, settings))
-    side_lv0, scale = spec.region_side_lv0(info.mpp), mapped.mpp / info.mpp
-    readers = 1 if engine.device == "cpu" else threads  # a CPU's cores are busy with the network
-    band = RowBand(mapped.scores.shape, math.ceil(side_lv0 / scale) + 1, _shares_into(mapped.scores))
-    failed: list[SlideError] = []
-    unreadable: list[list[float]] = []
+    spec = settings[0].spec
+    places = list(_places(maps, info, tissue, settings))
+    side_lv0, scale = spec.region_side_lv0(info.mpp), maps[0].mpp / info.mpp
+    readers = 1 if engines[0].device == "cpu" else threads  # a CPU's cores are busy with the network
+    rows = math.ceil(side_lv0 / scale) + 1
+    bands = [RowBand(mapped.scores.shape, rows, _shares_into(mapped.scores)) for mapped in maps]
+    failed: list[tuple[_Place, SlideError]] = []
     with (
         RegionReader(info, spec, stain, STAGE, threads) as reader,
-        ThreadPoolExecutor(engine.threads) as pool,
+        ThreadPoolExecutor(engines[0].threads) as pool,
         progress(len(places), f"refine {info.slide}", "region") as bar,
     ):
 
@@ -145,30 +155,52 @@ def refine_map(
             bar.update()
             if isinstance(region, SlideError):
                 logging.warning("%s", region)
-                failed.append(region)
-                unreadable.append([*place.xy_lv0, side_lv0, side_lv0])
-            else:
-                fused = _fused(engine, pool, region, place.kept, settings)
-                band.add(*_on_map(fused, place.xy_lv0, spec.low_mpp / info.mpp, scale))
-    band.finish()
-    check_damage(info.slide, STAGE, failed, len(places), settings.max_unreadable_fraction)
-    return Refined(len(places) - len(failed), sum(int(place.kept.sum()) for place in places), unreadable)
+                failed.append((place, region))
+                continue
+            for number in place.maps:
+                fused = _fused(engines[number], pool, region, place.kept, settings[number])
+                bands[number].add(*_on_map(fused, place.xy_lv0, spec.low_mpp / info.mpp, scale))
+    for band in bands:
+        band.finish()
+    return _outcomes(info, places, failed, settings)
 
 
-def _places(mapped: SlideMap, info: SlideInfo, tissue: TissueMask, settings: RefineSettings) -> Iterator[_Place]:
-    """The regions to refine, row by row."""
-    spec, scale, (least, most) = settings.spec, mapped.mpp / info.mpp, settings.looked_at
+def _outcomes(
+    info: SlideInfo,
+    places: Sequence[_Place],
+    failed: Sequence[tuple[_Place, SlideError]],
+    settings: Sequence[RefineSettings],
+) -> list[Refined]:
+    """What was refined in each map, unless too many of its regions cannot be read."""
+    found = []
+    for number, one in enumerate(settings):
+        asked = [place for place in places if number in place.maps]
+        lost = [(place, error) for place, error in failed if number in place.maps]
+        check_damage(info.slide, STAGE, [error for _, error in lost], len(asked), one.max_unreadable_fraction)
+        side_lv0 = one.spec.region_side_lv0(info.mpp)
+        unreadable = [[*place.xy_lv0, side_lv0, side_lv0] for place, _ in lost]
+        found.append(Refined(len(asked) - len(lost), sum(int(place.kept.sum()) for place in asked), unreadable))
+    return found
+
+
+def _places(
+    maps: Sequence[SlideMap], info: SlideInfo, tissue: TissueMask, settings: Sequence[RefineSettings]
+) -> Iterator[_Place]:
+    """The regions to refine in any of the maps, row by row."""
+    spec, scale = settings[0].spec, maps[0].mpp / info.mpp
     low_scale, side_lv0 = spec.low_mpp / info.mpp, spec.region_side_lv0(info.mpp)
     for x, y in grid_xy(info.size_lv0, side_lv0).tolist():
         if not tissue.any_at((x, y), (spec.tile_px, spec.tile_px), low_scale):
             continue
         (left, right), (top, bottom) = _covering(x, side_lv0, scale), _covering(y, side_lv0, scale)
-        first_pass = mapped.scores[top:bottom, left:right]
-        on_tissue = tissue.at((left * scale, top * scale), (first_pass.shape[1], first_pass.shape[0]), scale)
+        first_passes = [mapped.scores[top:bottom, left:right] for mapped in maps]
+        height, width = first_passes[0].shape
+        on_tissue = tissue.at((left * scale, top * scale), (width, height), scale)
         codes = tissue.codes_at((x, y), (spec.tile_px, spec.tile_px), low_scale)
         kept = tiles_with_tissue(codes, spec.tiles_per_side)
-        if kept.any() and (on_tissue & (first_pass >= least) & (first_pass <= most)).any():
-            yield _Place((x, y), kept)
+        asking = [number for number, one in enumerate(settings) if one.asked_by(first_passes[number][on_tissue])]
+        if kept.any() and asking:
+            yield _Place((x, y), kept, tuple(asking))
 
 
 def _covering(start_lv0: float, length_lv0: float, scale: float) -> tuple[int, int]:

@@ -1,8 +1,8 @@
-"""The sliding window: the network's first pass over a whole slide, tile by tile (METHOD.md §5)."""
+"""The sliding window: the networks' first pass over a whole slide, tile by tile (METHOD.md §5)."""
 
 import logging
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -56,7 +56,7 @@ class PassSettings:
 
 @dataclass(frozen=True)
 class SlideMap:
-    """The lesion probability of a slide.
+    """The lesion probability of a slide, by one model.
 
     Parameters
     ----------
@@ -80,26 +80,28 @@ class SlideMap:
     seam_measure: float | None
 
 
-def sliding_window_map(
+def sliding_window_maps(
     info: SlideInfo,
     tissue: TissueMask,
     table: NDArray[np.uint8],
-    engine: Engine,
+    engines: Sequence[Engine],
     settings: PassSettings,
     *,
     folder: str | Path,
     threads: int,
-) -> SlideMap:
-    """Map the lesion probability of a whole slide; only a band of tiles is in memory, however large the slide is.
+) -> list[SlideMap]:
+    """Map the lesion probability of a whole slide by each engine; each tile is read once.
+
+    Only a band of tiles is in memory, however large the slide is.
 
     Parameters
     ----------
     table : (2**24, 3) uint8
         The slide's :func:`lesionmap.stain.table.stain_table`.
     folder : str or Path
-        The map lies on the disk of this folder.
+        The maps lie on the disk of this folder.
     threads : int
-        CPU cores to use; the map does not depend on it.
+        CPU cores to use; the maps do not depend on it.
 
     Raises
     ------
@@ -108,27 +110,29 @@ def sliding_window_map(
     """
     scale, tile_px, stride_px = settings.mpp / info.mpp, settings.tile_px, settings.tile_px - settings.overlap_px
     width, height = map_size(info.size_lv0, scale)
-    scores = on_disk((height, width), np.uint16, folder)
+    maps = [on_disk((height, width), np.uint16, folder) for _ in engines]
     grid = corners_px((width, height), tile_px, stride_px)
     corners = grid[[tissue.any_at(tuple(xy * scale), (tile_px, tile_px), scale) for xy in grid]]
     weights = window(tile_px, settings.overlap_px)
     failed: list[SlideError] = []
     unreadable: list[list[float]] = []
     with progress(len(corners), f"infer {info.slide}", "tile") as bar, ThreadPoolExecutor(threads) as pool:
-        band = RowBand((height, width), tile_px, _mean_into(scores, pool))
-        for xy, tile in _mapped(info, table, engine, corners, settings, threads=threads):
+        bands = [RowBand((height, width), tile_px, _mean_into(scores, pool)) for scores in maps]
+        for xy, tiles in _mapped(info, table, engines, corners, settings, threads=threads):
             bar.update()
-            if isinstance(tile, SlideError):
-                logging.warning("%s", tile)
-                failed.append(tile)
+            if isinstance(tiles, SlideError):
+                logging.warning("%s", tiles)
+                failed.append(tiles)
                 unreadable.append([*(xy * scale).tolist(), tile_px * scale, tile_px * scale])
-            else:
+                continue
+            for band, tile in zip(bands, tiles, strict=True):
                 band.add(tuple(xy), *(tile * weights if settings.overlap_px else tile))
-        band.finish()
+        for band in bands:
+            band.finish()
     check_damage(info.slide, STAGE, failed, len(corners), settings.max_unreadable_fraction)
-    seams = seam_measure(scores, tissue, scale, corners, tile_px=tile_px, stride_px=stride_px)
+    seams = (seam_measure(one, tissue, scale, corners, tile_px=tile_px, stride_px=stride_px) for one in maps)
     counts = len(corners) - len(failed), len(grid) - len(corners)
-    return SlideMap(scores, settings.mpp, *counts, unreadable, seams)
+    return [SlideMap(scores, settings.mpp, *counts, unreadable, seam) for scores, seam in zip(maps, seams, strict=True)]
 
 
 def _mean_into(scores: Scores, pool: ThreadPoolExecutor) -> Take:
@@ -163,19 +167,20 @@ class TileReader:
 def _mapped(
     info: SlideInfo,
     table: NDArray[np.uint8],
-    engine: Engine,
+    engines: Sequence[Engine],
     corners: NDArray[np.int64],
     settings: PassSettings,
     *,
     threads: int,
-) -> Iterator[tuple[NDArray[np.int64], Values | SlideError]]:
-    """Corner and shares, (2, s, s), of each tile, in order; an error for tiles that cannot be read.
+) -> Iterator[tuple[NDArray[np.int64], tuple[Values, ...] | SlideError]]:
+    """Corner of each tile, in order, and its shares by each engine, (2, s, s); an error for one that cannot be read.
 
-    On a CPU, each thread reads a tile and passes it through the network, so no core waits. A GPU works on one batch
+    On a CPU, each thread reads a tile and passes it through the networks, so no core waits. A GPU works on one batch
     while the next two are read and copied to pinned memory, and the one before is stitched.
     """
-    batches = [corners[first : first + engine.batch_size] for first in range(0, len(corners), engine.batch_size)]
-    normalised, kept = normaliser(table, engine)
+    step = min(engine.batch_size for engine in engines)
+    batches = [corners[first : first + step] for first in range(0, len(corners), step)]
+    normalised, kept = normaliser(table, engines[0])
     with Slide(info, STAGE) as slide, ThreadPoolExecutor(threads) as readers:
         reader = TileReader(slide, settings.tile_px, settings.mpp)
 
@@ -186,14 +191,12 @@ def _mapped(
                 tile if isinstance(tile, SlideError) else None for tile in found
             ]
 
-        def passed(batch: tuple[Any, list[SlideError | None]]) -> list[Values | SlideError]:
+        def passed(batch: tuple[Any, list[SlideError | None]]) -> list[tuple[Values, ...] | SlideError]:
             images, errors = batch
-            shares = iter(
-                () if images is None else engine.shares(normalised(images), flips=settings.flips).swapaxes(0, 1)
-            )
+            shares = iter(() if images is None else _by_each(engines, normalised(images), settings.flips))
             return [error or next(shares) for error in errors]
 
-        if engine.device == "cpu":
+        if engines[0].device == "cpu":
             results = map_in_order(lambda batch: passed(stacked(map(reader.read, batch))), batches, threads)
         else:
             ready = map_in_order(
@@ -202,6 +205,11 @@ def _mapped(
             results = map_in_order(passed, ready, 1)
         for batch, tiles in zip(batches, results, strict=True):
             yield from zip(batch, tiles, strict=True)
+
+
+def _by_each(engines: Sequence[Engine], images: Any, flips: bool) -> Iterator[tuple[Values, ...]]:
+    """Shares of each image by each engine, (2, s, s)."""
+    return zip(*(engine.shares(images, flips=flips).swapaxes(0, 1) for engine in engines), strict=True)
 
 
 def normaliser(table: NDArray[np.uint8], engine: Engine) -> tuple[Callable[[Any], Any], Callable[[Images], Any]]:

@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
-from lesionmap.inference.engines import BF16, FLIPS, NOT_FINITE, TORCH, UNFLIPPED, Engine, Images
+from lesionmap.inference.engines import BF16, FLIPS, TORCH, UNFLIPPED, Engine, Images
 from lesionmap.maps.probability import Values
 from lesionmap.network.batch_size import fitting_inference_batch
 from lesionmap.network.forward import pick_device
@@ -39,7 +39,6 @@ class TorchEngine(Engine):
         self.precision, self.device = precision, str(self._device)
         self.threads = 1 if self._device.type == "cuda" else threads
         torch.set_num_threads(1)  # several threads in one convolution would sum in an order that varies
-        torch.backends.cudnn.allow_tf32 = precision == BF16
         self._model = load_model(path).to(self._device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # stub lacks it
         with torch.inference_mode():
             self.batch_size = fitting_inference_batch(
@@ -67,11 +66,12 @@ class TorchEngine(Engine):
     def _shares(self, images: Tensor, factor: int) -> Tensor:
         logits = self._logits(images)
         if not logits.isfinite().all():
-            raise FloatingPointError(NOT_FINITE)
+            raise FloatingPointError(self.model)
         return avg_pool2d(torch.stack([logits.sigmoid(), logits.neg().sigmoid()]), factor)
 
     def _logits(self, images: Images | Tensor) -> Tensor:
         moved = on_device(images, self._device).permute(0, 3, 1, 2)
+        torch.backends.cudnn.allow_tf32 = self.precision == BF16  # each time: other engines may have another
         with torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=self.precision == BF16):
             logits: Tensor = self._model(moved)
         return logits[:, 0].float()

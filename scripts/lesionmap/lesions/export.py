@@ -17,7 +17,7 @@ from lesionmap.maps.components import Components, find_components
 from lesionmap.maps.map_file import MapFile
 from lesionmap.maps.ome_tiff import LESION_COLOUR
 from lesionmap.maps.on_disk import Rows, strips
-from lesionmap.maps.probability import MILLION, as_logits, as_probability
+from lesionmap.maps.probability import MILLION, SPREAD_PER_SD, as_logits, as_probability
 from lesionmap.slides.slide import SlideInfo
 
 OUTLINES_AT_ONCE = 1000
@@ -27,6 +27,7 @@ COLUMNS = (
     *("name", "area_mm2", "centroid_x", "centroid_y", "mean_probability", "max_probability", "max_logit"),
     *("x", "y", "width", "height"),
 )
+UNCERTAINTY = "uncertainty_mean"  # the last column of an ensemble's lesions
 
 
 def write_lesions(
@@ -34,6 +35,7 @@ def write_lesions(
     table: str | Path,
     lesions_map: str | Path,
     scores: Rows,
+    uncertainty: Rows | None = None,
     *,
     info: SlideInfo,
     metadata: dict[str, Any],
@@ -50,6 +52,9 @@ def write_lesions(
         File of :func:`lesionmap.maps.ome_tiff.write_map`.
     scores : (H, W) uint16
         Scores of the probability map, on the same grid.
+    uncertainty : (H, W) uint8, optional
+        Spread between the models of an ensemble (:class:`lesionmap.inference.ensemble.Ensemble`), on the same grid.
+        With it, each lesion has its mean standard deviation as `UNCERTAINTY`.
     metadata : dict
         Written beside the features: ``unreadable`` (x, y, width, height in level-0 pixels) and ``provenance``.
 
@@ -69,9 +74,9 @@ def write_lesions(
         open(geojson_draft, "w", encoding="utf-8") as geojson,
         open(table_draft, "w", encoding="utf-8", newline="") as stream,
     ):
-        rows = table_writer(stream, COLUMNS)
+        rows = table_writer(stream, COLUMNS if uncertainty is None else (*COLUMNS, UNCERTAINTY))
         geojson.write(f'{head[:-1]}, "features": [')
-        for outline, row in _lesions(lesions_map, scores, info):
+        for outline, row in _lesions(lesions_map, scores, uncertainty, info):
             geojson.write(f"{',' if n else ''}\n{_feature(outline, row)}")
             rows.writerow(row)
             n, area_mm2 = n + 1, area_mm2 + row["area_mm2"]
@@ -79,18 +84,26 @@ def write_lesions(
     return n, area_mm2
 
 
-def _lesions(lesions_map: str | Path, scores: Rows, info: SlideInfo) -> Iterator[tuple[str, dict[str, Any]]]:
+def _lesions(
+    lesions_map: str | Path, scores: Rows, uncertainty: Rows | None, info: SlideInfo
+) -> Iterator[tuple[str, dict[str, Any]]]:
     """Outline (GeoJSON) and table row of each lesion, in the order in which GDAL completes them from the top down."""
     names = (f"Lesion {number}" for number in count(1))
+    values = [scores] if uncertainty is None else [scores, uncertainty]
     with MapFile(lesions_map) as mapped:
         height, width = mapped.shape
         parts = strips(height, MEASURED_ROWS)
-        measured = find_components((mapped[part] > 0, scores[part]) for part in parts)
+        measured = find_components((mapped[part] > 0, *(one[part] for one in values)) for part in parts)
         scale = mapped.mpp / info.mpp
         for traced in _outlines(mapped):
             index = np.searchsorted(measured.first, _first_pixels(traced, width))
             outlines = shapely.transform(traced, lambda xy: _placed(xy * scale, info))
-            yield from zip(shapely.to_geojson(outlines), _rows(names, outlines, measured.at(index), info), strict=True)
+            found = measured.at(index)
+            rows = _rows(names, outlines, found, info)
+            if uncertainty is not None:
+                mean_sd = (found.spread / found.pixels / SPREAD_PER_SD).round(4).tolist()
+                rows = (row | {UNCERTAINTY: mean} for row, mean in zip(rows, mean_sd, strict=True))
+            yield from zip(shapely.to_geojson(outlines), rows, strict=True)
 
 
 def _outlines(mapped: MapFile) -> Iterator[NDArray[Any]]:
@@ -133,6 +146,7 @@ def _rows(
 
 def _feature(outline: str, row: dict[str, Any]) -> str:
     """One lesion as an annotation object of QuPath."""
+    spread = {"Mean uncertainty": row[UNCERTAINTY]} if UNCERTAINTY in row else {}
     properties = {
         "objectType": "annotation",
         "name": row["name"],
@@ -142,6 +156,7 @@ def _feature(outline: str, row: dict[str, Any]) -> str:
             "Mean probability": row["mean_probability"],
             "Max probability": row["max_probability"],
             "Max logit": row["max_logit"],
+            **spread,
         },
     }
     return f'{{"type": "Feature", "geometry": {outline}, "properties": {json.dumps(properties)}}}'

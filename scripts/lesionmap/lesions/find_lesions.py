@@ -1,6 +1,7 @@
 """From a probability map to the lesions of a slide: threshold, postprocessing, map, outlines, table, record."""
 
 import logging
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 
 from lesionmap.files.records import write_json
 from lesionmap.geometry.resampling import block_max
-from lesionmap.lesions.export import write_lesions
+from lesionmap.lesions.export import UNCERTAINTY, write_lesions
 from lesionmap.lesions.postprocessing import Postprocessing, postprocessed
 from lesionmap.maps.map_file import MapFile
 from lesionmap.maps.ome_tiff import MapNotes, write_map
@@ -21,6 +22,7 @@ from lesionmap.tissue.mask import TissueMask
 
 STAGE = "find_lesions"
 MODEL_TRAINING = "model_training"
+MEANING = {UNCERTAINTY: "mean, over the pixels of a lesion, of the standard deviation of the models' probabilities"}
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,8 @@ def find_lesions(
     files: LesionFiles,
     settings: LesionSettings,
     provenance: dict[str, Any],
+    *,
+    uncertainty_path: str | None = None,
 ) -> None:
     """Find the lesions of a slide in its probability map; the network is not needed.
 
@@ -68,6 +72,8 @@ def find_lesions(
         The slide's tissue mask.
     provenance : dict
         Provenance of this step; that of the map is added.
+    uncertainty_path : str, optional
+        The spread between the models of an ensemble, from the same function.
 
     Raises
     ------
@@ -75,7 +81,8 @@ def find_lesions(
         If the model should provide the threshold, but has none.
     """
     folder = Path(files.record).parent
-    with MapFile(scores_path) as mapped:
+    of_models = MapFile(uncertainty_path) if uncertainty_path else nullcontext()
+    with MapFile(scores_path) as mapped, of_models as spread:
         threshold = chosen_threshold(settings.threshold, mapped.metadata["validated_threshold"], STAGE)
         of_map = dict(mapped.metadata["provenance"])
         provenance = provenance | {MODEL_TRAINING: of_map.pop(MODEL_TRAINING), "map": of_map}
@@ -88,8 +95,10 @@ def find_lesions(
         )
         notes = MapNotes(info.slide, "lesion", mapped.mpp, {"frame": mapped.metadata["frame"], **metadata})
         write_map(files.lesions, lesions, notes, block_max)
-        n, area_mm2 = write_lesions(files.outlines, files.table, files.lesions, mapped, info=info, metadata=metadata)
-    write_json(files.record, {"slide": info.slide, "threshold": threshold, "n": n, **areas, "provenance": provenance})
+        paths = files.outlines, files.table, files.lesions
+        n, area_mm2 = write_lesions(*paths, mapped, spread, info=info, metadata=metadata)
+    found = {"slide": info.slide, "threshold": threshold, "n": n, **areas} | (MEANING if spread else {})
+    write_json(files.record, found | {"provenance": provenance})
     logging.info("%s: %d lesions, %.3f mm²", info.slide, n, area_mm2)
 
 

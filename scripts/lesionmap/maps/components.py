@@ -1,7 +1,7 @@
 """Find and measure the connected lesions of a map, a few rows at a time."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -24,50 +24,55 @@ class Components:
         Index of the first pixel in the flattened map, ascending.
     pixels, total, peak : (N,) int64
         Number of pixels, the sum of their probabilities in millionths, and their highest score.
+    spread : (N,) int64
+        The sum of their spread between models, in steps of :data:`lesionmap.maps.probability.SPREAD_PER_SD`.
     """
 
     first: NDArray[np.int64]
     pixels: NDArray[np.int64]
     total: NDArray[np.int64]
     peak: NDArray[np.int64]
+    spread: NDArray[np.int64]
 
     @classmethod
     def none(cls) -> "Components":
         """No lesion."""
-        return cls(*(np.empty(0, dtype=np.int64) for _ in range(4)))
+        return cls(*(np.empty(0, dtype=np.int64) for _ in fields(cls)))
 
     def at(self, index: NDArray[np.int64]) -> "Components":
         """The lesions at the given positions."""
-        return Components(self.first[index], self.pixels[index], self.total[index], self.peak[index])
+        return Components(*(getattr(self, field.name)[index] for field in fields(self)))
 
     def merged(self, groups: NDArray[np.int64]) -> "Components":
         """Merge the lesions of each group; groups are numbered from 0."""
         n = int(groups.max(initial=-1)) + 1
         first = np.full(n, np.iinfo(np.int64).max)
-        pixels, total, peak = (np.zeros(n, dtype=np.int64) for _ in range(3))
+        pixels, total, peak, spread = (np.zeros(n, dtype=np.int64) for _ in range(4))
         np.minimum.at(first, groups, self.first)
         np.add.at(pixels, groups, self.pixels)
         np.add.at(total, groups, self.total)
         np.maximum.at(peak, groups, self.peak)
-        return Components(first, pixels, total, peak).at(np.argsort(first))
+        np.add.at(spread, groups, self.spread)
+        return Components(first, pixels, total, peak, spread).at(np.argsort(first))
 
 
-def find_components(parts_of_map: Iterable[tuple[NDArray[np.bool_], Scores]]) -> Components:
+def find_components(parts_of_map: Iterable[tuple[NDArray[Any], ...]]) -> Components:
     """Find the lesions of a map and measure them, in linear time.
 
     Parameters
     ----------
-    parts_of_map : iterable of (lesions, scores)
-        The map from its top, some rows at a time: (rows, W) bool, and scores, (rows, W) uint16. The size of the
-        strips does not change the result. Measuring takes 40 bytes for each lesion pixel of a strip.
+    parts_of_map : iterable of (lesions, scores) or (lesions, scores, spread)
+        The map from its top, some rows at a time: (rows, W) bool; scores, (rows, W) uint16; and the spread between
+        models, (rows, W) uint8. The size of the strips does not change the result. Measuring takes 48 bytes for each
+        lesion pixel of a strip.
     """
     parts, linker, pixels_above = [Components.none()], Linker(), 0
-    for lesions, scores in parts_of_map:
+    for lesions, scores, *spread in parts_of_map:
         labels = linker.labelled(lesions)
-        parts.append(_measured(labels, scores, pixels_above))
+        parts.append(_measured(labels, scores, *spread, offset=pixels_above))
         pixels_above += labels.size
-    fields = zip(*((part.first, part.pixels, part.total, part.peak) for part in parts), strict=True)
-    return Components(*map(np.concatenate, fields)).merged(linker.groups())
+    measures = ([getattr(part, field.name) for part in parts] for field in fields(Components))
+    return Components(*map(np.concatenate, measures)).merged(linker.groups())
 
 
 def drop_small(lesions: NDArray[np.bool_], least_px: float) -> int:
@@ -115,10 +120,14 @@ class Linker:
         return np.asarray(connected_components(graph, directed=False)[1], dtype=np.int64)
 
 
-def _measured(labels: NDArray[np.integer[Any]], scores: Scores, offset: int) -> Components:
+def _measured(
+    labels: NDArray[np.integer[Any]], scores: Scores, spread: NDArray[np.uint8] | None = None, *, offset: int
+) -> Components:
     """Measure the components of one strip; its first pixel has the index `offset` in the flattened map."""
     places = np.flatnonzero(labels)
     numbers = labels.ravel()[places] - 1
     peak = np.asarray(scores).ravel()[places].astype(np.int64)
     millionths = np.rint(as_probability(peak) * MILLION).astype(np.int64)  # whole numbers add up the same in any order
-    return Components(places + offset, np.ones_like(places), millionths, peak).merged(numbers.astype(np.int64))
+    steps = np.zeros_like(places) if spread is None else spread.ravel()[places].astype(np.int64)
+    found = Components(places + offset, np.ones_like(places), millionths, peak, steps)
+    return found.merged(numbers.astype(np.int64))

@@ -19,6 +19,7 @@ N_SCORES = 2**16
 N_BINS = 4096  # of histograms and thresholds: 64 in one logit, so that none is wider than 1/256 in probability
 PER_BIN = N_SCORES // N_BINS
 MILLION = 1_000_000  # steps in which probabilities are added up
+SPREAD_PER_SD = 510  # steps of a spread: the standard deviation of numbers from 0 to 1 is at most 1/2
 UNMAPPED = 0  # the score where the network did not look; it counts as probability 0
 ROUNDING = 1e-3  # of a bin: far more than the logit of a threshold is off
 MOST_DIGITS = 16  # of a threshold

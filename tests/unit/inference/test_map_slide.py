@@ -15,7 +15,7 @@ from lesionmap.errors import ModelError
 from lesionmap.files.records import read_json, write_json
 from lesionmap.geometry.tiling import TileSpec
 from lesionmap.inference import map_slide as mapping
-from lesionmap.inference.engines import Engine, EngineSettings
+from lesionmap.inference.engines import Engine, EngineFiles, EngineSettings
 from lesionmap.inference.map_slide import (
     MapFiles,
     MapInputs,
@@ -42,6 +42,11 @@ INPUTS = ("tissue.tif", "stain.json", "m.safetensors", "m.onnx", "check.json")
 FILES = ("probability.ome.tif", "scores.ome.tif", "inference.json")
 
 
+def inputs_in(folder):
+    tissue, stain, *model = (str(folder / name) for name in INPUTS)
+    return MapInputs(tissue, stain, [EngineFiles(*model)])
+
+
 def mapped(tmp_path, size=(75, 100), **changes):
     """The record, the metadata of scores, and the names of all files that there are in the end."""
     rng = np.random.default_rng(0)
@@ -56,7 +61,7 @@ def mapped(tmp_path, size=(75, 100), **changes):
     out = tmp_path / "out"
     out.mkdir()
     export_model(tmp_path / "m.safetensors", tmp_path / "m.onnx", tmp_path / "check.json")
-    inputs = MapInputs(*(str(tmp_path / name) for name in INPUTS))
+    inputs = inputs_in(tmp_path)
     files = MapFiles(*(str(out / name) for name in FILES))
     map_slide(info, inputs, files, replace(SETTINGS, **changes), ENGINE, provenance={"code": "d"}, threads=1)
     with MapFile(files.scores) as scores:
@@ -97,17 +102,17 @@ def test_on_a_cpu_a_map_is_made_without_torch(tmp_path):
     """Loading it would take longer than a small slide's map."""
     mapped(tmp_path, refine="all")
     before = [(tmp_path / "out" / name).read_bytes() for name in FILES]
-    inputs, outputs = [str(tmp_path / name) for name in INPUTS], [str(tmp_path / "out" / name) for name in FILES]
+    outputs = [str(tmp_path / "out" / name) for name in FILES]
     script = f"""
 import sys
 from lesionmap.geometry.tiling import TileSpec
-from lesionmap.inference.engines import EngineSettings
+from lesionmap.inference.engines import EngineFiles, EngineSettings
 from lesionmap.inference.map_slide import MapFiles, MapInputs, map_slide
 from lesionmap.inference.settings import MapSettings
 from pyramids import info_of
 
 settings = MapSettings(TileSpec(128, 32, 0.25), magnification="match_training", overlap=0.25, refine="all")
-inputs, files = MapInputs(*{inputs}), MapFiles(*{outputs})
+inputs, files = {inputs_in(tmp_path)}, MapFiles(*{outputs})
 info, engine = info_of({str(tmp_path / "s.tif")!r}), EngineSettings(precision="fp32")
 map_slide(info, inputs, files, settings, engine, provenance={{"code": "d"}}, threads=2)
 print([name for name in sys.modules if name.split(".")[0] in ("torch", "torchvision")])
@@ -191,8 +196,8 @@ def test_the_weight_of_a_learned_fusion_is_the_models(tmp_path):
 class Overflowing(Engine):
     """As a network whose weights are finite, but too large for what this slide shows."""
 
-    def __init__(self, bad_call):
-        self.calls, self.bad_call = 0, bad_call
+    def __init__(self, model, bad_call):
+        self.model, self.calls, self.bad_call = model, 0, bad_call
 
     def logits(self, images):
         self.calls += 1
@@ -202,7 +207,7 @@ class Overflowing(Engine):
 @pytest.mark.parametrize(("refine", "bad_call"), [("none", 2), ("all", 6)])
 def test_a_model_that_gives_no_numbers_stops_the_job_and_is_named(tmp_path, monkeypatch, refine, bad_call):
     """The slide is not to blame, and not in quarantine."""
-    monkeypatch.setattr(mapping, "open_engine", lambda *_: (Overflowing(bad_call), {}))
+    monkeypatch.setattr(mapping, "open_engine", lambda files, *_: (Overflowing(files.model, bad_call), {}))
     with pytest.raises(ModelError) as raised:
         mapped(tmp_path, refine=refine)
     said = f"the model {tmp_path / 'm.safetensors'} gives no probability on slide s1 (a logit is NaN or infinite)"

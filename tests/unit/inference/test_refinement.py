@@ -10,8 +10,8 @@ import torch
 from engine_parts import ENGINES, openvino_engine
 from lesionmap.errors import SlideError
 from lesionmap.geometry.tiling import TileSpec
-from lesionmap.inference.refinement import Fusion, RefineSettings, refine_map
-from lesionmap.inference.sliding_window import PassSettings, sliding_window_map
+from lesionmap.inference.refinement import Fusion, RefineSettings, refine_maps
+from lesionmap.inference.sliding_window import PassSettings, sliding_window_maps
 from lesionmap.network.forward import logits_of
 from lesionmap.network.model import LesionFPN
 from lesionmap.slides.slide import Slide
@@ -59,7 +59,12 @@ def network(fusion="mean", *, saturated=False):
 
 
 def first_pass(slide, engine, tmp_path):
-    return sliding_window_map(slide[0], slide[1], TABLE, engine, FIRST, folder=tmp_path, threads=2)
+    return sliding_window_maps(*slide, TABLE, [engine], FIRST, folder=tmp_path, threads=2)[0]
+
+
+def refine_map(mapped, info, tissue, stain, engine, *, settings, threads):
+    (counts,) = refine_maps([mapped], info, tissue, stain, [engine], settings=[settings], threads=threads)
+    return counts
 
 
 def refined(slide, engine, tmp_path, threads=2, **changes):

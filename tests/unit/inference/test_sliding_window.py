@@ -6,7 +6,7 @@ import pytest
 import tifffile
 import torch
 from engine_parts import ENGINES, Pixelwise, openvino_engine, torch_engine
-from lesionmap.inference.sliding_window import PassSettings, sliding_window_map
+from lesionmap.inference.sliding_window import PassSettings, sliding_window_maps
 from lesionmap.network.forward import logits_of
 from lesionmap.network.model import LesionFPN
 from lesionmap.slides.slide import Slide
@@ -45,7 +45,9 @@ def slide(tmp_path):
 
 def passed(slide, settings, engine, threads=2):
     info, tissue = slide
-    found = sliding_window_map(info, tissue, TABLE, engine, settings, folder=Path(info.path).parent, threads=threads)
+    (found,) = sliding_window_maps(
+        info, tissue, TABLE, [engine], settings, folder=Path(info.path).parent, threads=threads
+    )
     assert found.unreadable == []
     return found
 
@@ -68,24 +70,34 @@ def test_the_stitched_map_is_that_of_the_whole_slide(slide):
 
 @pytest.mark.parametrize("batch_size", [3, 4])
 def test_a_gpu_takes_batches_in_stages(tmp_path, slide, batch_size, monkeypatch):
-    """With the CPU as the GPU, and one tile that cannot be read among many."""
+    """With the CPU as the GPU, two models, and one tile that cannot be read among many."""
     image = np.random.default_rng(0).integers(0, 256, (320, 448, 3), dtype=np.uint8)
     info = info_of(write_tiff(tmp_path / "noise.tif", image, mpp=2.5))
     damage(tmp_path / "noise.tif", (200, 70))
     tissue = TissueMask(tmp_path / "tissue.tif", info)
     torch.manual_seed(0)
-    engine = torch_engine(LesionFPN(NARROW), tmp_path)
+    engines = [torch_engine(LesionFPN(NARROW), tmp_path) for _ in range(2)]
     settings = replace(SETTINGS, tile_px=64, max_unreadable_fraction=0.5)
     monkeypatch.setattr(torch.Tensor, "pin_memory", torch.Tensor.clone)  # without a GPU, there is no such memory
     found = []
     for device, n in (("cpu", 1), ("cpu:0", batch_size)):
-        engine.device, engine.batch_size = device, n
-        found.append(sliding_window_map(info, tissue, TABLE, engine, settings, folder=tmp_path, threads=2))
-    alone, staged = found
-    assert staged.unreadable == alone.unreadable == [[192.0, 64.0, 64.0, 64.0]]
-    assert staged.n_read == 5 * 7 - 1
-    assert np.ptp(alone.scores[:64]) > 20
-    np.testing.assert_allclose(staged.scores.astype(int), alone.scores.astype(int), atol=1)
+        for engine, size in zip(engines, (n, n + 1), strict=True):
+            engine.device, engine.batch_size = device, size
+        found.append(sliding_window_maps(info, tissue, TABLE, engines, settings, folder=tmp_path, threads=2))
+    for alone, staged in zip(*found, strict=True):
+        assert staged.unreadable == alone.unreadable == [[192.0, 64.0, 64.0, 64.0]]
+        assert staged.n_read == 5 * 7 - 1
+        assert np.ptp(alone.scores[:64]) > 20
+        np.testing.assert_allclose(staged.scores.astype(int), alone.scores.astype(int), atol=1)
+    one, other = found[1]
+    assert (one.scores != other.scores).mean() > 0.5
+
+
+def test_no_engine_gets_more_tiles_at_once_than_it_takes(slide, tmp_path):
+    n = []
+    engines = [Pixelwise(lambda images: n.append(len(images)) or images[..., 0] / 99, size) for size in (5, 3)]
+    sliding_window_maps(*slide, TABLE, engines, SETTINGS, folder=tmp_path, threads=1)
+    assert max(n) == 3
 
 
 @pytest.mark.parametrize("surely", [21, -21])

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from engine_parts import openvino_engine, torch_engine
+from lesionmap.inference.engines import BF16, FP32
 from lesionmap.inference.torch_engine import TableOnGpu, on_device
 from lesionmap.network.model import LesionFPN
 from lesionmap.stain.table import apply_table, stain_table
@@ -55,3 +56,14 @@ def test_its_shares_are_those_of_other_engines(tmp_path, options):
     np.testing.assert_allclose(mine, theirs, atol=2e-5)
     np.testing.assert_allclose(mine.sum(axis=0), 1, atol=1e-6)
     assert np.ptp(mine) > 0.1
+
+
+def test_engines_side_by_side_keep_their_own_precision(tmp_path):
+    """An ensemble on a GPU may have one model that bf16 does not suit; TF32 is a switch of the whole process."""
+    engines = [torch_engine(LesionFPN(NARROW), tmp_path, precision) for precision in (FP32, BF16)]
+    seen = []
+    for engine in engines:
+        engine._model.register_forward_hook(lambda *_: seen.append(torch.backends.cudnn.allow_tf32))
+    for engine in (*engines, *engines):
+        engine.shares(images((1, 32, 32, 3)))
+    assert seen == [False, True, False, True]

@@ -44,7 +44,7 @@ def test_logic_counts_for_the_rules_that_reach_it(copy_of_scripts):
     found = changed_rules(copy_of_scripts, "lesionmap/stain/profile.py", "I0 = 255.0", "I0 = 250.0")
     assert found == {
         *("fit_stain", "choose_reference", "match_stain", "draw_stain", "compare_stains"),
-        *("extract_tiles", "train", "map_slide", "render_report", "doctor"),
+        *("extract_tiles", "train", "map_slide", "map_ensemble", "render_report", "doctor"),
     }
 
 

@@ -73,6 +73,25 @@ def test_the_surest_of_two_lesions_is_known_though_both_probabilities_are_as_goo
     assert [feature["properties"]["measurements"]["Max logit"] for feature in features] == [18.25, 17.75]
 
 
+def test_the_lesions_of_an_ensemble_have_the_mean_spread_of_their_pixels(tmp_path, info):
+    """In steps of 1/510, as hand-computed; the columns before it and what else is written stay as they are."""
+    lesions, spread = np.zeros((34, 52), dtype=bool), np.full((34, 52), 255, dtype=np.uint8)
+    lesions[3:5, 5:8] = lesions[20, 40] = True  # the second ends first
+    spread[3:5, 5:8] = [[0, 51, 102], [153, 204, 255]]
+    spread[20, 40] = 51
+    scores = scores_of(np.where(lesions, 0.8, 0.1))
+    write_outlines(tmp_path / "one.geojson", lesions, scores, 10.0, info)
+    write_outlines(tmp_path / "all.geojson", lesions, scores, 10.0, info, uncertainty=spread)
+    one, all_ = (table(tmp_path / f"{name}.tsv") for name in ("one", "all"))
+    assert [list(row)[-1] for row in all_] == ["uncertainty_mean"] * 2
+    assert [row.pop("uncertainty_mean") for row in all_] == ["0.25", "0.1"]
+    assert all_ == one
+    one, all_ = (json.loads((tmp_path / f"{name}.geojson").read_text()) for name in ("one", "all"))
+    measured = [feature["properties"]["measurements"] for feature in all_["features"]]
+    assert [measurements.pop("Mean uncertainty") for measurements in measured] == [0.25, 0.1]
+    assert all_ == one
+
+
 def test_the_table_has_a_row_for_each_outline_in_its_order(tmp_path, info):
     lesions = np.zeros((34, 52), dtype=bool)
     lesions[2:30, 4] = lesions[29, 4:40] = True  # begins first, ends last

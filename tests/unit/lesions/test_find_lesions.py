@@ -47,11 +47,14 @@ class Found(NamedTuple):
     lesions: np.ndarray
 
 
-def found_in(folder: Path, info: SlideInfo, scores: str, **changes: Any) -> LesionFiles:
+def found_in(
+    folder: Path, info: SlideInfo, scores: str, *, uncertainty: str | None = None, **changes: Any
+) -> LesionFiles:
     files = LesionFiles(*(str(folder / name) for name in ("l.tif", "l.geojson", "l.tsv", "l.json")))
     tissue = str(folder.parent / f"{folder.name}_tissue.tif")
     tifffile.imwrite(tissue, np.full((20, 70), 255, np.uint8))
-    find_lesions(info, scores, tissue, files, LesionSettings(**changes), {"code": "d"})
+    settings = LesionSettings(**changes)
+    find_lesions(info, scores, tissue, files, settings, {"code": "d"}, uncertainty_path=uncertainty)
     return files
 
 
@@ -176,6 +179,21 @@ def test_lesions_are_postprocessed_and_what_that_changes_is_recorded(everything,
     areas = [feature["properties"]["measurements"]["Area mm^2"] for feature in outlines["features"]]
     assert min(areas) >= 50e-6
     assert sum(areas) == pytest.approx(record["kept_mm2"], rel=0.01)  # outlines end at the slide's edge
+
+
+def test_the_lesions_of_an_ensemble_say_how_far_its_models_differ(everything, tmp_path):
+    spread = np.zeros(everything.lesions.shape, dtype=np.uint8)
+    spread[101, 333] = 102
+    spread[-3:, :25] = 204  # half of the lesion at the edge
+    write_map(tmp_path / "u.ome.tif", spread, MapNotes("s1", "u", MAP_MPP, METADATA), block_mean)
+    (tmp_path / "out").mkdir()
+    files = found_in(tmp_path / "out", everything.info, everything.scores, uncertainty=str(tmp_path / "u.ome.tif"))
+    assert sorted(row["uncertainty_mean"] for row in read_table(files.table)) == ["0.0", "0.2", "0.2"]
+    record = read_json(files.record)
+    said = "mean, over the pixels of a lesion, of the standard deviation of the models' probabilities"
+    assert record.pop("uncertainty_mean") == said
+    assert record == read_json(everything.files.record)
+    assert Path(files.lesions).read_bytes() == Path(everything.files.lesions).read_bytes()
 
 
 def test_the_threshold_may_be_that_of_the_validation_slides(everything, tmp_path):

@@ -40,7 +40,8 @@ def test_lesions_are_measured_alike_in_strips_of_any_height(rows):
     lesions, logits = rng.random((41, 53)) < 0.55, rng.normal(scale=6, size=(41, 53))
     scores = np.where(rng.random((41, 53)) < 0.05, 0, 32768 + 1024 * logits).astype(np.uint16)
     probabilities = np.where(scores, 1 / (1 + np.exp((32768.0 - scores) / 1024)), 0)  # 0 where there is no score
-    found = find_components((lesions[part], scores[part]) for part in strips(41, rows))
+    spread = rng.integers(0, 256, (41, 53)).astype(np.uint8)
+    found = find_components((lesions[part], scores[part], spread[part]) for part in strips(41, rows))
     labels, n = ndimage.label(lesions)
     at = labels.ravel()[found.first]
     assert sorted(at) == list(range(1, n + 1))
@@ -48,3 +49,5 @@ def test_lesions_are_measured_alike_in_strips_of_any_height(rows):
     assert found.pixels.tolist() == np.bincount(labels.ravel())[at].tolist()
     assert found.total.tolist() == ndimage.sum(np.rint(1e6 * probabilities), labels, at).tolist()
     assert found.peak.tolist() == ndimage.maximum(scores, labels, at).tolist()
+    assert found.spread.tolist() == ndimage.sum(spread.astype(int), labels, at).tolist()
+    assert not find_components((lesions[part], scores[part]) for part in strips(41, rows)).spread.any()

@@ -12,7 +12,7 @@ from lesionmap.evaluation.evaluate import EvaluatedFiles, Role, evaluate_slide
 from lesionmap.files.records import read_json, write_json
 from lesionmap.geometry.resampling import block_max
 from lesionmap.geometry.tiling import TileSpec
-from lesionmap.inference.sliding_window import PassSettings, sliding_window_map
+from lesionmap.inference.sliding_window import PassSettings, sliding_window_maps
 from lesionmap.maps.ome_tiff import MapNotes, write_map
 from lesionmap.stain.fit import FitFiles, StainSettings, fit_slide
 from lesionmap.stain.table import StainMatch
@@ -68,7 +68,7 @@ def mapped(tmp_path, info, most, batch_size):
     settings = PassSettings(0.5, 32, 0, False, most)
     half = Pixelwise(lambda images: np.zeros(images.shape[:3], dtype=np.float32), batch_size)  # of probability
     tissue = TissueMask(tmp_path / "tissue.tif", info)
-    mapped = sliding_window_map(info, tissue, STAIN.table(), half, settings, folder=tmp_path, threads=2)
+    (mapped,) = sliding_window_maps(info, tissue, STAIN.table(), [half], settings, folder=tmp_path, threads=2)
     return mapped.scores, mapped.unreadable
 
 
