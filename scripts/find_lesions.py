@@ -9,5 +9,5 @@ with slide_job(snakemake.wildcards.slide, snakemake.log[0], snakemake.input, sna
     info, paths, params = load_info(snakemake.input.info), snakemake.input, snakemake.params
     origin = provenance(params.code, identity=info.identity, lesions=params.lesions)
     settings, files = LesionSettings(**params.lesions), LesionFiles(*snakemake.output)
-    spread = paths.get("uncertainty")  # an ensemble's maps have one
+    spread = paths.get("uncertainty") or None  # an ensemble's maps have one
     find_lesions(info, paths.scores, paths.tissue, files, settings, origin, uncertainty_path=spread)

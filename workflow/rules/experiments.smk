@@ -112,7 +112,8 @@ use rule map_slide as map_held_out with:
         map=of_variant(map_settings),
 
 
-use rule map_slide as map_ensemble with:
+rule map_ensemble:
+    """Map one slide that no fold holds with all models of a variant: their mean, and how far they differ."""
     input:
         info="results/slides/info/{slide}.json",
         location=ancient("results/slides/location/{slide}.json"),
@@ -124,13 +125,25 @@ use rule map_slide as map_ensemble with:
     output:
         probability="results/experiments/variants/{variant}/ensemble/lesions/{slide}/probability.ome.tif",
         scores="results/experiments/variants/{variant}/ensemble/lesions/{slide}/scores.ome.tif",
+        uncertainty="results/experiments/variants/{variant}/ensemble/lesions/{slide}/uncertainty.ome.tif",
         record="results/experiments/variants/{variant}/ensemble/lesions/{slide}/inference.json",
     log:
         "logs/map_ensemble/{variant}/{slide}.log",
     benchmark:
         "results/benchmarks/map_ensemble/{variant}/{slide}.tsv"
+    conda:
+        "../../envs/lesionmap.yaml"
+    threads: 2
+    resources:
+        mem_mb=grows(4000 + 1000 * N_MODELS),
+        runtime=grows(30 * N_MODELS if config["inference"]["refine"] == "none" else 1440),
+        gpu=1,
     params:
+        max_unreadable_fraction=config["slides"]["max_unreadable_fraction"],
         map=of_variant(map_settings),
+        code=code_digest("map_ensemble"),
+    script:
+        "../../scripts/map_ensemble.py"
 
 
 use rule find_lesions as find_held_out_lesions with:
@@ -138,6 +151,7 @@ use rule find_lesions as find_held_out_lesions with:
         info="results/slides/info/{slide}.json",
         tissue="results/tissue/{slide}.tif",
         scores="results/experiments/variants/{variant}/{run}/lesions/{slide}/scores.ome.tif",
+        uncertainty=uncertainty_of,
     output:
         lesions="results/experiments/variants/{variant}/{run}/lesions/{slide}/lesions.tif",
         outlines="results/experiments/variants/{variant}/{run}/lesions/{slide}/lesions.geojson",

@@ -11,6 +11,7 @@ except SettingsError as error:
 RECIPES = {variant.recipe: variant.training for variant in VARIANTS.values()}
 SEEDS, N_FOLDS = config["experiments"]["seeds"], config["experiments"]["folds"]
 FOLDS = range(1, N_FOLDS + 1)
+N_MODELS = N_FOLDS * len(SEEDS)  # of an ensemble
 
 
 wildcard_constraints:
