@@ -7,7 +7,7 @@ with job_log(snakemake.log[0]):
     paths, params = snakemake.input, snakemake.params
     plots = {"Metrics": paths.metrics, "Learning curves": paths.learning_curves}
     write_page(
-        *(paths.summary, paths.folds, snakemake.output[0]),
+        *(paths.summary, paths.slides, paths.folds, snakemake.output[0]),
         plots=plots,
         variants=params.variants,
         n_folds=params.n_folds,

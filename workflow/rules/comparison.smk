@@ -89,6 +89,7 @@ rule report_experiments:
     """Write the page that shows all variants side by side."""
     input:
         summary="results/experiments/summary.json",
+        slides="results/experiments/slides.tsv",
         folds=fold_table,
         metrics="results/experiments/variants.svg",
         learning_curves="results/experiments/learning_curves.svg",

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from lesionmap.files.records import read_json, read_table, write_text
@@ -20,14 +21,21 @@ SHOWN = {  # metrics of the first table
 
 
 def write_page(
-    summary: str, folds: str, output: str, *, plots: Mapping[str, str], variants: Mapping[str, str], n_folds: int
+    summary: str,
+    slides: str,
+    folds: str,
+    output: str,
+    *,
+    plots: Mapping[str, str],
+    variants: Mapping[str, str],
+    n_folds: int,
 ) -> None:
     """Write the page; it opens from disk without a network.
 
     Parameters
     ----------
-    summary : str
-        JSON of :func:`lesionmap.experiments.table.compare_variants`.
+    summary, slides : str
+        JSON, and table of slides, of :func:`lesionmap.experiments.table.compare_variants`.
     folds : str
         Table of :func:`lesionmap.experiments.folds.assign_folds`.
     plots : mapping of str to str
@@ -48,6 +56,7 @@ def write_page(
         plots={title: Path(path).name for title, path in plots.items()},
         variants=variants,
         fold_table=_sizes(read_table(folds), n_folds),
+        of_slides=_dice_of_slides(read_table(slides)),
     )
     write_text(output, text)
 
@@ -58,6 +67,19 @@ def _by_variant(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Mappin
     for row in rows:
         found.setdefault(row["variant"], {})[row["metric"]] = row
     return found
+
+
+def _dice_of_slides(rows: Sequence[Mapping[str, str]]) -> list[dict[str, Any]]:
+    """Fold of each held-out slide, and its Dice in each variant: mean over seeds, None where one is undefined."""
+    found = dict[str, dict[str, Any]]()
+    for row in rows:
+        if row["fold"] != "NA":
+            of_slide = found.setdefault(row["slide"], {"slide": row["slide"], "fold": row["fold"], "dice": {}})
+            of_slide["dice"].setdefault(row["variant"], []).append(row["dice"])
+    for of_slide in found.values():
+        dice = of_slide["dice"].items()
+        of_slide["dice"] = {name: None if "NA" in seeds else fmean(map(float, seeds)) for name, seeds in dice}
+    return list(found.values())
 
 
 def _sizes(rows: Sequence[Mapping[str, str]], n_folds: int) -> list[dict[str, int]]:

@@ -69,7 +69,18 @@ def rendered(tmp_path):
         ]
         write_json(tmp_path / "summary.json", summary | changes)
         write_table(tmp_path / "folds.tsv", rows, list(rows[0]))
-        names = [str(tmp_path / name) for name in ("summary.json", "folds.tsv", "report.html")]
+        slides = [
+            {"variant": "a&b", "run": run, "fold": fold, "slide": slide, "dice": dice}
+            for run, fold, slide, dice in (
+                ("seed_0", 2, "s3", "0.5"),
+                ("seed_1", 2, "s3", "0.25"),
+                ("seed_0", 1, "s2", "NA"),
+                ("seed_1", 1, "s2", "NA"),
+                ("ensemble", "NA", "t1", "0.9"),
+            )
+        ]
+        write_table(tmp_path / "slides.tsv", slides, list(slides[0]))
+        names = [str(tmp_path / name) for name in ("summary.json", "slides.tsv", "folds.tsv", "report.html")]
         write_page(*names, plots=PLOTS, variants={"a&b": "{'train': {'epochs': 2}}"}, n_folds=3)
         return (tmp_path / "report.html").read_text()
 
@@ -79,6 +90,13 @@ def rendered(tmp_path):
 def test_metrics_have_intervals_spreads_and_reasons(rendered):
     rows = Cells(rendered()).rows
     assert ["a&b", "0.500 (0.400 to 0.650) seeds ± 0.012", "— seeds ± 0.012 no lesion"] in rows
+
+
+def test_every_held_out_slide_has_its_dice(rendered):
+    rows = Cells(rendered()).rows
+    assert ["s3", "2", "0.375"] in rows
+    assert ["s2", "1", "—"] in rows
+    assert not [row for row in rows if row[0] == "t1"]
 
 
 def test_folds_are_counted_by_hand(rendered):
