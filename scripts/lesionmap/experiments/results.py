@@ -129,10 +129,6 @@ def _check_unseen(
                 stage="compare_variants",
                 slide=slide,
                 finding=f"the model {model} is judged by it and knows it: {leakage}",
-                remedy=f"delete the folder {Path(model).parents[1]} and run again: its models are then trained anew",
+                remedy=f"delete {' and '.join(str(Path(model).parents[4] / name) for name in ('models', 'variants'))} "
+                "and run again: all models are then trained anew",
             )
-
-
-def pairs_of(variants: Sequence[str]) -> list[tuple[str, str]]:
-    """All pairs of variants, the one that is named first in the config first."""
-    return [(first, second) for number, first in enumerate(variants) for second in variants[number + 1 :]]

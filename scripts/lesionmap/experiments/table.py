@@ -2,12 +2,13 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 from lesionmap.evaluation.leakage import Seen
 from lesionmap.experiments.costs import OF_COSTS, costs_of
-from lesionmap.experiments.results import Record, Results, held_out_results, pairs_of, run_of
+from lesionmap.experiments.results import Record, Results, held_out_results, run_of
 from lesionmap.experiments.statistics import Difference, differences, entries, holm
 from lesionmap.files.model_metadata import load_metadata
 from lesionmap.files.records import read_json, write_json, write_table, write_text
@@ -157,7 +158,7 @@ def _rows_of_ensembles(tested: Mapping[str, Sequence[Record]], min_lesion_um: fl
 def _compared(results: Results, min_lesion_um: float) -> list[dict[str, Any]]:
     """Rows of the table of differences, metric by metric; p-values are adjusted for the pairs of each metric."""
     found: dict[tuple[str, str], list[Difference]] = {}
-    for first, second in pairs_of(results.variants) if results.slides else ():
+    for first, second in combinations(results.variants, 2) if results.slides else ():
         own, other = (results.tables(variant, min_lesion_um) for variant in (first, second))
         found[first, second] = differences(own, other, results.together(first, second, min_lesion_um))
     rows = []
