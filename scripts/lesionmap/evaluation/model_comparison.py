@@ -61,7 +61,8 @@ def compare_models(
                 stage="compare_models",
                 finding=f"evaluation.compare names {folder} for {name}, which has none of this run's evaluated slides "
                 "as this version evaluates them",
-                remedy="name the folder results/metrics of a run of this version with the same val or test slides",
+                remedy="name the folder results/metrics of a run of this version with the same val or test slides, and "
+                "the same evaluation.boundary_tolerance_um",
             )
         found = leakages_of(folder)
         leakages = {slide: [own_leakages[slide], (found or {}).get(slide, "")] for slide in common}
@@ -106,6 +107,7 @@ def _files_of(folder: str, ours: Records) -> Iterator[Path]:
 def _comparable(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> bool:
     identities = [record["provenance"]["identity"] for record in (ours, theirs)]
     same = identities[0] == identities[1] and ours["split"] == theirs["split"] and ours.keys() == theirs.keys()
+    same = same and ours["boundary"]["tolerance_um"] == theirs["boundary"]["tolerance_um"]
     return same and is_evaluated(ours) and is_evaluated(theirs)
 
 

@@ -89,7 +89,7 @@ def render_report(
     shared |= {"colour_tables": colour_tables(), "colour_stops": colour_stops()}
     texts = {
         files.script: (TEMPLATES / "report.js").read_text(encoding="utf-8"),
-        files.model: _model_page(inputs.model, templates),
+        files.model: _model_page(inputs.model, templates, content["summary"]["validation"]),
         files.stain: templates.get_template("stain.html.j2").render(stain_content(inputs, shown), **shared),
         files.index: templates.get_template("index.html.j2").render(content, **shared),
     }
@@ -129,12 +129,12 @@ def _templates() -> Environment:
     return templates
 
 
-def _model_page(model: str, templates: Environment) -> str:
-    """The model card as a page; it shows missing metadata as "not recorded"."""
+def _model_page(model: str, templates: Environment, validation: str) -> str:
+    """The model card as a page, with what this run says of the model; missing metadata are "not recorded"."""
     lenient = templates.overlay(
         undefined=model_card.NotRecorded, finalize=lambda value: MISSING if value is None else value
     )
-    return lenient.get_template("model.html.j2").render(model_card.card_metadata(model))
+    return lenient.get_template("model.html.j2").render(model_card.card_metadata(model), here=validation)
 
 
 def _write_pages(folder: Path, slides: list[SlideReport], template: Template, shared: dict[str, Any]) -> None:

@@ -82,6 +82,12 @@ def test_slides_of_which_one_run_evaluated_nothing_are_not_compared(compared, th
     assert compared(ours, weaker=others).loc[("brier", "weaker"), "slides"] == 11
 
 
+def test_boundaries_of_another_tolerance_are_not_compared(compared):
+    others = [record | {"boundary": record["boundary"] | {"tolerance_um": 25}} for record in WEAKER]
+    with pytest.raises(ModelError, match=r"the same evaluation\.boundary_tolerance_um"):
+        compared(OURS, weaker=others)
+
+
 def test_records_of_another_version_are_not_compared(compared):
     older = [{key: value for key, value in record.items() if key != "false_positive_scores"} for record in WEAKER]
     with pytest.raises(ModelError, match="as this version evaluates them"):
