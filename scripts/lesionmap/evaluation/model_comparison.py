@@ -12,6 +12,7 @@ from lesionmap.evaluation.leakage import GROUPS, group_of, mark_of
 from lesionmap.files.records import read_json, read_table, write_table
 from lesionmap.formatting import in_table
 from lesionmap.jobs.quarantine import usable
+from lesionmap.metrics.boundaries import where_both
 from lesionmap.metrics.cohort import SlideTable, entry_of, is_evaluated, metrics_with_and_without
 from lesionmap.metrics.intervals import LINEAR
 
@@ -68,7 +69,11 @@ def compare_models(
         leakages = {slide: [own_leakages[slide], (found or {}).get(slide, "")] for slide in common}
         for group, members in _grouped(ours, leakages).items():
             tables = [SlideTable.of([of[slide] for slide in members], min_lesion_um) for of in (ours, theirs)]
-            pair = tables[0], replace(tables[1], patient=tables[0].patient)
+            both = where_both(*(table.boundaries for table in tables))
+            pair = [
+                replace(table, patient=tables[0].patient, boundaries=part)
+                for table, part in zip(tables, both, strict=True)
+            ]
             marks = [mark_of(group, (leakage for slide in members for leakage in leakages[slide]))]
             marks += [UNKNOWN] if found is None else []
             about = {"split": group, "mark": "; ".join(filter(None, marks))}

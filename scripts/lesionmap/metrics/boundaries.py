@@ -16,6 +16,8 @@ from scipy.spatial import KDTree
 BOUNDARY_METRICS = ("nsd", "hd95_um")
 HAUSDORFF_SHARE = 0.95
 
+Distances = NDArray[np.float64]
+
 
 @dataclass(frozen=True)
 class Boundary:
@@ -105,6 +107,20 @@ def boundary_metrics(pair: Sequence[Boundary], mpp: float, tolerance_um: float) 
         return _undefined(BOUNDARY_METRICS, "no boundary lies in judged pixels")
     largest = max(np.quantile(part, HAUSDORFF_SHARE, method="inverted_cdf") for part in found if len(part))
     return {"nsd": float((everything <= tolerance_um).mean()), "hd95_um": float(largest), "undefined": {}}
+
+
+def where_both(one: Distances, other: Distances) -> tuple[Distances, Distances]:
+    """Metrics of the same slides by two raters, NaN where either is undefined, so that means are of the same slides.
+
+    Else who misses a difficult lesion wholly would have the smaller mean distance.
+
+    Parameters
+    ----------
+    one, other : (S, 2) float64
+        :data:`BOUNDARY_METRICS` of each slide.
+    """
+    gaps = np.where(np.isnan(one + other), np.nan, 0.0)
+    return one + gaps, other + gaps
 
 
 def _undefined(names: Any, why: str) -> dict[str, Any]:

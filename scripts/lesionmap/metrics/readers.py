@@ -5,13 +5,13 @@ weighting of the slides.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lesionmap.metrics.boundaries import BOUNDARY_METRICS
+from lesionmap.metrics.boundaries import BOUNDARY_METRICS, where_both
 from lesionmap.metrics.cohort import mean_of_defined, patient_numbers
 from lesionmap.metrics.intervals import FISHER, LEAST_PATIENTS, LINEAR, LOG, LOGIT, Scale, interval, without_each
 from lesionmap.metrics.pairs import COUNTS, OF_MODEL, OF_PIXELS, OF_READERS, PAIRS
@@ -19,6 +19,7 @@ from lesionmap.metrics.pixels import Confusion, Values
 
 OF_SLIDES = dict(zip((f"slide_mean_{name}" for name in BOUNDARY_METRICS), (LOGIT, LOG), strict=True))
 SCALES: dict[str, Scale] = dict.fromkeys(OF_PIXELS, LOGIT) | {"kappa": FISHER} | OF_SLIDES
+DIFFERENCE = {"": "value", "_low": "low", "_high": "high"}  # end of a column's name, and what it holds
 UNDEFINED = "the pair has too little lesion for it, or none"
 
 
@@ -82,21 +83,29 @@ def reader_agreement(records: Sequence[Mapping[str, Any]]) -> Iterator[dict[str,
     """
     patient = patient_numbers(records)
     tables = {pair: ReaderTable.of(records, pair, patient) for pair in PAIRS}
-    values = {pair: table.metrics(np.ones((1, len(patient)))) for pair, table in tables.items()}
-    without = {pair: without_each(table.metrics, patient) for pair, table in tables.items()}
+    differences = list(_differences(tables[OF_MODEL], tables[OF_READERS]))
     for pair, table in tables.items():
-        for name, scale in SCALES.items():
-            row = _entry(table, name, values[pair][name].item(), without[pair][name], scale)
-            if pair == OF_MODEL:
-                difference = values[pair][name].item() - values[OF_READERS][name].item()
-                change = without[pair][name] - without[OF_READERS][name]
-                both = table.rests_on(name) & tables[OF_READERS].rests_on(name)
-                found = _interval(difference, change, _patients(table, both), LINEAR)
-                row |= {f"difference{key}": found[part] for key, part in DIFFERENCE.items()}
-            yield {"pair": pair, "metric": name} | row
+        values, without = table.metrics(np.ones((1, len(patient)))), without_each(table.metrics, patient)
+        for number, (name, scale) in enumerate(SCALES.items()):
+            entry = _entry(table, name, values[name].item(), without[name], scale)
+            more = differences[number] if pair == OF_MODEL else {}
+            yield {"pair": pair, "metric": name} | entry | more
 
 
-DIFFERENCE = {"": "value", "_low": "low", "_high": "high"}
+def _differences(model: ReaderTable, reader: ReaderTable) -> Iterator[dict[str, float | None]]:
+    """Of each metric; means over slides are over those for which both are defined."""
+    both = where_both(model.boundaries, reader.boundaries)
+    tables = [replace(table, boundaries=part) for table, part in zip((model, reader), both, strict=True)]
+
+    def changes(weights: NDArray[np.float64]) -> dict[str, Values]:
+        one, other = (table.metrics(weights) for table in tables)
+        return {name: one[name] - other[name] for name in SCALES}
+
+    values, without = changes(np.ones((1, len(model.patient)))), without_each(changes, model.patient)
+    for name in SCALES:
+        n_patients = _patients(model, tables[0].rests_on(name) & tables[1].rests_on(name))
+        found = _interval(values[name].item(), without[name], n_patients, LINEAR)
+        yield {f"difference{key}": found[part] for key, part in DIFFERENCE.items()}
 
 
 def _entry(table: ReaderTable, name: str, value: float, without: Values, scale: Scale) -> dict[str, Any]:

@@ -35,6 +35,7 @@ def test_pixels_of_all_slides_count_together_and_boundaries_slide_by_slide():
     assert "difference" not in found[MODEL_2, "dice"]
     means = {pair: found[pair, "slide_mean_nsd"]["value"] for pair in PAIRS}
     assert means == pytest.approx({MODEL_1: 0.25, MODEL_2: 0.125, READERS: 0.75})
+    assert found[MODEL_1, "slide_mean_nsd"]["difference"] == pytest.approx(0.5 - 0.75)  # of the slide that has both
     assert found[MODEL_1, "slide_mean_hd95_um"]["value"] == 10
     assert found[MODEL_1, "slide_mean_hd95_um"]["difference"] == 5
     slides = {name: found[MODEL_1, name]["slides"] for name in ("dice", "kappa", "specificity", "slide_mean_nsd")}

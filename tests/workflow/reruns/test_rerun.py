@@ -327,6 +327,7 @@ def test_a_second_reader_evaluates_the_slide_again_and_no_more(project):
     sheet = project.folder / "slides.tsv"
     head, *rows = sheet.read_text().splitlines()
     rows = [f"{row}\t{'annotations/second.geojson' if row.startswith('test_1') else ''}" for row in rows]
+    without = sheet.read_text()
     sheet.write_text("\n".join([f"{head}\tannotation_2", *rows]) + "\n")
     again = of("evaluate_slide", "test_1") | PER_COHORT
     imported = of("import_second_annotation", "test_1") | {"list_annotations"}
@@ -348,3 +349,6 @@ def test_a_second_reader_evaluates_the_slide_again_and_no_more(project):
     assert failed["finding"].startswith("annotation_2: classes that the config does not map: 'Lesionn'")
     assert "import_second_annotation" in (results / "conclusion.txt").read_text()
     assert [row["slide"] for row in read_table(results / "quarantine.tsv")] == ["unreadable"]
+    sheet.write_text(without)
+    assert project.planned() == {"list_annotations"} | again
+    assert read_table(results / "failed_exports.tsv") == []
