@@ -2,11 +2,14 @@
 
 from lesionmap.evaluation.evaluate import EvaluatedFiles, Role, evaluate_slide
 from lesionmap.jobs.provenance import provenance
-from lesionmap.jobs.quarantine import slide_job
+from lesionmap.jobs.quarantine import slide_job, usable
 from lesionmap.slides.slide import load_info
 
-with slide_job(snakemake.wildcards.slide, snakemake.log[0], snakemake.input, snakemake.output):
-    info, paths, params = load_info(snakemake.input.info), snakemake.input, snakemake.params
+paths, params = snakemake.input, snakemake.params
+needed = [paths.info, paths.scores, paths.lesions, paths.tissue, paths.annotation]
+with slide_job(snakemake.wildcards.slide, snakemake.log[0], needed, snakemake.output):
+    info = load_info(paths.info)
     origin = provenance(params.code, identity=info.identity)
-    files = EvaluatedFiles(paths.scores, paths.lesions, paths.tissue, paths.annotation)
-    evaluate_slide(info, files, snakemake.output[0], role=Role(**params.role), provenance=origin)
+    files = EvaluatedFiles(*needed[1:], *usable(paths.second))
+    role, tolerance_um = Role(**params.role), params.tolerance_um
+    evaluate_slide(info, files, snakemake.output[0], role=role, tolerance_um=tolerance_um, provenance=origin)

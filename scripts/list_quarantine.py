@@ -5,6 +5,6 @@ from lesionmap.run.quarantine_tables import RunFiles, list_quarantine
 
 with job_log(snakemake.log[0]):
     paths = snakemake.input
-    others = [*paths.lesions, *paths.metrics, *paths.dicom, *paths.views, *paths.stain_pictures, *paths.checks]
-    files = RunFiles(paths.records, paths.tiles, paths.maps, others)
+    exports = [*paths.dicom, *paths.views, *paths.stain_pictures, *paths.checks, *paths.second]
+    files = RunFiles(paths.records, paths.tiles, paths.maps, [*paths.lesions, *paths.metrics, *exports])
     list_quarantine(files, *snakemake.output)

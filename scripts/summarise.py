@@ -10,4 +10,5 @@ with job_log(snakemake.log[0]):
     paths, params = snakemake.input, snakemake.params
     seen = Seen.of(load_metadata(paths.model), params.patients)
     files = SummaryFiles(*snakemake.output)
-    summarise(usable(paths.slides), files, params.min_lesion_um, seen, on_leakage=params.on_leakage)
+    options = {name: params[name] for name in ("on_leakage", "external")}
+    summarise(usable(paths.slides), files, params.min_lesion_um, seen, **options)

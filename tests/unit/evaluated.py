@@ -38,6 +38,8 @@ def record_of(slide: str, scores: np.ndarray, mask: np.ndarray, **changes: Any) 
         "threshold": 0.5,
         "metrics": binary_metrics(counts, 0.5),
         "undefined": {},
+        "boundary": {"tolerance_um": 30, "nsd": None, "hd95_um": None},
+        "readers": None,
         "annotated_mm2": float((mask == 1).sum() / 100),
         "predicted_mm2": float((called & known).sum() / 100),
         "ignored_mm2": 0.0,

@@ -185,7 +185,8 @@ def make_metrics(folder: Path, slide: str) -> str:
 
 
 def summarise_into(inputs: ReportInputs, paths: list[str], seen: Seen = UNSEEN) -> None:
-    files = SummaryFiles(inputs.slide_table, f"{inputs.summary}.tsv", inputs.summary, f"{inputs.summary}.txt")
+    others = f"{inputs.summary}.tsv", inputs.summary, f"{inputs.summary}.txt", inputs.readers
+    files = SummaryFiles(inputs.slide_table, *others)
     summarise(paths, files, 200, seen)
 
 

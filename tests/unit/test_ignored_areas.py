@@ -164,7 +164,7 @@ def test_metrics_are_of_what_is_judged(slide, annotation, tmp_path):
     write_map(paths[0], scores_of(probability_u8 / 255), MapNotes("s", "p", 2.5, facts))
     write_map(paths[1], probability_u8 > 127, MapNotes("s", "l", 2.5, facts), block_max)
     files = EvaluatedFiles(*paths, str(folder / "tissue.tif"), annotation)
-    evaluate_slide(info, files, str(tmp_path / "m.json"), role=Role("test", None), provenance={})
+    evaluate_slide(info, files, str(tmp_path / "m.json"), role=Role("test", None), tolerance_um=30, provenance={})
     record = read_json(tmp_path / "m.json")
     tp, fp, fn = 360, 440, 40 * 30 - 160 - 360
     tn = 90 * 70 - 24 * 30 - 39 * 19 - tp - fp - fn

@@ -4,7 +4,7 @@ import json
 import shutil
 
 import pytest
-from lesionmap.evaluation.leakage import SEEN
+from lesionmap.evaluation.leakage import NOT_EXTERNAL, SEEN
 from lesionmap.files.model_metadata import load_metadata, patient_digest
 from lesionmap.files.records import read_table
 from project import jobs
@@ -60,6 +60,7 @@ def test_slides_with_leakage_are_marked_in_every_result_and_left_out_of_the_head
     assert lines[1].startswith("not independent of the model: leaked slides (2 slides): Dice ")
     assert lines[2].endswith(f" ({COPY})")
     assert lines[3].endswith(f" ({OF_PATIENT})")
+    assert lines[4] == NOT_EXTERNAL
     assert said in (project.folder / "logs/summarise.log").read_text()
     index = (results / "report/index.html").read_text()
     assert "No evaluated slide is independent of the model" in index

@@ -1,6 +1,7 @@
-# Reads   one slide's annotation: ASAP, ImageScope, HALO, QuPath or a class mask; its tissue
+# Reads   one slide's annotation, and that of a second reader: ASAP, ImageScope, HALO, QuPath or a class mask; its tissue
 # Writes  results/annotations/{slide}.geojson         the one canonical form, level-0 pixels
 #         results/annotations/identity/{slide}.json   its SHA-256, by which the rules that use it notice a change
+#         results/annotations/second/…                the same two files of a second reader
 #         results/annotations.tsv                     all of these
 #         results/annotations/{slide}.json            how much of each class lies on tissue, flags
 
@@ -26,7 +27,7 @@ rule import_annotation:
         runtime=grows(5),
     params:
         path=annotation_path,
-        state=annotation_state,
+        state=state_of(annotation_path),
         annotations=config["annotations"],
         mask_mpp=mask_mpp,
         code=code_digest("import_annotation"),
@@ -34,11 +35,41 @@ rule import_annotation:
         "../../scripts/import_annotation.py"
 
 
+rule import_second_annotation:
+    """Convert a second reader's annotation of one slide; if it cannot be used, the first is compared alone."""
+    input:
+        info="results/slides/info/{slide}.json",
+    output:
+        canonical="results/annotations/second/{slide}.geojson",
+        identity="results/annotations/second/identity/{slide}.json",
+    log:
+        "logs/import_second_annotation/{slide}.log",
+    benchmark:
+        "results/benchmarks/import_second_annotation/{slide}.tsv"
+    group:
+        shard("prepare", 20)
+    conda:
+        "../../envs/lesionmap.yaml"
+    threads: 1
+    resources:
+        mem_mb=grows(2000),
+        runtime=grows(5),
+    params:
+        path=second_path,
+        state=state_of(second_path),
+        annotations=config["annotations"],
+        mask_mpp=mask_mpp,
+        code=code_digest("import_second_annotation"),
+    script:
+        "../../scripts/import_second_annotation.py"
+
+
 checkpoint list_annotations:
     """List the annotations; Snakemake plans what uses them once it knows which have changed."""
     input:
         # Of all slides, also of those in quarantine: Snakemake takes a checkpoint that waits for another as done.
-        collect("results/annotations/identity/{slide}.json", slide=annotated_rows()),
+        first=collect("results/annotations/identity/{slide}.json", slide=annotated_rows()),
+        second=collect("results/annotations/second/identity/{slide}.json", slide=second_rows()),
     output:
         "results/annotations.tsv",
     log:

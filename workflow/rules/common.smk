@@ -47,9 +47,9 @@ def annotation_path(wildcards):
     return SLIDES[wildcards.slide].annotation
 
 
-def annotation_state(wildcards):
-    """Size and date of the slide's annotation, so that any exchange is noticed; an older file, too."""
-    return slide_state(annotation_path(wildcards))
+def state_of(path):
+    """Size and date of the file that a look-up names, so that any exchange is noticed; an older file, too."""
+    return lambda wildcards: slide_state(path(wildcards))
 
 
 def annotation_exists(wildcards):
@@ -68,9 +68,19 @@ def annotated_rows():
     return [slide for slide, row in SLIDES.items() if row.split != "inference"]
 
 
+def second_path(wildcards):
+    """The second reader's annotation of the slide, as its program exported it."""
+    return SLIDES[wildcards.slide].annotation_2
+
+
+def second_rows():
+    """Slides of the sheet whose second annotation is used."""
+    return [slide for slide, row in SLIDES.items() if row.second_reader]
+
+
 def slide_row(wildcards):
     """The columns of the slide's row that its inspection needs."""
-    others = ("mask_mpp", "patient", "site", "white_point")
+    others = ("annotation_2", "mask_mpp", "patient", "site", "white_point")
     return {key: value for key, value in vars(SLIDES[wildcards.slide]).items() if key not in others}
 
 

@@ -1,9 +1,10 @@
-# Reads   scores, lesion maps and annotations of the val and test slides; the model file, for what the model has seen
+# Reads   scores, lesion maps and annotations (of one or two readers) of the val and test slides; the model file, for what the model has seen
 # Writes  results/metrics/slides/{slide}.json        one slide's agreement with the pathologist
 #         results/metrics/slides.tsv          all slides
 #         results/metrics/cohort.tsv          every metric of each split, with its confidence interval
 #         results/metrics/summary.json        the same for programs, with curves, sweep and calibration
 #         results/metrics/headline.txt        the same in a few lines
+#         results/metrics/readers.tsv         agreement of model and readers, where two have annotated the slides
 #         results/metrics/models.tsv          this model and those of evaluation.compare on the same slides
 #         results/metrics/*.svg               ROC, precision-recall, FROC, calibration, thresholds, areas, lesions by size
 
@@ -17,6 +18,8 @@ rule evaluate_slide:
         tissue="results/tissue/{slide}.tif",
         annotation=ancient("results/annotations/{slide}.geojson"),
         annotation_identity="results/annotations/identity/{slide}.json",
+        second=ancient(if_second_reader("results/annotations/second/{slide}.geojson")),
+        second_identity=if_second_reader("results/annotations/second/identity/{slide}.json"),
     output:
         "results/metrics/slides/{slide}.json",
     log:
@@ -33,6 +36,7 @@ rule evaluate_slide:
         runtime=grows(10),
     params:
         role=slide_role,
+        tolerance_um=config["evaluation"]["boundary_tolerance_um"],
         code=code_digest("evaluate_slide"),
     script:
         "../../scripts/evaluate_slide.py"
@@ -58,6 +62,12 @@ rule summarise:
         ),
         summary="results/metrics/summary.json",
         headline="results/metrics/headline.txt",
+        readers=report(
+            "results/metrics/readers.tsv",
+            caption="../report/readers_table.rst",
+            category="Tables",
+            labels={"table": "agreement of readers"},
+        ),
     log:
         "logs/summarise.log",
     benchmark:
@@ -72,6 +82,7 @@ rule summarise:
         min_lesion_um=config["evaluation"]["min_lesion_um"],
         on_leakage=config["evaluation"]["on_leakage"],
         patients=training_patients,
+        external=bool(config["model"]["path"]),
         code=code_digest("summarise"),
     script:
         "../../scripts/summarise.py"

@@ -37,6 +37,7 @@ def show_quarantine_so_far():
         "lesions/{slide}/lesions.json",
     )
     others += ("lesions/{slide}/lesions.dcm", "report/views/{slide}", "stain/{slide}.png")
+    others += ("annotations/second/identity/{slide}.json",)
     files = RunFiles(
         records=existing("results/slides/{slide}.json"),
         tiles=existing("results/tiles/{slide}.json"),

@@ -1,5 +1,4 @@
-# Look-ups that rules share: the readable slides and the stain reference, known once the manifest is built; what all
-# rules write.
+# Look-ups that rules share, most of them known once the manifest is built.
 
 from functools import cache
 
@@ -94,6 +93,16 @@ def evaluated_slides(wildcards):
     if workflow.is_main_process:
         check_leakage()
     return good("val", "test")
+
+
+def if_second_reader(path):
+    """Ask for a file of the second reader's annotation; for nothing if there is none, or if it is not used."""
+    return lambda wildcards: [path.format(slide=wildcards.slide)] * SLIDES[wildcards.slide].second_reader
+
+
+def twice_read_slides(wildcards):
+    """Those of them that a second reader has annotated."""
+    return [slide for slide in evaluated_slides(wildcards) if SLIDES[slide].second_reader]
 
 
 def annotated_slides(wildcards):

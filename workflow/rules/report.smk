@@ -9,7 +9,7 @@
 #         (views of slides that are not in the sheet are removed from results/report/views/)
 #         results/quarantine.tsv       slides that some stage could not use: stage, finding, remedy
 #         results/unreadable.tsv       parts of the other slides that could not be read
-#         results/failed_exports.tsv   DICOM files and pictures that could not be made
+#         results/failed_exports.tsv   DICOM files and pictures that could not be made, second annotations not used
 #         results/conclusion.txt       headline metrics, quarantine, flags, failed exports
 
 
@@ -25,6 +25,7 @@ rule list_quarantine:
         views=collect("results/report/views/{slide}", slide=readable_slides),
         stain_pictures=collect("results/stain/{slide}.png", slide=readable_slides),
         checks=collect("results/annotations/{slide}.json", slide=annotated_slides),
+        second=collect("results/annotations/second/identity/{slide}.json", slide=twice_read_slides),
     output:
         quarantine="results/quarantine.tsv",
         unreadable="results/unreadable.tsv",
@@ -53,6 +54,7 @@ rule render_report:
         failed_exports="results/failed_exports.tsv",
         summary="results/metrics/summary.json",
         slide_table="results/metrics/slides.tsv",
+        readers="results/metrics/readers.tsv",
         metric_plots=rules.plot_metrics.output,
         models=branch(config["evaluation"]["compare"], then="results/metrics/models.tsv", otherwise=[]),
         model=model_file,

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from lesionmap.annotations.classes import OUTLINED
 from lesionmap.annotations.content import AnnotatedOutline, AnnotationFile, refusal
 from lesionmap.annotations.formats import read_annotation
 from lesionmap.annotations.overlaps import PolygonSet, overlapping, union_area, without
+from lesionmap.errors import AnnotationError
 from lesionmap.files.records import write_json
 from lesionmap.slides.slide import SlideInfo
 
@@ -80,6 +82,31 @@ def import_annotation(
     content = canonical(read_annotation(source, info, mask_mpp), info, settings)
     logging.info("%s: %s", info.slide, {key: content[key] for key in ("classes", "repaired", "ignored", "outside")})
     write_json(output, content)
+
+
+def import_second_annotation(
+    source: str, info: SlideInfo, output: str, settings: AnnotationSettings, *, mask_mpp: float | None = None
+) -> None:
+    """Write the canonical GeoJSON of a second reader's annotation, as :func:`import_annotation`; errors say so."""
+    write_json(output, second_content(source, info, settings, mask_mpp))
+
+
+def second_content(
+    source: str, info: SlideInfo, settings: AnnotationSettings, mask_mpp: float | None = None
+) -> dict[str, Any]:
+    """The canonical form of a second reader's annotation, the sheet's column ``annotation_2``.
+
+    Raises
+    ------
+    AnnotationError
+        If it does not exist, or as for :func:`import_annotation`.
+    """
+    if not Path(source).is_file():
+        raise refusal(info.slide, f"annotation_2: {source} does not exist", "correct the path in the slide sheet")
+    try:
+        return canonical(read_annotation(source, info, mask_mpp), info, settings)
+    except AnnotationError as error:
+        raise refusal(info.slide, f"annotation_2: {error.finding}", error.remedy) from error
 
 
 def canonical(content: AnnotationFile, info: SlideInfo, settings: AnnotationSettings) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Compare lesion maps with annotations: files of metrics, tables and plots (docs/metrics.md).
 
 - ``evaluate``: one slide
-- ``leakage``: which slides the model has seen
+- ``leakage``: which slides the model has seen, and what kind of validation that makes
 - ``summary``: all evaluated slides together
 - ``model_comparison``: several models on the same slides
 - ``plots``: ROC, FROC and the other plots

@@ -1,18 +1,21 @@
 """Compare one slide's lesion map with its annotation (docs/metrics.md)."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lesionmap.annotations.classes import IGNORE, LESION, judged
-from lesionmap.annotations.masks import Annotation
+from lesionmap.annotations.masks import Annotation, Outlines
+from lesionmap.evaluation.second_reader import Mask, ReaderTally
 from lesionmap.files.records import write_json
 from lesionmap.maps.map_file import MapFile
 from lesionmap.maps.on_disk import strips
 from lesionmap.maps.probability import Scores
+from lesionmap.metrics.boundaries import BOUNDARY_METRICS, BoundaryTracer, boundary_metrics
 from lesionmap.metrics.lesions import AnnotatedLesions, DetectionFinder
 from lesionmap.metrics.pixels import PIXEL_METRICS, Histograms, binary_metrics
 from lesionmap.slides.slide import SlideInfo
@@ -23,12 +26,19 @@ ROWS_AT_ONCE = 256
 
 @dataclass(frozen=True)
 class EvaluatedFiles:
-    """Paths of what is compared: scores and lesions on one grid, the tissue mask, and the canonical annotation."""
+    """Paths of what is compared: scores and lesions on one grid, the tissue mask, and the canonical annotations.
+
+    Parameters
+    ----------
+    second : str or None
+        The annotation of a second reader, if there is one.
+    """
 
     scores: str
     lesions: str
     tissue: str
     annotation: str
+    second: str | None = None
 
 
 @dataclass(frozen=True)
@@ -41,25 +51,36 @@ class Role:
 
 @dataclass(frozen=True)
 class MapStrip:
-    """Some rows of a slide.
+    """Some rows of a slide; (rows, W) each.
 
     Parameters
     ----------
-    scores, predicted : (rows, W)
-        Scores (:mod:`lesionmap.maps.probability`), and predicted lesion.
-    mask : (rows, W) uint8
-        Classes; 255 where not evaluated.
-    numbers : (rows, W) int32
+    scores : uint16
+        Of :mod:`lesionmap.maps.probability`.
+    predicted, tissue, unreadable : bool
+        Predicted lesion, tissue, and what of the slide cannot be read.
+    classes : sequence of uint8
+        Classes of the annotation, and of that of a second reader if there is one.
+    numbers : int32
         Numbers of annotated lesions, 0 outside.
-    ignored : (rows, W) bool
-        Where nothing is evaluated because the annotation says so.
     """
 
     scores: Scores
-    predicted: NDArray[np.bool_]
-    mask: NDArray[np.uint8]
+    predicted: Mask
+    tissue: Mask
+    unreadable: Mask
+    classes: Sequence[NDArray[np.uint8]]
     numbers: NDArray[np.int32]
-    ignored: NDArray[np.bool_]
+
+    @cached_property
+    def mask(self) -> NDArray[np.uint8]:
+        """Classes of the annotation; 255 where not evaluated."""
+        return np.where(self.unreadable, np.uint8(IGNORE), judged(self.classes[0], self.tissue))
+
+    @cached_property
+    def ignored(self) -> Mask:
+        """Where nothing is evaluated because the annotation says so."""
+        return np.asarray((self.classes[0] == IGNORE) & ~self.unreadable)
 
 
 class SlideTally:
@@ -69,10 +90,13 @@ class SlideTally:
     ----------
     n_lesions : int
         Number of annotated lesions.
+    width : int
+        Of the map, in pixels.
     """
 
-    def __init__(self, n_lesions: int) -> None:
+    def __init__(self, n_lesions: int, width: int) -> None:
         self.histograms, self.finder = Histograms.empty(), DetectionFinder()
+        self.boundaries = BoundaryTracer(width), BoundaryTracer(width)  # of predicted and of annotated lesion
         self.predicted_pixels, self.ignored_pixels, self.highest, self._n = 0, 0, 0, n_lesions
         self.pixels, self.predicted, self.peak = np.zeros((3, n_lesions), dtype=np.int64)
 
@@ -82,6 +106,8 @@ class SlideTally:
         self.histograms += Histograms.of(strip.scores, strip.mask)
         self.highest = max(self.highest, int(strip.scores[strip.mask != IGNORE].max(initial=0)))
         self.finder.add(predicted | (strip.predicted & strip.ignored), strip.scores, strip.numbers, strip.ignored)
+        for tracer, lesion in zip(self.boundaries, (predicted, annotated), strict=True):
+            tracer.add(lesion, strip.ignored | strip.unreadable)
         self.predicted_pixels += int(np.count_nonzero(predicted))
         self.ignored_pixels += int(np.count_nonzero(strip.ignored))
         number = strip.numbers[annotated] - 1
@@ -119,6 +145,7 @@ def evaluate_slide(
     output: str,
     *,
     role: Role,
+    tolerance_um: float,
     provenance: dict[str, Any],
 ) -> None:
     """Compare one slide's maps with its annotation, inside tissue, at the maps' resolution, strip by strip.
@@ -130,42 +157,50 @@ def evaluate_slide(
     Parameters
     ----------
     output : str
-        JSON: pixel metrics, why some are undefined, areas, lesions, and the counts that they come from.
+        JSON: metrics of pixels and boundaries, why some are undefined, areas, lesions, the counts that they come from,
+        and the agreement with a second reader, or None.
+    tolerance_um : float
+        Boundaries that are no farther apart agree, µm.
     """
-    annotation = Annotation(files.annotation)
-    lesions = AnnotatedLesions.of(annotation.lesions, info.mpp)
-    tally = SlideTally(len(lesions.area_mm2))
+    readers = [Annotation(path) for path in (files.annotation, files.second) if path]
+    lesions = AnnotatedLesions.of(readers[0].lesions, info.mpp)
     with MapFile(files.scores) as scores, MapFile(files.lesions) as predicted:
-        pixel_mm2, threshold = scores.mpp**2 / 1e6, float(predicted.metadata["threshold"])
-        rasters = _rasterised(info, scores, TissueMask(files.tissue, info), annotation, lesions)
-        for part, mask, numbers, ignored in rasters:
-            tally.add(MapStrip(scores[part], predicted[part] > 0, mask, numbers, ignored))
+        mpp, width, threshold = scores.mpp, scores.shape[1], float(predicted.metadata["threshold"])
+        tally, of_readers = SlideTally(len(lesions.area_mm2), width), ReaderTally(width)
+        for strip in _strips(info, (scores, predicted), TissueMask(files.tissue, info), readers, lesions.reaches):
+            tally.add(strip)
+            if files.second:
+                of_readers.add(strip.predicted, strip.classes, strip.tissue, strip.unreadable)
     metrics, counts = binary_metrics(tally.histograms, threshold), tally.histograms.counts
+    boundaries = boundary_metrics([tracer.found() for tracer in tally.boundaries], mpp, tolerance_um)
+    undefined = {metric.name: metric.why_undefined(counts) for metric in PIXEL_METRICS if metrics[metric.name] is None}
     content = {
         "slide": info.slide,
         **asdict(role),
         "threshold": threshold,
         "metrics": metrics,
-        "undefined": {m.name: m.why_undefined(counts) for m in PIXEL_METRICS if metrics[m.name] is None},
-        **tally.record(lesions, pixel_mm2),
+        "undefined": undefined | boundaries["undefined"],
+        "boundary": {"tolerance_um": tolerance_um} | {name: boundaries[name] for name in BOUNDARY_METRICS},
+        **tally.record(lesions, mpp**2 / 1e6),
+        "readers": of_readers.record(mpp, tolerance_um) if files.second else None,
         "provenance": provenance,
     }
     write_json(output, content)
 
 
-def _rasterised(
-    info: SlideInfo, grid: MapFile, tissue: TissueMask, annotation: Annotation, lesions: AnnotatedLesions
-) -> Iterator[tuple[slice, NDArray[np.uint8], NDArray[np.int32], NDArray[np.bool_]]]:
-    """Rows of a map, and `mask`, `numbers` and `ignored` of :class:`MapStrip`."""
-    scale, (height, width) = grid.mpp / info.mpp, grid.shape
+def _strips(
+    info: SlideInfo, maps: tuple[MapFile, MapFile], tissue: TissueMask, readers: Sequence[Annotation], reaches: Outlines
+) -> Iterator[MapStrip]:
+    """Rows of the maps of scores and of lesions, with what they are compared with."""
+    scores, lesions = maps
+    scale, (height, width) = scores.mpp / info.mpp, scores.shape
     for part in strips(height, ROWS_AT_ONCE):
         place = (0, part.start * scale), (width, part.stop - part.start), scale
-        mask = annotation.mask(*place)
-        ignored = mask == IGNORE
-        mask = judged(mask, tissue.at(*place))
-        for box in grid.metadata["unreadable"]:
+        unreadable = np.zeros((part.stop - part.start, width), dtype=np.bool_)
+        for box in scores.metadata["unreadable"]:
             left, top, across, down = (round(length / scale) for length in box)
             rows = slice(max(0, top - part.start), max(0, top + down - part.start))
-            mask[rows, left : left + across] = IGNORE
-            ignored[rows, left : left + across] = False
-        yield part, mask, lesions.reaches.rasterised(*place, "int32"), ignored
+            unreadable[rows, left : left + across] = True
+        classes = [reader.mask(*place) for reader in readers]
+        numbers = reaches.rasterised(*place, "int32")
+        yield MapStrip(scores[part], lesions[part] > 0, tissue.at(*place), unreadable, classes, numbers)

@@ -1,6 +1,6 @@
 """Leakage: evaluated slides that the model has seen, and other slides of the same patients (docs/metrics.md)."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
@@ -20,6 +20,8 @@ REMEDY = (
     "give them the split inference, so that they are mapped and not judged, or set evaluation.on_leakage: mark, which "
     "marks their metrics and leaves them out of the headline"
 )
+INTERNAL = "internal validation: held-out slides of the same sheet"
+NOT_EXTERNAL = "no external validation: the model has seen every evaluated slide, or another of its patient"
 MOST_NAMED = 5
 
 
@@ -35,6 +37,8 @@ class Seen:
         Id of a patient's slide, by the patient's digest.
     notes : tuple of str
         What the model file does not record.
+    model : str
+        The run that the model is of, in words; empty if it is not recorded.
     """
 
     training: Mapping[str, str] = field(default_factory=dict)
@@ -42,6 +46,7 @@ class Seen:
     validation: Mapping[str, str] = field(default_factory=dict)
     validation_patients: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    model: str = ""
 
     @classmethod
     def of(cls, metadata: Mapping[str, Any], patients: Mapping[str, str] | None = None) -> "Seen":
@@ -61,6 +66,7 @@ class Seen:
             validation=_inverted(validation),
             validation_patients=_inverted(recorded, validation) | _inverted(now, validation),
             notes=tuple(_not_recorded(metadata)),
+            model=", ".join(_origin(metadata)),
         )
 
     def leakage(self, identity: str | None, patient: str | None) -> str:
@@ -96,7 +102,47 @@ def _not_recorded(metadata: Mapping[str, Any]) -> Iterator[str]:
         yield UNKNOWN_PATIENTS
 
 
+def _origin(metadata: Mapping[str, Any]) -> Iterator[str]:
+    """The run of a model, and the version that trained it. No date is recorded, as equal runs give equal files."""
+    if run := metadata.get("run"):
+        yield f"run {run[:12]}"
+    if software := metadata.get("provenance", {}).get("software"):
+        yield software
+
+
 UNSEEN = Seen()
+
+
+def validation_of(seen: Seen, slides: Sequence[tuple[str, str | None]], *, external: bool) -> str:
+    """What kind of validation the metrics are that are independent of the model, in words.
+
+    Parameters
+    ----------
+    slides : sequence of (str, str or None)
+        Of each evaluated slide, how it depends on the model (:meth:`Seen.leakage`), and its patient.
+    external : bool
+        Whether the model comes from another run.
+    """
+    if not slides or not external:
+        return INTERNAL if slides else ""
+    model = f"a model of another run ({seen.model})" if seen.model else "a model of another run"
+    if UNKNOWN_SLIDES in seen.notes:
+        return f"validation of {model}; whether it is external is unknown, as the model file does not record its slides"
+    patients = [patient for leakage, patient in slides if not leakage]
+    if not patients:
+        return NOT_EXTERNAL
+    known = f"trained on {counted(len(seen.training), 'slide')} and chosen by {len(seen.validation)}"
+    where = f"on {len(patients)} of {counted(len(slides), 'evaluated slide')}, which are not among those"
+    return f"external validation of {model}, {known}: {where}, {_of_patients(seen, patients)}"
+
+
+def _of_patients(seen: Seen, patients: Sequence[str | None]) -> str:
+    """Say that the model has not seen the patients of slides either, as far as that is known."""
+    if UNKNOWN_PATIENTS in seen.notes:
+        return "while it is unknown whether their patients are: the model file records none"
+    unnamed = sum(not patient for patient in patients)
+    but = f", but for {counted(unnamed, 'slide')} whose patient the sheet does not name" if unnamed else ""
+    return f"and whose patients are not, either{but}"
 
 
 def group_of(split: str, leakage: str) -> str:

@@ -12,6 +12,7 @@ from lesionmap.evaluation.leakage import GROUPS, group_of, mark_of
 from lesionmap.files.records import read_json, read_table, write_table
 from lesionmap.formatting import in_table
 from lesionmap.jobs.quarantine import usable
+from lesionmap.metrics.boundaries import where_both
 from lesionmap.metrics.cohort import SlideTable, entry_of, is_evaluated, metrics_with_and_without
 from lesionmap.metrics.intervals import LINEAR
 
@@ -61,13 +62,18 @@ def compare_models(
                 stage="compare_models",
                 finding=f"evaluation.compare names {folder} for {name}, which has none of this run's evaluated slides "
                 "as this version evaluates them",
-                remedy="name the folder results/metrics of a run of this version with the same val or test slides",
+                remedy="name the folder results/metrics of a run of this version with the same val or test slides, and "
+                "the same evaluation.boundary_tolerance_um",
             )
         found = leakages_of(folder)
         leakages = {slide: [own_leakages[slide], (found or {}).get(slide, "")] for slide in common}
         for group, members in _grouped(ours, leakages).items():
             tables = [SlideTable.of([of[slide] for slide in members], min_lesion_um) for of in (ours, theirs)]
-            pair = tables[0], replace(tables[1], patient=tables[0].patient)
+            both = where_both(*(table.boundaries for table in tables))
+            pair = [
+                replace(table, patient=tables[0].patient, boundaries=part)
+                for table, part in zip(tables, both, strict=True)
+            ]
             marks = [mark_of(group, (leakage for slide in members for leakage in leakages[slide]))]
             marks += [UNKNOWN] if found is None else []
             about = {"split": group, "mark": "; ".join(filter(None, marks))}
@@ -106,6 +112,7 @@ def _files_of(folder: str, ours: Records) -> Iterator[Path]:
 def _comparable(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> bool:
     identities = [record["provenance"]["identity"] for record in (ours, theirs)]
     same = identities[0] == identities[1] and ours["split"] == theirs["split"] and ours.keys() == theirs.keys()
+    same = same and ours["boundary"]["tolerance_um"] == theirs["boundary"]["tolerance_um"]
     return same and is_evaluated(ours) and is_evaluated(theirs)
 
 

@@ -10,14 +10,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lesionmap.annotations.classes import LESION
-from lesionmap.evaluation.leakage import GROUPS, LEAKED, UNSEEN, Seen, group_of, leaks_in_words, mark_of, refuse
+from lesionmap.evaluation.leakage import (
+    GROUPS,
+    LEAKED,
+    UNSEEN,
+    Seen,
+    group_of,
+    leaks_in_words,
+    mark_of,
+    refuse,
+    validation_of,
+)
 from lesionmap.files.records import read_json, read_table, write_json, write_table, write_text
 from lesionmap.formatting import in_table
 from lesionmap.maps.probability import as_probability
+from lesionmap.metrics.boundaries import BOUNDARY_METRICS
 from lesionmap.metrics.cohort import SIZE_NAMES, SWEEP, Metric, SlideTable, is_evaluated, with_intervals
 from lesionmap.metrics.froc import froc_curve
 from lesionmap.metrics.intervals import LEAST_PATIENTS, LEVEL
 from lesionmap.metrics.pixels import Histograms, binary_metrics, calibration_sums
+from lesionmap.metrics.readers import reader_agreement
 
 OF_SLIDES = (
     *("annotated_mm2", "predicted_mm2", "annotated_lesions", "found_lesions", "false_lesions"),
@@ -25,6 +37,8 @@ OF_SLIDES = (
 )
 OF_TEXT = ("slide", "split", "patient", "leakage")
 OF_COHORT = ("split", "metric", "value", "low", "high", "slides", "patients", "note", "mark")
+OF_DIFFERENCE = ("difference", "difference_low", "difference_high")
+OF_READERS = ("split", "pair", *OF_COHORT[1:-1], *OF_DIFFERENCE, "mark")
 NO_HEADLINE = "no evaluated slide is independent of the model, so there is no headline metric"
 MARKED = "not independent of the model: "
 
@@ -41,17 +55,21 @@ class SummaryFiles:
         TSV, one row per split and metric.
     summary : str
         JSON: metrics, threshold sweep, calibration, FROC curve, lesions by size, histograms and ignored area of each
-        split and of leaked slides (``splits``); and the rules of intervals and lesions. ``mark`` says why metrics are
-        not independent of the model. A slide of which nothing was evaluated is in its split's ignored area only.
+        split and of leaked slides (``splits``); the rules of intervals and lesions; what kind of ``validation`` it is.
+        ``mark`` says why metrics are not independent of the model. A slide of which nothing was evaluated is in its
+        split's ignored area only.
     headline : str
         Text: Dice and AUROC of each split and of each of its slides; below them, marked, those that are not independent
-        of the model.
+        of the model; what kind of validation this is.
+    readers : str
+        TSV, one row per split, pair of model and readers, and metric; no rows if no slide has a second reader.
     """
 
     slides: str
     cohort: str
     summary: str
     headline: str
+    readers: str
 
 
 def summarise(
@@ -61,6 +79,7 @@ def summarise(
     seen: Seen = UNSEEN,
     *,
     on_leakage: str = "mark",
+    external: bool = False,
 ) -> None:
     """Write the metrics of all evaluated slides and of each split.
 
@@ -76,6 +95,8 @@ def summarise(
         What the model has seen; by default nothing.
     on_leakage : str
         ``mark`` or ``refuse``.
+    external : bool
+        Whether the model comes from another run.
 
     Raises
     ------
@@ -88,14 +109,18 @@ def summarise(
         logging.warning("%s", leaks_in_words(leaks))
     if on_leakage == "refuse":
         refuse(leaks, "summarise")
-    columns = ["slide", "split", "leakage", *binary_metrics(Histograms.empty(), threshold=0.5), *OF_SLIDES]
+    validation = validation_of(seen, [(row["leakage"], row["patient"]) for row in rows], external=external)
+    of_pixels = binary_metrics(Histograms.empty(), threshold=0.5)
+    columns = ["slide", "split", "leakage", *of_pixels, *BOUNDARY_METRICS, *OF_SLIDES]
     write_table(files.slides, [{key: in_table(value) for key, value in row.items()} for row in rows], columns)
     splits = _splits(records, rows, min_lesion_um)
     rules = {"level": LEVEL, "least_patients": LEAST_PATIENTS, "min_lesion_um": min_lesion_um}
     notes = list(seen.notes) if rows else []
-    write_json(files.summary, {"rules": rules, "notes": notes, "splits": splits})
+    write_json(files.summary, {"rules": rules, "notes": notes, "validation": validation, "splits": splits})
     write_table(files.cohort, list(_cohort_rows(splits)), OF_COHORT)
-    write_text(files.headline, "\n".join([*_headline(splits, rows), *notes]) + "\n")
+    write_table(files.readers, list(_reader_rows(records, rows)), OF_READERS)
+    lines = [*_headline(splits, rows), *filter(None, [validation]), *notes]
+    write_text(files.headline, "\n".join(lines) + "\n")
 
 
 def _splits(
@@ -183,6 +208,7 @@ def _row(record: Mapping[str, Any], seen: Seen) -> dict[str, Any]:
         **{key: record[key] for key in ("slide", "split", "patient", "annotated_mm2", "predicted_mm2", "ignored_mm2")},
         "leakage": seen.leakage(record["provenance"]["identity"], record["patient"]),
         **record["metrics"],
+        **{name: record["boundary"][name] for name in BOUNDARY_METRICS},
         "annotated_lesions": sum(lesion["pixels"] > 0 for lesion in lesions),
         "found_lesions": sum(lesion["predicted_pixels"] > 0 for lesion in lesions),
         "false_lesions": len(record["false_positive_scores"]),
@@ -196,6 +222,18 @@ def _cohort_rows(splits: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         for name, entry in summary["metrics"].items():
             numbers = {key: in_table(entry[key]) for key in ("value", "low", "high")}
             yield {"split": split, "metric": name, **entry, **numbers, "mark": summary["mark"]}
+
+
+def _reader_rows(records: Sequence[Mapping[str, Any]], rows: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Agreement of model and readers on the slides of each group that two have annotated."""
+    for group in GROUPS:
+        pairs = [pair for pair in zip(records, rows, strict=True) if _group(pair[1]) == group]
+        members = [(record, row["leakage"]) for record, row in pairs if record["readers"] and is_evaluated(record)]
+        if members:
+            mark = mark_of(group, (leakage for _, leakage in members))
+            for entry in reader_agreement([record for record, _ in members]):
+                numbers = {key: in_table(entry.get(key)) for key in ("value", "low", "high", *OF_DIFFERENCE)}
+                yield {"split": group, "mark": mark} | entry | numbers
 
 
 def _headline(splits: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:

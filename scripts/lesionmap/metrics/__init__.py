@@ -3,6 +3,9 @@
 - ``pixels``: pixel metrics from histograms
 - ``lesions``: annotated and predicted lesions, matched as in CAMELYON16
 - ``froc``: the FROC curve
+- ``boundaries``: distances between the boundaries of two masks
+- ``pairs``: model and readers that are compared with each other
+- ``readers``: agreement of these pairs in a cohort, with confidence intervals
 - ``cohort``: metrics of a cohort with confidence intervals
 - ``intervals``: confidence intervals from a jackknife over patients
 """

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from lesionmap.annotations.classes import LESION
 from lesionmap.maps.probability import first_bin
+from lesionmap.metrics.boundaries import BOUNDARY_METRICS
 from lesionmap.metrics.froc import FROC_METRICS, froc_metrics
 from lesionmap.metrics.intervals import LEAST_PATIENTS, LINEAR, LOG, LOGIT, Interval, Scale, interval, without_each
 from lesionmap.metrics.pixels import PIXEL_METRICS, Histograms, PixelMetric, Values, auroc, ratio
@@ -49,6 +50,8 @@ class SlideTable:
         Numbers of annotated lesions of each size, and of those that the map finds.
     areas_mm2 : (S, 2) float64
         Annotated and predicted area.
+    boundaries : (S, 2) float64
+        Normalised surface Dice and 95 % Hausdorff distance, NaN where undefined.
     patient : (S,) int64
         Number of the patient, from 0.
     threshold : float
@@ -65,6 +68,7 @@ class SlideTable:
     n_lesions: NDArray[np.int64]
     by_size: NDArray[np.int64]
     areas_mm2: NDArray[np.float64]
+    boundaries: Values
     patient: NDArray[np.int64]
     threshold: float
     counts_at_use: NDArray[np.float64]
@@ -75,8 +79,6 @@ class SlideTable:
 
         All must satisfy :func:`is_evaluated`.
         """
-        patients = [(record["patient"] is None, record["patient"] or record["slide"]) for record in records]
-        numbers = {patient: number for number, patient in enumerate(dict.fromkeys(patients))}
         counting = [_counting(record["lesions"], min_lesion_um) for record in records]
         found = [[lesion["detection_score"] for lesion in lesions] for lesions in counting]
         scores = [[score for score in of_slide if score is not None] for of_slide in found]
@@ -92,7 +94,8 @@ class SlideTable:
             n_lesions=np.array([len(lesions) for lesions in counting]),
             by_size=np.array([_by_size(record["lesions"]) for record in records]),
             areas_mm2=np.array([[record["annotated_mm2"], record["predicted_mm2"]] for record in records]),
-            patient=np.array([numbers[patient] for patient in patients]),
+            boundaries=np.array([[record["boundary"][name] for name in BOUNDARY_METRICS] for record in records], float),
+            patient=patient_numbers(records),
             threshold=threshold,
             counts_at_use=counts if len(set(thresholds)) == 1 else _at_half(counts, thresholds),
         )
@@ -109,8 +112,9 @@ class SlideTable:
 
     @cached_property
     def of_slides(self) -> dict[str, Values]:
-        """Pixel metrics of each slide, (S,)."""
-        return {metric.name: _at_use(metric, self, self.threshold) for metric in PIXEL_METRICS}
+        """Metrics of pixels and boundaries of each slide, (S,)."""
+        of_pixels = {metric.name: _at_use(metric, self, self.threshold) for metric in PIXEL_METRICS}
+        return of_pixels | dict(zip(BOUNDARY_METRICS, self.boundaries.T, strict=True))
 
 
 @dataclass(frozen=True)
@@ -192,6 +196,13 @@ def is_evaluated(record: Mapping[str, Any]) -> bool:
     return bool(record["histograms"]["counts"][0])
 
 
+def patient_numbers(records: Sequence[Mapping[str, Any]]) -> NDArray[np.int64]:
+    """Number of each slide's patient, from 0; a slide without patient counts as a patient of its own; (S,)."""
+    patients = [(record["patient"] is None, record["patient"] or record["slide"]) for record in records]
+    numbers = {patient: number for number, patient in enumerate(dict.fromkeys(patients))}
+    return np.array([numbers[patient] for patient in patients])
+
+
 def _any(counts: NDArray[Any]) -> NDArray[np.bool_]:
     """Which slides have a count that is not 0, (S,), from counts (S, ...)."""
     return np.asarray(counts.reshape(len(counts), -1).any(axis=1))
@@ -239,8 +250,12 @@ def _at_use(metric: PixelMetric, of: SlideTable | WeightedSlides, threshold: flo
 
 
 def _mean_of_slides(name: str, weighted: WeightedSlides) -> Values:
-    """Mean over the slides for which a pixel metric is defined."""
-    values, weights = weighted.table.of_slides[name], weighted.weights
+    """Mean over the slides for which a metric is defined."""
+    return mean_of_defined(weighted.table.of_slides[name], weighted.weights)
+
+
+def mean_of_defined(values: Values, weights: NDArray[np.float64]) -> Values:
+    """Mean over the slides whose value, (S,), is not NaN, for D weightings of them, (D, S); (D,)."""
     return ratio(weights @ np.nan_to_num(values), weights @ ~np.isnan(values))
 
 
@@ -276,17 +291,22 @@ def _pixel(metric: PixelMetric) -> Metric:
         metric.name,
         lambda weighted: _at_use(metric, weighted, weighted.table.threshold),
         lambda table: metric.rests_on(table.counts),
-        lambda table: metric.why_undefined(table.counts.sum(axis=0)),
+        partial(_why_undefined, metric),
     )
 
 
-def _slide_mean(metric: PixelMetric) -> Metric:
+def _slide_mean(name: str, why_undefined: Callable[[SlideTable], str], scale: Scale = LOGIT) -> Metric:
     return Metric(
-        f"slide_mean_{metric.name}",
-        partial(_mean_of_slides, metric.name),
-        lambda table: ~np.isnan(table.of_slides[metric.name]),
-        lambda table: metric.why_undefined(table.counts.sum(axis=0)),
+        f"slide_mean_{name}",
+        partial(_mean_of_slides, name),
+        lambda table: ~np.isnan(table.of_slides[name]),
+        why_undefined,
+        scale=scale,
     )
+
+
+def _why_undefined(metric: PixelMetric, table: SlideTable) -> str:
+    return metric.why_undefined(table.counts.sum(axis=0))
 
 
 def _swept(metric: PixelMetric, threshold: float) -> Metric:
@@ -294,7 +314,7 @@ def _swept(metric: PixelMetric, threshold: float) -> Metric:
         metric.name,
         lambda weighted: metric.compute(weighted.counts, threshold),
         lambda table: metric.rests_on(table.counts),
-        lambda table: metric.why_undefined(table.counts.sum(axis=0)),
+        partial(_why_undefined, metric),
         threshold,
     )
 
@@ -335,7 +355,9 @@ def _of_slides(name: str, score: Callable[[SlideTable], NDArray[Any]]) -> Metric
 
 METRICS = (
     *map(_pixel, PIXEL_METRICS),
-    *(_slide_mean(metric) for metric in PIXEL_METRICS if metric.averaged),
+    *(_slide_mean(metric.name, partial(_why_undefined, metric)) for metric in PIXEL_METRICS if metric.averaged),
+    _slide_mean("nsd", lambda _: "no slide has annotated or predicted lesion"),
+    _slide_mean("hd95_um", lambda _: "no slide has annotated and predicted lesion", LOG),
     *(_froc(name, needs_lesion=needs_lesion) for name, needs_lesion in FROC_METRICS.items()),
     Metric(
         "lesion_recall",

@@ -51,6 +51,7 @@ class Scale:
 LINEAR = Scale(float, lambda _: 1.0, float)
 LOG = Scale(np.log, lambda value: 1 / value, np.exp)  # from 0
 LOGIT = Scale(logit, lambda value: 1 / (value * (1 - value)), expit)  # from 0 to 1
+FISHER = Scale(np.arctanh, lambda value: 1 / (1 - value**2), np.tanh)  # from −1 to 1: Fisher, Metron 1921
 
 
 def without_each(

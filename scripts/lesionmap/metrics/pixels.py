@@ -128,35 +128,41 @@ class Confusion:
         """NaN where there is no lesion, else 0. Without lesion, one pixel would decide between 0 and 1."""
         return np.where(self.tp + self.fn > 0, 0.0, np.nan)
 
+    @property
+    def dice(self) -> Values:
+        """2 TP / (2 TP + FP + FN)."""
+        return ratio(2 * self.tp, 2 * self.tp + self.fp + self.fn) + self.without_lesion
 
-def dice(counts: NDArray[Any], threshold: float) -> Values:
-    """2 TP / (2 TP + FP + FN), (...), of histograms (..., 4, N_BINS)."""
-    found = Confusion.of(counts, threshold)
-    return ratio(2 * found.tp, 2 * found.tp + found.fp + found.fn) + found.without_lesion
+    @property
+    def iou(self) -> Values:
+        """TP / (TP + FP + FN)."""
+        return ratio(self.tp, self.tp + self.fp + self.fn) + self.without_lesion
+
+    @property
+    def precision(self) -> Values:
+        """TP / (TP + FP)."""
+        return ratio(self.tp, self.tp + self.fp) + self.without_lesion
+
+    @property
+    def recall(self) -> Values:
+        """TP / (TP + FN)."""
+        return ratio(self.tp, self.tp + self.fn)
+
+    @property
+    def specificity(self) -> Values:
+        """TN / (TN + FP)."""
+        return ratio(self.tn, self.tn + self.fp)
+
+    @property
+    def kappa(self) -> Values:
+        """Agreement beyond that by chance (Cohen 1960), for two raters and two classes."""
+        by_chance = (self.tp + self.fp) * (self.fp + self.tn) + (self.tp + self.fn) * (self.fn + self.tn)
+        return ratio(2 * (self.tp * self.tn - self.fp * self.fn), by_chance)
 
 
-def iou(counts: NDArray[Any], threshold: float) -> Values:
-    """TP / (TP + FP + FN), (...), of histograms (..., 4, N_BINS)."""
-    found = Confusion.of(counts, threshold)
-    return ratio(found.tp, found.tp + found.fp + found.fn) + found.without_lesion
-
-
-def precision(counts: NDArray[Any], threshold: float) -> Values:
-    """TP / (TP + FP), (...), of histograms (..., 4, N_BINS)."""
-    found = Confusion.of(counts, threshold)
-    return ratio(found.tp, found.tp + found.fp) + found.without_lesion
-
-
-def recall(counts: NDArray[Any], threshold: float) -> Values:
-    """TP / (TP + FN), (...), of histograms (..., 4, N_BINS)."""
-    found = Confusion.of(counts, threshold)
-    return ratio(found.tp, found.tp + found.fn)
-
-
-def specificity(counts: NDArray[Any], threshold: float) -> Values:
-    """TN / (TN + FP), (...), of histograms (..., 4, N_BINS)."""
-    found = Confusion.of(counts, threshold)
-    return ratio(found.tn, found.tn + found.fp)
+def _of_counts(name: str) -> Callable[[NDArray[Any], float], Values]:
+    """A metric of :class:`Confusion`, of histograms, (..., 4, N_BINS), at a threshold."""
+    return lambda counts, threshold: getattr(Confusion.of(counts, threshold), name)
 
 
 def false_positive_rate(label: int, counts: NDArray[Any], threshold: float) -> Values:
@@ -258,11 +264,11 @@ _why_precision = partial(_why, else_="no pixel is called lesion")
 _why_all = partial(_why, needs_lesion=False)
 
 PIXEL_METRICS = (
-    PixelMetric("dice", dice, _about_lesion, _why, thresholded=True, swept=True),
-    PixelMetric("iou", iou, _about_lesion, _why, thresholded=True, swept=True),
-    PixelMetric("precision", precision, _about_lesion, _why_precision, thresholded=True, swept=True),
-    PixelMetric("recall", recall, _about_lesion, _why, thresholded=True, swept=True),
-    PixelMetric("specificity", specificity, _any, _why_all, thresholded=True, swept=True),
+    PixelMetric("dice", _of_counts("dice"), _about_lesion, _why, thresholded=True, swept=True),
+    PixelMetric("iou", _of_counts("iou"), _about_lesion, _why, thresholded=True, swept=True),
+    PixelMetric("precision", _of_counts("precision"), _about_lesion, _why_precision, thresholded=True, swept=True),
+    PixelMetric("recall", _of_counts("recall"), _about_lesion, _why, thresholded=True, swept=True),
+    PixelMetric("specificity", _of_counts("specificity"), _any, _why_all, thresholded=True, swept=True),
     PixelMetric("auroc", lambda counts, _: auroc(*_lesion_and_not(counts)), _about_lesion, _why),
     PixelMetric("auprc", lambda counts, _: average_precision(*_lesion_and_not(counts)), _about_lesion, _why),
     PixelMetric("brier", lambda counts, _: brier_score(*_lesion_and_not(counts)), _any, _why_all),

@@ -8,6 +8,7 @@ from typing import Any
 
 from lesionmap.files.records import read_json, read_table
 from lesionmap.jobs.provenance import commit, versions
+from lesionmap.metrics.pairs import OF_MODEL
 from lesionmap.report.inputs import ReportInputs
 from lesionmap.report.references import cited_sources
 from lesionmap.report.slides import SlideReport
@@ -41,6 +42,7 @@ def cohort_content(inputs: ReportInputs, slides: list[SlideReport], config: Mapp
         "largest_false_positives": largest_false_positives(evaluated),
         "all_have_lesion": all(map(has_lesion, evaluated)),
         "models": compared_models(inputs.models) if inputs.models else [],
+        "readers": agreement_of_readers(inputs.readers),
         "epochs": 0 if history is None else len(history),
         "published": None if history is None else published_epoch(history),
         "sources": cited_sources(config["stain"], evaluated=bool(summary["splits"])),
@@ -87,6 +89,23 @@ def compared_models(path: str) -> list[dict[str, Any]]:
         for row in read_table(path)
         if row["metric"] in COMPARED_METRICS
     ]
+
+
+def agreement_of_readers(path: str) -> list[dict[str, Any]]:
+    """Each metric of each split, of all pairs of model and readers, with the slides and patients that it rests on.
+
+    Parameters
+    ----------
+    path : str
+        Table of readers of :func:`lesionmap.evaluation.summary.summarise`.
+    """
+    found: dict[tuple[str, str], dict[str, Any]] = {}
+    for row in read_table(path):
+        of_metric = found.setdefault((row["split"], row["metric"]), dict(row) | {"pairs": {}})
+        of_metric["pairs"][row["pair"]] = _entry(row, "value", "low", "high")
+        if row["pair"] == OF_MODEL:
+            of_metric["change"] = _entry(row, "difference", "difference_low", "difference_high")
+    return list(found.values())
 
 
 def _entry(row: dict[str, str], *columns: str) -> dict[str, float | None]:

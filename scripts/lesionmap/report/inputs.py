@@ -17,7 +17,7 @@ class ReportInputs:
         Table of :func:`lesionmap.run.quarantine_tables.list_quarantine`.
     failed_exports : str
         Another table of that function.
-    summary, slide_table : str
+    summary, slide_table, readers : str
         Files of :func:`lesionmap.evaluation.summary.summarise`.
     metric_plots : sequence of str
         Files of :func:`lesionmap.evaluation.plots.plot_metrics`.
@@ -49,6 +49,7 @@ class ReportInputs:
     failed_exports: str
     summary: str
     slide_table: str
+    readers: str
     metric_plots: Sequence[str]
     models: str | None
     stain_table: str

@@ -97,7 +97,7 @@ def render_report(
     shared |= {"colour_tables": colour_tables(), "colour_stops": colour_stops()}
     texts = {
         files.script: (TEMPLATES / "report.js").read_text(encoding="utf-8"),
-        files.model: _model_page(card, templates),
+        files.model: _model_page(card, templates, content["summary"]["validation"]),
         files.checklist: templates.get_template("checklist.html.j2").render(guidelines=guidelines),
         files.stain: templates.get_template("stain.html.j2").render(stain_content(inputs, shown), **shared),
         files.index: templates.get_template("index.html.j2").render(content, **shared),
@@ -132,12 +132,12 @@ def _templates() -> Environment:
     return templates
 
 
-def _model_page(card: dict[str, Any], templates: Environment) -> str:
-    """The model card as a page; it shows missing metadata as "not recorded"."""
+def _model_page(card: dict[str, Any], templates: Environment, validation: str) -> str:
+    """The model card as a page, with what this run says of the model; missing metadata are "not recorded"."""
     lenient = templates.overlay(
         undefined=model_card.NotRecorded, finalize=lambda value: MISSING if value is None else value
     )
-    return lenient.get_template("model.html.j2").render(card)
+    return lenient.get_template("model.html.j2").render(card, here=validation)
 
 
 def _write_pages(folder: Path, slides: list[SlideReport], template: Template, shared: dict[str, Any]) -> None:

@@ -336,7 +336,7 @@ def _basis(machine: MachineCosts, tile_px: int, bytes_per_px: float, refine: str
 
 
 def job_counts(
-    splits: Sequence[str], readable: Sequence[tuple[str, str | None]], settings: RunSettings
+    splits: Sequence[str], readable: Sequence[tuple[str, str | None]], settings: RunSettings, second_readers: int = 0
 ) -> dict[str, int]:
     """Numbers of jobs of a whole run from its start, by rule.
 
@@ -346,8 +346,11 @@ def job_counts(
         Of all slides of the sheet.
     readable : sequence of (split, vendor)
         Of the slides that pass inspection; the vendor is None if it is unknown.
+    second_readers : int
+        Number of slides of the sheet with the annotation of a second reader that is used.
     """
     counts = {"inspect_slide": len(splits), "import_annotation": sum(split in LABELLED for split in splits)}
+    counts["import_second_annotation"] = second_readers
     counts |= dict.fromkeys(FIRST, 1)
     for rule, needed in SPLITS_OF_RULE.items():
         if settings.trains or rule != "extract_tiles":

@@ -8,11 +8,11 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from lesionmap.annotations.canonical import canonical
+from lesionmap.annotations.canonical import canonical, second_content
 from lesionmap.annotations.formats import read_annotation
 from lesionmap.annotations.masks import Annotation
 from lesionmap.annotations.placement import REMEDY, Ground, placement
-from lesionmap.errors import LesionMapError, ModelError
+from lesionmap.errors import AnnotationError, LesionMapError, ModelError
 from lesionmap.evaluation.leakage import LEAKED, UNSEEN, Seen, group_of
 from lesionmap.evaluation.leakage import REMEDY as OF_REFUSAL
 from lesionmap.files.model_metadata import load_metadata
@@ -115,7 +115,8 @@ def examine_sheet(
     _compare_with_model(found, seen, settings, threads)
     _check_reference(found, settings)
     sheet_errors, notes = list(_sheet_errors(found, settings)), [*_notes(settings), *seen.notes]
-    jobs = job_counts([row.split for row in rows], _readable(found), settings)
+    second_readers = sum(row.second_reader for row in rows)
+    jobs = job_counts([row.split for row in rows], _readable(found), settings, second_readers)
     measured = machine_costs(settings.model, settings.tiles.tile_px, machine)
     costs = costs_of([(one.row.split, one.work) for one in found if one.work], settings, measured, jobs)
     _write(found, {"sheet_errors": _as_problems(sheet_errors), "notes": notes, "jobs": jobs}, costs, table, report)
@@ -150,6 +151,7 @@ def diagnose(row: SlideRow, settings: RunSettings, states: Mapping[str, str]) ->
         found.info, found.digest = examined["info"], digest_of(row, sampled_digest)
         found.warnings += [(flag, "see that this is meant") for flag in examined["flags"]]
         content = _read_annotation(row, examined["info"], settings, found) if row.annotation else None
+        _check_second(row, examined["info"], settings, found)
         _check_light(examined["info"])
         overview = overview_of(examined["info"], settings)
         if content and overview.seen:
@@ -206,6 +208,15 @@ def _read_annotation(row: SlideRow, info: SlideInfo, settings: RunSettings, foun
         )
         found.warnings.append((lost, "check that the annotation belongs to this slide and is in level-0 pixels"))
     return content
+
+
+def _check_second(row: SlideRow, info: SlideInfo, settings: RunSettings, found: Diagnosis) -> None:
+    """Warn of a second reader's annotation that cannot be used; a run compares the slide with the first alone."""
+    try:
+        if row.second_reader:
+            second_content(row.annotation_2, info, settings.annotations, row.mask_mpp)
+    except AnnotationError as error:
+        found.warnings.append((error.finding, error.remedy))
 
 
 def _check_placement(content: dict[str, Any], info: SlideInfo, overview: Overview, found: Diagnosis) -> None:

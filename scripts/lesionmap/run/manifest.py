@@ -36,7 +36,7 @@ def _manifest_row(slide: dict[str, Any]) -> dict[str, Any]:
     return {"slide": slide["slide"], "split": slide["split"], "width": width, "height": height} | metadata | oddities
 
 
-def list_annotations(identities: Sequence[str], output: str) -> None:
+def list_annotations(identities: Sequence[str], output: str, second: Sequence[str] = ()) -> None:
     """Write the table of annotations that can be used, with the SHA-256 of their canonical form.
 
     Parameters
@@ -44,10 +44,14 @@ def list_annotations(identities: Sequence[str], output: str) -> None:
     identities : sequence of str
         JSON files ``<slide>.json`` of :func:`lesionmap.files.records.write_identity`.
     output : str
-        TSV.
+        TSV; ``second_sha256`` is empty without the annotation of a second reader.
+    second : sequence of str
+        The same files of the annotations of second readers.
     """
+    of_second = {Path(path).stem: read_json(path)["sha256"] for path in usable(second)}
     rows = [{"slide": Path(path).stem} | read_json(path) for path in usable(identities)]
-    write_table(output, rows, ["slide", "sha256"])
+    rows = [row | {"second_sha256": of_second.get(row["slide"], "")} for row in rows]
+    write_table(output, rows, ["slide", "sha256", "second_sha256"])
 
 
 def good_slides(manifest: str, splits: Sequence[str]) -> list[str]:

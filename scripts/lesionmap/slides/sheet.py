@@ -15,8 +15,11 @@ from lesionmap.files.schema import listed, problems_of, read_schema
 from lesionmap.servers.urls import is_remote, leads_up, lies_in, why_unfit, without_secrets
 
 SPLITS = ("train", "val", "test", "inference")
+EVALUATED = ("val", "test")
 NEEDED_COLUMNS = ["slide", "path", "split"]
-OPTIONAL_COLUMNS = dict.fromkeys(("annotation", "mpp", "upsample", "mask_mpp", "patient", "site", "white_point"), "")
+OPTIONAL_COLUMNS = dict.fromkeys(
+    ("annotation", "annotation_2", "mpp", "upsample", "mask_mpp", "patient", "site", "white_point"), ""
+)
 
 
 @dataclass(frozen=True)
@@ -33,12 +36,14 @@ class SlideRow:
         ``train``, ``val``, ``test`` or ``inference``.
     annotation : str
         The annotation file; empty for inference.
+    annotation_2 : str
+        The annotation file of a second reader; empty if there is none.
     mpp : float or None
         µm/px of level 0 that overrides the file's own.
     upsample : bool
         Whether the slide may be used although it is coarser than its split needs.
     mask_mpp : float or None
-        µm/px of an annotation that is a mask; None: the mask covers the whole slide, and its µm/px follows from that.
+        µm/px of annotations that are masks; None: a mask covers the whole slide, and its µm/px follows from that.
     patient : str
         The patient's id; empty if unknown.
     site : str
@@ -51,12 +56,18 @@ class SlideRow:
     path: str
     split: str
     annotation: str = ""
+    annotation_2: str = ""
     mpp: float | None = None
     upsample: bool = False
     mask_mpp: float | None = None
     patient: str = ""
     site: str = ""
     white_point: tuple[int, ...] | None = None
+
+    @property
+    def second_reader(self) -> bool:
+        """Whether a second reader's annotation is compared: that of a slide which is evaluated."""
+        return bool(self.annotation_2) and self.split in EVALUATED
 
 
 def read_sheet(
@@ -206,7 +217,9 @@ def _row_problems(
             yield f"line {number} ({row['slide'] or 'no id'}), {problem}"
         for key in (key for key, text in row.items() if set(text) & set("\t\r\n")):
             yield f"line {number} ({row['slide'] or 'no id'}), {key}: {row[key]!r} holds a tab or a line end"
-        for key in ("path", "annotation"):
+        if row["annotation_2"] and row["annotation_2"] == row["annotation"]:
+            yield f"line {number} ({row['slide']}), annotation_2: is the file in annotation; name the second reader's"
+        for key in ("path", "annotation", "annotation_2"):
             if row[key] and (unfit := _place_problem(key, row[key], roots)):
                 place = without_secrets(row[key]) if is_remote(row[key]) else row[key]
                 yield f"line {number} ({row['slide']}), {key}: {place} {unfit}"

@@ -7,7 +7,13 @@ import pytest
 import yaml
 from annotation_writers import info_at, mask_size, settings, write_mask
 from lesion_maps import write_outlines
-from lesionmap.annotations.canonical import FRAME, AnnotationSettings, import_annotation, meaning
+from lesionmap.annotations.canonical import (
+    FRAME,
+    AnnotationSettings,
+    import_annotation,
+    import_second_annotation,
+    meaning,
+)
 from lesionmap.annotations.masks import Annotation
 from lesionmap.errors import AnnotationError
 from lesionmap.slides.slide import SlideInfo
@@ -585,3 +591,21 @@ def test_outlines_without_area_are_dropped_and_counted(tmp_path):
     )
     assert content["repaired"] == {"without area, dropped": 1}
     assert content["classes"]["lesion"]["polygons"] == 1
+
+
+# --- A second reader
+
+
+def test_a_second_annotation_is_read_as_the_first_and_its_errors_name_the_column(tmp_path):
+    lesion = feature("Lesion", rectangle(10, 20, 30, 20))
+    first, source, output = imported(tmp_path, [lesion]), tmp_path / "a.geojson", tmp_path / "second.geojson"
+    import_second_annotation(str(source), info_at(), str(output), settings())
+    assert json.loads(output.read_text()) == first
+    source.write_text(json.dumps([feature("Lesionn", rectangle(10, 20, 30, 20))]))
+    with pytest.raises(AnnotationError, match=r"s1, .*: annotation_2: classes that .* 'Lesionn'.* Remedy: map each"):
+        import_second_annotation(str(source), info_at(), str(output), settings())
+    with pytest.raises(
+        AnnotationError, match=r"s1, .*: annotation_2: .*absent.xml does not exist. Remedy: correct the"
+    ):
+        import_second_annotation(str(tmp_path / "absent.xml"), info_at(), str(output), settings())
+    assert json.loads(output.read_text()) == first

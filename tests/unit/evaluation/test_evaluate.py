@@ -37,17 +37,21 @@ OUTLINES = [outline("lesion", *BIG), outline("lesion", *FAR), outline("fat", *FA
 
 @pytest.fixture
 def evaluated(tmp_path, info):
-    def evaluate(scores, *, marked=None, tissue=None, unreadable=(), outlines=OUTLINES):
+    def evaluate(scores, *, marked=None, tissue=None, unreadable=(), outlines=OUTLINES, second=None):
         tissue = np.ones(scores.shape, bool) if tissue is None else tissue
         marked = scores >= 2**15 if marked is None else marked
-        files = EvaluatedFiles(*(str(tmp_path / name) for name in ("p.tif", "l.tif", "t.tif", "a.geojson")))
+        names = ("p.tif", "l.tif", "t.tif", "a.geojson", *([] if second is None else ["b.geojson"]))
+        files = EvaluatedFiles(*(str(tmp_path / name) for name in names))
         facts = {"threshold": 0.5, "unreadable": [[SCALE * length for length in box] for box in unreadable]}
         write_map(files.scores, scores, MapNotes("s", "p", MPP, facts))
         write_map(files.lesions, marked, MapNotes("s", "l", MPP, facts), block_max)
         imwrite(files.tissue, tissue.astype(np.uint8) * 255)
         write_json(files.annotation, {"type": "FeatureCollection", "features": list(outlines)})
+        if second is not None:
+            write_json(files.second, {"type": "FeatureCollection", "features": list(second)})
         role = Role(split="test", patient="p 1")
-        evaluate_slide(info, files, str(tmp_path / "m.json"), role=role, provenance={"code": "abc"})
+        output, origin = str(tmp_path / "m.json"), {"code": "abc"}
+        evaluate_slide(info, files, output, role=role, tolerance_um=30, provenance=origin)
         return read_json(tmp_path / "m.json")
 
     return evaluate
@@ -177,9 +181,10 @@ def test_what_is_unreadable_or_no_tissue_is_not_called_ignored(evaluated, scores
 @pytest.mark.parametrize("rows", [1, 37, 1000])
 def test_strips_of_any_height_give_the_same(evaluated, scores, monkeypatch, rows):
     _, outlines = with_ignored(scores)
-    whole = evaluated(scores, outlines=outlines)
+    second = [outline("ignore", slice(60, 70), slice(0, 50)), outline("lesion", slice(15, 130), slice(30, 150))]
+    whole = evaluated(scores, outlines=outlines, second=second)
     monkeypatch.setattr(evaluation, "ROWS_AT_ONCE", rows)
-    assert evaluated(scores, outlines=outlines) == whole
+    assert evaluated(scores, outlines=outlines, second=second) == whole
 
 
 def test_a_slide_without_lesion_says_why_metrics_are_undefined(evaluated, scores):
@@ -188,3 +193,60 @@ def test_a_slide_without_lesion_says_why_metrics_are_undefined(evaluated, scores
     assert record["undefined"]["dice"] == record["undefined"]["auroc"] == "no lesion is annotated"
     assert record["metrics"]["specificity"] > 0.5
     assert record["false_positive_scores"] == [FALSE, HIGH]
+
+
+ROWS = slice(20, 80)
+
+
+def in_box(columns):
+    marked = np.zeros((HEIGHT, WIDTH), bool)
+    marked[ROWS, columns] = True
+    return marked
+
+
+@pytest.mark.parametrize(
+    ("unreadable", "share"), [((), (80 + 24 + 24) / 240), ([(0, 50, WIDTH, 250)], (40 + 12 + 24) / 120)]
+)
+def test_boundaries_are_compared_where_neither_is_cut(evaluated, unreadable, share):
+    """Two boxes of 60 × 60 px, 20 px apart, of which 12 are near; 40 sides of the top are shared, and of the bottom.
+
+    Unreadable rows take away the bottom, and leave 30 of the 60 rows.
+    """
+    scores, outlines = np.zeros((HEIGHT, WIDTH), np.uint16), [outline("lesion", ROWS, slice(60, 120))]
+    record = evaluated(scores, marked=in_box(slice(40, 100)), outlines=outlines, unreadable=unreadable)
+    assert record["boundary"] == {"tolerance_um": 30, "nsd": pytest.approx(share), "hd95_um": 50.0}
+    assert record["readers"] is None
+    record = evaluated(scores, marked=scores > 0, outlines=outlines, unreadable=unreadable)
+    assert record["boundary"] == {"tolerance_um": 30, "nsd": 0.0, "hd95_um": None}
+    assert record["undefined"]["hd95_um"] == "only one of the two has lesion"
+
+
+def test_model_and_two_readers_are_compared_where_neither_reader_ignores(evaluated):
+    """Boxes of 60 × 60 px at columns 40, 60 and 50; the second reader ignores the first 10 of their rows."""
+    marked, first = in_box(slice(40, 100)), [outline("lesion", ROWS, slice(60, 120))]
+    second = [outline("ignore", slice(20, 30), slice(0, WIDTH)), outline("lesion", ROWS, slice(50, 110))]
+    scores, tissue = np.where(marked, CALLED, LOW).astype(np.uint16), np.zeros((HEIGHT, WIDTH), bool)
+    tissue[:90] = True
+    record = evaluated(scores, marked=marked, tissue=tissue, outlines=first, second=second)
+    assert {**record, "readers": None} == evaluated(scores, marked=marked, tissue=tissue, outlines=first)
+    expected = {"model–reader 1": (2000, 1000), "model–reader 2": (2500, 500), "reader 2–reader 1": (2500, 500)}
+    assert list(record["readers"]) == list(expected)
+    for pair, (tp, wrong) in expected.items():
+        found = record["readers"][pair]
+        counts = (tp, wrong, wrong, 80 * WIDTH - tp - 2 * wrong)
+        assert tuple(found[name] for name in ("tp", "fp", "fn", "tn")) == counts
+        assert found["dice"] == found["precision"] == found["recall"] == pytest.approx(tp / 3000)
+        assert found["undefined"] == {}
+    assert [record["readers"][pair]["hd95_um"] for pair in expected] == [50.0, 25.0, 25.0]
+    assert record["readers"]["reader 2–reader 1"]["nsd"] == 1.0
+    # Of 50 + 60 + 50 sides: half of the bottom and 12, and 12 to either end of the right or left ones, cut or not.
+    assert record["readers"]["model–reader 1"]["nsd"] == pytest.approx((40 + 12 + 24) / 160)
+
+
+def test_what_a_second_reader_alone_has_annotated_counts_for_the_readers_off_tissue(evaluated):
+    scores = np.zeros((HEIGHT, WIDTH), np.uint16)
+    place = slice(5, 12), slice(7, 20)
+    record = evaluated(scores, tissue=scores > 0, outlines=[], second=[outline("lesion", *place)])
+    found = record["readers"]["reader 2–reader 1"]
+    assert [found[name] for name in ("tp", "fp", "fn", "tn")] == [0, 7 * 13, 0, 0]
+    assert record["histograms"]["counts"] == [[], [], [], []]

@@ -4,6 +4,8 @@ import pytest
 from lesionmap.errors import SettingsError
 from lesionmap.evaluation.leakage import (
     CHOSEN,
+    INTERNAL,
+    NOT_EXTERNAL,
     SEEN,
     UNKNOWN_PATIENTS,
     UNKNOWN_SLIDES,
@@ -12,6 +14,7 @@ from lesionmap.evaluation.leakage import (
     group_of,
     mark_of,
     refuse,
+    validation_of,
 )
 
 METADATA = {
@@ -104,3 +107,37 @@ def test_refused_leakage_names_the_slides_the_reasons_and_a_remedy():
     assert "the split inference" in error.value.remedy
     with pytest.raises(SettingsError, match=r"1 evaluated slide not independent of the model: s0 \(.*\(t0\)\); eval"):
         refuse({"s0": leaks["s0"]}, "evaluation")
+
+
+OF_RUN = METADATA | {"run": "0123456789abcdef", "provenance": {"software": "LesionMap 9.1"}}
+OF_T1 = "training slide of the model (t1)"
+EXTERNAL = (
+    "external validation of a model of another run (run 0123456789ab, LesionMap 9.1), trained on 2 slides and chosen "
+    "by 2: on {}, which are not among those, {}"
+)
+NOT_THEIRS = "and whose patients are not, either"
+UNNAMED = f"{NOT_THEIRS}, but for 2 slides whose patient the sheet does not name"
+UNRECORDED = "while it is unknown whether their patients are: the model file records none"
+
+
+@pytest.mark.parametrize(
+    ("slides", "expected"),
+    [
+        ([("", "p"), ("", "q")], EXTERNAL.format("2 of 2 evaluated slides", NOT_THEIRS)),
+        ([("", "p"), (OF_T1, "q"), ("", None), ("", "")], EXTERNAL.format("3 of 4 evaluated slides", UNNAMED)),
+        ([(OF_T1, "p"), ("validation slide of the model (v1)", None)], NOT_EXTERNAL),
+        ([], ""),
+    ],
+)
+def test_a_model_of_another_run_is_validated_externally_by_slides_that_it_has_not_seen(slides, expected):
+    assert validation_of(Seen.of(OF_RUN), slides, external=True) == expected
+    assert validation_of(Seen.of(OF_RUN), slides, external=False) == (INTERNAL if slides else "")
+
+
+def test_what_a_model_file_does_not_record_is_not_said_to_be_external():
+    slides = [("", "p")]
+    without_patients = Seen.of({key: value for key, value in OF_RUN.items() if key != "patients"})
+    expected = EXTERNAL.format("1 of 1 evaluated slide", UNRECORDED)
+    assert validation_of(without_patients, slides, external=True) == expected
+    unknown = validation_of(Seen.of({"architecture": {}}), slides, external=True)
+    assert unknown.startswith("validation of a model of another run; whether it is external is unknown, as the model")

@@ -82,6 +82,26 @@ def test_slides_of_which_one_run_evaluated_nothing_are_not_compared(compared, th
     assert compared(ours, weaker=others).loc[("brier", "weaker"), "slides"] == 11
 
 
+def test_distances_are_compared_on_the_slides_where_both_models_have_one(compared):
+    """The other misses the lesion of the second slide, where this run's model is far off."""
+    far = {"tolerance_um": 30, "nsd": 0.25, "hd95_um": 900.0}
+    ours = [OURS[0] | {"boundary": far | {"hd95_um": 20.0}}, OURS[1] | {"boundary": far}]
+    theirs = [
+        OURS[0] | {"boundary": far | {"hd95_um": 50.0}},
+        OURS[1] | {"boundary": far | {"nsd": 0, "hd95_um": None}},
+    ]
+    table = compared(ours, other=theirs)
+    assert table.loc[("slide_mean_hd95_um", "this run"), ["value", "slides"]].tolist() == [20, 1]
+    assert table.loc[("slide_mean_hd95_um", "other"), ["value", "difference"]].tolist() == [50, 30]
+    assert table.loc[("slide_mean_nsd", "other"), ["value", "slides"]].tolist() == [0.125, 2]
+
+
+def test_boundaries_of_another_tolerance_are_not_compared(compared):
+    others = [record | {"boundary": record["boundary"] | {"tolerance_um": 25}} for record in WEAKER]
+    with pytest.raises(ModelError, match=r"the same evaluation\.boundary_tolerance_um"):
+        compared(OURS, weaker=others)
+
+
 def test_records_of_another_version_are_not_compared(compared):
     older = [{key: value for key, value in record.items() if key != "false_positive_scores"} for record in WEAKER]
     with pytest.raises(ModelError, match="as this version evaluates them"):

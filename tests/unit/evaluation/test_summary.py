@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from evaluated import lesion, random_slide, record_of, scores_at
 from lesionmap.errors import SettingsError
-from lesionmap.evaluation.leakage import CHOSEN, SEEN, UNKNOWN_PATIENTS, UNSEEN, Seen
+from lesionmap.evaluation.leakage import CHOSEN, INTERNAL, SEEN, UNKNOWN_PATIENTS, UNSEEN, Seen
 from lesionmap.evaluation.summary import SummaryFiles, read_slide_table, summarise
 from lesionmap.files.records import write_json
 from lesionmap.maps.probability import as_probability
@@ -18,9 +18,8 @@ N = 8
 
 @pytest.fixture
 def files(tmp_path):
-    return SummaryFiles(
-        *(str(tmp_path / name) for name in ("slides.tsv", "cohort.tsv", "summary.json", "headline.txt"))
-    )
+    names = ("slides.tsv", "cohort.tsv", "summary.json", "headline.txt", "readers.tsv")
+    return SummaryFiles(*(str(tmp_path / name) for name in names))
 
 
 @pytest.fixture
@@ -35,11 +34,11 @@ def records():
     return slides
 
 
-def summarised(tmp_path, files, records, seen=UNSEEN, on_leakage="mark"):
+def summarised(tmp_path, files, records, seen=UNSEEN, **options):
     paths = [str(tmp_path / f"{record['slide']}.json") for record in records]
     for path, record in zip(paths, records, strict=True):
         write_json(path, record)
-    summarise(paths, files, 200, seen, on_leakage=on_leakage)
+    summarise(paths, files, 200, seen, **options)
     return json.loads((tmp_path / "summary.json").read_text())
 
 
@@ -86,9 +85,9 @@ def test_the_headline_has_intervals_where_there_are_any(tmp_path, files, records
     dice = "{value:.3f} (95 % {low:.3f}–{high:.3f})".format(**metrics["dice"])
     assert lines[0].startswith(f"lesion, split test (7 slides): Dice {dice}, AUROC ")
     assert lines[3] == "  s2: Dice undefined, AUROC undefined"
-    assert lines[8] == "lesion, split val (1 slides): " + lines[-1].split(": ")[1]  # the model has not seen it
+    assert lines[8] == "lesion, split val (1 slides): " + lines[9].split(": ")[1]  # the model has not seen it
     assert lines[9].startswith("  s7: Dice ")
-    assert len(lines) == 2 + N
+    assert lines[10:] == ["internal validation: held-out slides of the same sheet"]
 
 
 def test_equal_records_give_equal_bytes(tmp_path, files, records):
@@ -166,7 +165,7 @@ def test_the_headline_is_without_leakage_and_the_rest_stands_below_with_its_mark
     assert lines[9].startswith("  s0: Dice ")
     assert lines[10].startswith("  s3: Dice ")
     assert lines[10].endswith(" (same patient as a training slide of the model (old_name))")
-    assert len(lines) == 11
+    assert lines[11:] == [INTERNAL]
 
 
 def test_without_a_slide_that_is_free_of_leakage_there_is_no_headline(tmp_path, files, leaking):
@@ -177,8 +176,43 @@ def test_without_a_slide_that_is_free_of_leakage_there_is_no_headline(tmp_path, 
     assert [line.split(" (")[0] for line in lines[1::2]] == [
         "not independent of the model: split val",
         "not independent of the model: leaked slides",
-        UNKNOWN_PATIENTS,
+        INTERNAL,
     ]
+    assert lines[-1] == UNKNOWN_PATIENTS
+
+
+def test_a_model_of_another_run_is_validated_externally_by_what_it_has_not_seen(tmp_path, files, leaking):
+    seen = Seen.of(SEEN_BEFORE | {"run": "0123456789abcdef"})
+    summary = summarised(tmp_path, files, leaking[:3], seen, external=True)
+    model = "a model of another run (run 0123456789ab)"
+    assert summary["validation"].startswith(f"external validation of {model}, trained on ")
+    assert ": on 2 of 3 evaluated slides, which are not among those, " in summary["validation"]
+    assert summary["validation"] in (tmp_path / "headline.txt").read_text().splitlines()
+
+
+def twice_read(record, *counts, boundary=(0.5, 40.0)):
+    """A record with numbers of pixels (TP, FP, FN, TN) of each pair."""
+    pairs = ("model–reader 1", "model–reader 2", "reader 2–reader 1")
+    of_boundary = dict(zip(("nsd", "hd95_um"), boundary, strict=True))
+    found = [dict(zip(("tp", "fp", "fn", "tn"), of_pair, strict=True)) | of_boundary for of_pair in counts]
+    return record | {"readers": dict(zip(pairs, found, strict=True))}
+
+
+def test_the_agreement_of_readers_is_of_the_slides_that_two_have_annotated(tmp_path, files, records):
+    counts = (30, 10, 10, 50), (20, 20, 0, 60), (15, 5, 25, 55)
+    summarised(tmp_path, files, [twice_read(records[0], *counts), *records[1:4], twice_read(records[7], *counts)])
+    table = pd.read_csv(files.readers, sep="\t", keep_default_na=False, dtype=str)
+    table = table.set_index(["split", "pair", "metric"])
+    assert list(table.index.unique(0)) == ["test", "val"]
+    assert set(table["slides"]) == {"1"}
+    assert table.loc[("test", "model–reader 1", "dice"), ["value", "low", "difference"]].tolist() == [
+        f"{60 / 80:.6f}",
+        "NA",
+        f"{60 / 80 - 30 / 60:.6f}",
+    ]
+    assert table.loc[("val", "reader 2–reader 1", "recall"), ["value", "difference"]].tolist() == ["0.375000", "NA"]
+    summarised(tmp_path, files, records)
+    assert len((tmp_path / "readers.tsv").read_text().splitlines()) == 1
 
 
 def test_leakage_that_is_refused_writes_nothing(tmp_path, files, leaking):

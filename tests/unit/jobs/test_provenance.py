@@ -52,6 +52,7 @@ def test_how_annotations_are_read_counts_for_their_import_alone(copy_of_scripts)
     path = "lesionmap/annotations/content.py"
     assert changed_rules(copy_of_scripts, path, "FEWEST_POINTS = 3", "FEWEST_POINTS = 4") == {
         "import_annotation",
+        "import_second_annotation",
         "doctor",
     }
 

@@ -130,6 +130,42 @@ def test_models_are_compared_if_there_are_several(inputs: ReportInputs, report: 
     assert compared == [["Dice", "test", "this run", "0.900", "—"], ["Dice", "test", "<b>low</b>", "0.900", "0.000"]]
 
 
+def test_the_agreement_of_readers_is_shown_if_a_slide_has_two(
+    inputs: ReportInputs, report: Path, tmp_path: Path
+) -> None:
+    page = Page(report / "index.html")
+    assert "Agreement of readers" not in page.source
+    assert page.row("Normalised surface Dice, mean")[1] == "—"
+    record = json.loads(Path(make_metrics(tmp_path, "Präparat 7%")).read_text())
+    counts = (30, 10, 10, 50), (20, 20, 0, 60), (15, 5, 25, 55)
+    pairs = ("model–reader 1", "model–reader 2", "reader 2–reader 1")
+    names = ("tp", "fp", "fn", "tn", "nsd", "hd95_um")
+    record["readers"] = {
+        pair: dict(zip(names, (*of_pair, 0.5, 42.0), strict=True)) for pair, of_pair in zip(pairs, counts, strict=True)
+    }
+    write_json(tmp_path / "twice.json", record | {"boundary": {"tolerance_um": 30, "nsd": 0.625, "hd95_um": 81.5}})
+    summarise_into(inputs, [str(tmp_path / "twice.json")])
+    page = Page(render(inputs, tmp_path) / "index.html")
+    shown = [row for row in page.rows if len(row) == 6 and row[1] == "test, 1 slide"]
+    assert [row[0] for row in shown] == [
+        *("Dice", "IoU", "Precision", "Recall", "Specificity", "Cohen’s kappa"),
+        *("Normalised surface Dice, mean", "95 % Hausdorff distance, mean, µm"),
+    ]
+    assert shown[0][2:] == ["0.750", "0.667", "0.500", "0.250"]
+    assert page.row("Normalised surface Dice, mean")[1] == "0.625"
+    of_slide = Page(tmp_path / "report/slides/Präparat 7%.html")
+    assert of_slide.row("95 % Hausdorff distance, µm") == ["95 % Hausdorff distance, µm", "81.500"]
+
+
+def test_what_kind_of_validation_it_is_stands_with_the_metrics_and_on_the_page_of_the_model(
+    inputs: ReportInputs, report: Path
+) -> None:
+    kind = "nternal validation: held-out slides of the same sheet."
+    assert (report / "index.html").read_text().count(f"<p>I{kind}") == 1
+    assert f'<p class="quiet">I{kind}' in (report / "index.html").read_text()
+    assert f"to the model: i{kind}" in (report / "model.html").read_text()
+
+
 def test_headline_metrics_have_an_interval_or_say_why_not(inputs: ReportInputs, report: Path, tmp_path: Path) -> None:
     page = Page(report / "index.html")
     assert texts(page, "<li>\n<h3>") == [

@@ -40,6 +40,12 @@ def test_each_rule_counts_the_slides_of_its_splits(config):
     assert counts == per_slide | once
 
 
+def test_annotations_of_second_readers_are_imported(config):
+    counts = job_counts(SPLITS, READABLE, RunSettings.of(config), second_readers=2)
+    assert counts.pop("import_second_annotation") == 2
+    assert counts == counted(config)
+
+
 def test_a_given_model_is_not_trained(config):
     config["model"]["path"] = "lesionmap.safetensors"
     assert {rule for rule, count in counted(config).items() if count == 1} == ONCE

@@ -222,6 +222,22 @@ def test_unmapped_classes_of_annotations_are_an_error(tmp_path, rows, config, ca
     assert "classes that the config does not map: 'Gland'; the file has 'Gland' (1)" in table["findings"]["b"]
 
 
+def test_an_annotation_of_a_second_reader_that_cannot_be_used_is_a_warning(tmp_path, rows, config, capsys):
+    second = tmp_path / "second.geojson"
+    rows = [replace(row, annotation_2=str(second)) for row in rows]
+    outlines(second, (600, 300, 50))
+    failed, _, table, report = examined(tmp_path, rows, config, capsys)
+    assert failed is None
+    assert "annotation_2" not in "".join(table["findings"].fillna(""))
+    assert report["jobs"]["import_second_annotation"] == 1
+    second.write_text(second.read_text().replace("Tumor", "Gland"))
+    failed, _, table, _ = examined(tmp_path, rows, config, capsys)
+    assert failed is None
+    found = {slide: text for slide, text in table["findings"].fillna("").items() if "annotation_2" in text}
+    assert list(found) == ["c"]
+    assert found["c"].startswith("annotation_2: classes that the config does not map: 'Gland'; the file has")
+
+
 def test_the_stain_reference_must_be_usable_and_not_in_the_test_split(tmp_path, rows, config, capsys):
     config["stain"]["reference"] = "c"
     failed, _, table, _ = examined(tmp_path, rows, config, capsys)

@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
-from lesionmap.errors import SlideError
+from lesionmap.errors import ExportError, SlideError
 from lesionmap.files.records import read_table, write_identity, write_json, write_text
 from lesionmap.jobs.quarantine import write_quarantined
 from lesionmap.run.manifest import build_manifest, good_slides, list_annotations, planned_leaks, segmented_slides
@@ -42,6 +42,10 @@ def test_annotations_are_listed_by_content_without_those_in_quarantine(tmp_path)
     one, another, again = (row["sha256"] for row in rows)
     assert one == again == "7692c3ad3540bb803c020b3aee66cd8887123234ea0c6e7143c0add73ff431ed"  # printf one | sha256sum
     assert another != one
+    write_quarantined([paths[1]], ExportError(slide="NA", stage="import_second_annotation", finding="f", remedy="r"))
+    list_annotations([paths[0], paths[3]], str(tmp_path / "annotations.tsv"), [*paths[:2]])
+    rows = read_table(tmp_path / "annotations.tsv")
+    assert {row["slide"]: row["second_sha256"] for row in rows} == {"b": one, "a": ""}
 
 
 def manifest_of(tmp_path, slides):

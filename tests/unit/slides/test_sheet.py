@@ -85,8 +85,20 @@ def test_optional_columns_of_slides_may_come_in_any_order_or_not_at_all(root, tm
     }
 
 
+def test_a_second_reader_is_of_slides_that_are_evaluated_and_has_a_file_of_their_own(root, tmp_path):
+    text = "slide\tpath\tsplit\tannotation\tannotation_2\n"
+    splits = ("train", "val", "test", "inference")
+    rows = sheet(root, tmp_path, text + "".join(f"{split}\tx.svs\t{split}\tx.xml\ty.xml\n" for split in splits))
+    assert [rows[split].second_reader for split in splits] == [False, True, True, False]
+    assert not sheet(root, tmp_path, text + "a\tx.svs\ttest\tx.xml\n")["a"].second_reader
+    with pytest.raises(SettingsError, match=r"line 3 \(b\), annotation_2: is the file in annotation; name the second"):
+        sheet(root, tmp_path, text + "a\tx.svs\ttest\tx.xml\ty.xml\nb\tx.svs\ttest\ty.xml\ty.xml\n")
+    with pytest.raises(SettingsError, match=r"line 2 \(a\), annotation_2: s3://h/y.xml is on a server"):
+        sheet(root, tmp_path, text + "a\tx.svs\ttest\tx.xml\ts3://h/y.xml\n")
+
+
 @pytest.mark.parametrize("path", ["../x.svs", "/etc/passwd", "slides/../../x.svs", "slides_2/x.svs"])
-@pytest.mark.parametrize("column", ["path", "annotation"])
+@pytest.mark.parametrize("column", ["path", "annotation", "annotation_2"])
 def test_slides_and_annotations_stay_within_the_declared_roots(root, tmp_path, monkeypatch, path, column):
     monkeypatch.chdir(tmp_path)
     row = {"slide": "a", "path": "slides/x.svs", "split": "test", "annotation": "slides/x.xml"} | {column: path}

@@ -97,7 +97,7 @@ def test_what_cannot_be_read_is_not_evaluated(tmp_path, slide):
     write_map(tmp_path / "l.tif", scores >= 2**15, notes, block_max)
     files = EvaluatedFiles(*(str(tmp_path / name) for name in ("p.tif", "l.tif", "tissue.tif", "a.geojson")))
     role, output = Role("test", patient=None), str(tmp_path / "m.json")
-    evaluate_slide(slide, files, output, role=role, provenance={})
+    evaluate_slide(slide, files, output, role=role, tolerance_um=30, provenance={})
     assert np.sum(read_json(output)["histograms"]["counts"]) == 256 * 192 - 32 * 32
 
 

@@ -317,3 +317,38 @@ def test_code_that_is_moved_reruns_nothing(project, checkout):
 def test_where_training_runs_and_how_often_it_is_saved_is_reported_and_trains_nothing(project):
     project.config["train"] |= {"device": "cpu", "checkpoint_minutes": 0}
     assert project.planned() == {"render_report", "conclude"}  # the report shows the whole config
+
+
+def test_a_second_reader_evaluates_the_slide_again_and_no_more(project):
+    """Nor does one whose annotation cannot be used lose the slide."""
+    first, second = (project.folder / f"annotations/{name}.geojson" for name in ("test_1", "second"))
+    content = json.loads(first.read_text())
+    second.write_text(json.dumps(content | {"features": content["features"][1:]}))
+    sheet = project.folder / "slides.tsv"
+    head, *rows = sheet.read_text().splitlines()
+    rows = [f"{row}\t{'annotations/second.geojson' if row.startswith('test_1') else ''}" for row in rows]
+    without = sheet.read_text()
+    sheet.write_text("\n".join([f"{head}\tannotation_2", *rows]) + "\n")
+    again = of("evaluate_slide", "test_1") | PER_COHORT
+    imported = of("import_second_annotation", "test_1") | {"list_annotations"}
+    assert project.planned() == imported | again
+    results = project.folder / "results"
+    pairs = {row["pair"] for row in read_table(results / "metrics/readers.tsv")}
+    assert pairs == {"model–reader 1", "model–reader 2", "reader 2–reader 1"}
+    assert "Agreement of readers" in (results / "report/index.html").read_text()
+    (row,) = (row for row in read_table(results / "annotations.tsv") if row["second_sha256"])
+    assert row["slide"] == "test_1"
+    second.touch()
+    assert project.planned() == imported
+    second.write_text(json.dumps(content).replace("Lesion", "Lesionn"))
+    assert project.planned() == imported | again
+    assert read_table(results / "metrics/readers.tsv") == []
+    assert [row["slide"] for row in read_table(results / "metrics/slides.tsv")] == ["test_1"]
+    (failed,) = read_table(results / "failed_exports.tsv")
+    assert (failed["slide"], failed["stage"]) == ("test_1", "import_second_annotation")
+    assert failed["finding"].startswith("annotation_2: classes that the config does not map: 'Lesionn'")
+    assert "import_second_annotation" in (results / "conclusion.txt").read_text()
+    assert [row["slide"] for row in read_table(results / "quarantine.tsv")] == ["unreadable"]
+    sheet.write_text(without)
+    assert project.planned() == {"list_annotations"} | again
+    assert read_table(results / "failed_exports.tsv") == []
