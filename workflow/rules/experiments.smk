@@ -173,6 +173,8 @@ use rule evaluate_slide as evaluate_held_out with:
         tissue="results/tissue/{slide}.tif",
         annotation=ancient("results/annotations/{slide}.geojson"),
         annotation_identity="results/annotations/identity/{slide}.json",
+        second=ancient(if_second_reader("results/annotations/second/{slide}.geojson")),
+        second_identity=if_second_reader("results/annotations/second/identity/{slide}.json"),
     output:
         "results/experiments/variants/{variant}/{run}/metrics/slides/{slide}.json",
     log:
