@@ -14,7 +14,7 @@ from lesionmap.report.render import ReportFiles, render_report
 from lesionmap.run.config import inference_mpp
 from lesionmap.stain.comparison import compare_stains
 
-CHARTS = ("roc", "precision_recall", "froc", "calibration", "thresholds", "areas", "lesion_sizes")
+CHARTS = ("roc", "precision_recall", "froc", "calibration", "thresholds", "areas", "lesion_sizes", "decision_curve")
 CONFIG = Path(__file__).parents[2] / "config/config.yaml"
 
 

@@ -33,7 +33,7 @@ SPLITS = {"train_1": "train", "Präparat 7%": "test", "new_1": "inference"}
 PAGES = ("index.html", "stain.html", "model.html", "report.js")
 
 
-CHARTS = ("roc", "precision_recall", "froc", "calibration", "thresholds", "areas", "lesion_sizes")
+CHARTS = ("roc", "precision_recall", "froc", "calibration", "thresholds", "areas", "lesion_sizes", "decision_curve")
 
 
 BOUNDS_XY_LV0 = (1000, 2000)

@@ -5,7 +5,7 @@
 #         results/metrics/summary.json        the same for programs, with curves, sweep and calibration
 #         results/metrics/headline.txt        the same in a few lines
 #         results/metrics/models.tsv          this model and those of evaluation.compare on the same slides
-#         results/metrics/*.svg               ROC, precision-recall, FROC, calibration, thresholds, areas, lesions by size
+#         results/metrics/*.svg               ROC, precision-recall, FROC, calibration, thresholds, areas, lesions by size, decision curve
 
 
 rule evaluate_slide:
@@ -124,6 +124,12 @@ rule plot_metrics:
             caption="../report/lesion_sizes.rst",
             category="Agreement",
             labels={"plot": "lesions found, by size"},
+        ),
+        decision_curve=report(
+            "results/metrics/decision_curve.svg",
+            caption="../report/decision_curve.rst",
+            category="Agreement",
+            labels={"plot": "decision curve"},
         ),
     log:
         "logs/plot_metrics.log",

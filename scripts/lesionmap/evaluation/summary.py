@@ -14,6 +14,7 @@ from lesionmap.evaluation.leakage import GROUPS, LEAKED, UNSEEN, Seen, group_of,
 from lesionmap.files.records import read_json, read_table, write_json, write_table, write_text
 from lesionmap.formatting import in_table
 from lesionmap.maps.probability import as_probability
+from lesionmap.metrics.calibration import net_benefit, net_benefit_of_everything
 from lesionmap.metrics.cohort import SIZE_NAMES, SWEEP, Metric, SlideTable, is_evaluated, with_intervals
 from lesionmap.metrics.froc import froc_curve
 from lesionmap.metrics.intervals import LEAST_PATIENTS, LEVEL
@@ -40,9 +41,10 @@ class SummaryFiles:
     cohort : str
         TSV, one row per split and metric.
     summary : str
-        JSON: metrics, threshold sweep, calibration, FROC curve, lesions by size, histograms and ignored area of each
-        split and of leaked slides (``splits``); and the rules of intervals and lesions. ``mark`` says why metrics are
-        not independent of the model. A slide of which nothing was evaluated is in its split's ignored area only.
+        JSON: metrics, threshold sweep, calibration, decision curve, FROC curve, lesions by size, histograms and ignored
+        area of each split and of leaked slides (``splits``); and the rules of intervals and lesions. ``mark`` says why
+        metrics are not independent of the model. A slide of which nothing was evaluated is in its split's ignored area
+        only.
     headline : str
         Text: Dice and AUROC of each split and of each of its slides; below them, marked, those that are not independent
         of the model.
@@ -144,6 +146,7 @@ def summary_of(table: SlideTable) -> dict[str, Any]:
         "metrics": _at(entries, None),
         "sweep": [{"threshold": threshold, **_at(entries, threshold)} for threshold in SWEEP],
         "calibration": _calibration(pooled),
+        "decision_curve": _decision_curve(pooled),
         "froc": {"false_per_slide": false.tolist(), "sensitivity": sensitivity.tolist() if n_lesions else None},
         "lesions": _lesions(table.by_size.sum(axis=0)),
         "histograms": Histograms(pooled.astype(np.int64)).record(),
@@ -161,6 +164,19 @@ def _calibration(counts: NDArray[np.int64]) -> list[dict[str, float]]:
     bins = zip(*(part.tolist() for part in sums), strict=True)
     names = ("pixels", "mean_probability", "share_of_lesion")
     return [dict(zip(names, (n, total / n, lesion / n), strict=True)) for n, total, lesion in bins if n]
+
+
+def _decision_curve(counts: NDArray[np.float64]) -> list[dict[str, float]]:
+    """Net benefit at each threshold of the sweep: of the map, and of calling everything or nothing lesion."""
+    return [
+        {
+            "threshold": threshold,
+            "map": float(net_benefit(counts, threshold)),
+            "everything": float(net_benefit_of_everything(counts, threshold)),
+            "nothing": 0.0,
+        }
+        for threshold in SWEEP
+    ]
 
 
 def _lesions(by_size: NDArray[np.int64]) -> dict[str, dict[str, int]]:

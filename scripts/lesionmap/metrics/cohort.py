@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lesionmap.annotations.classes import LESION
+from lesionmap.metrics.calibration import calibration_metrics, why_undefined
 from lesionmap.metrics.froc import FROC_METRICS, froc_metrics
 from lesionmap.metrics.intervals import LEAST_PATIENTS, LINEAR, LOG, LOGIT, Interval, Scale, interval, without_each
 from lesionmap.metrics.pixels import PIXEL_METRICS, Histograms, PixelMetric, Values, auroc, pixel_metrics, ratio
@@ -121,6 +122,11 @@ class WeightedSlides:
     def counts(self) -> Values:
         """Histograms, (D, 4, N_BINS)."""
         return np.asarray(np.tensordot(self.weights, self.table.counts, axes=1))
+
+    @cached_property
+    def calibration(self) -> dict[str, Values]:
+        """Calibration slope and intercept, (D,) each."""
+        return calibration_metrics(self.counts)
 
     @cached_property
     def froc(self) -> dict[str, Values]:
@@ -264,6 +270,16 @@ def _slide_mean(metric: PixelMetric) -> Metric:
     )
 
 
+def _calibration(name: str) -> Metric:
+    return Metric(
+        name,
+        lambda weighted: weighted.calibration[name],
+        lambda table: table.has_lesion,
+        lambda table: why_undefined(table.counts.sum(axis=0)),
+        scale=LINEAR,
+    )
+
+
 def _swept(metric: PixelMetric, threshold: float) -> Metric:
     return Metric(
         metric.name,
@@ -310,6 +326,7 @@ def _of_slides(name: str, score: Callable[[SlideTable], NDArray[Any]]) -> Metric
 
 METRICS = (
     *map(_pixel, PIXEL_METRICS),
+    *map(_calibration, ("calibration_slope", "calibration_intercept")),
     *(_slide_mean(metric) for metric in PIXEL_METRICS if metric.averaged),
     *(_froc(name, needs_lesion=needs_lesion) for name, needs_lesion in FROC_METRICS.items()),
     Metric(

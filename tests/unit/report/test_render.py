@@ -202,7 +202,7 @@ def test_every_chart_has_a_title_and_words(report: Path) -> None:
     page = Page(report / "index.html")
     charts = [image for image in page.images if str(image["src"]).endswith(".svg")]
     assert {str(image["src"]) for image in charts} == {f"figures/{name}.svg" for name in (*CHARTS, "learning_curves")}
-    assert page.source.count("<figcaption>") == len(charts) == 8
+    assert page.source.count("<figcaption>") == len(charts) == 9
     assert all(len(str(image["alt"])) > 30 for image in charts)
 
 
