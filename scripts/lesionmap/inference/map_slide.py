@@ -16,6 +16,7 @@ from lesionmap.files.model_metadata import FOR_MAPS, load_metadata
 from lesionmap.files.records import read_json, write_json
 from lesionmap.geometry.resampling import block_mean
 from lesionmap.inference.engines import Engine, EngineFiles, EngineSettings, open_engine
+from lesionmap.inference.recalibration import Recalibration
 from lesionmap.inference.refinement import Fusion, Refined, RefineSettings, refine_map
 from lesionmap.inference.settings import LESION_REFINEMENT, NO_REFINEMENT, MapSettings, overlap_px, view_of
 from lesionmap.inference.sliding_window import PassSettings, SlideMap, sliding_window_map
@@ -63,7 +64,7 @@ class MapFiles:
     scores : str
         OME-TIFF of the scores (:mod:`lesionmap.maps.probability`), with which all later stages compute.
     record : str
-        JSON: size and resolution of the map, tiles, unreadable parts, seam measure, refined regions.
+        JSON: size and resolution of the map, tiles, unreadable parts, seam measure, refined regions, recalibration.
     """
 
     probability: str
@@ -91,8 +92,8 @@ def map_slide(
     Raises
     ------
     ModelError
-        If the model cannot be used, does not fit the settings or the slide's stain, gives a probability that is not a
-        number, or if no engine can run it. That stops the job: no slide is to blame.
+        If the model cannot be used, does not fit the settings or the slide's stain, cannot be recalibrated, gives a
+        probability that is not a number, or if no engine can run it. That stops the job: no slide is to blame.
     SettingsError
         If this machine does not have the engine or the precision that is asked for.
     SlideError
@@ -100,6 +101,7 @@ def map_slide(
     """
     model, folder = load_metadata(inputs.model, FOR_MAPS), Path(files.record).parent
     check_tiles(settings, model)
+    recalibration = recalibration_of(settings, inputs.model, model)
     stain = stain_of(info.slide, inputs, model)
     table, network, chosen = _made_ready(inputs, stain, engine, model["tiles"]["tile_px"], threads)
     tissue, refined = TissueMask(inputs.tissue, info), None
@@ -112,11 +114,15 @@ def map_slide(
     except FloatingPointError as error:
         raise _not_finite(info.slide, inputs.model, error) from error
     tissue.clear_background(mapped.scores, mapped.mpp / info.mpp)
+    if recalibration:
+        recalibration.apply(mapped.scores)
     provenance = provenance | {"engine": chosen, "model_training": model["provenance"]}
     threshold = validated_threshold(settings, model)
+    if recalibration and threshold is not None:
+        threshold = recalibration.of_threshold(threshold)
     facts = {"view": _view(settings, model), "validated_threshold": threshold, "provenance": provenance}
     _write_maps(files, info, mapped, facts)
-    _write_record(files.record, info, mapped, refined, provenance)
+    _write_record(files.record, info, mapped, refined, recalibration, provenance)
     logging.info("%s: %d tiles mapped, %d without tissue", info.slide, mapped.n_read, mapped.n_skipped)
 
 
@@ -150,9 +156,20 @@ def _not_finite(slide: str, model: str, error: FloatingPointError) -> ModelError
 
 
 def validated_threshold(settings: MapSettings, model: dict[str, Any]) -> float | None:
-    """The best threshold on the model's validation slides, for maps of this kind; None if it has none."""
+    """The best threshold on the model's validation slides, for such maps before recalibration; None if it has none."""
     found = model.get("epoch", {}).get(f"val_{_view(settings, model)}_threshold")
     return None if found is None else float(found)
+
+
+def recalibration_of(settings: MapSettings, path: str, model: dict[str, Any]) -> Recalibration | None:
+    """How the maps of a model are recalibrated; None if they are not.
+
+    Raises
+    ------
+    ModelError
+        If they are to be, and the model file does not say how.
+    """
+    return Recalibration.of(path, model, _view(settings, model)) if settings.recalibrate else None
 
 
 def _view(settings: MapSettings, model: dict[str, Any]) -> str:
@@ -212,7 +229,12 @@ def check_tiles(settings: MapSettings, model: dict[str, Any]) -> None:
 
 
 def _write_record(
-    path: str, info: SlideInfo, mapped: SlideMap, refined: Refined | None, provenance: dict[str, Any]
+    path: str,
+    info: SlideInfo,
+    mapped: SlideMap,
+    refined: Refined | None,
+    recalibration: Recalibration | None,
+    provenance: dict[str, Any],
 ) -> None:
     height, width = mapped.scores.shape
     content = {
@@ -222,6 +244,7 @@ def _write_record(
         "unreadable": mapped.unreadable,
         "seam_measure": mapped.seam_measure,
         "refined": refined and asdict(refined),
+        "recalibration": recalibration and asdict(recalibration),
         "provenance": provenance,
     }
     write_json(path, content)

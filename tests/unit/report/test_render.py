@@ -436,6 +436,12 @@ def test_methods_name_the_schedule_and_the_fusion(
     assert sentence in (render(inputs, tmp_path, **changes) / "index.html").read_text()
 
 
+def test_methods_say_that_probabilities_were_recalibrated(report: Path, inputs: ReportInputs, tmp_path: Path) -> None:
+    changes = {"inference": CONFIG["inference"] | {"recalibrate": True}}
+    assert "recalibrated by a logistic" in (render(inputs, tmp_path / "again", **changes) / "index.html").read_text()
+    assert "recalibrated by a logistic" not in (report / "index.html").read_text()
+
+
 def test_no_page_of_a_former_slide_is_left(report: Path, inputs: ReportInputs, tmp_path: Path) -> None:
     names = ("records", "stains", "stain_pictures", "stain_thumbnails", "outlines", "overlays", "views")
     fewer = {name: getattr(inputs, name)[1:] for name in names}
