@@ -1,5 +1,6 @@
 """Adapter of rule summarise."""
 
+from lesionmap.evaluation.groups import group_values
 from lesionmap.evaluation.leakage import Seen
 from lesionmap.evaluation.summary import SummaryFiles, summarise
 from lesionmap.files.model_metadata import load_metadata
@@ -10,4 +11,5 @@ with job_log(snakemake.log[0]):
     paths, params = snakemake.input, snakemake.params
     seen = Seen.of(load_metadata(paths.model), params.patients)
     files = SummaryFiles(*snakemake.output)
-    summarise(usable(paths.slides), files, params.min_lesion_um, seen, on_leakage=params.on_leakage)
+    groups = group_values(params.groups, params.group_columns, usable(paths.stains))
+    summarise(usable(paths.slides), files, params.min_lesion_um, seen, groups=groups, on_leakage=params.on_leakage)

@@ -49,9 +49,9 @@ def render_large(results: Path, folder: Path, count: int) -> Path:
 def _inputs(results: Path, folder: Path, copies: list[tuple[str, str]]) -> ReportInputs:
     stains = list(_renamed(results / "stain/matches", folder / "stain", copies))
     metrics = list(_renamed(results / "metrics/slides", folder / "metrics", copies))
-    names = ("slides.tsv", "cohort.tsv", "summary.json", "headline.txt", "stain.tsv", "spread.json")
-    slide_table, cohort, summary, headline, stain_table, spread = (str(folder / name) for name in names)
-    summarise(metrics, SummaryFiles(slide_table, cohort, summary, headline), min_lesion_um=200)
+    names = ("slides.tsv", "cohort.tsv", "summary.json", "headline.txt", "groups.tsv", "stain.tsv", "spread.json")
+    slide_table, cohort, summary, headline, groups, stain_table, spread = (str(folder / name) for name in names)
+    summarise(metrics, SummaryFiles(slide_table, cohort, summary, headline, groups), min_lesion_um=200)
     charts = [str(folder / f"{name}.svg") for name in CHARTS]
     plot_metrics(summary, slide_table, MetricPlots(*charts))
     compare_stains(stains, stain_table, spread)
@@ -61,6 +61,7 @@ def _inputs(results: Path, folder: Path, copies: list[tuple[str, str]]) -> Repor
         checks=list(_renamed(results / "annotations", folder / "annotations", copies)),
         summary=summary,
         slide_table=slide_table,
+        groups=groups,
         metric_plots=charts,
         models=None,
         stain_table=stain_table,

@@ -184,9 +184,9 @@ def make_metrics(folder: Path, slide: str) -> str:
     return str(folder / f"{slide}.metrics.json")
 
 
-def summarise_into(inputs: ReportInputs, paths: list[str], seen: Seen = UNSEEN) -> None:
-    files = SummaryFiles(inputs.slide_table, f"{inputs.summary}.tsv", inputs.summary, f"{inputs.summary}.txt")
-    summarise(paths, files, 200, seen)
+def summarise_into(inputs: ReportInputs, paths: list[str], seen: Seen = UNSEEN, **options: Any) -> None:
+    others = f"{inputs.summary}.tsv", inputs.summary, f"{inputs.summary}.txt"
+    summarise(paths, SummaryFiles(inputs.slide_table, *others, inputs.groups), 200, seen, **options)
 
 
 def render(inputs: ReportInputs, folder: Path, model_notes: Sequence[str] = (), **changes: Any) -> Path:

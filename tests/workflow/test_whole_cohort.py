@@ -49,6 +49,7 @@ ARTEFACTS = [
     "unreadable.tsv",
     "metrics/slides.tsv",
     "metrics/cohort.tsv",
+    "metrics/groups.tsv",
     "metrics/summary.json",
     "metrics/roc.svg",
     "report/index.html",

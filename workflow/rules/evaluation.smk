@@ -2,6 +2,7 @@
 # Writes  results/metrics/slides/{slide}.json        one slide's agreement with the pathologist
 #         results/metrics/slides.tsv          all slides
 #         results/metrics/cohort.tsv          every metric of each split, with its confidence interval
+#         results/metrics/groups.tsv          the same for subgroups of slides (evaluation.groups)
 #         results/metrics/summary.json        the same for programs, with curves, sweep and calibration
 #         results/metrics/headline.txt        the same in a few lines
 #         results/metrics/models.tsv          this model and those of evaluation.compare on the same slides
@@ -42,6 +43,11 @@ rule summarise:
     """Combine the metrics of all slides."""
     input:
         slides=collect("results/metrics/slides/{slide}.json", slide=evaluated_slides),
+        stains=branch(
+            STAIN in config["evaluation"]["groups"],
+            then=collect("results/stain/matches/{slide}.json", slide=evaluated_slides),
+            otherwise=[],
+        ),
         model=model_file,
     output:
         slides=report(
@@ -58,6 +64,12 @@ rule summarise:
         ),
         summary="results/metrics/summary.json",
         headline="results/metrics/headline.txt",
+        groups=report(
+            "results/metrics/groups.tsv",
+            caption="../report/groups_table.rst",
+            category="Tables",
+            labels={"table": "metrics by subgroup"},
+        ),
     log:
         "logs/summarise.log",
     benchmark:
@@ -72,6 +84,8 @@ rule summarise:
         min_lesion_um=config["evaluation"]["min_lesion_um"],
         on_leakage=config["evaluation"]["on_leakage"],
         patients=training_patients,
+        groups=config["evaluation"]["groups"],
+        group_columns=group_columns,
         code=code_digest("summarise"),
     script:
         "../../scripts/summarise.py"

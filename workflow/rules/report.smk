@@ -52,6 +52,7 @@ rule render_report:
         failed_exports="results/failed_exports.tsv",
         summary="results/metrics/summary.json",
         slide_table="results/metrics/slides.tsv",
+        groups="results/metrics/groups.tsv",
         metric_plots=rules.plot_metrics.output,
         models=branch(config["evaluation"]["compare"], then="results/metrics/models.tsv", otherwise=[]),
         model=model_file,

@@ -4,12 +4,15 @@ import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lesionmap.annotations.classes import LESION
+from lesionmap.evaluation.groups import COLUMNS as OF_GROUPS
+from lesionmap.evaluation.groups import Groups, group_rows
 from lesionmap.evaluation.leakage import GROUPS, LEAKED, UNSEEN, Seen, group_of, leaks_in_words, mark_of, refuse
 from lesionmap.files.records import read_json, read_table, write_json, write_table, write_text
 from lesionmap.formatting import in_table
@@ -48,12 +51,15 @@ class SummaryFiles:
     headline : str
         Text: Dice and AUROC of each split and of each of its slides; below them, marked, those that are not independent
         of the model.
+    groups : str
+        TSV, one row per split, value of a group and metric; no row without groups. Leaked slides are left out.
     """
 
     slides: str
     cohort: str
     summary: str
     headline: str
+    groups: str
 
 
 def summarise(
@@ -62,6 +68,7 @@ def summarise(
     min_lesion_um: float,
     seen: Seen = UNSEEN,
     *,
+    groups: Groups = MappingProxyType({}),
     on_leakage: str = "mark",
 ) -> None:
     """Write the metrics of all evaluated slides and of each split.
@@ -76,6 +83,8 @@ def summarise(
         Annotated lesions of smaller extent (µm) do not count for the FROC curve.
     seen : Seen
         What the model has seen; by default nothing.
+    groups : mapping of str to mapping
+        Name of a group → slide → value, such as the name of its scanner.
     on_leakage : str
         ``mark`` or ``refuse``.
 
@@ -97,6 +106,7 @@ def summarise(
     notes = list(seen.notes) if rows else []
     write_json(files.summary, {"rules": rules, "notes": notes, "splits": splits})
     write_table(files.cohort, list(_cohort_rows(splits)), OF_COHORT)
+    write_table(files.groups, list(_group_rows(records, rows, groups, splits, min_lesion_um)), OF_GROUPS)
     write_text(files.headline, "\n".join([*_headline(splits, rows), *notes]) + "\n")
 
 
@@ -106,13 +116,33 @@ def _splits(
     """Summary of each split, and of leaked slides; `rows` are those of `records`."""
     found = {}
     for group in GROUPS:
-        members = [(record, row) for record, row in zip(records, rows, strict=True) if _group(row) == group]
-        evaluated = [record for record, _ in members if is_evaluated(record)]
-        if evaluated:
-            mark = mark_of(group, (row["leakage"] for _, row in members))
+        members = [row for row in rows if _group(row) == group]
+        if evaluated := _evaluated(records, rows, group):
+            mark = mark_of(group, (row["leakage"] for row in members))
             summary = summary_of(SlideTable.of(evaluated, min_lesion_um))
-            found[group] = {"mark": mark} | summary | {"ignored": _ignored([row for _, row in members])}
+            found[group] = {"mark": mark} | summary | {"ignored": _ignored(members)}
     return found
+
+
+def _evaluated(
+    records: Sequence[Mapping[str, Any]], rows: Sequence[Mapping[str, Any]], group: str
+) -> list[Mapping[str, Any]]:
+    """Records of the slides of a split, or of leaked ones, that have an evaluated pixel."""
+    pairs = zip(records, rows, strict=True)
+    return [record for record, row in pairs if _group(row) == group and is_evaluated(record)]
+
+
+def _group_rows(
+    records: Sequence[Mapping[str, Any]],
+    rows: Sequence[Mapping[str, Any]],
+    groups: Groups,
+    splits: Mapping[str, Any],
+    min_lesion_um: float,
+) -> Iterator[dict[str, Any]]:
+    """Rows of the table of subgroups: of each split, without leaked slides."""
+    for split in (split for split in splits if split != LEAKED):
+        for row in group_rows(_evaluated(records, rows, split), groups, min_lesion_um):
+            yield row | {"split": split, "mark": splits[split]["mark"]}
 
 
 def _group(row: Mapping[str, Any]) -> str:

@@ -17,6 +17,7 @@ from lesionmap.version import VERSION
 
 MOST_WORST = 10
 COMPARED_METRICS = ("dice", "auroc", "froc_score", "lesion_recall", "slide_auroc_area")
+GROUPED_METRICS = ("dice", "auroc", "lesion_recall")
 LATER_STAGES = ("render_report", "conclude")  # their times come from an earlier run, if there are any
 TableRow = Mapping[str, Any]
 
@@ -41,6 +42,7 @@ def cohort_content(inputs: ReportInputs, slides: list[SlideReport], config: Mapp
         "largest_false_positives": largest_false_positives(evaluated),
         "all_have_lesion": all(map(has_lesion, evaluated)),
         "models": compared_models(inputs.models) if inputs.models else [],
+        "subgroups": subgroups(inputs.groups),
         "epochs": 0 if history is None else len(history),
         "published": None if history is None else published_epoch(history),
         "sources": cited_sources(config["stain"], evaluated=bool(summary["splits"])),
@@ -87,6 +89,24 @@ def compared_models(path: str) -> list[dict[str, Any]]:
         for row in read_table(path)
         if row["metric"] in COMPARED_METRICS
     ]
+
+
+def subgroups(path: str) -> dict[str, list[dict[str, Any]]]:
+    """Rows of each group's table: split and its mark, value, slides and patients, and the most important metrics.
+
+    Parameters
+    ----------
+    path : str
+        The table of subgroups of :func:`lesionmap.evaluation.summary.summarise`.
+    """
+    found: dict[str, dict[tuple[str, str], dict[str, Any]]] = defaultdict(dict)
+    for row in read_table(path):
+        if row["metric"] in GROUPED_METRICS:
+            about = {"split": row["split"], "mark": row["mark"], "value": row["group_value"]}
+            about |= {"slides": row["group_slides"], "patients": row["group_patients"]}
+            of_value = found[row["group"]].setdefault((row["split"], row["group_value"]), about)
+            of_value[row["metric"]] = _entry(row, "value", "low", "high")
+    return {group: list(rows.values()) for group, rows in found.items()}
 
 
 def _entry(row: dict[str, str], *columns: str) -> dict[str, float | None]:

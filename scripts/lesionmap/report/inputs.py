@@ -19,6 +19,8 @@ class ReportInputs:
         Another table of that function.
     summary, slide_table : str
         Files of :func:`lesionmap.evaluation.summary.summarise`.
+    groups : str
+        Another file of that function.
     metric_plots : sequence of str
         Files of :func:`lesionmap.evaluation.plots.plot_metrics`.
     models : str or None
@@ -49,6 +51,7 @@ class ReportInputs:
     failed_exports: str
     summary: str
     slide_table: str
+    groups: str
     metric_plots: Sequence[str]
     models: str | None
     stain_table: str

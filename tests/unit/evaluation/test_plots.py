@@ -59,7 +59,8 @@ def summarised(folder, slides, seen=UNSEEN):
     paths = [str(folder / f"{number}.record.json") for number in range(len(slides))]
     for path, slide in zip(paths, slides, strict=True):
         write_json(path, slide)
-    files = SummaryFiles(*(str(folder / name) for name in ("slides.tsv", "cohort.tsv", "summary.json", "headline.txt")))
+    names = ("slides.tsv", "cohort.tsv", "summary.json", "headline.txt", "groups.tsv")
+    files = SummaryFiles(*(str(folder / name) for name in names))
     summarise(paths, files, 200, seen)
     return files
 

@@ -19,7 +19,7 @@ N = 8
 @pytest.fixture
 def files(tmp_path):
     return SummaryFiles(
-        *(str(tmp_path / name) for name in ("slides.tsv", "cohort.tsv", "summary.json", "headline.txt"))
+        *(str(tmp_path / name) for name in ("slides.tsv", "cohort.tsv", "summary.json", "headline.txt", "groups.tsv"))
     )
 
 
