@@ -122,6 +122,23 @@ def test_almost_parted_classes_have_a_steep_slope():
     assert intercept == pytest.approx(0, abs=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("bins", "lesion", "others"),
+    [
+        ((1122, 1142, 2623, 3154), (86182693, 0, 0, 903), (0, 600033, 125005547, 138)),
+        ((21, 196, 1915, 2461, 3021), (5511, 11, 0, 0, 1), (59, 1250321, 7, 14601, 8)),
+    ],
+)
+def test_where_whole_newton_steps_lead_astray_the_fit_is_still_that_of_the_score_equations(bins, lesion, others):
+    """Few pixels far from most, on the wrong side; found by trying random histograms."""
+    positive, negative = np.zeros((2, N_BINS))
+    positive[list(bins)], negative[list(bins)] = lesion, others
+    intercept, slope = logistic_recalibration(positive, negative)
+    residual = positive - (positive + negative) * expit(intercept + slope * BIN_LOGITS)
+    n = positive.sum() + negative.sum()
+    assert (residual.sum() / n, residual @ BIN_LOGITS / n) == pytest.approx((0, 0), abs=1e-9)
+
+
 def test_net_benefit_by_hand():
     """Ten pixels: lesion at 0.9, 0.6, 0.2; vessel at 0.7; rest at 0.3 and five at 0.05."""
     probability = [0.9, 0.6, 0.2, 0.7, 0.3, *[0.05] * 5]
