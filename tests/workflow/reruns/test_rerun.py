@@ -115,7 +115,7 @@ def test_how_metrics_are_summed_up_evaluates_no_slide(project):
 
 def test_subgroups_are_summed_up_from_what_was_evaluated(project):
     sheet, summed_up = project.folder / "slides.tsv", {"summarise", "plot_metrics", "render_report", "conclude"}
-    text = re.sub(r"$", "\tA", sheet.read_text().strip(), flags=re.MULTILINE).replace("\tA", "\tscanner", 1) + "\n"
+    text = re.sub(r"$", "\tA", sheet.read_text().rstrip("\n"), flags=re.MULTILINE).replace("\tA", "\tscanner", 1) + "\n"
     sheet.write_text(text)
     project.config["evaluation"] = {"groups": ["scanner", "stain"]}
     assert project.planned() == summed_up
