@@ -31,6 +31,8 @@ ROWS = {
     ),
     "`brier`": ("brier",),
     "`ece`": ("ece",),
+    "`calibration_slope`": ("calibration_slope",),
+    "`calibration_intercept`": ("calibration_intercept",),
     "`slide_mean_brier`": ("slide_mean_brier",),
     "`slide_mean_ece`": ("slide_mean_ece",),
     "other `slide_mean_…`": (

@@ -14,7 +14,7 @@ from lesionmap.report.render import ReportFiles, render_report
 from lesionmap.run.config import inference_mpp
 from lesionmap.stain.comparison import compare_stains
 
-CHARTS = ("roc", "precision_recall", "froc", "calibration", "thresholds", "areas", "lesion_sizes")
+CHARTS = ("roc", "precision_recall", "froc", "calibration", "thresholds", "areas", "lesion_sizes", "decision_curve")
 CONFIG = Path(__file__).parents[2] / "config/config.yaml"
 
 
@@ -50,9 +50,10 @@ def render_large(results: Path, folder: Path, count: int) -> Path:
 def _inputs(results: Path, folder: Path, copies: list[tuple[str, str]]) -> ReportInputs:
     stains = list(_renamed(results / "stain/matches", folder / "stain", copies))
     metrics = list(_renamed(results / "metrics/slides", folder / "metrics", copies))
-    names = ("slides.tsv", "cohort.tsv", "summary.json", "headline.txt", "readers.tsv", "stain.tsv", "spread.json")
-    slide_table, cohort, summary, headline, readers, stain_table, spread = (str(folder / name) for name in names)
-    summarise(metrics, SummaryFiles(slide_table, cohort, summary, headline, readers), min_lesion_um=200)
+    written = ("slides.tsv", "cohort.tsv", "summary.json", "headline.txt", "readers.tsv", "groups.tsv")
+    slide_table, cohort, summary, headline, readers, groups = (str(folder / name) for name in written)
+    stain_table, spread = (str(folder / name) for name in ("stain.tsv", "spread.json"))
+    summarise(metrics, SummaryFiles(slide_table, cohort, summary, headline, readers, groups), min_lesion_um=200)
     charts = [str(folder / f"{name}.svg") for name in CHARTS]
     plot_metrics(summary, slide_table, MetricPlots(*charts))
     compare_stains(stains, stain_table, spread)
@@ -63,6 +64,7 @@ def _inputs(results: Path, folder: Path, copies: list[tuple[str, str]]) -> Repor
         summary=summary,
         slide_table=slide_table,
         readers=readers,
+        groups=groups,
         metric_plots=charts,
         models=None,
         stain_table=stain_table,

@@ -33,7 +33,7 @@ SPLITS = {"train_1": "train", "Präparat 7%": "test", "new_1": "inference"}
 PAGES = ("index.html", "stain.html", "model.html", "checklist.html", "checklist.tsv", "report.js")
 
 
-CHARTS = ("roc", "precision_recall", "froc", "calibration", "thresholds", "areas", "lesion_sizes")
+CHARTS = ("roc", "precision_recall", "froc", "calibration", "thresholds", "areas", "lesion_sizes", "decision_curve")
 
 
 BOUNDS_XY_LV0 = (1000, 2000)
@@ -184,10 +184,9 @@ def make_metrics(folder: Path, slide: str) -> str:
     return str(folder / f"{slide}.metrics.json")
 
 
-def summarise_into(inputs: ReportInputs, paths: list[str], seen: Seen = UNSEEN) -> None:
-    others = f"{inputs.summary}.tsv", inputs.summary, f"{inputs.summary}.txt", inputs.readers
-    files = SummaryFiles(inputs.slide_table, *others)
-    summarise(paths, files, 200, seen)
+def summarise_into(inputs: ReportInputs, paths: list[str], seen: Seen = UNSEEN, **options: Any) -> None:
+    others = f"{inputs.summary}.tsv", inputs.summary, f"{inputs.summary}.txt", inputs.readers, inputs.groups
+    summarise(paths, SummaryFiles(inputs.slide_table, *others), 200, seen, **options)
 
 
 def render(inputs: ReportInputs, folder: Path, model_notes: Sequence[str] = (), **changes: Any) -> Path:

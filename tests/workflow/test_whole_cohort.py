@@ -50,6 +50,7 @@ ARTEFACTS = [
     "metrics/slides.tsv",
     "metrics/cohort.tsv",
     "metrics/readers.tsv",
+    "metrics/groups.tsv",
     "metrics/summary.json",
     "metrics/roc.svg",
     "report/index.html",
@@ -330,9 +331,9 @@ def test_snakemakes_own_report_has_every_figure_with_its_caption(project):
         page = folder.read("report/report.html").decode()
         parts = {path.rsplit("/", 1)[-1]: folder.getinfo(path).file_size for path in folder.namelist()}
     results = json.loads(re.search(r"var results = (\{.*\});", page)[1])
-    charts = ("roc", "precision_recall", "froc", "calibration", "thresholds", "areas", "lesion_sizes")
+    charts = ("roc", "precision_recall", "froc", "calibration", "thresholds", "areas", "lesion_sizes", "decision_curve")
     of_cohort = {f"results/metrics/{name}.svg" for name in charts}
-    of_cohort |= {f"results/metrics/{name}.tsv" for name in ("slides", "cohort", "models")}
+    of_cohort |= {f"results/metrics/{name}.tsv" for name in ("slides", "cohort", "groups", "models")}
     of_cohort |= {"results/model/learning_curves.svg", "results/model/MODEL_CARD.md"}
     pictures = [("overlay", "png"), ("stain", "jpg")]
     of_slides = {

@@ -3,6 +3,7 @@
 import gc
 
 from lesionmap.errors import ModelError, RemoteError, SettingsError
+from lesionmap.evaluation.groups import STAIN
 from lesionmap.files.schema import read_schema
 from lesionmap.jobs.provenance import code_digest
 from lesionmap.run.config import as_typed, check_config, check_files, check_remote, inference_mpp, inspection_settings
@@ -29,7 +30,8 @@ try:
     check_config(config, f"{HOME}/workflow/schemas/config.schema.yaml")
     check_files(config)
     sheet, roots, ignored = (config["slides"][key] for key in ("sheet", "roots", "ignored_columns"))
-    SLIDES = SlideSheet(read_sheet(sheet, f"{HOME}/workflow/schemas/slides.schema.yaml", roots, ignored))
+    grouped = [name for name in config["evaluation"]["groups"] if name != STAIN]
+    SLIDES = SlideSheet(read_sheet(sheet, f"{HOME}/workflow/schemas/slides.schema.yaml", roots, ignored, grouped))
     check_remote(config, SLIDES)
     REFERENCE_FILE = reference_file(config, SLIDES)
     # What rules compute with: the config, in which a model of model.path has set what its training slides had.
@@ -80,7 +82,7 @@ def second_rows():
 
 def slide_row(wildcards):
     """The columns of the slide's row that its inspection needs."""
-    others = ("annotation_2", "mask_mpp", "patient", "site", "white_point")
+    others = ("annotation_2", "mask_mpp", "patient", "site", "white_point", "groups")
     return {key: value for key, value in vars(SLIDES[wildcards.slide]).items() if key not in others}
 
 
@@ -105,6 +107,11 @@ def slide_role(wildcards):
     """The slide's split (train, val, test or inference), and its patient if the sheet names one."""
     row = SLIDES[wildcards.slide]
     return {"split": row.split, "patient": row.patient or None}
+
+
+def group_columns(wildcards):
+    """What the sheet's columns of evaluation.groups say of the slides that may be evaluated."""
+    return {row.slide: row.groups for row in SLIDES.values() if row.split in ("val", "test")}
 
 
 def training_patients(wildcards):

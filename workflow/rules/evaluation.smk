@@ -2,11 +2,12 @@
 # Writes  results/metrics/slides/{slide}.json        one slide's agreement with the pathologist
 #         results/metrics/slides.tsv          all slides
 #         results/metrics/cohort.tsv          every metric of each split, with its confidence interval
+#         results/metrics/groups.tsv          the same for subgroups of slides (evaluation.groups)
 #         results/metrics/summary.json        the same for programs, with curves, sweep and calibration
 #         results/metrics/headline.txt        the same in a few lines
 #         results/metrics/readers.tsv         agreement of model and readers, where two have annotated the slides
 #         results/metrics/models.tsv          this model and those of evaluation.compare on the same slides
-#         results/metrics/*.svg               ROC, precision-recall, FROC, calibration, thresholds, areas, lesions by size
+#         results/metrics/*.svg               ROC, precision-recall, FROC, calibration, thresholds, areas, lesions by size, decision curve
 
 
 rule evaluate_slide:
@@ -46,6 +47,11 @@ rule summarise:
     """Combine the metrics of all slides."""
     input:
         slides=collect("results/metrics/slides/{slide}.json", slide=evaluated_slides),
+        stains=branch(
+            STAIN in config["evaluation"]["groups"],
+            then=collect("results/stain/matches/{slide}.json", slide=evaluated_slides),
+            otherwise=[],
+        ),
         model=model_file,
     output:
         slides=report(
@@ -68,6 +74,12 @@ rule summarise:
             category="Tables",
             labels={"table": "agreement of readers"},
         ),
+        groups=report(
+            "results/metrics/groups.tsv",
+            caption="../report/groups_table.rst",
+            category="Tables",
+            labels={"table": "metrics by subgroup"},
+        ),
     log:
         "logs/summarise.log",
     benchmark:
@@ -83,6 +95,8 @@ rule summarise:
         on_leakage=config["evaluation"]["on_leakage"],
         patients=training_patients,
         external=bool(config["model"]["path"]),
+        groups=config["evaluation"]["groups"],
+        group_columns=group_columns,
         code=code_digest("summarise"),
     script:
         "../../scripts/summarise.py"
@@ -135,6 +149,12 @@ rule plot_metrics:
             caption="../report/lesion_sizes.rst",
             category="Agreement",
             labels={"plot": "lesions found, by size"},
+        ),
+        decision_curve=report(
+            "results/metrics/decision_curve.svg",
+            caption="../report/decision_curve.rst",
+            category="Agreement",
+            labels={"plot": "decision curve"},
         ),
     log:
         "logs/plot_metrics.log",

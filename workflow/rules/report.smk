@@ -55,6 +55,7 @@ rule render_report:
         summary="results/metrics/summary.json",
         slide_table="results/metrics/slides.tsv",
         readers="results/metrics/readers.tsv",
+        groups="results/metrics/groups.tsv",
         metric_plots=rules.plot_metrics.output,
         models=branch(config["evaluation"]["compare"], then="results/metrics/models.tsv", otherwise=[]),
         model=model_file,

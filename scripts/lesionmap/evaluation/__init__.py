@@ -1,6 +1,7 @@
 """Compare lesion maps with annotations: files of metrics, tables and plots (docs/metrics.md).
 
 - ``evaluate``: one slide
+- ``groups``: values of subgroups
 - ``leakage``: which slides the model has seen, and what kind of validation that makes
 - ``summary``: all evaluated slides together
 - ``model_comparison``: several models on the same slides

@@ -58,6 +58,7 @@ class MetricPlots:
     thresholds: str
     areas: str
     lesion_sizes: str
+    decision_curve: str
 
 
 def plot_metrics(summary: str, slide_table: str, files: MetricPlots) -> None:
@@ -79,6 +80,7 @@ def plot_metrics(summary: str, slide_table: str, files: MetricPlots) -> None:
         files.thresholds: draw_thresholds(splits),
         files.areas: draw_areas(splits, rows),
         files.lesion_sizes: draw_lesion_sizes(splits),
+        files.decision_curve: draw_decision_curve(splits),
     }
     for path, figure in drawings.items():
         with written_whole(path) as draft:
@@ -225,6 +227,25 @@ def draw_lesion_sizes(splits: Summary) -> Figure:
     axes.set(ylabel="share of annotated lesions found", xlim=(-0.6, len(places) - 0.4), ylim=(-0.04, 1.04))
     handles = _handles(axes, splits, "lesion_recall")
     figure.legend(handles=handles, frameon=False, fontsize="small", loc="outside upper center", ncols=2)
+    return figure
+
+
+def draw_decision_curve(splits: Summary) -> Figure:
+    """Net benefit of each split against the threshold probability, beside everything and nothing called lesion."""
+    if not (defined := _defined(splits, "recall")):
+        return _in_words("Decision curve", splits, "recall")
+    figure, axes = _square()
+    axes.axhline(0, color="0.6", linewidth=0.8, label="nothing called lesion", gid="nothing")
+    highest = 0.0
+    for split, summary in defined.items():
+        x, of_map, everything = (_numbers(summary["decision_curve"], key) for key in ("threshold", "map", "everything"))
+        _line(axes, split, (x, of_map), "map", _cohort(split, summary))
+        axes.plot(x, everything, color=SPLIT_STYLES[split][0], linewidth=0.8, linestyle=":", gid=f"everything-{split}")
+        highest = max(highest, of_map.max(), everything.max())
+    axes.set(xlabel="threshold probability", ylabel="net benefit, share of all pixels", xlim=(0, 1))
+    axes.set_ylim(-highest / 2, highest * 1.1)  # calling everything lesion falls without end
+    dotted = Line2D([], [], color="0.4", linewidth=0.8, linestyle=":", label="everything called lesion")
+    _legend(axes, splits, "recall", [dotted], loc="upper right")
     return figure
 
 

@@ -4,12 +4,15 @@ import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lesionmap.annotations.classes import LESION
+from lesionmap.evaluation.groups import COLUMNS as OF_GROUPS
+from lesionmap.evaluation.groups import Groups, group_rows
 from lesionmap.evaluation.leakage import (
     GROUPS,
     LEAKED,
@@ -25,6 +28,7 @@ from lesionmap.files.records import read_json, read_table, write_json, write_tab
 from lesionmap.formatting import in_table
 from lesionmap.maps.probability import as_probability
 from lesionmap.metrics.boundaries import BOUNDARY_METRICS
+from lesionmap.metrics.calibration import net_benefit, net_benefit_of_everything
 from lesionmap.metrics.cohort import SIZE_NAMES, SWEEP, Metric, SlideTable, is_evaluated, with_intervals
 from lesionmap.metrics.froc import froc_curve
 from lesionmap.metrics.intervals import LEAST_PATIENTS, LEVEL
@@ -54,15 +58,17 @@ class SummaryFiles:
     cohort : str
         TSV, one row per split and metric.
     summary : str
-        JSON: metrics, threshold sweep, calibration, FROC curve, lesions by size, histograms and ignored area of each
-        split and of leaked slides (``splits``); the rules of intervals and lesions; what kind of ``validation`` it is.
-        ``mark`` says why metrics are not independent of the model. A slide of which nothing was evaluated is in its
-        split's ignored area only.
+        JSON: metrics, threshold sweep, calibration, decision curve, FROC curve, lesions by size, histograms and ignored
+        area of each split and of leaked slides (``splits``); the rules of intervals and lesions; what kind of
+        ``validation`` it is. ``mark`` says why metrics are not independent of the model. A slide of which nothing was
+        evaluated is in its split's ignored area only.
     headline : str
         Text: Dice and AUROC of each split and of each of its slides; below them, marked, those that are not independent
         of the model; what kind of validation this is.
     readers : str
         TSV, one row per split, pair of model and readers, and metric; no rows if no slide has a second reader.
+    groups : str
+        TSV, one row per split, value of a group and metric; no row without groups. Leaked slides are left out.
     """
 
     slides: str
@@ -70,6 +76,7 @@ class SummaryFiles:
     summary: str
     headline: str
     readers: str
+    groups: str
 
 
 def summarise(
@@ -78,6 +85,7 @@ def summarise(
     min_lesion_um: float,
     seen: Seen = UNSEEN,
     *,
+    groups: Groups = MappingProxyType({}),
     on_leakage: str = "mark",
     external: bool = False,
 ) -> None:
@@ -93,6 +101,8 @@ def summarise(
         Annotated lesions of smaller extent (µm) do not count for the FROC curve.
     seen : Seen
         What the model has seen; by default nothing.
+    groups : mapping of str to mapping
+        Name of a group → slide → value, such as the name of its scanner.
     on_leakage : str
         ``mark`` or ``refuse``.
     external : bool
@@ -119,6 +129,7 @@ def summarise(
     write_json(files.summary, {"rules": rules, "notes": notes, "validation": validation, "splits": splits})
     write_table(files.cohort, list(_cohort_rows(splits)), OF_COHORT)
     write_table(files.readers, list(_reader_rows(records, rows)), OF_READERS)
+    write_table(files.groups, list(_group_rows(records, rows, groups, splits, min_lesion_um)), OF_GROUPS)
     lines = [*_headline(splits, rows), *filter(None, [validation]), *notes]
     write_text(files.headline, "\n".join(lines) + "\n")
 
@@ -129,13 +140,33 @@ def _splits(
     """Summary of each split, and of leaked slides; `rows` are those of `records`."""
     found = {}
     for group in GROUPS:
-        members = [(record, row) for record, row in zip(records, rows, strict=True) if _group(row) == group]
-        evaluated = [record for record, _ in members if is_evaluated(record)]
-        if evaluated:
-            mark = mark_of(group, (row["leakage"] for _, row in members))
+        members = [row for row in rows if _group(row) == group]
+        if evaluated := _evaluated(records, rows, group):
+            mark = mark_of(group, (row["leakage"] for row in members))
             summary = summary_of(SlideTable.of(evaluated, min_lesion_um))
-            found[group] = {"mark": mark} | summary | {"ignored": _ignored([row for _, row in members])}
+            found[group] = {"mark": mark} | summary | {"ignored": _ignored(members)}
     return found
+
+
+def _evaluated(
+    records: Sequence[Mapping[str, Any]], rows: Sequence[Mapping[str, Any]], group: str
+) -> list[Mapping[str, Any]]:
+    """Records of the slides of a split, or of leaked ones, that have an evaluated pixel."""
+    pairs = zip(records, rows, strict=True)
+    return [record for record, row in pairs if _group(row) == group and is_evaluated(record)]
+
+
+def _group_rows(
+    records: Sequence[Mapping[str, Any]],
+    rows: Sequence[Mapping[str, Any]],
+    groups: Groups,
+    splits: Mapping[str, Any],
+    min_lesion_um: float,
+) -> Iterator[dict[str, Any]]:
+    """Rows of the table of subgroups: of each split, without leaked slides."""
+    for split in (split for split in splits if split != LEAKED):
+        for row in group_rows(_evaluated(records, rows, split), groups, min_lesion_um):
+            yield row | {"split": split, "mark": splits[split]["mark"]}
 
 
 def _group(row: Mapping[str, Any]) -> str:
@@ -169,6 +200,7 @@ def summary_of(table: SlideTable) -> dict[str, Any]:
         "metrics": _at(entries, None),
         "sweep": [{"threshold": threshold, **_at(entries, threshold)} for threshold in SWEEP],
         "calibration": _calibration(pooled),
+        "decision_curve": _decision_curve(pooled),
         "froc": {"false_per_slide": false.tolist(), "sensitivity": sensitivity.tolist() if n_lesions else None},
         "lesions": _lesions(table.by_size.sum(axis=0)),
         "histograms": Histograms(pooled.astype(np.int64)).record(),
@@ -186,6 +218,19 @@ def _calibration(counts: NDArray[np.int64]) -> list[dict[str, float]]:
     bins = zip(*(part.tolist() for part in sums), strict=True)
     names = ("pixels", "mean_probability", "share_of_lesion")
     return [dict(zip(names, (n, total / n, lesion / n), strict=True)) for n, total, lesion in bins if n]
+
+
+def _decision_curve(counts: NDArray[np.float64]) -> list[dict[str, float]]:
+    """Net benefit at each threshold of the sweep: of the map, and of calling everything or nothing lesion."""
+    return [
+        {
+            "threshold": threshold,
+            "map": float(net_benefit(counts, threshold)),
+            "everything": float(net_benefit_of_everything(counts, threshold)),
+            "nothing": 0.0,
+        }
+        for threshold in SWEEP
+    ]
 
 
 def _lesions(by_size: NDArray[np.int64]) -> dict[str, dict[str, int]]:

@@ -20,6 +20,7 @@ from lesionmap.files.records import read_json, write_json
 from lesionmap.geometry.resampling import block_mean
 from lesionmap.inference.engines import Engine, EngineFiles, EngineSettings, open_engine
 from lesionmap.inference.ensemble import Ensemble, check_members, mean_of
+from lesionmap.inference.recalibration import Recalibration
 from lesionmap.inference.refinement import Fusion, Refined, RefineSettings, refine_maps
 from lesionmap.inference.settings import LESION_REFINEMENT, NO_REFINEMENT, MapSettings, overlap_px, view_of
 from lesionmap.inference.sliding_window import PassSettings, SlideMap, sliding_window_maps
@@ -69,7 +70,7 @@ class MapFiles:
     scores : str
         OME-TIFF of the scores (:mod:`lesionmap.maps.probability`), with which all later stages compute.
     record : str
-        JSON: size and resolution of the map, tiles, unreadable parts, seam measure, refined regions.
+        JSON: size and resolution of the map, tiles, unreadable parts, seam measure, refined regions, recalibration.
     uncertainty : str, optional
         OME-TIFF pyramid of the spread between the models (:class:`lesionmap.inference.ensemble.Ensemble`).
     """
@@ -102,14 +103,16 @@ def map_slide(
     Raises
     ------
     ModelError
-        If a model cannot be used, does not fit the settings, the other models or the slide's stain, gives a probability
-        that is not a number, or if no engine can run it. That stops the job: no slide is to blame.
+        If a model cannot be used, does not fit the settings, the other models or the slide's stain, cannot be
+        recalibrated, gives a probability that is not a number, or if no engine can run it. That stops the job: no slide
+        is to blame.
     SettingsError
         If this machine does not have the engine or the precision that is asked for.
     SlideError
         If too many tiles cannot be read.
     """
     models, folder = _loaded(inputs, files, settings), Path(files.record).parent
+    recalibrations = [recalibration_of(settings, *one) for one in zip(inputs.paths, models, strict=True)]
     stain = stain_of(info.slide, inputs, models[0])
     table, engines, chosen = _made_ready(inputs, stain, engine, models[0]["tiles"]["tile_px"], threads)
     tissue, refined = TissueMask(inputs.tissue, info), []
@@ -121,15 +124,17 @@ def map_slide(
             refined = refine_maps(maps, info, tissue, stain, engines, settings=refining, threads=threads)
     except FloatingPointError as error:
         raise _not_finite(info.slide, error) from error
-    for one in maps:
+    for one, recalibration in zip(maps, recalibrations, strict=True):
         tissue.clear_background(one.scores, one.mpp / info.mpp)
+        if recalibration:
+            recalibration.apply(one.scores)
     ensemble = mean_of([one.scores for one in maps], folder) if len(maps) > 1 else None
     mapped = replace(maps[0], scores=ensemble.scores) if ensemble else maps[0]
     provenance = provenance | _origins(models, chosen)
-    thresholds = [validated_threshold(settings, model) for model in models]
+    thresholds = [_threshold(settings, *one) for one in zip(models, recalibrations, strict=True)]
     facts = {"view": _views(settings, models), "validated_threshold": mean_threshold(thresholds)}
     _write_maps(files, info, mapped, ensemble, facts | {"provenance": provenance})
-    passes = [_pass_record(*one) for one in zip_longest(maps, refined)]
+    passes = [_pass_record(*one) for one in zip_longest(maps, refined, recalibrations)]
     how = ensemble.record(inputs.paths, thresholds, passes) if ensemble else passes[0]
     _write_record(files.record, info, mapped, how | {"provenance": provenance})
     logging.info("%s: %d tiles mapped, %d without tissue", info.slide, mapped.n_read, mapped.n_skipped)
@@ -179,7 +184,7 @@ def _not_finite(slide: str, error: FloatingPointError) -> ModelError:
 
 
 def validated_threshold(settings: MapSettings, model: dict[str, Any]) -> float | None:
-    """The best threshold on the model's validation slides, for maps of this kind; None if it has none."""
+    """The best threshold on the model's validation slides, for such maps before recalibration; None if it has none."""
     found = model.get("epoch", {}).get(f"val_{_view(settings, model)}_threshold")
     return None if found is None else float(found)
 
@@ -196,6 +201,23 @@ def _origins(models: Sequence[dict[str, Any]], chosen: Sequence[dict[str, Any]])
     if len(models) == 1:
         return {"engine": chosen[0], "model_training": training[0]}
     return {"engine": list(chosen), "model_training": training}
+
+
+def recalibration_of(settings: MapSettings, path: str, model: dict[str, Any]) -> Recalibration | None:
+    """How the maps of a model are recalibrated; None if they are not.
+
+    Raises
+    ------
+    ModelError
+        If they are to be, and the model file does not say how.
+    """
+    return Recalibration.of(path, model, _view(settings, model)) if settings.recalibrate else None
+
+
+def _threshold(settings: MapSettings, model: dict[str, Any], recalibration: Recalibration | None) -> float | None:
+    """The validated threshold of a map as it is written."""
+    found = validated_threshold(settings, model)
+    return found if found is None or not recalibration else recalibration.of_threshold(found)
 
 
 def _view(settings: MapSettings, model: dict[str, Any]) -> str:
@@ -258,8 +280,12 @@ def check_tiles(settings: MapSettings, model: dict[str, Any]) -> None:
         )
 
 
-def _pass_record(mapped: SlideMap, refined: Refined | None) -> dict[str, Any]:
-    return {"seam_measure": mapped.seam_measure, "refined": refined and asdict(refined)}
+def _pass_record(mapped: SlideMap, refined: Refined | None, recalibration: Recalibration | None) -> dict[str, Any]:
+    return {
+        "seam_measure": mapped.seam_measure,
+        "refined": refined and asdict(refined),
+        "recalibration": recalibration and asdict(recalibration),
+    }
 
 
 def _write_record(path: str, info: SlideInfo, mapped: SlideMap, how: dict[str, Any]) -> None:

@@ -34,6 +34,8 @@ class MapSettings:
         Lowest and highest probability that counts as unsure.
     threshold : float, "validation" or None
         Probability from which ``refine: lesion`` takes a pixel as lesion; None for other maps, which do not need it.
+    recalibrate : bool
+        Whether probabilities are brought to what was observed on the model's validation slides, after refinement.
     max_unreadable_fraction : float
         A slide is refused if a larger share of its tiles cannot be read.
     """
@@ -45,6 +47,7 @@ class MapSettings:
     refine: str = NO_REFINEMENT
     unsure: tuple[float, float] = (0.1, 0.9)
     threshold: float | str | None = None
+    recalibrate: bool = False
     max_unreadable_fraction: float = 0
 
     @classmethod

@@ -1,6 +1,7 @@
 """Metrics as pure arithmetic, without file access (docs/metrics.md).
 
 - ``pixels``: pixel metrics from histograms
+- ``calibration``: logistic recalibration and net benefit
 - ``lesions``: annotated and predicted lesions, matched as in CAMELYON16
 - ``froc``: the FROC curve
 - ``boundaries``: distances between the boundaries of two masks

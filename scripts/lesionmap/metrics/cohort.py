@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from lesionmap.annotations.classes import LESION
 from lesionmap.maps.probability import first_bin
 from lesionmap.metrics.boundaries import BOUNDARY_METRICS
+from lesionmap.metrics.calibration import calibration_metrics, why_undefined
 from lesionmap.metrics.froc import FROC_METRICS, froc_metrics
 from lesionmap.metrics.intervals import LEAST_PATIENTS, LINEAR, LOG, LOGIT, Interval, Scale, interval, without_each
 from lesionmap.metrics.pixels import PIXEL_METRICS, Histograms, PixelMetric, Values, auroc, ratio
@@ -141,6 +142,11 @@ class WeightedSlides:
         if self.table.counts_at_use is self.table.counts:
             return self.counts
         return np.asarray(np.tensordot(self.weights, self.table.counts_at_use, axes=1))
+
+    @cached_property
+    def calibration(self) -> dict[str, Values]:
+        """Calibration slope and intercept, (D,) each."""
+        return calibration_metrics(self.counts)
 
     @cached_property
     def froc(self) -> dict[str, Values]:
@@ -309,6 +315,16 @@ def _why_undefined(metric: PixelMetric, table: SlideTable) -> str:
     return metric.why_undefined(table.counts.sum(axis=0))
 
 
+def _calibration(name: str) -> Metric:
+    return Metric(
+        name,
+        lambda weighted: weighted.calibration[name],
+        lambda table: table.has_lesion,
+        lambda table: why_undefined(table.counts.sum(axis=0)),
+        scale=LINEAR,
+    )
+
+
 def _swept(metric: PixelMetric, threshold: float) -> Metric:
     return Metric(
         metric.name,
@@ -355,6 +371,7 @@ def _of_slides(name: str, score: Callable[[SlideTable], NDArray[Any]]) -> Metric
 
 METRICS = (
     *map(_pixel, PIXEL_METRICS),
+    *map(_calibration, ("calibration_slope", "calibration_intercept")),
     *(_slide_mean(metric.name, partial(_why_undefined, metric)) for metric in PIXEL_METRICS if metric.averaged),
     _slide_mean("nsd", lambda _: "no slide has annotated or predicted lesion"),
     _slide_mean("hd95_um", lambda _: "no slide has annotated and predicted lesion", LOG),

@@ -18,6 +18,7 @@ from lesionmap.version import VERSION
 
 MOST_WORST = 10
 COMPARED_METRICS = ("dice", "auroc", "froc_score", "lesion_recall", "slide_auroc_area")
+GROUPED_METRICS = ("dice", "auroc", "lesion_recall")
 LATER_STAGES = ("render_report", "conclude")  # their times come from an earlier run, if there are any
 TableRow = Mapping[str, Any]
 
@@ -43,6 +44,7 @@ def cohort_content(inputs: ReportInputs, slides: list[SlideReport], config: Mapp
         "all_have_lesion": all(map(has_lesion, evaluated)),
         "models": compared_models(inputs.models) if inputs.models else [],
         "readers": agreement_of_readers(inputs.readers),
+        "subgroups": subgroups(inputs.groups),
         "epochs": 0 if history is None else len(history),
         "published": None if history is None else published_epoch(history),
         "sources": cited_sources(config["stain"], evaluated=bool(summary["splits"])),
@@ -106,6 +108,24 @@ def agreement_of_readers(path: str) -> list[dict[str, Any]]:
         if row["pair"] == OF_MODEL:
             of_metric["change"] = _entry(row, "difference", "difference_low", "difference_high")
     return list(found.values())
+
+
+def subgroups(path: str) -> dict[str, list[dict[str, Any]]]:
+    """Rows of each group's table: split and its mark, value, slides and patients, and the most important metrics.
+
+    Parameters
+    ----------
+    path : str
+        The table of subgroups of :func:`lesionmap.evaluation.summary.summarise`.
+    """
+    found: dict[str, dict[tuple[str, str], dict[str, Any]]] = defaultdict(dict)
+    for row in read_table(path):
+        if row["metric"] in GROUPED_METRICS:
+            about = {"split": row["split"], "mark": row["mark"], "value": row["group_value"]}
+            about |= {"slides": row["group_slides"], "patients": row["group_patients"]}
+            of_value = found[row["group"]].setdefault((row["split"], row["group_value"]), about)
+            of_value[row["metric"]] = _entry(row, "value", "low", "high")
+    return {group: list(rows.values()) for group, rows in found.items()}
 
 
 def _entry(row: dict[str, str], *columns: str) -> dict[str, float | None]:

@@ -19,6 +19,8 @@ class ReportInputs:
         Another table of that function.
     summary, slide_table, readers : str
         Files of :func:`lesionmap.evaluation.summary.summarise`.
+    groups : str
+        Another file of that function.
     metric_plots : sequence of str
         Files of :func:`lesionmap.evaluation.plots.plot_metrics`.
     models : str or None
@@ -50,6 +52,7 @@ class ReportInputs:
     summary: str
     slide_table: str
     readers: str
+    groups: str
     metric_plots: Sequence[str]
     models: str | None
     stain_table: str

@@ -17,7 +17,7 @@ from lesionmap.formatting import counted
 TEMPLATES = Path(__file__).parent / "templates/model_card"
 MOST_SLIDES_LISTED = 100
 VIEWS = ("low", "fused", "high")
-FIGURES = ("loss", "dice", "auroc")
+FIGURES = ("loss", "dice", "auroc", "calibration_slope", "calibration_intercept")
 MARKUP = re.compile(r"([\\`*_\[\]<>|~&$#!])")
 
 

@@ -49,18 +49,22 @@ def adopt_model(config: dict[str, Any], schema_path: str | Path) -> RunConfig:
     SettingsError
         If the config contradicts the model; the message has all such keys, and both values.
     ModelError
-        If the file is no model, or if its settings are impossible.
+        If the file is no model, its settings are impossible, or its maps cannot be recalibrated as the config asks.
     """
     path = config["model"]["path"]
     if path is None:
         return RunConfig(config)
     from lesionmap.files.model_metadata import FOR_MAPS, load_metadata  # most jobs do without
+    from lesionmap.inference.recalibration import Recalibration
+    from lesionmap.inference.settings import view_of
     from lesionmap.stain.reference import reference_of
 
     model = load_metadata(path, FOR_MAPS)
     theirs = _settings_of(path, model)
     differing = {place: value for place, value in theirs.items() if config[place[0]][place[1]] != value}
     adopted = {place: value for place, value in differing.items() if place not in OF_SLIDES}
+    if config["inference"]["recalibrate"]:
+        Recalibration.of(path, model, view_of(config["inference"]["refine"], model["architecture"].get("fusion", "")))
     _check_agreement(path, adopted, config, read_schema(schema_path), reference_of(path, model))
     settings = {
         section: content | {key: value for (part, key), value in adopted.items() if part == section}

@@ -3,8 +3,8 @@
 import csv
 import os
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -50,6 +50,8 @@ class SlideRow:
         Where the slide comes from, e.g. its hospital; empty if unknown.
     white_point : (int, int, int) or None
         Colour of bare glass, R, G, B; None: the config's ``stain.white_point`` applies.
+    groups : mapping of str to str
+        Texts of the columns that ``evaluation.groups`` names.
     """
 
     slide: str
@@ -63,6 +65,7 @@ class SlideRow:
     patient: str = ""
     site: str = ""
     white_point: tuple[int, ...] | None = None
+    groups: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def second_reader(self) -> bool:
@@ -71,7 +74,11 @@ class SlideRow:
 
 
 def read_sheet(
-    path: str | Path, schema_path: str | Path, roots: Sequence[str] | None, ignored: Sequence[str] = ()
+    path: str | Path,
+    schema_path: str | Path,
+    roots: Sequence[str] | None,
+    ignored: Sequence[str] = (),
+    groups: Sequence[str] = (),
 ) -> dict[str, SlideRow]:
     """Read and check the slide sheet.
 
@@ -83,6 +90,8 @@ def read_sheet(
         Folders in which slides and annotations must lie; None: anywhere.
     ignored : sequence of str
         Further columns that the sheet may have: names, or patterns with ``*`` and ``?``.
+    groups : sequence of str
+        Columns that it must have because ``evaluation.groups`` names them.
 
     Returns
     -------
@@ -94,7 +103,7 @@ def read_sheet(
     SettingsError
         If anything is wrong; it names every wrong row and column.
     """
-    columns, lines = sheet_table(path, ignored)
+    columns, lines = sheet_table(path, ignored, groups)
     rows = {number: _known_fields(columns, fields) for number, fields in lines.items()}
     problems = [
         f"line {number} ({rows[number]['slide'] or 'no id'}) has {len(fields)} fields, for {len(columns)} columns"
@@ -104,10 +113,12 @@ def read_sheet(
     problems += _row_problems(rows, read_schema(schema_path), roots)
     if problems:
         raise SettingsError(stage="slide sheet", finding=f"{path}: {listed(problems)}", remedy="correct those rows")
-    return {row["slide"]: _parsed(row) for row in rows.values()}
+    return {row["slide"]: _parsed(row, _groups(columns, lines[number], groups)) for number, row in rows.items()}
 
 
-def sheet_table(path: str | Path, ignored: Sequence[str]) -> tuple[list[str], dict[int, list[str]]]:
+def sheet_table(
+    path: str | Path, ignored: Sequence[str], groups: Sequence[str] = ()
+) -> tuple[list[str], dict[int, list[str]]]:
     """Columns of the slide sheet, and its fields by the number of the line on which their row begins.
 
     Quotes are read as spreadsheets write them: around a whole field, which may then hold tabs, line ends and doubled
@@ -129,7 +140,7 @@ def sheet_table(path: str | Path, ignored: Sequence[str]) -> tuple[list[str], di
         ) from error
     filled = {number: fields for number, fields in lines.items() if fields}
     columns = filled.pop(min(filled, default=0), [])
-    _check_columns(path, columns, ignored)
+    _check_columns(path, columns, ignored, groups)
     return columns, filled
 
 
@@ -163,6 +174,12 @@ def _known_fields(columns: Sequence[str], fields: Sequence[str]) -> dict[str, st
     return {column: named[column] for column in (*NEEDED_COLUMNS, *OPTIONAL_COLUMNS) if column in named}
 
 
+def _groups(columns: Sequence[str], fields: Sequence[str], groups: Sequence[str]) -> dict[str, str]:
+    """The texts of the groups' columns, on one line each; empty where the row has none."""
+    named = dict(zip(columns, fields, strict=False))
+    return {group: " ".join(named.get(group, "").split()) for group in groups}
+
+
 def _without_blanks(fields: list[str]) -> list[str]:
     """Strip blanks around fields, and drop the empty fields that spreadsheets add at the end of a line."""
     stripped = [field.strip() for field in fields]
@@ -171,9 +188,15 @@ def _without_blanks(fields: list[str]) -> list[str]:
     return stripped
 
 
-def _check_columns(path: str | Path, columns: list[str], ignored: Sequence[str]) -> None:
-    allowed = [*NEEDED_COLUMNS, *OPTIONAL_COLUMNS]
+def _check_columns(path: str | Path, columns: list[str], ignored: Sequence[str], groups: Sequence[str]) -> None:
+    allowed = list(dict.fromkeys((*NEEDED_COLUMNS, *OPTIONAL_COLUMNS, *groups)))
     problems = [f"it has no column '{column}'" for column in NEEDED_COLUMNS if column not in columns]
+    others = [column for column in columns if column not in NEEDED_COLUMNS]
+    problems += [
+        f"it has no column '{group}'{_meant(group, others)}, which evaluation.groups names; add it or take it out there"
+        for group in groups
+        if group not in columns
+    ]
     problems += [f"it has the column '{column}' twice" for column in allowed if columns.count(column) > 1]
     problems += [
         f"it has a column '{column}'{_meant(column, allowed)}"
@@ -200,10 +223,10 @@ def unknown_slide(slide: str, known: Collection[str]) -> str:
     return f"LesionMap: no slide '{slide}' in the sheet. Remedy: name one of its {len(known)}, e.g. {', '.join(near)}."
 
 
-def _parsed(row: dict[str, str]) -> SlideRow:
+def _parsed(row: dict[str, str], groups: Mapping[str, str]) -> SlideRow:
     numbers = {key: float(row[key]) if row[key] else None for key in ("mpp", "mask_mpp")}
     white_point = tuple(int(part) for part in row["white_point"].split(",")) if row["white_point"] else None
-    others = {"upsample": row["upsample"].lower() == "true", "white_point": white_point}
+    others = {"upsample": row["upsample"].lower() == "true", "white_point": white_point, "groups": groups}
     return SlideRow(**row | numbers | others)  # type: ignore[arg-type]
 
 

@@ -7,7 +7,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lesionmap.annotations.classes import LESION
 from lesionmap.maps.probability import as_scores
+from lesionmap.metrics.calibration import logistic_recalibration
 from lesionmap.metrics.pixels import Histograms, best_threshold, binary_metrics
 from lesionmap.network.forward import logits_of
 from lesionmap.network.region_pass import RegionTensors, TilePasses, fused_map, tile_maps
@@ -25,7 +27,7 @@ NO_AUGMENTATION = Augmentation()
 def validate(
     loader: RegionLoader, passes: TilePasses, settings: TrainSettings, group: ProcessGroup = ALONE
 ) -> HistoryRow:
-    """Loss, Dice, AUROC and best threshold of each map that the schedule trains, against the judged pixels' classes.
+    """Loss, Dice, AUROC, best threshold and calibration of each map that the schedule trains, on the judged pixels.
 
     The model must be in evaluation mode. Several processes share the regions; each returns the metrics over all. All
     are None if no pixel is judged.
@@ -59,7 +61,16 @@ def validate(
         row |= {f"val_{view}_loss": loss / n_all if n_all else None}
         row |= {f"val_{view}_dice": metrics["dice"], f"val_{view}_auroc": metrics["auroc"]}
         row |= {f"val_{view}_threshold": best_threshold(histograms)}
+        row |= {f"val_{view}_calibration_{name}": value for name, value in _calibration(histograms).items()}
     return row
+
+
+def _calibration(histograms: Histograms) -> dict[str, float | None]:
+    """Intercept and slope that bring the probabilities to what was observed; None where undefined."""
+    lesion = histograms.counts[LESION]
+    fit = logistic_recalibration(lesion, histograms.counts.sum(axis=0) - lesion)
+    found = dict(zip(("intercept", "slope"), map(float, fit), strict=True))
+    return {name: None if math.isnan(value) else value for name, value in found.items()}
 
 
 def _views(passes: TilePasses, region: RegionTensors, settings: TrainSettings) -> Iterator[tuple[str, Tensor]]:

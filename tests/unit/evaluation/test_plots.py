@@ -7,13 +7,14 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from evaluated import lesion, random_slide, record_of, scores_at
+from evaluated import lesion, random_slide, record_of, scores_at, scores_of
 from lesionmap.evaluation.curves import precision_recall_points, roc_points
 from lesionmap.evaluation.leakage import UNSEEN, Seen
 from lesionmap.evaluation.plots import (
     MetricPlots,
     draw_areas,
     draw_calibration,
+    draw_decision_curve,
     draw_froc,
     draw_lesion_sizes,
     draw_precision_recall,
@@ -27,8 +28,11 @@ from lesionmap.metrics.froc import FALSE_PER_SLIDE
 from lesionmap.metrics.pixels import Histograms
 from matplotlib.text import Text
 
-NAMES = ("roc", "precision_recall", "froc", "calibration", "thresholds", "areas", "lesion_sizes")
-DRAWINGS = (draw_roc, draw_precision_recall, draw_froc, draw_calibration, draw_thresholds, draw_lesion_sizes)
+NAMES = ("roc", "precision_recall", "froc", "calibration", "thresholds", "areas", "lesion_sizes", "decision_curve")
+DRAWINGS = (
+    *(draw_roc, draw_precision_recall, draw_froc, draw_calibration, draw_thresholds, draw_lesion_sizes),
+    draw_decision_curve,
+)
 HOSTILE = "<img src=x onerror=alert(1)>--$x_1$"
 
 
@@ -55,7 +59,7 @@ def summarised(folder, slides, seen=UNSEEN):
     paths = [str(folder / f"{number}.record.json") for number in range(len(slides))]
     for path, slide in zip(paths, slides, strict=True):
         write_json(path, slide)
-    names = ("slides.tsv", "cohort.tsv", "summary.json", "headline.txt", "readers.tsv")
+    names = ("slides.tsv", "cohort.tsv", "summary.json", "headline.txt", "readers.tsv", "groups.tsv")
     files = SummaryFiles(*(str(folder / name) for name in names))
     summarise(paths, files, 200, seen)
     return files
@@ -198,6 +202,22 @@ def test_the_sweep_has_five_metrics_and_the_interval_of_dice(splits):
     corners = by_gid(figure, "dice-interval-test").get_paths()[0].vertices
     assert (0.5, sweep[9]["dice"]["low"]) in [tuple(corner) for corner in corners]
     assert (0.5, sweep[9]["dice"]["high"]) in [tuple(corner) for corner in corners]
+
+
+def test_the_decision_curve_is_that_of_the_pixels(tmp_path):
+    """Ten pixels: lesion at 0.9, 0.6 and 0.2; another at 0.7, 0.3 and five at 0.05."""
+    probability = np.array([[0.9, 0.6, 0.2, 0.7, 0.3, *[0.05] * 5]])
+    mask = np.array([[1, 1, 1, 2, 0, *[0] * 5]], np.uint8)
+    splits = splits_of(tmp_path, [record_of("s", scores_of(probability), mask)])
+    figure = draw_decision_curve(splits)
+    of_map, everything = (points(figure, f"{name}-test") for name in ("map", "everything"))
+    assert of_map[:, 0].tolist() == everything[:, 0].tolist() == [row["threshold"] for row in splits["test"]["sweep"]]
+    assert of_map[[4, 9, 12, 15], 1] == pytest.approx([0.2 - 1 / 15, 0.1, 0.1 - 0.065 / 0.35, 0.1])
+    assert everything[[4, 9], 1] == pytest.approx([0.3 - 0.7 / 3, -0.4])
+    assert by_gid(figure, "nothing").get_ydata() == [0, 0]
+    top = max(of_map[:, 1].max(), 0.3 - 0.7 / 19)
+    assert figure.axes[0].get_ylim() == pytest.approx((-top / 2, 1.1 * top))
+    assert {"everything called lesion", "nothing called lesion", "test: 1 slide of 1 patient"} <= set(said(figure))
 
 
 def areas(*pairs):

@@ -18,7 +18,7 @@ N = 8
 
 @pytest.fixture
 def files(tmp_path):
-    names = ("slides.tsv", "cohort.tsv", "summary.json", "headline.txt", "readers.tsv")
+    names = ("slides.tsv", "cohort.tsv", "summary.json", "headline.txt", "readers.tsv", "groups.tsv")
     return SummaryFiles(*(str(tmp_path / name) for name in names))
 
 

@@ -47,7 +47,7 @@ def inputs_in(folder):
     return MapInputs(tissue, stain, [EngineFiles(*model)])
 
 
-def mapped(tmp_path, size=(75, 100), **changes):
+def mapped(tmp_path, size=(75, 100), epoch=None, **changes):
     """The record, the metadata of scores, and the names of all files that there are in the end."""
     rng = np.random.default_rng(0)
     image = rng.integers(0, 200, (4 * size[0], 4 * size[1], 3)).astype(np.uint8)
@@ -57,9 +57,9 @@ def mapped(tmp_path, size=(75, 100), **changes):
     tifffile.imwrite(tmp_path / "tissue.tif", tissue)
     write_json(tmp_path / "stain.json", StainMatch(PROFILE, PROFILE, (1.0, 1.0)).as_record())
     torch.manual_seed(0)
-    save_model(tmp_path / "m.safetensors", LesionFPN(NARROW), NARROW, FACTS)
+    save_model(tmp_path / "m.safetensors", LesionFPN(NARROW), NARROW, FACTS | {"epoch": epoch or {}})
     out = tmp_path / "out"
-    out.mkdir()
+    out.mkdir(exist_ok=True)
     export_model(tmp_path / "m.safetensors", tmp_path / "m.onnx", tmp_path / "check.json")
     inputs = inputs_in(tmp_path)
     files = MapFiles(*(str(out / name) for name in FILES))
@@ -76,6 +76,7 @@ def test_the_record_says_how_the_map_was_made_and_nothing_else_is_left(tmp_path)
     assert record["tiles"] == {"read": 4, "skipped": 8, "unreadable": 0}
     assert record["unreadable"] == []
     assert record["refined"] is None
+    assert record["recalibration"] is None
     assert record["seam_measure"] > 0
     engine = record["provenance"].pop("engine")
     assert engine["logit_difference"] < engine["tolerance"] == 0.001
@@ -161,6 +162,34 @@ def test_the_map_says_which_threshold_suited_the_validation_slides():
     assert [validated_threshold(refined, kind) for kind in (model, on_tiles)] == [0.3, 0.4]
     for silent in ({}, {"epoch": {"val_low_threshold": None}}):
         assert validated_threshold(SETTINGS, {"architecture": {"norm": "group"}} | silent) is None
+
+
+@pytest.mark.parametrize(("refine", "view"), [("none", "low"), ("unsure", "fused")])
+def test_recalibration_moves_the_map_after_refinement_and_the_threshold_with_it(tmp_path, refine, view):
+    """A quarter of the slope: no pixel of the map would be so sure as to be left out of refinement."""
+    facts = {"intercept": -2.0, "slope": 0.25}
+    epoch = {f"val_{view}_calibration_{name}": value for name, value in facts.items()}
+    how = {"epoch": epoch | {f"val_{view}_threshold": 0.6}, "refine": refine, "unsure": (0.6, 1.0)}
+    maps = {}
+    for recalibrate in (False, True):
+        record, metadata, _ = mapped(tmp_path, recalibrate=recalibrate, **how)
+        with MapFile(tmp_path / "out" / FILES[1]) as scores:
+            maps[recalibrate] = scores[slice(0, 75)].astype(int), record, metadata["validated_threshold"]
+    (before, plain, threshold), (after, record, moved) = maps[False], maps[True]
+    expected = np.clip(np.rint(0.25 * (before - 2**15) - 2048) + 2**15, 1, 2**16 - 1)
+    np.testing.assert_array_equal(after, np.where(before, expected, 0))
+    assert (before > 0).any()
+    assert (before == 0).any()
+    assert threshold == 0.6
+    assert moved == pytest.approx(1 / (1 + np.exp(2 - 0.25 * np.log(1.5))))
+    assert (plain["recalibration"], record["recalibration"]) == (None, facts)
+    assert plain["refined"] == record["refined"]
+
+
+def test_a_model_of_an_older_version_cannot_be_recalibrated(tmp_path):
+    with pytest.raises(ModelError, match=r"^map_slide: inference\.recalibrate is true, but the model .* has no"):
+        mapped(tmp_path, recalibrate=True, epoch={"val_low_threshold": 0.4})
+    assert list((tmp_path / "out").iterdir()) == []
 
 
 def test_where_lesions_are_refined_the_model_must_know_a_threshold_that_is_asked_of_it(tmp_path):

@@ -3,12 +3,13 @@
 import numpy as np
 import pytest
 from evaluated import lesion, random_slide, record_of, scores_at
-from lesionmap.maps.probability import as_scores
+from lesionmap.maps.probability import BIN_PROBABILITIES, PER_BIN, as_scores
 from lesionmap.metrics.cohort import SWEEP, SlideTable, bland_altman, with_intervals
 from lesionmap.metrics.froc import FALSE_PER_SLIDE
 from lesionmap.metrics.pixels import Histograms, binary_metrics
 from scipy.special import expit, logit
 from scipy.stats import t
+from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
 HAS_LESION = (True, True, False, True, False, True)
@@ -202,3 +203,31 @@ def test_what_is_undefined_is_none_with_a_reason_and_never_nan(has_lesion):
         assert all(entry[key] is None or np.isfinite(entry[key]) for key in ("value", "low", "high"))
         assert entry["low"] is None
         assert entry["note"]
+
+
+def test_calibration_of_a_split_is_fitted_to_all_its_pixels():
+    """Against scikit-learn on the pixels, with the weights of slides as their number."""
+    metrics = one_weighting(RECORDS, [1, 2, 1, 0, 1, 1])
+    chosen = [SLIDES[n] for n in (0, 1, 1, 2, 4, 5)]
+    scores, mask = (np.concatenate([part.ravel() for part in parts]) for parts in zip(*chosen, strict=True))
+    scores, mask = scores[mask != 255], mask[mask != 255]
+    logits = logit(BIN_PROBABILITIES[scores // PER_BIN])
+    theirs = LogisticRegression(C=np.inf, tol=1e-10).fit(logits[:, None], mask == 1)
+    assert metrics["calibration_slope"] == pytest.approx(theirs.coef_.item(), abs=1e-5)
+    moved = expit(metrics["calibration_intercept"] + logits)
+    assert moved.mean() == pytest.approx((mask == 1).mean(), abs=1e-9)
+
+
+def test_calibration_has_intervals_and_reasons():
+    records = [record_of(f"s{n}", *random_slide(n, has_lesion=n % 4 > 0)) for n in range(60)]
+    entries = entries_of(records)
+    for name in ("calibration_slope", "calibration_intercept"):
+        entry = entries[name]
+        assert entry["low"] < entry["value"] < entry["high"]
+        assert (entry["slides"], entry["patients"]) == (45, 45)
+    one = record_of("s", as_scores(np.array([[-3.0, 2.0]])), np.array([[0, 1]], np.uint8))
+    assert entries_of([one])["calibration_slope"]["note"] == "a threshold parts lesion from all else"
+    assert entries_of([one])["calibration_intercept"]["value"] == pytest.approx(0.5, abs=0.02)
+    nothing = entries_of([record_of("s", *random_slide(0, has_lesion=False))])
+    assert nothing["calibration_slope"]["note"] == "needs mapped pixels of lesion and others"
+    assert nothing["calibration_intercept"]["note"] == "needs mapped pixels of lesion and others"

@@ -21,7 +21,7 @@ def charts(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     folder = tmp_path_factory.mktemp("charts")
     HISTORY.to_csv(folder / "history.csv", index=False)
     plot_learning_curves(str(folder / "history.csv"), str(folder / "learning_curves.svg"))
-    names = ("slides.tsv", "cohort.tsv", "summary.json", "headline.txt", "readers.tsv")
+    names = ("slides.tsv", "cohort.tsv", "summary.json", "headline.txt", "readers.tsv", "groups.tsv")
     files = SummaryFiles(*(str(folder / name) for name in names))
     summarise([], files, min_lesion_um=200)
     drawn = MetricPlots(*(str(folder / f"{name}.svg") for name in CHARTS))
@@ -41,9 +41,9 @@ def inputs(charts: list[str], tmp_path: Path) -> ReportInputs:
     advice = {"finding": "<script>alert(1)</script>", "remedy": "copy & try again"}
     write_json(folder / "bad_1.json", bad | advice)
     records = [str(folder / f"{slide}.json") for slide in [*SPLITS, "bad_1"]]
-    names = ("quarantine.tsv", "failed_exports.tsv", "summary.json", "slides.tsv", "readers.tsv", "stain.tsv")
-    quarantine, failed, summary, slide_table, readers, stain_table = (str(folder / name) for name in names)
-    stain_spread = str(folder / "spread.json")
+    tables = ("summary.json", "slides.tsv", "readers.tsv", "groups.tsv", "stain.tsv", "spread.json")
+    written = (str(folder / name) for name in ("quarantine.tsv", "failed_exports.tsv", *tables))
+    quarantine, failed, summary, slide_table, readers, groups, stain_table, stain_spread = written
     list_quarantine(RunFiles(records), quarantine, str(folder / "unreadable.tsv"), failed)
     HISTORY.to_csv(folder / "history.csv", index=False)
     kinds = ("json", "stain.json", "stain.png", "stain_thumbnails.png", "geojson", "overlay.png")
@@ -51,7 +51,7 @@ def inputs(charts: list[str], tmp_path: Path) -> ReportInputs:
     compare_stains(per_slide[1], stain_table, stain_spread)
     learning_curves, *metric_plots = charts
     training = (make_model(folder / "m.safetensors"), str(folder / "history.csv"), learning_curves)
-    cohort = (quarantine, failed, summary, slide_table, readers, metric_plots, None, stain_table, stain_spread)
+    cohort = (quarantine, failed, summary, slide_table, readers, groups, metric_plots, None, stain_table, stain_spread)
     views = [str(tmp_path / f"report/views/{slide}") for slide in SPLITS]
     checks = [str(folder / f"{slide}.check.json") for slide, split in SPLITS.items() if split != "inference"]
     for slide, path in zip(SPLITS, checks, strict=False):

@@ -29,6 +29,8 @@ EPOCH = {
     "val_low_loss": 0.012345,
     "val_low_dice": 0.75,
     "val_low_auroc": 0.91234,
+    "val_low_calibration_slope": 1.23456,
+    "val_low_calibration_intercept": -0.5,
     "val_fused_dice": 0.8,
     "val_fused_auroc": None,
 }
@@ -118,8 +120,8 @@ def test_the_card_says_all_that_the_file_does(tmp_path, metadata):
 def test_metrics_on_validation(tmp_path, metadata):
     text = card(tmp_path, metadata)
     assert "Of epoch 7," in text
-    assert rows(text)["low"] == ["0.01235", "0.75", "0.9123"]
-    assert rows(text)["fused"] == ["—", "0.8", "—"]
+    assert rows(text)["low"] == ["0.01235", "0.75", "0.9123", "1.235", "-0.5"]
+    assert rows(text)["fused"] == ["—", "0.8", "—", "—", "—"]
     assert "high" not in rows(text)
     last = card(tmp_path, metadata | {"epoch": {"epoch": 50}, "validation_slides": {}})
     assert "None. The file holds the weights of the last epoch: 50." in last

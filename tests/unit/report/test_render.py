@@ -238,7 +238,7 @@ def test_every_chart_has_a_title_and_words(report: Path) -> None:
     page = Page(report / "index.html")
     charts = [image for image in page.images if str(image["src"]).endswith(".svg")]
     assert {str(image["src"]) for image in charts} == {f"figures/{name}.svg" for name in (*CHARTS, "learning_curves")}
-    assert page.source.count("<figcaption>") == len(charts) == 8
+    assert page.source.count("<figcaption>") == len(charts) == 9
     assert all(len(str(image["alt"])) > 30 for image in charts)
 
 
@@ -470,6 +470,36 @@ def test_methods_name_the_schedule_and_the_fusion(
 ) -> None:
     changes = {"train": CONFIG["train"] | {"schedule": schedule}, "model": CONFIG["model"] | {"fusion": fusion}}
     assert sentence in (render(inputs, tmp_path, **changes) / "index.html").read_text()
+
+
+def test_subgroups_have_a_table_each(inputs: ReportInputs, tmp_path: Path) -> None:
+    """Slides s0 to s5 are of six patients and have lesion, s6 and s7 have none; s7 has no scanner."""
+    paths = cohort_of(tmp_path, without_lesion=2)
+    scanner = {f"s{n}": "A<b>" if n < 6 else "B" for n in range(7)} | {"s7": ""}
+    groups = {"scanner": scanner, "stain": dict.fromkeys(scanner, "ok")}
+    seen = Seen.of({"training_slides": {"t": "sha256 of s6"}})
+    summarise_into(inputs, paths, seen, groups=groups)
+    page = Page(render(inputs, tmp_path) / "index.html")
+    head = ["Split", "Slides", "Patients", "Dice", "AUROC", "Lesions found"]
+    assert [row for row in page.rows if row[1:] == head] == [["scanner", *head], ["stain", *head]]
+    found = page.row("A<b>")
+    assert found[:4] == ["A<b>", "test", "6", "6"]
+    assert re.fullmatch(r"0\.857 \(0\.\d{3} to 0\.\d{3}\)", found[4])  # 45 of 60 pixels found, none false: 90 / 105
+    assert found[6].startswith("0.500 (")
+    assert page.row("not stated") == ["not stated", "test", "1", "1", "—", "—", "—"]
+    assert page.row("ok")[:4] == ["ok", "test", "7", "7"]
+    assert "B" not in [row[0] for row in page.rows]  # leaked
+    assert "../metrics/groups.tsv" in page.links
+
+
+def test_without_subgroups_none_are_mentioned(report: Path) -> None:
+    assert "ubgroup" not in (report / "index.html").read_text()
+
+
+def test_methods_say_that_probabilities_were_recalibrated(report: Path, inputs: ReportInputs, tmp_path: Path) -> None:
+    changes = {"inference": CONFIG["inference"] | {"recalibrate": True}}
+    assert "recalibrated by a logistic" in (render(inputs, tmp_path / "again", **changes) / "index.html").read_text()
+    assert "recalibrated by a logistic" not in (report / "index.html").read_text()
 
 
 def test_no_page_of_a_former_slide_is_left(report: Path, inputs: ReportInputs, tmp_path: Path) -> None:

@@ -106,6 +106,9 @@ def test_map_settings_hold_what_decides_a_map_and_no_more(config):
     assert map_settings(config)["tiles"] != before["tiles"]
     config["inference"]["precision"] = "fp32"
     assert map_settings(config)["precision"] != before["precision"]
+    config["inference"]["recalibrate"] = True
+    assert map_settings(config)["recalibrate"]
+    assert MapSettings.of(map_settings(config), 0.1).recalibrate
     assert MapSettings.of(before, 0.1).tiles == TileSpec(4096, 512, 0.25)
 
 

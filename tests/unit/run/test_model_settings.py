@@ -248,3 +248,13 @@ def test_rules_take_what_a_model_may_set_from_the_settings_of_the_run(request):
     direct += r'|config\["slides"\]\["apply_icc"\]|\b(?:map_settings|inspection_settings|inference_mpp)\(config\)'
     rules = request.config.rootpath / "workflow/rules"
     assert {path.name: found for path in rules.glob("*.smk") if (found := re.findall(direct, path.read_text()))} == {}
+
+
+def test_a_model_that_cannot_be_recalibrated_is_refused_before_the_first_job(config, schema, model):
+    config["inference"] |= {"recalibrate": True, "refine": "all"}
+    low = {"val_low_calibration_intercept": 0.5, "val_low_calibration_slope": 2.0}
+    model(epoch=low)
+    with pytest.raises(ModelError, match=r"m\.safetensors has no calibration for maps of the fused view"):
+        adopt_model(config, schema)
+    model(epoch=low | {"val_fused_calibration_intercept": 0.5, "val_fused_calibration_slope": 2.0})
+    adopt_model(config, schema)

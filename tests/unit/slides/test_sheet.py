@@ -250,3 +250,30 @@ def test_a_sheet_of_slides_that_is_absent_or_not_utf_8_is_refused(root, tmp_path
         (tmp_path / "slides.tsv").write_bytes(content)
     with pytest.raises(SettingsError, match=r"slides.tsv cannot be read .*UTF-8 as slides\.sheet"):
         read_sheet(tmp_path / "slides.tsv", root / "workflow/schemas/slides.schema.yaml", None)
+
+
+def test_columns_of_groups_are_allowed_and_read(root, tmp_path):
+    text = 'Scanner\tslide\tpath\tsplit\tsite\n"Make \n 2"\ta\tx.svs\tinference\tnorth\n\tb\ty.svs\tinference\n'
+    (tmp_path / "slides.tsv").write_text(text)
+    schema = root / "workflow/schemas/slides.schema.yaml"
+    rows = read_sheet(tmp_path / "slides.tsv", schema, None, groups=["Scanner", "site"])
+    assert rows["a"] == SlideRow("a", "x.svs", "inference", site="north", groups={"Scanner": "Make 2", "site": "north"})
+    assert rows["b"] == SlideRow("b", "y.svs", "inference", groups={"Scanner": "", "site": ""})
+    with pytest.raises(SettingsError, match="it has a column 'Scanner'"):
+        read_sheet(tmp_path / "slides.tsv", schema, None, groups=["site"])
+
+
+@pytest.mark.parametrize(
+    ("named", "meant"), [("scanner", r" \(is 'Scanner' meant\?\)"), ("site", ""), ("staining day", "")]
+)
+def test_a_group_without_a_column_is_refused(root, tmp_path, named, meant):
+    (tmp_path / "slides.tsv").write_text("slide\tpath\tsplit\tScanner\na\tx.svs\tinference\tX\n")
+    said = f"it has no column '{named}'{meant}, which evaluation.groups names; add it or take it out there"
+    with pytest.raises(SettingsError, match=said):
+        read_sheet(tmp_path / "slides.tsv", root / "workflow/schemas/slides.schema.yaml", None, ["Scanner"], [named])
+
+
+def test_a_column_of_groups_that_is_there_twice_is_refused(root, tmp_path):
+    (tmp_path / "slides.tsv").write_text("slide\tpath\tsplit\tX\tX\na\tx.svs\tinference\t1\t2\n")
+    with pytest.raises(SettingsError, match="it has the column 'X' twice"):
+        read_sheet(tmp_path / "slides.tsv", root / "workflow/schemas/slides.schema.yaml", None, groups=["X"])

@@ -27,6 +27,7 @@ from lesionmap.training.processes import train_in_processes
 from lesionmap.training.settings import TrainMachine
 from narrow_resnet import NARROW
 from safetensors.numpy import load_file
+from sklearn.linear_model import LogisticRegression
 from stained import PROFILE
 from tensorboardX.proto.event_pb2 import Event
 from torch.nn import functional
@@ -120,9 +121,11 @@ def test_other_data_give_another_model_and_the_record_says_so(finished, stores, 
 def test_history_has_what_the_schedule_trains_and_judges(schedule, stores, tmp_path):
     folder, rows = run(tmp_path, stores[:1], stores[1:], schedule=schedule, epochs=1, stain_jitter=0.1)
     trained, judged = VIEWS[schedule]
-    figures = [f"val_{view}_{figure}" for view in judged for figure in ("loss", "dice", "auroc", "threshold")]
+    names = ("loss", "dice", "auroc", "threshold", "calibration_intercept", "calibration_slope")
+    figures = [f"val_{view}_{figure}" for view in judged for figure in names]
     assert list(rows[0]) == ["epoch", "learning_rate", *[f"train_{name}_loss" for name in trained], *figures]
-    assert all(float(value) >= 0 for value in rows[0].values())
+    assert all(float(value) >= 0 for name, value in rows[0].items() if "calibration" not in name)
+    assert all(np.isfinite(float(rows[0][name])) for name in figures)
     assert {path.name for path in folder.glob("best_*")} == {f"best_{view}.safetensors" for view in judged}
 
 
@@ -149,6 +152,28 @@ def test_where_no_tile_is_a_map_of_tiles_is_that_of_the_low_view(tmp_path, full_
     loss = focal_sum(model(part.low), part.judged_mask, settings()) / (part.judged_mask != 255).sum()
     assert float(rows[0]["val_high_loss"]) == pytest.approx(loss.item(), rel=1e-5)
     assert load_metadata(folder / "best_high.safetensors")["architecture"]["fusion"] == "tiles"
+
+
+def test_calibration_is_fitted_to_the_validation_slides_alone(stores, tmp_path, full_precision):
+    """Against scikit-learn, on the map of the saved model, with the middles of the logits' bins."""
+    folder, rows = run(tmp_path, stores[:1], stores[1:], schedule="low_only", epochs=1)
+    part = tensors(region(2))
+    with torch.no_grad():
+        logits = load_model(folder / "best_low.safetensors")(part.low)
+    judged = (part.judged_mask != 255).numpy()
+    x, y = np.floor(64 * logits.numpy()[judged] + 1 / 32) / 64 + 1 / 128, part.judged_mask.numpy()[judged] == 1
+    theirs = LogisticRegression(C=np.inf, tol=1e-10).fit(x[:, None], y)
+    epoch = load_metadata(folder / "best_low.safetensors")["epoch"]
+    for name, value in (("slope", theirs.coef_), ("intercept", theirs.intercept_)):
+        assert epoch[f"val_low_calibration_{name}"] == pytest.approx(value.item(), rel=0.01)
+        assert float(rows[0][f"val_low_calibration_{name}"]) == pytest.approx(epoch[f"val_low_calibration_{name}"])
+
+
+def test_where_validation_slides_have_no_lesion_there_is_no_calibration(stores, tmp_path):
+    nothing = store(tmp_path / "v.h5", region(2, lesion=False), slide="s2")
+    folder, _ = run(tmp_path, stores[:1], [nothing], schedule="low_only", epochs=1)
+    epoch = load_metadata(folder / "best_low.safetensors")["epoch"]
+    assert (epoch["val_low_calibration_slope"], epoch["val_low_calibration_intercept"]) == (None, None)
 
 
 def ignored(part):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import time
 from dataclasses import replace
@@ -110,6 +111,24 @@ def test_without_stored_images_the_same_model_is_trained(project):
 def test_how_metrics_are_summed_up_evaluates_no_slide(project):
     project.config["evaluation"] = {"min_lesion_um": 0}
     assert project.planned() == {"summarise", "plot_metrics", "render_report", "conclude"}
+
+
+def test_subgroups_are_summed_up_from_what_was_evaluated(project):
+    sheet, summed_up = project.folder / "slides.tsv", {"summarise", "plot_metrics", "render_report", "conclude"}
+    text = re.sub(r"$", "\tA", sheet.read_text().rstrip("\n"), flags=re.MULTILINE).replace("\tA", "\tscanner", 1) + "\n"
+    sheet.write_text(text)
+    project.config["evaluation"] = {"groups": ["scanner", "stain"]}
+    assert project.planned() == summed_up
+    table = read_table(project.folder / "results/metrics/groups.tsv")
+    (scanner,) = {row["group_value"] for row in table if row["group"] == "scanner"}
+    assert scanner == "A"
+    verdict = json.loads((project.folder / "results/stain/matches/test_1.json").read_text())["fitted"]["verdict"]
+    assert {row["group_value"] for row in table if row["group"] == "stain"} == {verdict}
+    sheet.write_text(re.sub(r"^(train_1.*)A$", r"\1B", text, flags=re.MULTILINE))
+    assert project.foreseen() == set()
+    sheet.write_text(re.sub(r"^(test_1.*)A$", r"\1", text, flags=re.MULTILINE))
+    assert project.planned() == summed_up
+    assert "not stated" in (project.folder / "results/report/index.html").read_text()
 
 
 def test_what_is_shown_in_full_resolution_cuts_views_and_no_more(project):
