@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 from lesionmap.maps.probability import N_BINS, first_bin
-from lesionmap.metrics.cohort import METRICS, SIZES_UM, SlideTable, WeightedSlides
+from lesionmap.metrics.cohort import METRICS
 from lesionmap.metrics.intervals import LINEAR, Interval, without_each
+from lesionmap.metrics.slide_table import SIZES_UM, SlideTable, WeightedSlides
 from numpy.typing import NDArray
 from scipy.special import expit
 

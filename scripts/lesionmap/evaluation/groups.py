@@ -8,7 +8,8 @@ import numpy as np
 
 from lesionmap.files.records import read_json
 from lesionmap.formatting import in_table
-from lesionmap.metrics.cohort import SlideTable, with_intervals
+from lesionmap.metrics.cohort import with_intervals
+from lesionmap.metrics.slide_table import SlideTable
 
 STAIN = "stain"  # a group of its own, which needs no column
 NOT_STATED = "not stated"

@@ -13,8 +13,9 @@ from lesionmap.files.records import read_json, read_table, write_table
 from lesionmap.formatting import in_table
 from lesionmap.jobs.quarantine import usable
 from lesionmap.metrics.boundaries import where_both
-from lesionmap.metrics.cohort import SlideTable, entry_of, is_evaluated, metrics_with_and_without
+from lesionmap.metrics.cohort import entry_of, metrics_with_and_without
 from lesionmap.metrics.intervals import LINEAR
+from lesionmap.metrics.slide_table import SlideTable, is_evaluated
 
 THIS_RUN = "this run"
 COLUMNS = (

@@ -29,11 +29,12 @@ from lesionmap.formatting import in_table
 from lesionmap.maps.probability import as_probability
 from lesionmap.metrics.boundaries import BOUNDARY_METRICS
 from lesionmap.metrics.calibration import net_benefit, net_benefit_of_everything
-from lesionmap.metrics.cohort import SIZE_NAMES, SWEEP, Metric, SlideTable, is_evaluated, with_intervals
+from lesionmap.metrics.cohort import SIZE_NAMES, SWEEP, Metric, with_intervals
 from lesionmap.metrics.froc import froc_curve
 from lesionmap.metrics.intervals import LEAST_PATIENTS, LEVEL
 from lesionmap.metrics.pixels import Histograms, binary_metrics, calibration_sums
 from lesionmap.metrics.readers import reader_agreement
+from lesionmap.metrics.slide_table import SlideTable, is_evaluated
 
 OF_SLIDES = (
     *("annotated_mm2", "predicted_mm2", "annotated_lesions", "found_lesions", "false_lesions"),

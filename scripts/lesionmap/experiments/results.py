@@ -15,7 +15,7 @@ from lesionmap.experiments.folds import read_folds
 from lesionmap.files.model_metadata import load_metadata
 from lesionmap.files.records import read_json
 from lesionmap.jobs.quarantine import quarantined
-from lesionmap.metrics.cohort import SlideTable, is_evaluated
+from lesionmap.metrics.slide_table import SlideTable, is_evaluated
 
 Record = Mapping[str, Any]
 Run = tuple[str, str]  # variant, and `seed_0` or `ensemble`

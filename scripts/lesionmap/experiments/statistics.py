@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lesionmap.metrics.cohort import METRICS, Metric, SlideTable, WeightedSlides, entry_of, metrics_with_and_without
+from lesionmap.metrics.cohort import METRICS, Metric, entry_of, metrics_of, metrics_with_and_without
 from lesionmap.metrics.intervals import LINEAR
 from lesionmap.metrics.pixels import Values
+from lesionmap.metrics.slide_table import SlideTable, WeightedSlides
 
 REPORTED = tuple(metric for metric in METRICS if metric.threshold is None)
 COMPARED = tuple(
@@ -78,8 +79,8 @@ def entries(tables: Sequence[SlideTable], fold: NDArray[np.int64]) -> Iterator[d
     """
     means, without = over_seeds(tables)
     all_slides, folds = np.ones((1, len(fold))), (fold == np.unique(fold)[:, None]).astype(np.float64)
-    of_seed = [table.metrics(all_slides) for table in tables]
-    of_fold = [table.metrics(folds) for table in tables]
+    of_seed = [metrics_of(table, all_slides) for table in tables]
+    of_fold = [metrics_of(table, folds) for table in tables]
     for metric in REPORTED:
         spreads = {
             "seed_sd": _sd(np.array([values[metric].item() for values in of_seed])),

@@ -14,7 +14,7 @@ from lesionmap.files.model_metadata import load_metadata
 from lesionmap.files.records import read_json, write_json, write_table, write_text
 from lesionmap.formatting import in_table
 from lesionmap.jobs.quarantine import usable
-from lesionmap.metrics.cohort import SlideTable, is_evaluated
+from lesionmap.metrics.slide_table import SlideTable, is_evaluated
 
 JUDGED = {"held_out": "out of fold", "tested": "ensemble, test slides"}
 HEADLINE = "slide_mean_dice"

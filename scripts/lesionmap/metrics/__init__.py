@@ -7,6 +7,7 @@
 - ``boundaries``: distances between the boundaries of two masks
 - ``pairs``: model and readers that are compared with each other
 - ``readers``: agreement of these pairs in a cohort, with confidence intervals
+- ``slide_table``: what metrics of a cohort are computed from, and weighted sums of it
 - ``cohort``: metrics of a cohort with confidence intervals
 - ``intervals``: confidence intervals from a jackknife over patients
 """

@@ -12,10 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lesionmap.metrics.boundaries import BOUNDARY_METRICS, where_both
-from lesionmap.metrics.cohort import mean_of_defined, patient_numbers
+from lesionmap.metrics.cohort import mean_of_defined
 from lesionmap.metrics.intervals import FISHER, LEAST_PATIENTS, LINEAR, LOG, LOGIT, Scale, interval, without_each
 from lesionmap.metrics.pairs import COUNTS, OF_MODEL, OF_PIXELS, OF_READERS, PAIRS
 from lesionmap.metrics.pixels import Confusion, Values
+from lesionmap.metrics.slide_table import patient_numbers
 
 OF_SLIDES = dict(zip((f"slide_mean_{name}" for name in BOUNDARY_METRICS), (LOGIT, LOG), strict=True))
 SCALES: dict[str, Scale] = dict.fromkeys(OF_PIXELS, LOGIT) | {"kappa": FISHER} | OF_SLIDES

@@ -32,7 +32,7 @@ def tabled(folder, records, groups, seen=UNSEEN):
     paths = [str(folder / f"{record['slide']}.json") for record in records]
     for path, record in zip(paths, records, strict=True):
         write_json(path, record)
-    names = ("slides.tsv", "cohort.tsv", "summary.json", "headline.txt", "groups.tsv")
+    names = ("slides.tsv", "cohort.tsv", "summary.json", "headline.txt", "readers.tsv", "groups.tsv")
     summarise(paths, SummaryFiles(*(str(folder / name) for name in names)), 200, seen, groups=groups)
     table = pd.read_csv(folder / "groups.tsv", sep="\t", dtype=str, keep_default_na=False)
     assert tuple(table.columns) == COLUMNS

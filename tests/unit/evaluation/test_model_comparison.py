@@ -8,7 +8,8 @@ from lesionmap.errors import ModelError
 from lesionmap.evaluation.leakage import SEEN
 from lesionmap.evaluation.model_comparison import UNKNOWN, compare_models
 from lesionmap.files.records import write_json, write_table
-from lesionmap.metrics.cohort import SlideTable, with_intervals
+from lesionmap.metrics.cohort import with_intervals
+from lesionmap.metrics.slide_table import SlideTable
 
 SLIDES = [random_slide(seed, has_lesion=seed % 4 > 0) for seed in range(12)]
 OURS = [record_of(f"s{n}", *slide) for n, slide in enumerate(SLIDES)]

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from evaluated import lesion, random_slide, record_of, scores_at
 from lesionmap.experiments.statistics import COMPARED, REPORTED, differences, entries, exchange_test, holm, over_seeds
-from lesionmap.metrics.cohort import SlideTable
+from lesionmap.metrics.cohort import metrics_of
 from lesionmap.metrics.intervals import LINEAR, interval
+from lesionmap.metrics.slide_table import SlideTable
 from scipy.stats import permutation_test
 
 METRIC = {metric.name: metric for metric in REPORTED}
@@ -35,7 +36,7 @@ def of_seeds(*parts):
 
 
 def value(table, name):
-    return table.metrics(np.ones((1, len(table.patient))))[METRIC[name]].item()
+    return metrics_of(table, np.ones((1, len(table.patient))))[METRIC[name]].item()
 
 
 def test_the_mean_over_seeds_and_its_spread():

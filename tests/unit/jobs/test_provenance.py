@@ -99,7 +99,8 @@ def test_what_is_evaluated_retrains_nothing(copy_of_scripts):
 
 
 def test_how_a_cohort_is_summed_up_evaluates_no_slide(copy_of_scripts):
-    found = changed_rules(copy_of_scripts, "lesionmap/metrics/cohort.py", "AGREEMENT_SD = 1.96", "AGREEMENT_SD = 2")
+    module = "lesionmap/metrics/slide_table.py"
+    found = changed_rules(copy_of_scripts, module, "AGREEMENT_SD = 1.96", "AGREEMENT_SD = 2")
     assert found == {"summarise", "plot_metrics", "compare_models", "compare_variants", "render_report"}
 
 

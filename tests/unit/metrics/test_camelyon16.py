@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 from evaluated import lesion, random_slide, record_of
 from lesionmap.annotations.masks import Outlines
-from lesionmap.metrics.cohort import SlideTable
+from lesionmap.metrics.cohort import metrics_of
 from lesionmap.metrics.froc import FALSE_PER_SLIDE
 from lesionmap.metrics.lesions import AnnotatedLesions, Detections
+from lesionmap.metrics.slide_table import SlideTable
 from scipy.ndimage import binary_fill_holes, distance_transform_edt
 from shapely.affinity import scale, translate
 from shapely.geometry import Point, Polygon, box
@@ -185,7 +186,7 @@ def test_froc_is_that_of_camelyon16_away_from_the_edges(seed):
     false, best = challenge(their_numbers, axes, points, scores)
     assert counts == [false, best]
     assert len(best) == 6
-    values = SlideTable.of([record], 200).metrics(np.ones((1, 1)))
+    values = metrics_of(SlideTable.of([record], 200), np.ones((1, 1)))
     metrics = {metric.name: value.item() for metric, value in values.items()}
     thresholds = sorted({*false, *best} - {0}, reverse=True)
     curve = [(0.0, 0.0), *((sum(f >= at for f in false), sum(b >= at for b in best) / len(best)) for at in thresholds)]

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 from evaluated import lesion, random_slide, record_of, scores_at
 from lesionmap.maps.probability import BIN_PROBABILITIES, PER_BIN, as_scores
-from lesionmap.metrics.cohort import SWEEP, SlideTable, bland_altman, with_intervals
+from lesionmap.metrics.cohort import SWEEP, metrics_of, with_intervals
 from lesionmap.metrics.froc import FALSE_PER_SLIDE
 from lesionmap.metrics.pixels import Histograms, binary_metrics
+from lesionmap.metrics.slide_table import SlideTable, bland_altman
 from scipy.special import expit, logit
 from scipy.stats import t
 from sklearn.linear_model import LogisticRegression
@@ -28,7 +29,7 @@ def entries_of(records):
 
 def one_weighting(records, weights=None, min_lesion_um=200):
     table = SlideTable.of(records, min_lesion_um)
-    metrics = table.metrics(np.ones((1, len(records))) if weights is None else np.array([weights], dtype=float))
+    metrics = metrics_of(table, np.ones((1, len(records))) if weights is None else np.array([weights], dtype=float))
     return {keyed(metric): value.item() for metric, value in metrics.items()}
 
 
