@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,11 @@ from numpy.typing import NDArray
 from lesionmap.errors import TrainingError
 from lesionmap.evaluation.leakage import Seen
 from lesionmap.experiments.folds import read_folds
+from lesionmap.experiments.statistics import Pair
 from lesionmap.files.model_metadata import load_metadata
 from lesionmap.files.records import read_json
 from lesionmap.jobs.quarantine import quarantined
+from lesionmap.metrics.boundaries import where_both
 from lesionmap.metrics.slide_table import SlideTable, is_evaluated
 
 Record = Mapping[str, Any]
@@ -55,12 +57,21 @@ class Results:
         """What metrics are computed from, once for each seed."""
         return [SlideTable.of(self.records[variant, seed], min_lesion_um) for seed in self.seeds]
 
-    def together(self, first: str, second: str, min_lesion_um: float) -> list[SlideTable]:
-        """The same of two variants, the slides of the second after those of the first."""
-        return [
-            SlideTable.of([*self.records[first, seed], *self.records[second, seed]], min_lesion_um)
-            for seed in self.seeds
-        ]
+    def paired(self, first: str, second: str, min_lesion_um: float) -> "list[Pair]":
+        """What two variants are compared by, once for each seed.
+
+        Mean distances of boundaries are over the slides for which both variants have one.
+        """
+        pairs = []
+        for seed in self.seeds:
+            own, other = self.records[first, seed], self.records[second, seed]
+            tables = [SlideTable.of(part, min_lesion_um) for part in (own, other, [*own, *other])]
+            both = where_both(tables[0].boundaries, tables[1].boundaries)
+            boundaries = (*both, np.concatenate(both))
+            pairs.append(
+                Pair(*(replace(table, boundaries=part) for table, part in zip(tables, boundaries, strict=True)))
+            )
+        return pairs
 
 
 def run_of(path: str) -> Run:

@@ -34,6 +34,23 @@ Without = dict[Metric, Values]
 
 
 @dataclass(frozen=True)
+class Pair:
+    """Two variants on the same slides, with one seed.
+
+    Parameters
+    ----------
+    first, second : SlideTable
+        Of S slides in the same order.
+    together : SlideTable
+        Of the first's S slides, and then the second's.
+    """
+
+    first: SlideTable
+    second: SlideTable
+    together: SlideTable
+
+
+@dataclass(frozen=True)
 class Difference:
     """One metric of a second variant − that of a first, on the same slides.
 
@@ -94,28 +111,26 @@ def _sd(values: Values) -> float | None:
     return float(np.std(defined, ddof=1)) if len(defined) > 1 else None
 
 
-def differences(
-    first: Sequence[SlideTable], second: Sequence[SlideTable], together: Sequence[SlideTable], seed: int = 0
-) -> list[Difference]:
+def differences(pairs: Sequence[Pair], seed: int = 0) -> list[Difference]:
     """Compare a second variant with a first, metric by metric.
 
     Parameters
     ----------
-    first, second : sequence of SlideTable
-        The same slides in the same order, once for each seed.
-    together : sequence of SlideTable
-        For each seed, one table of the first's slides followed by the second's.
+    pairs : sequence of Pair
+        One for each seed of training.
     seed : int
         Draws the exchanges of :func:`exchange_test`.
     """
-    (own, own_without), (other, other_without) = over_seeds(first), over_seeds(second)
-    p_values = exchange_test(together, seed)
+    (own, own_without), (other, other_without) = (
+        over_seeds([getattr(pair, role) for pair in pairs]) for role in ("first", "second")
+    )
+    first, p_values = pairs[0].first, exchange_test([pair.together for pair in pairs], seed)
     found = []
     for metric in COMPARED:
-        value, rests_on = other[metric] - own[metric], metric.rests_on(first[0])
-        n_patients = len(np.unique(first[0].patient[rests_on]))
+        value, rests_on = other[metric] - own[metric], metric.rests_on(first)
+        n_patients = len(np.unique(first.patient[rests_on]))
         if np.isnan(value):
-            note = metric.why_undefined(first[0])
+            note = metric.why_undefined(first)
             found.append(Difference(metric.name, None, None, None, None, n_patients, note))
             continue
         interval = metric.interval(value, other_without[metric] - own_without[metric], n_patients, LINEAR)
@@ -135,7 +150,7 @@ def exchange_test(together: Sequence[SlideTable], seed: int = 0) -> dict[Metric,
     Parameters
     ----------
     together : sequence of SlideTable
-        See :func:`differences`.
+        Of :class:`Pair`, one for each seed of training.
 
     Returns
     -------

@@ -159,8 +159,7 @@ def _compared(results: Results, min_lesion_um: float) -> list[dict[str, Any]]:
     """Rows of the table of differences, metric by metric; p-values are adjusted for the pairs of each metric."""
     found: dict[tuple[str, str], list[Difference]] = {}
     for first, second in combinations(results.variants, 2) if results.slides else ():
-        own, other = (results.tables(variant, min_lesion_um) for variant in (first, second))
-        found[first, second] = differences(own, other, results.together(first, second, min_lesion_um))
+        found[first, second] = differences(results.paired(first, second, min_lesion_um))
     rows = []
     for of_metric in zip(*found.values(), strict=True):
         adjusted = holm(dict(zip(found, (one.p for one in of_metric), strict=True)))

@@ -5,7 +5,16 @@ from itertools import product
 import numpy as np
 import pytest
 from evaluated import lesion, random_slide, record_of, scores_at
-from lesionmap.experiments.statistics import COMPARED, REPORTED, differences, entries, exchange_test, holm, over_seeds
+from lesionmap.experiments.statistics import (
+    COMPARED,
+    REPORTED,
+    Pair,
+    differences,
+    entries,
+    exchange_test,
+    holm,
+    over_seeds,
+)
 from lesionmap.metrics.cohort import metrics_of
 from lesionmap.metrics.intervals import LINEAR, interval
 from lesionmap.metrics.slide_table import SlideTable
@@ -86,17 +95,20 @@ def test_a_metric_that_one_seed_does_not_define_is_undefined():
 
 
 def compared(n, shift, patients=None):
-    """First and second variant, and both, with two seeds each."""
+    """Pairs of a first and a better second variant, for two seeds."""
     first = [records(seed, n, patients=patients) for seed in (1, 2)]
     second = [records(seed, n, shift * (1 + seed / 3), patients) for seed in (1, 2)]
-    together = of_seeds(*(own + other for own, other in zip(first, second, strict=True)))
-    return of_seeds(*first), of_seeds(*second), together
+    return [Pair(*of_seeds(own, other, own + other)) for own, other in zip(first, second, strict=True)]
+
+
+def together(n, shift, patients=None):
+    return [pair.together for pair in compared(n, shift, patients)]
 
 
 def test_differences_are_paired():
-    first, second, together = compared(8, 0.3)
-    found = {one.metric: one for one in differences(first, second, together)}
-    own, other = (over_seeds(tables) for tables in (first, second))
+    pairs = compared(8, 0.3)
+    found = {one.metric: one for one in differences(pairs)}
+    own, other = over_seeds([pair.first for pair in pairs]), over_seeds([pair.second for pair in pairs])
     for name in ("dice", "auroc", "slide_mean_dice"):
         metric = METRIC[name]
         expected = interval(other[0][metric] - own[0][metric], other[1][metric] - own[1][metric], 6, LINEAR)
@@ -106,10 +118,10 @@ def test_differences_are_paired():
 
 
 def test_the_sign_follows_the_order():
-    first, second, together = compared(7, 0.3)
-    swapped = of_seeds(*(records(seed, 7, 0.3 * (1 + seed / 3)) + records(seed, 7) for seed in (1, 2)))
-    one = {found.metric: found for found in differences(first, second, together)}
-    other = {found.metric: found for found in differences(second, first, swapped)}
+    pairs = compared(7, 0.3)
+    turned = of_seeds(*(records(seed, 7, 0.3 * (1 + seed / 3)) + records(seed, 7) for seed in (1, 2)))
+    swapped = [Pair(pair.second, pair.first, both) for pair, both in zip(pairs, turned, strict=True)]
+    one, other = ({found.metric: found for found in differences(part)} for part in (pairs, swapped))
     assert one["dice"].value == pytest.approx(-other["dice"].value)
     assert one["dice"].p == other["dice"].p
 
@@ -117,10 +129,10 @@ def test_the_sign_follows_the_order():
 @pytest.mark.parametrize("shift", [0.02, 0.2])
 def test_p_values_of_means_are_those_of_scipy(shift):
     """With a slide for each patient, the exchange of a mean over slides is SciPy's test of paired samples."""
-    first, second, together = compared(9, shift)
-    both = [
-        np.mean([table.of_slides["auroc"] for table in tables], axis=0) for tables in (first, second)
-    ]  # NaN on slides without lesion
+    pairs = compared(9, shift)
+    both = [  # NaN on slides without lesion
+        np.mean([getattr(pair, role).of_slides["auroc"] for pair in pairs], axis=0) for role in ("first", "second")
+    ]
     defined = ~np.isnan(both[0])
     expected = permutation_test(
         [part[defined] for part in both],
@@ -128,13 +140,12 @@ def test_p_values_of_means_are_those_of_scipy(shift):
         permutation_type="samples",
         n_resamples=10**6,
     )
-    assert exchange_test(together)[METRIC["slide_mean_auroc"]] == pytest.approx(expected.pvalue)
+    assert exchange_test(together(9, shift))[METRIC["slide_mean_auroc"]] == pytest.approx(expected.pvalue)
 
 
 def test_p_values_of_pooled_metrics_count_all_exchanges_of_patients():
     patients = ["a", "b", "b", "c", "d", "d", "e"]
-    _, _, together = compared(7, 0.1, patients)
-    found, names = exchange_test(together), list(dict.fromkeys(patients))
+    found, names = exchange_test(together(7, 0.1, patients)), list(dict.fromkeys(patients))
     for name in ("dice", "auprc", "froc_score", "lesion_recall"):
         values = []
         for exchanged in product([False, True], repeat=len(names)):
@@ -152,18 +163,17 @@ def test_p_values_of_pooled_metrics_count_all_exchanges_of_patients():
 
 
 def test_equal_variants_have_p_1():
-    _, _, together = compared(6, 0)
-    assert {p for p in exchange_test(together).values() if p is not None} == {1.0}
+    assert {p for p in exchange_test(together(6, 0)).values() if p is not None} == {1.0}
 
 
 def test_many_patients_are_exchanged_at_random_and_reproducibly():
-    _, _, together = compared(16, 0.01)
-    found = exchange_test(together, seed=5)
-    assert found == exchange_test(together, seed=5)
+    tables = together(16, 0.01)
+    found = exchange_test(tables, seed=5)
+    assert found == exchange_test(tables, seed=5)
     p = found[METRIC["slide_mean_dice"]]
     assert 1 / 10_000 <= p <= 1
     assert p * 10_000 == pytest.approx(round(p * 10_000))
-    other = exchange_test(together, seed=6)[METRIC["slide_mean_dice"]]
+    other = exchange_test(tables, seed=6)[METRIC["slide_mean_dice"]]
     assert p == pytest.approx(other, abs=0.02)
 
 
@@ -196,4 +206,4 @@ def test_holm_by_hand():
 
 def test_compared_metrics_are_reported():
     assert set(COMPARED) <= set(REPORTED)
-    assert len(COMPARED) >= 8
+    assert len(COMPARED) == 9

@@ -146,6 +146,23 @@ def test_p_values_are_adjusted_within_a_metric(experiment, files, tmp_path):
     assert float(rows["third", "better"]["p_holm"]) == pytest.approx(3 * p, abs=1e-6)
 
 
+def test_boundaries_are_compared_on_slides_that_both_variants_found(experiment, files):
+    """Else a variant that misses a slide, and so has no distance there, would be judged by the easier ones."""
+    for path in experiment().metrics:
+        record = read_json(path)
+        missed = "/better/" in path and record["slide"] == "b"
+        nsd = 0.5 if "/plain/" in path else 0.6
+        boundary = {"tolerance_um": 30, "nsd": None if missed else 0.9 if record["slide"] == "b" else nsd}
+        write_json(path, record | {"boundary": boundary | {"hd95_um": None}})
+    compare_variants(experiment(), files, 0)
+    (plain,) = rows_of(files.table, variant="plain", metric="slide_mean_nsd")
+    assert float(plain["value"]) == pytest.approx((6 * 0.5 + 0.9) / 7, abs=1e-6)
+    (row,) = rows_of(files.differences, metric="slide_mean_nsd")
+    assert (row["variant"], row["minus"]) == ("better", "plain")
+    assert float(row["difference"]) == pytest.approx(0.1, abs=1e-6)
+    assert row["patients"] == "5"
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
