@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from lesionmap.metrics.cohort import METRICS, Metric, entry_of, metrics_of, metrics_with_and_without
 from lesionmap.metrics.intervals import LINEAR
 from lesionmap.metrics.pixels import Values
-from lesionmap.metrics.slide_table import SlideTable, WeightedSlides
+from lesionmap.metrics.slide_table import SlideTable
 
 REPORTED = tuple(metric for metric in METRICS if metric.threshold is None)
 COMPARED = tuple(
@@ -71,11 +71,11 @@ class Difference:
     note: str
 
 
-def over_seeds(tables: Sequence[SlideTable]) -> tuple[dict[Metric, float], Without]:
-    """The mean over seeds of all metrics, and of those without each of the patients; NaN if undefined for a seed."""
-    found = [metrics_with_and_without(table) for table in tables]
-    means = {metric: float(np.mean([values[metric] for values, _ in found])) for metric in REPORTED}
-    return means, {metric: np.mean([without[metric] for _, without in found], axis=0) for metric in REPORTED}
+def over_seeds(tables: Sequence[SlideTable], metrics: Sequence[Metric]) -> tuple[dict[Metric, float], Without]:
+    """The mean of metrics over seeds, and of those without each of the patients; NaN if undefined for a seed."""
+    found = [metrics_with_and_without(table, metrics) for table in tables]
+    means = {metric: float(np.mean([values[metric] for values, _ in found])) for metric in metrics}
+    return means, {metric: np.mean([without[metric] for _, without in found], axis=0) for metric in metrics}
 
 
 def entries(tables: Sequence[SlideTable], fold: NDArray[np.int64]) -> Iterator[dict[str, Any]]:
@@ -94,10 +94,10 @@ def entries(tables: Sequence[SlideTable], fold: NDArray[np.int64]) -> Iterator[d
         As :func:`lesionmap.metrics.cohort.entry_of`, with ``metric``; ``seed_sd`` and ``fold_sd``, standard deviations
         over seeds, and over folds (of means over seeds), None for fewer than two.
     """
-    means, without = over_seeds(tables)
+    means, without = over_seeds(tables, REPORTED)
     all_slides, folds = np.ones((1, len(fold))), (fold == np.unique(fold)[:, None]).astype(np.float64)
-    of_seed = [metrics_of(table, all_slides) for table in tables]
-    of_fold = [metrics_of(table, folds) for table in tables]
+    of_seed = [metrics_of(table, all_slides, REPORTED) for table in tables]
+    of_fold = [metrics_of(table, folds, REPORTED) for table in tables]
     for metric in REPORTED:
         spreads = {
             "seed_sd": _sd(np.array([values[metric].item() for values in of_seed])),
@@ -122,7 +122,7 @@ def differences(pairs: Sequence[Pair], seed: int = 0) -> list[Difference]:
         Draws the exchanges of :func:`exchange_test`.
     """
     (own, own_without), (other, other_without) = (
-        over_seeds([getattr(pair, role) for pair in pairs]) for role in ("first", "second")
+        over_seeds([getattr(pair, role) for pair in pairs], COMPARED) for role in ("first", "second")
     )
     first, p_values = pairs[0].first, exchange_test([pair.together for pair in pairs], seed)
     found = []
@@ -183,11 +183,11 @@ def _exchanges(n_patients: int, seed: int) -> NDArray[np.bool_]:
 def _differences(together: Sequence[SlideTable], exchanged: NDArray[np.bool_]) -> dict[Metric, Values]:
     """Second − first of each metric, mean over seeds, (D,), if some slides, (D, S), are exchanged."""
     first = np.concatenate([~exchanged, exchanged], axis=1).astype(np.float64)
-    pairs = [(WeightedSlides(table, first), WeightedSlides(table, 1 - first)) for table in together]
-    return {
-        metric: np.mean([metric.compute(second) - metric.compute(first) for first, second in pairs], axis=0)
-        for metric in COMPARED
-    }
+    changes = []
+    for table in together:
+        own, other = (metrics_of(table, weights, COMPARED) for weights in (first, 1 - first))
+        changes.append({metric: other[metric] - own[metric] for metric in COMPARED})
+    return {metric: np.mean([of_seed[metric] for of_seed in changes], axis=0) for metric in COMPARED}
 
 
 def holm(p_values: Mapping[Any, float | None]) -> dict[Any, float | None]:

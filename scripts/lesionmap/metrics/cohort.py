@@ -3,7 +3,7 @@
 Every metric is a function of sums over slides, so a cohort without one of its patients is one weighting of the slides.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
@@ -194,16 +194,20 @@ METRICS = (
 )
 
 
-def metrics_of(table: SlideTable, weights: NDArray[np.float64]) -> dict[Metric, Values]:
-    """All :data:`METRICS` for D weightings of the slides, (D, S); each (D,), NaN where undefined."""
+def metrics_of(
+    table: SlideTable, weights: NDArray[np.float64], metrics: Sequence[Metric] = METRICS
+) -> dict[Metric, Values]:
+    """Metrics for D weightings of the slides, (D, S); each (D,), NaN where undefined."""
     weighted = WeightedSlides(table, weights)
-    return {metric: metric.compute(weighted) for metric in METRICS}
+    return {metric: metric.compute(weighted) for metric in metrics}
 
 
-def metrics_with_and_without(table: SlideTable) -> tuple[dict[Metric, float], dict[Metric, Values]]:
-    """All metrics of a cohort, NaN where undefined, and those without each of its patients, (patients,) each."""
-    values = metrics_of(table, np.ones((1, len(table.patient))))
-    without = without_each(partial(metrics_of, table), table.patient)
+def metrics_with_and_without(
+    table: SlideTable, metrics: Sequence[Metric] = METRICS
+) -> tuple[dict[Metric, float], dict[Metric, Values]]:
+    """Metrics of a cohort, NaN where undefined, and those without each of its patients, (patients,) each."""
+    values = metrics_of(table, np.ones((1, len(table.patient))), metrics)
+    without = without_each(partial(metrics_of, table, metrics=metrics), table.patient)
     return {metric: value.item() for metric, value in values.items()}, without
 
 

@@ -108,7 +108,7 @@ def together(n, shift, patients=None):
 def test_differences_are_paired():
     pairs = compared(8, 0.3)
     found = {one.metric: one for one in differences(pairs)}
-    own, other = over_seeds([pair.first for pair in pairs]), over_seeds([pair.second for pair in pairs])
+    own, other = (over_seeds([getattr(pair, role) for pair in pairs], COMPARED) for role in ("first", "second"))
     for name in ("dice", "auroc", "slide_mean_dice"):
         metric = METRIC[name]
         expected = interval(other[0][metric] - own[0][metric], other[1][metric] - own[1][metric], 6, LINEAR)
