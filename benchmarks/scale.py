@@ -22,7 +22,7 @@ from typing import Any
 import yaml
 from lesionmap.demo.cohort import write_cohort
 from lesionmap.demo.painting import DemoSlide
-from lesionmap.files.records import read_json
+from lesionmap.files.records import read_json, read_table, write_table
 from lesionmap.run.costs import SPLITS_OF_RULE
 from scale_cohort import (
     ANNOTATIONS,
@@ -37,6 +37,11 @@ from scale_cohort import (
 
 ROOT = Path(__file__).parents[1]
 ADDED, CHANGED = 100, "changed"
+N_FOLDS = 5  # config/config.yaml
+EACH = (  # rules that experiments run once for each slide that takes part
+    *("find_tissue", "fit_stain", "match_stain", "extract_tiles"),
+    *("map_held_out", "find_held_out_lesions", "evaluate_held_out"),
+)
 FIRST = {"inspect_slide", "build_manifest"}  # what a run does before it knows the rest
 SETTINGS: dict[str, Any] = {
     "slides": {"sheet": "slides.tsv"},
@@ -249,6 +254,8 @@ def measure(mode: Mode, few: Path, many: Path, n: int) -> Measured:
     measured.add_first("cold, to first job", ours(many / "cold").plan(), n)
     multiply_inspection(few, many / "cold", copies)
     measured.add("cold", ours(many / "cold").plan(), everything)
+    if "train" in mode.cohort:
+        measure_experiments(mode, many / "cold", copies, measured)
     shutil.rmtree(many / "cold")
 
     multiply(few, many / "done", copies, done=True)
@@ -259,6 +266,21 @@ def measure(mode: Mode, few: Path, many: Path, n: int) -> Measured:
     measure_changed(mode, many / "done", measured)
     shutil.rmtree(many / "done")
     return measured
+
+
+def measure_experiments(mode: Mode, many: Path, copies: Mapping[str, list[str]], measured: Measured) -> None:
+    """Plan experiments with five folds from scratch, once it is known which slide is in which."""
+    rows = read_table(many / MANIFEST)
+    own = [row | {"identity": f"{number:064x}"} for number, row in enumerate(rows)]  # copies would share a fold
+    dates = (many / MANIFEST).stat()
+    write_table(many / MANIFEST, own, list(rows[0]))
+    os.utime(many / MANIFEST, ns=(dates.st_atime_ns, dates.st_mtime_ns))
+    ours(many).run("results/experiments/folds.tsv")
+    n = sum(len(copies[slide.name]) for slide in mode.slides if slide.split in ("train", "val"))
+    jobs = dict.fromkeys(("train_fold", "publish_fold_model", "export_fold_model"), N_FOLDS) | dict.fromkeys(EACH, n)
+    once = ("choose_reference", "compare_variants", "plot_variants", "report_experiments", "experiments")
+    plan = ours(many).run("--dry-run", "experiments", "--quiet", "rules")
+    measured.add("experiments, 5 folds", plan, jobs | dict.fromkeys(once, 1))
 
 
 def measure_added(mode: Mode, few: Path, many: Path, copies: dict[str, list[str]], measured: Measured) -> None:
