@@ -107,7 +107,7 @@ rule report_experiments:
         mem_mb=grows(1000),
         runtime=grows(10),
     params:
-        variants=changes_in_words,
+        variants=variants_in_words,
         n_folds=N_FOLDS,
         code=code_digest("report_experiments"),
     script:

@@ -1,7 +1,7 @@
 # Look-ups of experiments: variants, folds, and which models map what.
 
 from lesionmap.experiments.folds import read_folds, slides_of_fold
-from lesionmap.experiments.variants import variants_of
+from lesionmap.experiments.variants import changes_in_words, variants_of
 from lesionmap.run.exclusion import excluded_slides
 
 try:
@@ -102,10 +102,9 @@ def uncertainty_of(wildcards):
     return path.format(**wildcards) if wildcards.run == "ensemble" else []
 
 
-def changes_in_words(wildcards):
+def variants_in_words(wildcards):
     """What each variant changes."""
-    asked = config["experiments"]["variants"]
-    return {name: str(asked.get(name) or "the config as it is") for name in VARIANTS}
+    return {name: changes_in_words(config["experiments"]["variants"].get(name) or {}) for name in VARIANTS}
 
 
 def held_out_slides(wildcards):

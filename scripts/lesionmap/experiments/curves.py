@@ -32,7 +32,7 @@ def plot_learning_curves_of_variants(histories: Sequence[str], output: str) -> N
     of_variant: dict[str, list[pd.DataFrame]] = {}
     for path in histories:
         of_variant.setdefault(Path(path).parts[-4], []).append(pd.read_csv(path))
-    figure = Figure(figsize=(1 + 3 * len(of_variant), 5), layout="constrained")
+    figure = Figure(figsize=(1 + 4.5 * max(2, len(of_variant)), 6), layout="constrained")
     grid = figure.subplots(len(PANELS), len(of_variant), squeeze=False, sharey="row")
     for column, (variant, tables) in zip(grid.T, of_variant.items(), strict=True):
         for axes, (metric, title) in zip(column, PANELS.items(), strict=True):

@@ -12,7 +12,7 @@ from lesionmap.experiments.results import Record, Results, held_out_results, run
 from lesionmap.experiments.statistics import Difference, differences, entries, holm
 from lesionmap.files.model_metadata import load_metadata
 from lesionmap.files.records import read_json, write_json, write_table, write_text
-from lesionmap.formatting import in_table
+from lesionmap.formatting import counted, in_table
 from lesionmap.jobs.quarantine import usable
 from lesionmap.metrics.slide_table import SlideTable, is_evaluated
 
@@ -186,7 +186,8 @@ def _of_slide(record: Record) -> dict[str, Any]:
 def _headline(about: Row, held_out: Sequence[Row], compared: Sequence[Row]) -> Iterator[str]:
     """In words, and a last line: variants, folds, seeds, the best by mean Dice of slides, and how far ahead it is."""
     found = [row for row in held_out if row["metric"] == HEADLINE]
-    yield f"out of fold: {about['slides']} slides, {about['folds']} folds, {about['seeds']} seeds; mean Dice of slides"
+    counts = ", ".join(counted(about[f"{noun}s"], noun) for noun in ("slide", "fold", "seed"))
+    yield f"out of fold: {counts}; mean Dice of slides"
     ranked = sorted((row for row in found if row["value"] is not None), key=lambda row: row["value"], reverse=True)
     for row in [*ranked, *(row for row in found if row["value"] is None)]:
         yield f"  {row['variant']}: {_with_interval(row, 'value')}"

@@ -59,6 +59,15 @@ class Variant:
         return judged_view(self.config)
 
 
+def changes_in_words(changes: Mapping[str, Any], before: str = "") -> str:
+    """The keys that a variant changes, with their values."""
+    parts = []
+    for key, value in changes.items():
+        deeper = isinstance(value, Mapping) and value
+        parts.append(changes_in_words(value, f"{before}{key}.") if deeper else f"{before}{key}: {value}")
+    return ", ".join(parts) or "the config as it is"
+
+
 def variants_of(config: Mapping[str, Any], schema_path: str | Path) -> dict[str, Variant]:
     """The variants that a checked config asks for, by name; itself if it names none.
 

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 import yaml
 from lesionmap.errors import SettingsError
-from lesionmap.experiments.variants import variants_of
+from lesionmap.experiments.variants import changes_in_words, variants_of
 
 ROOT = Path(__file__).parents[3]
 SCHEMA = ROOT / "workflow/schemas/config.schema.yaml"
@@ -55,6 +55,13 @@ def test_neither_seed_nor_machine_decides_a_recipe():
     second["train"] |= {"seed": 7, "device": "cpu", "checkpoint_minutes": 1}
     (one,), (other,) = (variants_of(asked, SCHEMA).values() for asked in (first, second))
     assert one.recipe == other.recipe
+
+
+def test_changes_are_told_key_by_key():
+    changes = {"train": {"epochs": 3, "leave_out_above": {"blur": 0.5}}, "inference": {"unsure": [0.2, 0.8]}}
+    said = "train.epochs: 3, train.leave_out_above.blur: 0.5, inference.unsure: [0.2, 0.8]"
+    assert changes_in_words(changes) == said
+    assert changes_in_words({}) == "the config as it is"
 
 
 def test_texts_of_the_command_line_become_numbers():

@@ -94,7 +94,7 @@ def test_tables_have_both_variants_with_their_intervals_and_differences(finished
 def test_the_page_shows_them_and_has_its_pictures(finished_experiments):
     folder = finished_experiments.folder / OUTPUTS
     page = (folder / "report.html").read_text()
-    assert all(word in page for word in ("plain", "low_only", "Paired differences", "{&#39;train&#39;"))
+    assert all(word in page for word in ("plain", "low_only", "Paired differences", "train.schedule: low_only"))
     links = set(re.findall(r'(?:src|href)="([^"#]+)"', page))
     assert {"variants.svg", "learning_curves.svg", "table.tsv", "differences.tsv"} <= links
     assert all((folder / link).exists() for link in links)
