@@ -93,6 +93,24 @@ def test_what_was_listed_is_removed_and_the_slides_stay_excluded(folder, capsys)
     assert read_table("slides.excluded.tsv") == rows
 
 
+def test_maps_of_experiments_go_with_their_slide(folder):
+    """Below each variant and seed; other files there stay."""
+    of_variant = "results/experiments/variants/{variant}/{run}/lesions/{slide}/scores.ome.tif"
+    logs = "logs/map_held_out/{variant}/{run}/{slide}.log"
+    for variant, run in (("low", "seed_0"), ("low", "ensemble"), ("joint", "seed_1")):
+        for slide in ("a", "b"):
+            for path in (of_variant, logs):
+                write_text(path.format(variant=variant, run=run, slide=slide), "seven b")
+    write_text("results/experiments/variants/low/seed_0/fold_1/lesionmap.onnx", "b")
+    found = find_leftovers(Workflow([of_variant, logs], ("a", "a.2"), "slides.tsv", {"folder": "none"}, None))
+    assert {str(path) for path in found.paths["b"] if "report" not in path.parts} == {
+        path.format(variant=variant, run=run, slide="b")
+        for path in (of_variant, logs)
+        for variant, run in (("low", "seed_0"), ("low", "ensemble"), ("joint", "seed_1"))
+    }
+    assert found.paths.keys() == {"b"}
+
+
 @pytest.mark.parametrize("linked", ["", "results", "logs", "deep"])
 def test_results_below_a_prefix_are_pruned_in_the_same_way(folder, capsys, linked):
     metadata = {"training_slides": {"b": "3" * 64}, "architecture": {"backbone": "resnet18", "norm": "group"}}
