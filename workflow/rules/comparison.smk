@@ -24,7 +24,7 @@ rule compare_variants:
         ),
         ensemble=collect(
             "results/experiments/variants/{variant}/ensemble/metrics/slides/{slide}.json",
-            variant=ensembles,
+            variant=ENSEMBLES,
             slide=test_slides,
         ),
     output:

@@ -1,11 +1,12 @@
 # Look-ups of experiments: variants, folds, and which models map what.
 
 from lesionmap.experiments.folds import read_folds, slides_of_fold
-from lesionmap.experiments.variants import changes_in_words, variants_of
+from lesionmap.experiments.variants import changes_in_words, ensembles_of, variants_of
 from lesionmap.run.exclusion import excluded_slides
 
 try:
     VARIANTS = variants_of(config, f"{HOME}/workflow/schemas/config.schema.yaml")
+    ENSEMBLES = ensembles_of(config["experiments"]["ensemble"], VARIANTS)
 except SettingsError as error:
     raise WorkflowError(str(error))
 RECIPES = {variant.recipe: variant.training for variant in VARIANTS.values()}
@@ -115,17 +116,6 @@ def held_out_slides(wildcards):
 def fold_table(wildcards):
     """The table of folds, once it is known."""
     return folds() and "results/experiments/folds.tsv"
-
-
-def ensembles(wildcards):
-    """Variants whose models map other slides together."""
-    asked = config["experiments"]["ensemble"]
-    if isinstance(asked, str) and asked not in VARIANTS:
-        raise WorkflowError(
-            f"LesionMap: experiments.ensemble is {asked}, but the variants are {', '.join(VARIANTS)}. Remedy: name one "
-            "of them, or set true or false."
-        )
-    return [asked] if isinstance(asked, str) else VARIANTS if asked else []
 
 
 def test_slides(wildcards):

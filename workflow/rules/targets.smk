@@ -71,6 +71,6 @@ rule experiments:
         "results/experiments/table.tsv",
         collect(
             "results/experiments/variants/{variant}/ensemble/lesions/{slide}/lesions.geojson",
-            variant=ensembles,
+            variant=ENSEMBLES,
             slide=other_slides,
         ),

@@ -1,6 +1,6 @@
 """The variants of a config that experiments compare: each changes some of its keys, and none that tiles depend on."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -91,6 +91,25 @@ def variants_of(config: Mapping[str, Any], schema_path: str | Path) -> dict[str,
     if problems:
         raise SettingsError(stage="config", finding=listed(problems), remedy="correct the keys named above")
     return found
+
+
+def ensembles_of(asked: bool | str, variants: Collection[str]) -> list[str]:
+    """Variants whose models map other slides together: all, none, or the one that is named.
+
+    Raises
+    ------
+    SettingsError
+        If there is no such variant.
+    """
+    if isinstance(asked, bool):
+        return list(variants) if asked else []
+    if asked not in variants:
+        raise SettingsError(
+            stage="config",
+            finding=f"experiments.ensemble is {asked}, but the variants are {', '.join(variants)}",
+            remedy="name one of them, or set true or false",
+        )
+    return [asked]
 
 
 def _refused(name: str, changes: Mapping[str, Any], config: Mapping[str, Any]) -> Iterator[str]:

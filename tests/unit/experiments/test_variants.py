@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 import yaml
 from lesionmap.errors import SettingsError
-from lesionmap.experiments.variants import changes_in_words, variants_of
+from lesionmap.experiments.variants import changes_in_words, ensembles_of, variants_of
 
 ROOT = Path(__file__).parents[3]
 SCHEMA = ROOT / "workflow/schemas/config.schema.yaml"
@@ -92,3 +92,11 @@ def test_what_no_variant_can_be_is_refused(changes, message):
 def test_all_that_is_wrong_is_told_at_once():
     with pytest.raises(SettingsError, match=r"(?s)a\.tiles.*b\.train\.seed"):
         variants_of(config(a={"tiles": {}}, b={"train": {"seed": 1}}), SCHEMA)
+
+
+def test_an_ensemble_is_of_one_variant_of_all_or_of_none():
+    assert ensembles_of(True, ["a", "b"]) == ["a", "b"]
+    assert ensembles_of(False, ["a", "b"]) == []
+    assert ensembles_of("b", ["a", "b"]) == ["b"]
+    with pytest.raises(SettingsError, match="ensemble is c, but the variants are a, b"):
+        ensembles_of("c", ["a", "b"])

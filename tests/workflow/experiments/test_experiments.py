@@ -151,10 +151,10 @@ def test_on_a_cluster_all_trainings_and_maps_wait_for_nothing_of_each_other(proj
     project.profile = ROOT / "profiles/slurm"
     project.config["experiments"]["seeds"] = [7, 8]
     printed = project.run("--dry-run", "experiments")
-    blocks = re.split(r"\n(?:local)?(?:rule|checkpoint) ", "\n" + printed)[1:]
+    blocks = re.split(r"\n\s*(?:local)?(?:rule|checkpoint) ", "\n" + printed)[1:]  # those of groups are indented
     inputs = defaultdict(list)
     for block in blocks:
-        found = re.search(r"\n    input: (.*)", block)
+        found = re.search(r"\n +input: (.*)", block)
         inputs[block.split(":")[0]].append(set(found[1].split(", ")) if found else set())
     assert len(inputs["train_fold"]) == 12
     assert {path.split("/")[1] for paths in inputs["train_fold"] for path in paths} == {"tiles"}
@@ -205,7 +205,7 @@ def test_a_patient_that_is_named_later_leaves_its_old_fold(project):
         ({"variants": {"v": {"tiles": {"mpp": 0.5}}}}, "variants share slides and tiles"),
         ({"variants": {"a b": {}}}, "'a b' does not match"),
         ({"folds": 2}, "experiments.folds: 2 is less than the minimum of 3"),
-        ({"ensemble": "best"}, "experiments.ensemble is best, but the variants are plain, low_only"),
+        ({"ensemble": "best"}, "experiments.ensemble is best, but the variants are low_only, plain"),
     ],
 )
 def test_wrong_settings_are_told_before_anything_runs(project, changes, message):
