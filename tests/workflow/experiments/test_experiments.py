@@ -2,6 +2,7 @@
 
 import re
 from collections import Counter, defaultdict
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,6 +12,10 @@ from lesionmap.demo.painting import DemoSlide
 from lesionmap.experiments.folds import read_folds
 from lesionmap.files.model_metadata import load_metadata, patient_digest
 from lesionmap.files.records import read_json, read_table, write_table
+from lesionmap.inference.engines import EngineFiles, EngineSettings
+from lesionmap.inference.map_slide import MapFiles, MapInputs, map_slide
+from lesionmap.inference.settings import MapSettings
+from lesionmap.slides.slide import load_info
 from project import ROOT
 from small_experiments import write_rows
 
@@ -112,6 +117,29 @@ def test_an_ensemble_maps_other_slides_and_says_where_its_models_differ(finished
         assert len(read_json(place / "inference.json")["members"]) == 6
     assert (folder / "low_only/ensemble/metrics/slides/test_1.json").exists()
     assert not (folder / "low_only/ensemble/metrics/slides/new.json").exists()
+
+
+def test_the_map_of_an_ensemble_is_the_mean_of_its_members_maps(finished_experiments, tmp_path):
+    """Each member maps the slide alone, with the settings that the record has."""
+    results = finished_experiments.folder / "results"
+    place = results / "experiments/variants/low_only/ensemble/lesions/test_1"
+    asked = read_json(place / "inference.json")["provenance"]["inference"]
+    settings, engine = MapSettings.of(asked, 0.05), EngineSettings(asked["engine"], asked["precision"])
+    info = replace(load_info(results / "slides/info/test_1.json"), path=str(results.parent / "slides/test_1.tif"))
+    maps = []
+    for number, model in enumerate(sorted(place.parents[2].glob("seed_*/fold_*/lesionmap.safetensors"))):
+        paths = [str(model), str(model.with_suffix(".onnx")), str(model.with_name("engine_check.json"))]
+        inputs = [str(results / path) for path in ("tissue/test_1.tif", "stain/matches/test_1.json")]
+        out = tmp_path / str(number)
+        out.mkdir()
+        files = MapFiles(*(str(out / name) for name in ("probability.ome.tif", "scores.ome.tif", "inference.json")))
+        map_slide(info, MapInputs(*inputs, [EngineFiles(*paths)]), files, settings, engine, provenance={}, threads=1)
+        maps.append(tifffile.imread(files.probability).astype(float))
+    assert len(maps) == 6
+    assert np.ptp(np.stack(maps), axis=0).max() > 3
+    assert np.abs(tifffile.imread(place / "probability.ome.tif") - np.mean(maps, axis=0)).max() <= 1
+    spread = tifffile.imread(place / "uncertainty.ome.tif") / 510
+    assert np.abs(spread - np.std(maps, axis=0) / 255).max() <= 1.5 / 255
 
 
 def test_nothing_is_left_to_do_and_what_is_added_runs_alone(project):
