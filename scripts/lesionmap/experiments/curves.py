@@ -12,15 +12,14 @@ from matplotlib.ticker import MaxNLocator
 
 from lesionmap.files.atomic import written_whole
 from lesionmap.files.records import read_json
-from lesionmap.plotting import BLUE, GREEN, VERMILION, save_svg
+from lesionmap.plotting import BLUE, save_svg
+from lesionmap.training.learning_curves import PANELS, VIEWS
 
-PANELS = {"loss": "Focal loss, validation slides", "dice": "Dice, validation slides"}
-VIEWS = {"low": BLUE, "fused": VERMILION, "high": GREEN}
 SHOWN = {"slide_mean_dice": "mean Dice of slides", "dice": "Dice of all pixels", "auroc": "AUROC of all pixels"}
 
 
 def plot_learning_curves_of_variants(histories: Sequence[str], output: str) -> None:
-    """Draw a column for each variant: its validation loss and Dice by epoch, a line for each fold and seed.
+    """Draw a column for each variant: its metrics on validation slides by epoch, a line for each fold and seed.
 
     Parameters
     ----------
@@ -32,7 +31,7 @@ def plot_learning_curves_of_variants(histories: Sequence[str], output: str) -> N
     of_variant: dict[str, list[pd.DataFrame]] = {}
     for path in histories:
         of_variant.setdefault(Path(path).parts[-4], []).append(pd.read_csv(path))
-    figure = Figure(figsize=(1 + 4.5 * max(2, len(of_variant)), 6), layout="constrained")
+    figure = Figure(figsize=(1 + 4.5 * max(2, len(of_variant)), 8), layout="constrained")
     grid = figure.subplots(len(PANELS), len(of_variant), squeeze=False, sharey="row")
     for column, (variant, tables) in zip(grid.T, of_variant.items(), strict=True):
         for axes, (metric, title) in zip(column, PANELS.items(), strict=True):
@@ -45,12 +44,12 @@ def plot_learning_curves_of_variants(histories: Sequence[str], output: str) -> N
 
 def _draw_runs(axes: Axes, tables: Sequence[pd.DataFrame], metric: str) -> None:
     """Each run as a thin line, with a dot at the epoch in use; their mean as a thick one."""
-    for view, colour in VIEWS.items():
+    for view, (colour, marker) in VIEWS.items():
         name = f"val_{view}_{metric}"
         measured = [table.set_index("epoch") for table in tables if name in table and table[name].notna().any()]
         for table in measured:
             axes.plot(table.index, table[name], color=colour, linewidth=0.7, alpha=0.5)
-            axes.plot(table.loc[table["used"] == 1, name], color=colour, marker="o", markersize=3, linestyle="")
+            axes.plot(table.loc[table["used"] == 1, name], color=colour, marker=marker, markersize=3, linestyle="")
         if measured:
             mean = pd.concat([table[name] for table in measured], axis=1).mean(axis=1)
             axes.plot(mean, color=colour, linewidth=2, label=f"{view} view, mean of {len(measured)}")
