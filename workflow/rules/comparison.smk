@@ -42,7 +42,7 @@ rule compare_variants:
         "../../envs/lesionmap.yaml"
     threads: 1
     resources:
-        mem_mb=grows(4000),
+        mem_mb=grows(2000 + 5 * len(SLIDES)),
         runtime=grows(60),
     params:
         patients=training_patients,

@@ -106,6 +106,8 @@ def held_out_results(paths: Sequence[str], models: Sequence[str], folds: str, pa
         if refused := quarantined(path):
             left_out.setdefault(slide, f"{' '.join(run)}: {refused}")
         elif is_evaluated(record):
+            counts = record["histograms"]
+            counts["counts"] = np.array(counts["counts"], dtype=np.int64)  # lists of thousands of slides take gigabytes
             found[slide] = record
         else:
             left_out.setdefault(slide, f"{' '.join(run)}: no pixel could be evaluated")
