@@ -178,9 +178,14 @@ def once_known(path):
 
 
 def model_file(wildcards):
-    """The model to infer with: the config's, else the one trained here."""
-    path = config["model"]["path"]
-    return local(path) if path else once_known("results/model/lesionmap.safetensors")(wildcards)
+    """The model to infer with: the config's, else the one trained here.
+
+    Maps with a given model wait for its stain reference. Else Snakemake, which does not plan what follows from that
+    before it is written, might map slides that are matched to it later.
+    """
+    if path := config["model"]["path"]:
+        return built(checkpoints.choose_reference) and local(path)
+    return once_known("results/model/lesionmap.safetensors")(wildcards)
 
 
 def written_paths():
