@@ -48,10 +48,10 @@ class Project:
             *("--directory", str(self.folder), *machine, *arguments, "--configfile", config),
         ]
 
-    def run(self, *arguments: str, ok: bool = True) -> str:
+    def run(self, *arguments: str, ok: bool = True, timeout_s: int = 600) -> str:
         """Run Snakemake; return all that it printed."""
         done = subprocess.run(
-            self.command(*arguments), capture_output=True, text=True, env=environment(), timeout=600, check=False
+            self.command(*arguments), capture_output=True, text=True, env=environment(), timeout=timeout_s, check=False
         )
         printed = done.stdout + done.stderr
         assert (done.returncode == 0) == ok, printed

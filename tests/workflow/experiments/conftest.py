@@ -19,7 +19,7 @@ def finished_experiments(tmp_path_factory):
             shutil.rmtree(shared, ignore_errors=True)
             write_cohort(shared, COHORT, jpeg_quality=None)
             write_rows(shared, read_table(shared / "slides.tsv"))
-            project.run("--cores", "2", "experiments")
+            project.run("--cores", "2", "experiments", timeout_s=1800)  # 184 jobs
     return project
 
 
