@@ -10,12 +10,25 @@ from disks import Disk
 from filelock import FileLock
 from lesionmap.demo.cohort import write_cohort
 from lesionmap.demo.painting import DemoSlide
+from lesionmap.files.records import read_table, write_table
 from project import Project
 
 SMALLEST = (
     DemoSlide("train_1", 780, 620, 1, "train", "qupath"),
     DemoSlide("test_1", 680, 540, 3, "test", "qupath"),
 )
+
+
+def add_second_reader(folder):
+    """Let a second reader, who agrees with the first, annotate the test slide."""
+    shutil.copy(folder / "annotations/test_1.geojson", folder / "annotations/second.geojson")
+    rows = read_table(folder / "slides.tsv")
+    second = {"test_1": "annotations/second.geojson"}
+    write_table(
+        folder / "slides.tsv",
+        [row | {"annotation_2": second.get(row["slide"], "")} for row in rows],
+        [*rows[0], "annotation_2"],
+    )
 
 
 @pytest.fixture(scope="session")
@@ -28,6 +41,7 @@ def unbroken(tmp_path_factory) -> Project:
         other = shared / "other"
         if not other.exists():
             write_cohort(shared, SMALLEST, jpeg_quality=None)
+            add_second_reader(shared)
             project.run()
             shutil.copytree(shared / "results/metrics", other)
         project.config["evaluation"] = {"compare": {"the same": "other"}}

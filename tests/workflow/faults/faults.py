@@ -8,8 +8,13 @@ from pathlib import Path
 from project import Project, environment
 
 # No job of their own; a download, for which there is no network; what removes slides that are off the sheet.
-TARGETS = {"all", "slides", "tissue", "annotations", "stain", "tiles", "model", "maps", "metrics"}
-SPARED = {*TARGETS, "fetch_backbone", "prune_listed"}
+TARGETS = {"all", "slides", "tissue", "annotations", "stain", "tiles", "model", "maps", "metrics", "experiments"}
+# The same jobs as others with other paths, and those that divide and compare: a run of theirs takes minutes.
+OF_EXPERIMENTS = {
+    *("assign_folds", "train_fold", "publish_fold_model", "export_fold_model", "map_held_out", "map_ensemble"),
+    *("find_held_out_lesions", "evaluate_held_out", "compare_variants", "plot_variants", "report_experiments"),
+}
+SPARED = {*TARGETS, *OF_EXPERIMENTS, "fetch_backbone", "prune_listed"}
 # They say how long the run took.
 TIMED = {"report/index.html"}
 
