@@ -41,3 +41,8 @@ def shard(group, n_slides):
         return name
 
     return of_slide
+
+
+def other_run(wildcards):
+    """Whether another Snakemake works in this folder, or was killed there."""
+    return any(True for _ in workflow.persistence._read_locks())

@@ -7,6 +7,7 @@ from lesionmap.evaluation.leakage import leaks_in_words, refuse
 from lesionmap.files.records import read_json
 from lesionmap.run.manifest import good_slides, planned_leaks, segmented_slides
 from snakemake.exceptions import IncompleteCheckpointException
+from snakemake.io import strip_wildcard_constraints
 
 
 def refuse_until():
@@ -185,3 +186,15 @@ def model_file(wildcards):
     if path := config["model"]["path"]:
         return built(checkpoints.choose_reference) and local(path)
     return once_known("results/model/lesionmap.safetensors")(wildcards)
+
+
+def written_paths():
+    """Paths of all outputs, logs and benchmarks; those of a slide hold {slide}."""
+    paths = {path for rule in AS_IMPORTED.rules for path in (*rule.output, *rule.log, rule.benchmark) if path}
+    return sorted(strip_wildcard_constraints(str(path)) for path in paths)
+
+
+def whole_workflow(wildcards):
+    """What the rules write, and for which slides."""
+    named = {key: config["slides"][key] for key in ("sheet", "copies")} | {"model": config["model"]["path"]}
+    return {"paths": written_paths(), "slides": list(SLIDES), "results": with_prefix("results")} | named

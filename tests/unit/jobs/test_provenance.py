@@ -116,7 +116,7 @@ def test_another_look_of_card_and_curves_retrains_nothing(copy_of_scripts):
     found = changed_rules(copy_of_scripts, "lesionmap/report/model_card.py", "LISTED = 100", "LISTED = 50")
     assert found == {"describe_model", "render_report"}
     found = changed_rules(copy_of_scripts, "lesionmap/training/learning_curves.py", '"val": "--"', '"val": ":"')
-    assert found == {"plot_learning_curves", "render_report"}
+    assert found == {"plot_learning_curves", "plot_variants", "render_report"}
 
 
 def test_what_a_new_model_records_concerns_no_model_that_is_there(copy_of_scripts):
