@@ -1,4 +1,4 @@
-"""Format numbers for people and for tables."""
+"""Format numbers for people and for tables, and read them from tables."""
 
 import math
 from collections.abc import Mapping
@@ -36,3 +36,8 @@ def in_table(value: Any) -> Any:
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return "NA"
     return f"{value:.6f}" if isinstance(value, float) else value
+
+
+def as_number(text: str) -> float | None:
+    """A number that Snakemake has measured; None for a job too short for it to look (``NA``, ``-``)."""
+    return float(text) if text.replace(".", "", 1).isdigit() else None

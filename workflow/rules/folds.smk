@@ -42,8 +42,7 @@ def folds():
             "LesionMap: experiments train models, and model.path names one. Remedy: remove model.path, or run "
             "`snakemake` without the target experiments."
         )
-    slides = good("train", "val")
-    known = read_folds(built(checkpoints.assign_folds)) if workflow.is_main_process or slides else {}
+    slides, known = good("train", "val"), read_folds(built(checkpoints.assign_folds))
     return {slide: known[slide] for slide in slides if slide in known}
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from lesionmap.files.records import read_table
+from lesionmap.formatting import as_number
 
 OF_COSTS = (
     *("variant", "recipe", "trainings", "training_hours", "training_cpu_hours", "training_peak_gb"),
@@ -42,13 +43,10 @@ def _measured(paths: Sequence[Path]) -> dict[str, float | None]:
     """Hours on the clock and of processors, and peak memory, of all jobs."""
     rows = [row for path in paths for row in read_table(path)]
     columns = ("s", "cpu_time", "max_rss")
-    seconds, cpu_s, peaks_mb = ([float(row[key]) for row in rows if _is_number(row[key])] for key in columns)
+    found = ([as_number(row[key]) for row in rows] for key in columns)
+    seconds, cpu_s, peaks_mb = ([value for value in column if value is not None] for column in found)
     return {
         "hours": round(sum(seconds) / 3600, 4) if seconds else None,
         "cpu_hours": round(sum(cpu_s) / 3600, 4) if cpu_s else None,
         "peak_gb": round(max(peaks_mb) / 1024, 3) if peaks_mb else None,
     }
-
-
-def _is_number(text: str) -> bool:
-    return text.replace(".", "", 1).isdigit()

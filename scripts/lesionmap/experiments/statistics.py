@@ -95,14 +95,13 @@ def entries(tables: Sequence[SlideTable], fold: NDArray[np.int64]) -> Iterator[d
         over seeds, and over folds (of means over seeds), None for fewer than two.
     """
     means, without = over_seeds(tables, REPORTED)
-    all_slides, folds = np.ones((1, len(fold))), (fold == np.unique(fold)[:, None]).astype(np.float64)
-    of_seed = [metrics_of(table, all_slides, REPORTED) for table in tables]
-    of_fold = [metrics_of(table, folds, REPORTED) for table in tables]
+    weights = np.concatenate(
+        [np.ones((1, len(fold))), fold == np.unique(fold)[:, None]]
+    )  # all slides, then each fold's
+    found = [metrics_of(table, weights, REPORTED) for table in tables]
     for metric in REPORTED:
-        spreads = {
-            "seed_sd": _sd(np.array([values[metric].item() for values in of_seed])),
-            "fold_sd": _sd(np.mean([values[metric] for values in of_fold], axis=0)),
-        }
+        values = np.array([of_seed[metric] for of_seed in found])  # (seeds, 1 + folds)
+        spreads = {"seed_sd": _sd(values[:, 0]), "fold_sd": _sd(values[:, 1:].mean(axis=0))}
         yield {"metric": metric.name, **entry_of(tables[0], metric, means[metric], without[metric]), **spreads}
 
 

@@ -196,11 +196,11 @@ def _annotation_formats(run: Run) -> Fact | None:
 
 
 def _folds(run: Run) -> Fact | None:
-    asked = run.config.get("experiments", {})
+    asked = run.config["experiments"]
     if not run.table("experiments/folds.tsv"):
         return None
-    seeds = ", ".join(map(str, asked.get("seeds", [])))
-    return Fact(f"Experiments: {asked.get('folds')} folds, in which no patient is in two; seeds {seeds}.")
+    seeds = ", ".join(map(str, asked["seeds"]))
+    return Fact(f"Experiments: {asked['folds']} folds, in which no patient is in two; seeds {seeds}.")
 
 
 def _patient_level(run: Run) -> Fact | None:
@@ -309,7 +309,7 @@ def _threshold(run: Run) -> Fact | None:
 
 
 def _ensemble(run: Run) -> Fact:
-    if run.config.get("experiments", {}).get("ensemble"):
+    if run.config["experiments"]["ensemble"] and run.table("experiments/table.tsv"):
         return Fact("Experiments: test and inference slides are also mapped with the mean of the folds' models.")
     return Fact("None: each map is of one network.")
 
@@ -321,10 +321,8 @@ def _imbalance(run: Run) -> Fact | None:
     return Fact(f"Focal loss: weight {alpha:g} of lesion, {1 - alpha:g} of the rest, γ = {gamma:g}. No resampling.")
 
 
-def _recalibration(run: Run) -> Fact | None:
-    asked = run.config["inference"].get("recalibrate")
-    if asked is None:
-        return None
+def _recalibration(run: Run) -> Fact:
+    asked = run.config["inference"]["recalibrate"]
     done = "Logits were mapped by slope and intercept of the validation slides" if asked else "None"
     return Fact(f"{done} (inference.recalibrate).")
 

@@ -119,7 +119,7 @@ def _comparison(run: Run) -> Fact | None:
 
 
 def _experiments(run: Run) -> Fact | None:
-    variants = run.config.get("experiments", {}).get("variants", {})
+    variants = run.config["experiments"]["variants"]
     named = f": {', '.join(variants)}" if variants else ""
     return Fact(f"Experiments: folds and seeds of each variant{named}.") if run.table("experiments/table.tsv") else None
 

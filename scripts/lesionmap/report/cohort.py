@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lesionmap.files.records import read_json, read_table
+from lesionmap.formatting import as_number
 from lesionmap.jobs.provenance import commit, versions
 from lesionmap.metrics.pairs import OF_MODEL
 from lesionmap.report.inputs import ReportInputs
@@ -138,7 +139,7 @@ def stage_times(benchmarks: str) -> list[dict[str, Any]]:
     measured: dict[str, list[tuple[float, float | None]]] = defaultdict(list)
     for path in sorted(Path(benchmarks).rglob("*.tsv")):
         stage = path.relative_to(benchmarks).parts[0].removesuffix(".tsv")
-        measured[stage] += [(float(row["s"]), _megabytes(row["max_rss"])) for row in read_table(path)]
+        measured[stage] += [(float(row["s"]), as_number(row["max_rss"])) for row in read_table(path)]
     times = [
         {
             "stage": stage,
@@ -151,8 +152,3 @@ def stage_times(benchmarks: str) -> list[dict[str, Any]]:
         if stage not in LATER_STAGES
     ]
     return sorted(times, key=lambda row: row["seconds"], reverse=True)
-
-
-def _megabytes(text: str) -> float | None:
-    """Peak memory as Snakemake records it; None for a job too short to be measured."""
-    return float(text) if text.replace(".", "", 1).isdigit() else None
