@@ -83,6 +83,7 @@ def naive_training(model, groups, options, schedule, epochs):
 
     def update(losses, rate):
         gradients = torch.autograd.grad(sum(losses) / len(losses), weights, allow_unused=True)
+        rate *= min(1, (max(n_updates) + 1) / options.warmup_updates)
         for i, (weight, gradient) in enumerate(zip(weights, gradients, strict=True)):
             if gradient is None:
                 continue

@@ -17,7 +17,7 @@ from lesionmap.training.settings import TrainFiles, TrainJob, TrainMachine, Trai
 from narrow_resnet import NARROW
 from stains import PROFILE
 
-USUAL = TrainSettings(epochs=2, decay_rate=0.5, tile_batch=3)
+USUAL = TrainSettings(epochs=2, decay_rate=0.5, warmup_updates=4, tile_batch=3)
 STAIN = vars(PROFILE)
 UNCHANGED = Augmentation()
 ALWAYS = TrainMachine("cpu", 0, 2)

@@ -18,7 +18,7 @@ TINY = {
     "stain": {"reference": "train_1", "n_pixels": 20000},
     "tiles": {"region_px": 512, "tile_px": 64},
     "model": {"backbone": "resnet18", "weights": "none", "norm": "group"},
-    "train": {"epochs": 1, "tile_batch": 16},
+    "train": {"epochs": 1, "warmup_updates": 0, "tile_batch": 16},
     "inference": {"batch_size": 16},
 }
 COHORT = (

@@ -15,7 +15,6 @@ from tensorboardX.writer import SummaryWriter
 from tqdm import tqdm
 
 from lesionmap.errors import InterruptedTrainingError, TrainingError
-from lesionmap.files.atomic import written_whole
 from lesionmap.files.records import sha256, write_table
 from lesionmap.jobs.log import progress
 from lesionmap.jobs.parallel import no_pause
@@ -29,7 +28,7 @@ from lesionmap.training.augmentation import epoch_order, random_augmentation
 from lesionmap.training.best_epoch import best_epochs, is_stale
 from lesionmap.training.checkpoint import Checkpoint, HistoryRow, Learner, RunState, StopRequest, StopRequestedError
 from lesionmap.training.dataset import FORWARD_SHARE, EpochImages, RegionDataset, RegionLoader
-from lesionmap.training.loss import Losses, NonFiniteLossError
+from lesionmap.training.loss import JUDGED_TOGETHER, Losses, NonFiniteLossError, check_not_exploded, nonfinite_error
 from lesionmap.training.process_group import ALONE, ProcessGroup
 from lesionmap.training.publication import is_saved, save_run, write_record
 from lesionmap.training.settings import TrainFiles, TrainJob, TrainMachine, TrainSettings
@@ -226,7 +225,7 @@ class _Run:
                 remedy="run again: training goes on from there",
             ) from None
         except NonFiniteLossError as error:
-            raise _nonfinite_error(error.region, self.files.nonfinite_region) from None
+            raise nonfinite_error(error.region, self.files.nonfinite_region) from None
         except torch.OutOfMemoryError as error:
             raise TrainingError(
                 stage="train",
@@ -264,12 +263,19 @@ class _Run:
         for losses in state.losses[-n_regions:]:
             state.position += 1
             self._show(losses)
+            if state.position % JUDGED_TOGETHER == 0 or state.position == len(self.loader.regions):
+                self._check_losses()
 
     def _of_all(self, losses: Losses) -> list[Losses]:
         """The losses of all processes' regions, by rank."""
         names = self.settings.losses
         rows = self.group.gathered([losses.get(name, math.nan) for name in names])
         return [{name: loss for name, loss in zip(names, row, strict=True) if not math.isnan(loss)} for row in rows]
+
+    def _check_losses(self) -> None:
+        """Once enough regions have been learned from; the first losses say little."""
+        if self._step() >= JUDGED_TOGETHER:
+            check_not_exploded(self.state.losses[: self.state.position], self.settings)
 
     def _show(self, losses: Losses) -> None:
         self.tensorboard.add({f"region/{name}_loss": loss for name, loss in losses.items()}, self._step())
@@ -343,19 +349,6 @@ def _mean_losses(losses: Sequence[Mapping[str, float]], settings: TrainSettings)
         found = [part[name] for part in losses if name in part]
         row[f"train_{name}_loss"] = float(np.mean(found)) if found else None
     return row
-
-
-def _nonfinite_error(region: RegionTensors, path: Path) -> TrainingError:
-    """Save the arrays of a region whose loss is not finite; the error names the region and the file."""
-    names = ("low", "low_mask", "judged_mask", "tiles", "tile_masks")
-    arrays = {name: getattr(region, name).cpu().numpy() for name in names}
-    with written_whole(path) as draft:
-        np.savez_compressed(draft, name=region.name, row_col=np.array(region.row_col), **arrays)
-    return TrainingError(
-        stage="train",
-        finding=f"the loss is no longer finite at region {region.name}; its arrays are in {path}",
-        remedy="look at that region, or lower train.learning_rate",
-    )
 
 
 def _check_lesions(regions: RegionDataset) -> None:

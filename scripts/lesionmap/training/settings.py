@@ -21,6 +21,8 @@ class TrainSettings:
         α0, Adam's learning rate in the first epoch.
     decay_rate : float
         Learning rate of an epoch, counted from 0: α = α0 / (1 + decay_rate · epoch).
+    warmup_updates : int
+        Updates over which the learning rate rises linearly to that of its epoch; 0: none.
     focal_gamma, focal_alpha : float
         γ and ξ of the focal loss.
     tile_batch : int or "auto"
@@ -42,6 +44,7 @@ class TrainSettings:
     epochs: int = 50
     learning_rate: float = 0.001
     decay_rate: float = 0.05
+    warmup_updates: int = 50
     focal_gamma: float = 2.0
     focal_alpha: float = 0.75
     tile_batch: int | str = 4
@@ -55,6 +58,10 @@ class TrainSettings:
     def rate(self, epoch: int) -> float:
         """Adam's learning rate in an epoch; `epoch` counts from 0."""
         return self.learning_rate / (1 + self.decay_rate * epoch)
+
+    def warmth(self, made: int) -> float:
+        """Share of the learning rate that an update has, after `made` others in this run."""
+        return min(1.0, (made + 1) / self.warmup_updates) if self.warmup_updates else 1.0
 
     @property
     def views(self) -> tuple[str, ...]:

@@ -82,8 +82,17 @@ class RegionSteps:
         if region and not math.isfinite(losses[name]):
             raise NonFiniteLossError(region)
         if self.group.mean_gradients(self.passes.weights(), bool(region), pause_point):
-            self.optimiser.step()
+            self._step()
         return losses
+
+    def _step(self) -> None:
+        """Let the optimiser make its update, with a share of the learning rate while the run warms up."""
+        group = self.optimiser.param_groups[0]
+        made = self.optimiser.state.get(group["params"][0], {}).get("step", 0)  # Adam counts, and checkpoints keep it
+        rate = group["lr"]
+        group["lr"] = rate * self.settings.warmth(int(made))
+        self.optimiser.step()
+        group["lr"] = rate
 
 
 @dataclass(frozen=True)

@@ -156,7 +156,7 @@ def test_where_no_tile_is_a_map_of_tiles_is_that_of_the_low_view(tmp_path, full_
 
 def test_calibration_is_fitted_to_the_validation_slides_alone(stores, tmp_path, full_precision):
     """Against scikit-learn, on the map of the saved model, with the middles of the logits' bins."""
-    folder, rows = run(tmp_path, stores[:1], stores[1:], schedule="low_only", epochs=1)
+    folder, rows = run(tmp_path, stores[:1], stores[1:], schedule="low_only", epochs=1, warmup_updates=0)
     part = tensors(region(2))
     with torch.no_grad():
         logits = load_model(folder / "best_low.safetensors")(part.low)
@@ -299,6 +299,25 @@ def test_a_region_whose_loss_is_not_finite_is_saved_and_named(stores, tmp_path, 
         np.testing.assert_array_equal(saved["low_mask"][0, 0], part.low_mask)
         np.testing.assert_array_equal(saved["tiles"].transpose(0, 2, 3, 1), part.images)
         np.testing.assert_array_equal(saved["row_col"], part.row_col)
+
+
+@pytest.mark.parametrize("schedule", ["joint", "low_only"])
+def test_a_loss_that_explodes_stops_with_advice_once_it_has_stayed_there(tmp_path, monkeypatch, schedule):
+    """As of a network that is as sure as it is wrong; one region an epoch, 48 are needed to say so."""
+    original, learned = training._learner, []
+
+    def wrecked(*arguments):
+        learner = original(*arguments)
+        learner.model.head.bias.data.fill_(60.0)
+        learner.optimiser.register_step_post_hook(lambda *_: learned.append(1))
+        return learner
+
+    monkeypatch.setattr(training, "_learner", wrecked)
+    stored = store(tmp_path / "t.h5", region(0))
+    with pytest.raises(TrainingError, match=r"the loss has exploded: .*Remedy: lower train\.learning_rate .*warmup"):
+        run(tmp_path, [stored], schedule=schedule, epochs=60, learning_rate=1e-6)
+    assert len(learned) == 48 * (2 if schedule == "joint" else 1)
+    assert not (tmp_path / "last.safetensors").exists()
 
 
 @pytest.mark.parametrize("schedule", ["joint", "high_only"])

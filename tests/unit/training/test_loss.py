@@ -5,9 +5,10 @@ from decimal import Decimal, localcontext
 import numpy as np
 import pytest
 import torch
+from lesionmap.errors import TrainingError
 from lesionmap.network.model import LearnedFusion, MaxFusion, MeanFusion
 from lesionmap.network.region_pass import downsampled
-from lesionmap.training.loss import focal_sum
+from lesionmap.training.loss import check_not_exploded, focal_sum
 from training_parts import settings
 
 DIGITS, STEP = 120, Decimal("1e-30")
@@ -60,3 +61,25 @@ def test_the_fused_loss_of_a_saturated_pixel_and_its_gradient_are_exact(logits, 
         loss.backward()
         assert loss.item() == pytest.approx(expected, rel=rel, abs=least)
         assert [*tiles.grad.tolist(), *low.grad.tolist()] == pytest.approx(slopes, rel=rel, abs=least)
+
+
+@pytest.mark.parametrize(("alpha", "gamma"), [(0.75, 2.0), (0.25, 2.0), (0.75, 0.0)])
+def test_a_loss_has_exploded_if_it_is_ten_times_that_of_a_network_that_cannot_decide(alpha, gamma):
+    """Of its whole output, be it lesion or not, whichever counts more."""
+    asked = settings(focal_alpha=alpha, focal_gamma=gamma)
+    logits, zeros = torch.zeros(1, 1, 2, 2), torch.zeros(1, 1, 2, 2, dtype=torch.uint8)
+    bar = 10 * max(focal_sum(logits, mask, asked).item() / 4 for mask in (zeros, zeros + 1))
+    check_not_exploded([{"low": 0.99 * bar, "fused": 0.99 * bar}] * 48, asked)
+    with pytest.raises(TrainingError, match="the loss has exploded"):
+        check_not_exploded([{"low": 1.01 * bar, "fused": 1.01 * bar}] * 48, asked)
+
+
+def test_a_loss_that_has_come_down_is_told_and_goes_on(caplog):
+    calm, hard = {"low": 0.1}, {"low": 36.0}
+    check_not_exploded([calm] * 48, settings())
+    check_not_exploded([hard] * 48 + [calm] * 48, settings())  # the last 48 alone count
+    check_not_exploded([], settings())
+    assert caplog.text == ""
+    check_not_exploded([hard] * 10 + [calm] * 38, settings())
+    assert "a region's loss was 36, and has come down" in caplog.text
+    assert "raise train.warmup_updates" in caplog.text

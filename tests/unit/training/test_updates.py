@@ -73,6 +73,18 @@ def test_the_schedule_is_that_of_the_method(schedule):
         torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9, msg=name)
 
 
+@pytest.mark.parametrize(("warmup", "shares"), [(0, [1, 1, 1]), (1, [1, 1, 1]), (4, [0.25, 0.5, 0.75, 1, 1])])
+def test_the_learning_rate_rises_over_the_first_updates(warmup, shares, pool):
+    model, rates = network(), []
+    optimiser = torch.optim.Adam(model.parameters(), lr=1e-3)
+    optimiser.register_step_pre_hook(lambda one, *_: rates.append(one.param_groups[0]["lr"]))
+    steps = RegionSteps(passes(model, pool), optimiser, settings(schedule="low_only", warmup_updates=warmup))
+    for _ in shares:
+        steps.low(tensors(region()))
+    assert rates == pytest.approx([1e-3 * share for share in shares])
+    assert optimiser.param_groups[0]["lr"] == 1e-3
+
+
 @pytest.mark.parametrize(
     ("schedule", "n_tiles", "updates"),
     [
