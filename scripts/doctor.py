@@ -8,4 +8,5 @@ from lesionmap.slides.sheet import SlideRow
 with job_log(snakemake.log[0]):
     rows = [SlideRow(**row) for row in snakemake.params.rows]
     params, settings = snakemake.params, RunSettings.of(snakemake.params.config)
-    examine_sheet(rows, settings, params.table, params.report, params.machine, threads=snakemake.threads)
+    options = {"threads": snakemake.threads, "model_notes": params.model_notes}
+    examine_sheet(rows, settings, params.table, params.report, params.machine, **options)

@@ -23,5 +23,6 @@ rule doctor:
         machine=with_prefix("results/machine_costs.json"),
         rows=sheet_rows,
         config=SETTINGS.config,
+        model_notes=SETTINGS.notes,
     script:
         "../../scripts/doctor.py"

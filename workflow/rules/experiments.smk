@@ -136,7 +136,7 @@ rule map_ensemble:
     threads: 2
     resources:
         mem_mb=grows(4000 + 1000 * N_MODELS),
-        runtime=grows(30 * N_MODELS if config["inference"]["refine"] == "none" else 1440),
+        runtime=grows(30 * N_MODELS if SETTINGS.config["inference"]["refine"] == "none" else 1440),
         gpu=1,
     params:
         max_unreadable_fraction=config["slides"]["max_unreadable_fraction"],

@@ -9,12 +9,12 @@ def check_start():
     """Refuse to start if jobs would fail after their work: results that are read-only, dates in the future.
 
     Refuse --until if the slides' inspection is out of date, so that the plan has none of its jobs.
-    Say what the model has set in the config.
+    Say what the model has set in the config, and what maps it was not trained for.
     """
     if workflow.dag_settings.until and not any(workflow.dag.until_jobs()):
         refuse_until()
     for note in SETTINGS.notes:
-        logger.info(f"LesionMap, model {config['model']['path']}: {note}")
+        logger.info(f"LesionMap, model {config['model']['path'] or 'of this run'}: {note}")
     try:
         start_checks.check_writable(with_prefix("results"))
         if not workflow.touch:  # --touch gives results new dates

@@ -23,13 +23,13 @@ rule map_slide:
     benchmark:
         "results/benchmarks/map_slide/{slide}.tsv"
     group:
-        shard("infer", 5 if config["inference"]["refine"] == "none" else 1)
+        shard("infer", 5 if SETTINGS.config["inference"]["refine"] == "none" else 1)
     conda:
         "../../envs/lesionmap.yaml"
     threads: 2
     resources:
         mem_mb=grows(8000),
-        runtime=grows(60 if config["inference"]["refine"] == "none" else 1440),
+        runtime=grows(60 if SETTINGS.config["inference"]["refine"] == "none" else 1440),
         gpu=1,
     params:
         max_unreadable_fraction=config["slides"]["max_unreadable_fraction"],

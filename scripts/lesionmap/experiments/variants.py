@@ -9,7 +9,14 @@ from typing import Any
 from lesionmap.errors import SettingsError
 from lesionmap.files.records import sha256_of
 from lesionmap.files.schema import listed, read_schema
-from lesionmap.run.config import MACHINE_SETTINGS, as_typed, check_config, judged_view, train_settings
+from lesionmap.run.config import (
+    MACHINE_SETTINGS,
+    as_typed,
+    check_config,
+    judged_view,
+    mapped_as_trained,
+    train_settings,
+)
 
 AS_CONFIGURED = "config"  # the name of the only variant if none is named
 VARIED = ("model", "train", "inference")
@@ -87,7 +94,7 @@ def variants_of(config: Mapping[str, Any], schema_path: str | Path) -> dict[str,
                 check_config(changed, schema_path)
             except SettingsError as error:
                 problems.append(f"experiments.variants.{name}: {error.finding.strip()}")
-            found[name] = Variant(name, changed)
+            found[name] = Variant(name, mapped_as_trained(changed))
     if problems:
         raise SettingsError(stage="config", finding=listed(problems), remedy="correct the keys named above")
     return found

@@ -10,7 +10,7 @@ from lesionmap.maps.probability import N_SCORES, UNMAPPED, first_positive, score
 from lesionmap.network.settings import TILES
 
 PATENT, MATCH_TRAINING = "patent", "match_training"
-NO_REFINEMENT, LESION_REFINEMENT = "none", "lesion"
+NO_REFINEMENT, LESION_REFINEMENT, REFINED_EVERYWHERE = "none", "lesion", "all"
 PATENT_MPP = 2.5  # 4× (claim 8)
 
 
@@ -74,7 +74,7 @@ class MapSettings:
         return {
             "unsure": (least, most),
             "lesion": (first_positive(threshold), N_SCORES - 1),
-            "all": (UNMAPPED, N_SCORES - 1),
+            REFINED_EVERYWHERE: (UNMAPPED, N_SCORES - 1),
         }[self.refine]
 
 

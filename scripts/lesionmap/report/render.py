@@ -83,7 +83,7 @@ def render_report(
     benchmarks : str
         Folder of Snakemake's benchmark files; it may be absent. Their times differ from run to run.
     model_notes : sequence of str
-        What the model of ``model.path`` has set in the config.
+        What the model of ``model.path`` has set in the config, and how maps differ from training.
     """
     templates = _templates()
     inputs = without_quarantined(inputs)

@@ -36,7 +36,7 @@ def conclude(tables: RunTables, output: str, *, fail: bool, model_notes: Sequenc
     Parameters
     ----------
     model_notes : sequence of str
-        What the model of ``model.path`` has set in the config.
+        What the model of ``model.path`` has set in the config, and how maps differ from training.
 
     Raises
     ------

@@ -11,7 +11,7 @@ from jsonschema import Draft202012Validator
 from lesionmap.errors import SettingsError
 from lesionmap.files.schema import listed, problems_of, read_schema
 from lesionmap.geometry.tiling import TileSpec
-from lesionmap.inference.settings import LESION_REFINEMENT, NO_REFINEMENT, map_mpp, view_of
+from lesionmap.inference.settings import LESION_REFINEMENT, NO_REFINEMENT, REFINED_EVERYWHERE, map_mpp, view_of
 from lesionmap.network.settings import TILES
 from lesionmap.servers.urls import is_remote
 from lesionmap.slides.sheet import SlideRow
@@ -143,8 +143,36 @@ def map_settings(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def judged_view(config: Mapping[str, Any]) -> str:
     """The view in training that corresponds to the run's maps: by it, the epoch and the threshold are chosen."""
-    fusion = fusion_of(config["train"]["schedule"], config["model"]["fusion"])
-    return view_of(config["inference"]["refine"], fusion)
+    return view_of(config["inference"]["refine"], _fusion(config))
+
+
+def _fusion(config: Mapping[str, Any]) -> str:
+    """How the network fuses maps: one of ``model.path`` as it says itself, another as its schedule allows."""
+    asked: str = config["model"]["fusion"]
+    return asked if config["model"]["path"] else fusion_of(config["train"]["schedule"], asked)
+
+
+def mapped_as_trained(config: dict[str, Any]) -> dict[str, Any]:
+    """The config; for a network that is trained on tiles alone, with maps that are made from tiles everywhere."""
+    if _fusion(config) != TILES:
+        return config
+    return config | {"inference": config["inference"] | {"refine": REFINED_EVERYWHERE}}
+
+
+def notes_on_maps(config: Mapping[str, Any], schedule: str | None) -> Iterator[str]:
+    """What users should know of maps that a config asks for, from a network of a schedule; None: it is not known."""
+    asked = config["inference"]["refine"]
+    if schedule == "high_only" and asked != REFINED_EVERYWHERE:
+        yield (
+            f"inference.refine: {REFINED_EVERYWHERE} instead of {asked}, since the network was trained on tiles alone "
+            "(train.schedule: high_only) and has learned nothing of the low-resolution view"
+        )
+    if schedule in ("joint", "sequential") and asked == NO_REFINEMENT:
+        yield (
+            f"inference.refine: {NO_REFINEMENT} makes maps from the low-resolution view alone, as the method does, but "
+            f"the network was trained to have it fused with its tiles (train.schedule: {schedule}); in a trial it did "
+            "worse so than one that was trained on that view alone. Try inference.refine: all or unsure"
+        )
 
 
 def lesion_settings(config: Mapping[str, Any]) -> dict[str, Any]:

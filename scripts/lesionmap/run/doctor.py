@@ -89,7 +89,14 @@ class Diagnosis:
 
 
 def examine_sheet(
-    rows: Sequence[SlideRow], settings: RunSettings, table: str, report: str, machine: str, *, threads: int
+    rows: Sequence[SlideRow],
+    settings: RunSettings,
+    table: str,
+    report: str,
+    machine: str,
+    *,
+    threads: int,
+    model_notes: Sequence[str] = (),
 ) -> None:
     """Check the slides of a sheet and estimate the costs of a run; print both, and write them to files.
 
@@ -101,6 +108,8 @@ def examine_sheet(
         JSON that keeps what was measured on this machine, see :func:`lesionmap.network.resources.machine_costs`.
     threads : int
         Number of slides that are checked at the same time.
+    model_notes : sequence of str
+        What the model of ``model.path`` has set in the config, and how maps differ from training.
 
     Raises
     ------
@@ -114,7 +123,7 @@ def examine_sheet(
     seen = _seen_by_model(settings)
     _compare_with_model(found, seen, settings, threads)
     _check_reference(found, settings)
-    sheet_errors, notes = list(_sheet_errors(found, settings)), [*_notes(settings), *seen.notes]
+    sheet_errors, notes = list(_sheet_errors(found, settings)), [*model_notes, *_notes(settings), *seen.notes]
     second_readers = sum(row.second_reader for row in rows)
     jobs = job_counts([row.split for row in rows], _readable(found), settings, second_readers)
     measured = machine_costs(settings.model, settings.tiles.tile_px, machine)

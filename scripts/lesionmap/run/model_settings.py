@@ -10,7 +10,7 @@ import yaml
 from lesionmap.errors import ModelError, SettingsError
 from lesionmap.files.schema import listed, read_schema
 from lesionmap.network.settings import ModelSettings
-from lesionmap.run.config import check_config, cut_of
+from lesionmap.run.config import check_config, cut_of, judged_view, mapped_as_trained, notes_on_maps
 from lesionmap.stain.profile import StainProfile
 
 # What decides the images that the network sees, besides `tiles`. `slides.reader` is not among it, because all readers
@@ -28,7 +28,7 @@ Values = dict[Key, Any]
 
 @dataclass(frozen=True)
 class RunConfig:
-    """The config of a run with the settings of its model, and notes on what has come from the model."""
+    """The config of a run with the settings of its model, and notes on what has come from it and on how it is used."""
 
     config: dict[str, Any]
     notes: tuple[str, ...] = ()
@@ -53,18 +53,15 @@ def adopt_model(config: dict[str, Any], schema_path: str | Path) -> RunConfig:
     """
     path = config["model"]["path"]
     if path is None:
-        return RunConfig(config)
+        return RunConfig(mapped_as_trained(config), tuple(notes_on_maps(config, config["train"]["schedule"])))
     from lesionmap.files.model_metadata import FOR_MAPS, load_metadata  # most jobs do without
     from lesionmap.inference.recalibration import Recalibration
-    from lesionmap.inference.settings import view_of
     from lesionmap.stain.reference import reference_of
 
     model = load_metadata(path, FOR_MAPS)
     theirs = _settings_of(path, model)
     differing = {place: value for place, value in theirs.items() if config[place[0]][place[1]] != value}
     adopted = {place: value for place, value in differing.items() if place not in OF_SLIDES}
-    if config["inference"]["recalibrate"]:
-        Recalibration.of(path, model, view_of(config["inference"]["refine"], model["architecture"].get("fusion", "")))
     _check_agreement(path, adopted, config, read_schema(schema_path), reference_of(path, model))
     settings = {
         section: content | {key: value for (part, key), value in adopted.items() if part == section}
@@ -73,7 +70,12 @@ def adopt_model(config: dict[str, Any], schema_path: str | Path) -> RunConfig:
         for section, content in config.items()
     }
     _check(path, settings, schema_path)
-    return RunConfig(settings, tuple(_notes(theirs, differing, config)))
+    settings = mapped_as_trained(settings)
+    if settings["inference"]["recalibrate"]:
+        Recalibration.of(path, model, judged_view(settings))
+    schedule = model["provenance"].get("train", {}).get("schedule")
+    notes = (*_notes(theirs, differing, config), *notes_on_maps(config, schedule))
+    return RunConfig(settings, notes)
 
 
 def _settings_of(path: str, model: Mapping[str, Any]) -> Values:

@@ -50,6 +50,11 @@ def test_variants_share_a_recipe_if_their_weights_are_the_same():
     assert found["fused"].view == "fused"
 
 
+def test_a_variant_that_is_trained_on_tiles_alone_is_mapped_by_them():
+    (variant,) = variants_of(config(high={"train": {"schedule": "high_only"}}), SCHEMA).values()
+    assert (variant.view, variant.config["inference"]["refine"]) == ("high", "all")
+
+
 def test_neither_seed_nor_machine_decides_a_recipe():
     first, second = config(), config()
     second["train"] |= {"seed": 7, "device": "cpu", "checkpoint_minutes": 1}

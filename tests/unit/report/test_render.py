@@ -390,7 +390,7 @@ def test_an_existing_model_is_named_instead_of_curves(inputs: ReportInputs, tmp_
     assert not (report / "figures" / "learning_curves.svg").exists()
     assert not any("learning_curves" in link for link in page.links)
     assert "../model/MODEL_CARD.md" in page.links
-    assert "config and the model differ" not in page.source
+    assert "settings and model differ" not in page.source
     notes = ["stain.method: macenko, from the model", "tiles.mpp: 0.5 <from the model>"]
     again = render(replace(inputs, history=None, learning_curves=None), tmp_path, notes, model=model)
     source = Page(again / "index.html").source

@@ -16,6 +16,7 @@ from lesionmap.run.config import (
     judged_view,
     lesion_settings,
     map_settings,
+    mapped_as_trained,
     reference_file,
     train_settings,
 )
@@ -320,9 +321,11 @@ def test_limits_the_wrong_way_round_are_refused(root, config, section, key):
         ("joint", "mean", "none", "low"),
         ("joint", "learned", "all", "fused"),
         ("high_only", "mean", "lesion", "high"),
-        ("high_only", "mean", "none", "low"),
+        ("high_only", "mean", "none", "high"),
+        ("low_only", "mean", "none", "low"),
     ],
 )
-def test_the_epoch_is_judged_by_the_map_that_inference_makes(schedule, fusion, refine, view):
-    config = {"train": {"schedule": schedule}, "model": {"fusion": fusion}, "inference": {"refine": refine}}
-    assert judged_view(config) == view
+def test_the_epoch_is_judged_by_the_map_that_inference_makes(config, schedule, fusion, refine, view):
+    config["train"]["schedule"], config["model"]["fusion"] = schedule, fusion
+    config["inference"]["refine"] = refine
+    assert judged_view(mapped_as_trained(config)) == view

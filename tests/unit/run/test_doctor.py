@@ -113,6 +113,13 @@ def examined(tmp_path, rows, config, capsys):
         return failed, capsys.readouterr().out, table, json.load(stream)
 
 
+def test_what_the_run_will_say_of_its_model_is_noted_first(tmp_path, rows, config, capsys):
+    note, paths = "mind this", [str(tmp_path / name) for name in ("doctor.tsv", "doctor.json")]
+    examine_sheet(rows, RunSettings.of(config), *paths, str(machine_file(tmp_path)), threads=2, model_notes=[note])
+    assert f"\nnote: {note}\n" in capsys.readouterr().out + "\n"
+    assert json.loads((tmp_path / "doctor.json").read_text())["notes"][0] == note
+
+
 def test_a_sound_sheet_passes(tmp_path, rows, config, capsys):
     failed, printed, table, report = examined(tmp_path, rows, config, capsys)
     assert failed is None

@@ -13,7 +13,7 @@ from lesionmap.files.schema import read_schema
 from lesionmap.network.model import LesionFPN
 from lesionmap.network.model_file import save_model
 from lesionmap.network.settings import ModelSettings
-from lesionmap.run.config import inference_mpp
+from lesionmap.run.config import inference_mpp, judged_view
 from lesionmap.run.model_settings import INPUT_KEYS, OF_SLIDES, adopt_model, input_settings
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
@@ -70,10 +70,63 @@ def model(tmp_path, weights):
     return write
 
 
-def test_without_a_model_the_config_stays_and_nothing_is_said(config, schema):
+@pytest.mark.parametrize(
+    ("schedule", "refine", "said"),
+    [
+        ("joint", "none", "trained to have it fused with its tiles (train.schedule: joint)"),
+        ("sequential", "none", "trained to have it fused with its tiles (train.schedule: sequential)"),
+        ("joint", "unsure", None),
+        ("low_only", "none", None),
+        ("high_only", "all", None),
+    ],
+)
+def test_without_a_model_the_config_stays_and_maps_that_differ_from_training_are_named(
+    config, schema, schedule, refine, said
+):
     config["model"]["path"] = None
+    config["train"]["schedule"], config["inference"]["refine"] = schedule, refine
     run = adopt_model(config, schema)
-    assert (run.config, run.notes) == (config, ())
+    assert run.config == config
+    assert len(run.notes) == bool(said)
+    assert all(said in note for note in run.notes)
+
+
+@pytest.mark.parametrize("refine", ["none", "unsure", "lesion", "all"])
+def test_a_network_of_tiles_alone_maps_by_tiles_alone(config, schema, refine):
+    config["model"]["path"] = None
+    config["train"]["schedule"], config["inference"]["refine"] = "high_only", refine
+    asked = copy.deepcopy(config)
+    run = adopt_model(config, schema)
+    assert config == asked
+    assert run.config["inference"] == asked["inference"] | {"refine": "all"}
+    assert judged_view(run.config) == "high"
+    said = [note for note in run.notes if note.startswith(f"inference.refine: all instead of {refine}, since")]
+    assert len(said) == len(run.notes) == (refine != "all")
+
+
+@pytest.mark.parametrize(
+    ("fusion", "schedule", "refine", "view", "n_notes"),
+    [
+        ("tiles", "high_only", "all", "high", 1),
+        ("mean", "joint", "none", "low", 1),
+        ("mean", "low_only", "none", "low", 0),
+        ("mean", None, "none", "low", 0),
+    ],
+)
+def test_a_shipped_model_is_mapped_as_it_was_trained_whatever_schedule_the_config_has(
+    config, schema, model, fusion, schedule, refine, view, n_notes
+):
+    """The config's schedule is that of a training that does not take place."""
+    trained = {"train": {"schedule": schedule}} if schedule else {}
+    model(
+        input=input_settings(config),
+        architecture={"backbone": "resnet50", "norm": "frozen", "fusion": fusion},
+        provenance={"software": "LesionMap 9"} | trained,
+    )
+    config["train"]["schedule"] = "high_only" if fusion == "mean" else "joint"
+    run = adopt_model(config, schema)
+    assert (run.config["inference"]["refine"], judged_view(run.config)) == (refine, view)
+    assert len([note for note in run.notes if note.startswith("inference.refine")]) == n_notes
 
 
 def test_defaults_of_the_schema_are_those_of_the_config(config, schema):
