@@ -108,6 +108,12 @@ use rule map_slide as map_held_out with:
         "results/benchmarks/map_held_out/{variant}/{run}/{slide}.tsv"
     wildcard_constraints:
         run="seed_[0-9]+",
+    group:
+        shard("infer", 1 if REFINED else 5)
+    resources:
+        mem_mb=grows(8000),
+        runtime=grows(1440 if REFINED else 60),
+        gpu=1,
     params:
         map=of_variant(map_settings),
 
@@ -136,7 +142,7 @@ rule map_ensemble:
     threads: 2
     resources:
         mem_mb=grows(4000 + 1000 * N_MODELS),
-        runtime=grows(30 * N_MODELS if SETTINGS.config["inference"]["refine"] == "none" else 1440),
+        runtime=grows(1440 if REFINED else 30 * N_MODELS),
         gpu=1,
     params:
         max_unreadable_fraction=config["slides"]["max_unreadable_fraction"],

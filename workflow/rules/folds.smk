@@ -13,6 +13,7 @@ RECIPES = {variant.recipe: variant.training for variant in VARIANTS.values()}
 SEEDS, N_FOLDS = config["experiments"]["seeds"], config["experiments"]["folds"]
 FOLDS = range(1, N_FOLDS + 1)
 N_MODELS = N_FOLDS * len(SEEDS)  # of an ensemble
+REFINED = any(variant.config["inference"]["refine"] != "none" for variant in VARIANTS.values())  # and then takes hours
 
 
 wildcard_constraints:

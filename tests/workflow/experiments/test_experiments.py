@@ -189,6 +189,12 @@ def test_on_a_cluster_all_trainings_and_maps_wait_for_nothing_of_each_other(proj
     assert len(inputs["map_held_out"]) == 28
     assert all(sum("/fold_" in path for path in paths) == 3 for paths in inputs["map_held_out"])  # of one model
     assert "gpu=1" in printed
+    assert "runtime=1440" not in printed
+    project.config["experiments"]["variants"]["plain"] = {"inference": {"refine": "all"}}
+    printed = project.run("--dry-run", "experiments")
+    maps = re.findall(r"rule map_(?:held_out|ensemble):.*?runtime=(\d+), gpu=1\n", printed, re.DOTALL)
+    assert len(maps) == 30
+    assert set(maps) == {"1440"}
 
 
 def test_a_slide_that_is_added_trains_what_is_not_judged_by_it_and_moves_nobody(project):
