@@ -472,6 +472,35 @@ def test_methods_name_the_schedule_and_the_fusion(
     assert sentence in (render(inputs, tmp_path, **changes) / "index.html").read_text()
 
 
+def test_methods_name_the_learning_rate_and_its_warm_up(inputs: ReportInputs, tmp_path: Path) -> None:
+    for updates, said in (
+        (30, "rate 0.001, which rose linearly over the first 30 updates) for"),
+        (0, "rate 0.001) for"),
+    ):
+        changes = {"train": CONFIG["train"] | {"learning_rate": 0.001, "warmup_updates": updates}}
+        assert said in (render(inputs, tmp_path / said[:4] / str(updates), **changes) / "index.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("refine", "schedule", "sentence"),
+    [
+        ("all", "joint", "All regions with tissue were then read at 0.25 µm/px and passed as tiles, whose maps, fused"),
+        ("all", "high_only", "passed as tiles, whose maps took the place of the first; pixels with a probability"),
+        ("lesion", "joint", "tile by tile. Regions in which this found lesion were then read at"),
+        ("unsure", "joint", "Regions with a probability from 0.1 to 0.9 were then read at 0.25 µm/px"),
+        ("none", "joint", "passed through the network tile by tile; pixels with a probability"),
+    ],
+)
+def test_methods_say_which_regions_were_refined(
+    inputs: ReportInputs, tmp_path: Path, refine: str, schedule: str, sentence: str
+) -> None:
+    changes = {
+        key: CONFIG[key] | part for key, part in (("train", {"schedule": schedule}), ("inference", {"refine": refine}))
+    }
+    text = (render(inputs, tmp_path, **changes) / "index.html").read_text()
+    assert sentence in " ".join(text.split())
+
+
 def test_subgroups_have_a_table_each(inputs: ReportInputs, tmp_path: Path) -> None:
     """Slides s0 to s5 are of six patients and have lesion, s6 and s7 have none; s7 has no scanner."""
     paths = cohort_of(tmp_path, without_lesion=2)
