@@ -95,9 +95,7 @@ def entries(tables: Sequence[SlideTable], fold: NDArray[np.int64]) -> Iterator[d
         over seeds, and over folds (of means over seeds), None for fewer than two.
     """
     means, without = over_seeds(tables, REPORTED)
-    weights = np.concatenate(
-        [np.ones((1, len(fold))), fold == np.unique(fold)[:, None]]
-    )  # all slides, then each fold's
+    weights = np.concatenate([np.ones((1, len(fold))), fold == np.unique(fold)[:, None]])  # all, then each fold's
     found = [metrics_of(table, weights, REPORTED) for table in tables]
     for metric in REPORTED:
         values = np.array([of_seed[metric] for of_seed in found])  # (seeds, 1 + folds)

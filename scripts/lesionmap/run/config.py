@@ -159,15 +159,15 @@ def mapped_as_trained(config: dict[str, Any]) -> dict[str, Any]:
     return config | {"inference": config["inference"] | {"refine": REFINED_EVERYWHERE}}
 
 
-def notes_on_maps(config: Mapping[str, Any], schedule: str | None) -> Iterator[str]:
+def notes_on_maps(config: dict[str, Any], schedule: str | None) -> Iterator[str]:
     """What users should know of maps that a config asks for, from a network of a schedule; None: it is not known."""
-    asked = config["inference"]["refine"]
-    if schedule == "high_only" and asked != REFINED_EVERYWHERE:
+    asked, made = config["inference"]["refine"], mapped_as_trained(config)["inference"]["refine"]
+    if made != asked:
         yield (
-            f"inference.refine: {REFINED_EVERYWHERE} instead of {asked}, since the network was trained on tiles alone "
+            f"inference.refine: {made} instead of {asked}, since the network was trained on tiles alone "
             "(train.schedule: high_only) and has learned nothing of the low-resolution view"
         )
-    if schedule in ("joint", "sequential") and asked == NO_REFINEMENT:
+    elif schedule in ("joint", "sequential") and asked == NO_REFINEMENT:
         yield (
             f"inference.refine: {NO_REFINEMENT} makes maps from the low-resolution view alone, as the method does, but "
             f"the network was trained to have it fused with its tiles (train.schedule: {schedule}); in a trial it did "

@@ -70,11 +70,11 @@ def adopt_model(config: dict[str, Any], schema_path: str | Path) -> RunConfig:
         for section, content in config.items()
     }
     _check(path, settings, schema_path)
+    schedule = model["provenance"].get("train", {}).get("schedule")
+    notes = (*_notes(theirs, differing, config), *notes_on_maps(settings, schedule))
     settings = mapped_as_trained(settings)
     if settings["inference"]["recalibrate"]:
         Recalibration.of(path, model, judged_view(settings))
-    schedule = model["provenance"].get("train", {}).get("schedule")
-    notes = (*_notes(theirs, differing, config), *notes_on_maps(config, schedule))
     return RunConfig(settings, notes)
 
 

@@ -108,6 +108,8 @@ def test_a_network_of_tiles_alone_maps_by_tiles_alone(config, schema, refine):
     ("fusion", "schedule", "refine", "view", "n_notes"),
     [
         ("tiles", "high_only", "all", "high", 1),
+        ("tiles", None, "all", "high", 1),
+        ("mean", "high_only", "none", "low", 0),  # of a version that did not name the fusion
         ("mean", "joint", "none", "low", 1),
         ("mean", "low_only", "none", "low", 0),
         ("mean", None, "none", "low", 0),
