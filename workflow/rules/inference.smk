@@ -11,6 +11,7 @@ rule map_slide:
         location=ancient("results/slides/location/{slide}.json"),
         tissue="results/tissue/{slide}.tif",
         stain="results/stain/matches/{slide}.json",
+        choice=ancient("results/stain/reference/profile.json"),
         model=model_file,
         onnx="results/model/lesionmap.onnx",
         check="results/model/engine_check.json",

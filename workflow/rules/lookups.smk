@@ -144,10 +144,10 @@ def tiled_slides(wildcards):
 def reference_candidates(wildcards):
     """Slides that may be the stain reference, known once the manifest is built; none if a file holds it."""
     named = config["stain"]["reference"]
-    if named in SLIDES or REFERENCE_FILE:
-        manifest()  # so that a touched reference refits nothing
-        return [] if REFERENCE_FILE else [named]
-    return candidates()
+    if REFERENCE_FILE:
+        return []  # with no wait: Snakemake takes a checkpoint that waits for another as done
+    manifest()  # so that a touched reference refits nothing
+    return [named] if named in SLIDES else candidates()
 
 
 @cache

@@ -4,6 +4,9 @@
 #         results/stain/matches/{slide}.json    how the slide is matched to it
 #         results/stain/{slide}.png             what that looks like; thumbnails/ shows the whole slide
 #         results/stain/cohort.tsv, spread.json all slides side by side
+#
+# What reads a match also waits for the choice of the reference (ancient: it makes nothing again). Only then does
+# Snakemake know that slides are to be matched anew; a job with other news would run before, on the old match.
 
 
 rule fit_stain:
@@ -124,7 +127,8 @@ rule draw_stain:
 rule compare_stains:
     """Compare the stains of all slides."""
     input:
-        collect("results/stain/matches/{slide}.json", slide=stained_slides),
+        matches=collect("results/stain/matches/{slide}.json", slide=stained_slides),
+        choice=ancient("results/stain/reference/profile.json"),
     output:
         table="results/stain/cohort.tsv",
         spread="results/stain/spread.json",

@@ -13,6 +13,7 @@ rule extract_tiles:
         annotation=ancient("results/annotations/{slide}.geojson"),
         annotation_identity="results/annotations/identity/{slide}.json",
         stain="results/stain/matches/{slide}.json",
+        choice=ancient("results/stain/reference/profile.json"),
     output:
         store=temp("results/tiles/{slide}.h5") if config["tiles"]["store"] == "temp" else "results/tiles/{slide}.h5",
         record="results/tiles/{slide}.json",

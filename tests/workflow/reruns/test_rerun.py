@@ -13,7 +13,7 @@ import pytest
 from lesionmap.demo.cohort import write_slide
 from lesionmap.demo.painting import DemoSlide
 from lesionmap.files.records import read_table
-from project import COHORT, jobs
+from project import COHORT, ROOT, jobs
 from safetensors.numpy import load_file
 
 LATER = ("check_annotation", "draw_stain", "map_slide", "find_lesions", "cut_view")
@@ -165,6 +165,21 @@ def test_another_reference_reruns_the_normalisation_and_no_fit(project):
     project.config["stain"]["reference"] = "train_2"
     assert project.planned() == normalised_anew()
     assert "Nothing to be done" in project.run()
+
+
+def test_every_job_that_computes_with_a_match_waits_for_the_choice_of_the_reference():
+    texts = [path.read_text() for path in (ROOT / "workflow/rules").glob("*.smk")]
+    rules = [rule for text in texts for rule in re.split(r"^(?:use )?rule ", text, flags=re.MULTILINE)[1:]]
+    reading = {
+        rule.split()[0].strip(":"): rule
+        for rule in rules
+        if re.search(r'input:.*"results/stain/matches.*output:', rule, re.DOTALL)
+    }
+    assert len(reading) >= 7
+    waiting = {
+        name for name, rule in reading.items() if 'choice=ancient("results/stain/reference/profile.json")' in rule
+    }
+    assert set(reading) - waiting == {"summarise", "render_report"}  # which wait for maps
 
 
 def test_a_reference_that_stays_the_same_is_reported_and_reruns_nothing_else(project):
