@@ -17,7 +17,7 @@ from lesionmap.training.augmentation import Augmentation
 from lesionmap.training.checkpoint import StopRequest
 from lesionmap.training.dataset import READERS_FOR_GPU, RegionDataset, RegionLoader
 from lesionmap.training.settings import TrainMachine
-from lesionmap.training.updates import RegionSteps, fused_backward, update_bn
+from lesionmap.training.updates import RegionSteps, fused_backward, settle_norms
 from narrow_resnet import NARROW
 from training_parts import network, passes, region, run, settings, store, tensors, unfinished
 
@@ -40,7 +40,8 @@ def trained(device, norm, schedule="joint", dtype=torch.float64, n=3, tile_batch
         for seed in range(n):
             part = there(tensors(region(seed, side=SIDE)), device)
             losses.append(steps.low(part) | steps.rest(part))
-    update_bn(model, [region(seed, side=SIDE).low_image for seed in range(n)])
+    parts = [region(seed, side=SIDE) for seed in range(n)]
+    settle_norms(model, [part.low_image[None] for part in parts], [part.images for part in parts])
     return {name: value.cpu() for name, value in model.state_dict().items()}, losses
 
 

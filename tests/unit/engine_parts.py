@@ -1,7 +1,6 @@
 """Engines of networks that tests make."""
 
 import copy
-from dataclasses import replace
 
 import numpy as np
 from lesionmap.inference.engines import FP32, Engine, OpenVinoEngine
@@ -16,11 +15,11 @@ class Pixelwise(Engine):
     def __init__(self, logit, batch_size=1):
         self.logit, self.batch_size, self.threads = logit, batch_size, 2
 
-    def logits(self, images):
+    def logits(self, images, *, tiles=False):
         return self.logit(images.astype(np.float32))
 
 
-def openvino_engine(model, folder, precision=FP32, threads=2, fusion="mean"):
+def openvino_engine(model, folder, precision=FP32, threads=2, settings=NARROW):
     from lesionmap.network.onnx_export import as_onnx  # where a GPU is checked there is no onnx
 
     path = folder / "network.onnx"
@@ -28,9 +27,9 @@ def openvino_engine(model, folder, precision=FP32, threads=2, fusion="mean"):
     return OpenVinoEngine(str(path), precision, threads)
 
 
-def torch_engine(model, folder, precision=FP32, threads=2, fusion="mean"):
+def torch_engine(model, folder, precision=FP32, threads=2, settings=NARROW):
     path = folder / "network.safetensors"
-    save_model(path, model, replace(NARROW, fusion=fusion), {})
+    save_model(path, model, settings, {})
     return TorchEngine(str(path), precision, 3, tile_px=32, threads=threads)
 
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from lesionmap.errors import ModelError, SettingsError
 from lesionmap.files.records import read_json
 from lesionmap.maps.probability import Values, of_logits
-from lesionmap.network.self_check import at_checked_pixels, check_image
+from lesionmap.network.self_check import LOGITS, TILE_LOGITS, at_checked_pixels, check_image
 
 if TYPE_CHECKING:
     import openvino
@@ -24,6 +24,7 @@ Images = NDArray[np.uint8]
 AUTO, TORCH, OPENVINO = "auto", "torch", "openvino"
 FP32, BF16 = "fp32", "bf16"
 TOLERANCE = {FP32: 0.001, BF16: 0.2}  # largest difference of a logit, over their standard deviation if above 1
+OUTPUTS = (LOGITS, TILE_LOGITS)
 UNFLIPPED: tuple[tuple[int, ...], ...] = ((),)
 FLIPS: tuple[tuple[int, ...], ...] = ((), (1,), (2,), (1, 2))  # axes of (N, H, W)
 
@@ -81,10 +82,13 @@ class Engine(ABC):
     threads: int = 1
 
     @abstractmethod
-    def logits(self, images: Images) -> Values:
-        """Lesion logits, (N, H, W), of RGB images, (N, H, W, 3); H and W are multiples of 32."""
+    def logits(self, images: Images, *, tiles: bool = False) -> Values:
+        """Lesion logits, (N, H, W), of RGB images, (N, H, W, 3); H and W are multiples of 32.
 
-    def shares(self, images: Images, *, factor: int = 1, flips: bool = False) -> Values:
+        `tiles` says that they are tiles of the high view: trainable batch norm has statistics of its own for these.
+        """
+
+    def shares(self, images: Images, *, factor: int = 1, flips: bool = False, tiles: bool = False) -> Values:
         """Mean probabilities of lesion and of no lesion in squares of `factor` pixels; (2, N, H/factor, W/factor).
 
         Parameters
@@ -93,6 +97,8 @@ class Engine(ABC):
             RGB, normalised.
         flips : bool
             Whether the images also pass mirrored, and the mean of the four is taken.
+        tiles : bool
+            As for :meth:`logits`.
 
         Raises
         ------
@@ -101,7 +107,7 @@ class Engine(ABC):
         """
         maps = []
         for axes in FLIPS if flips else UNFLIPPED:
-            logits = np.flip(self.logits(np.flip(images, axes)), axes)
+            logits = np.flip(self.logits(np.flip(images, axes), tiles=tiles), axes)
             if not np.isfinite(logits).all():
                 raise FloatingPointError(self.model)
             maps.append(_area_means(np.stack(of_logits(logits)), factor))
@@ -136,18 +142,29 @@ class OpenVinoEngine(Engine):
             "INFERENCE_NUM_THREADS": str(threads),
             "ENABLE_CPU_PINNING": False,
         }
-        core = _openvino()
-        self._compiled = core.compile_model(core.read_model(path), "CPU", options)
+        self._networks = {
+            name: _openvino().compile_model(network, "CPU", options) for name, network in _networks(path).items()
+        }
         self._of_thread = threading.local()
 
-    def logits(self, images: Images) -> Values:
+    def logits(self, images: Images, *, tiles: bool = False) -> Values:
         """See :meth:`Engine.logits`."""
-        if not hasattr(self._of_thread, "request"):
-            self._of_thread.request = self._compiled.create_infer_request()
-        request = self._of_thread.request
+        name = TILE_LOGITS if tiles and TILE_LOGITS in self._networks else LOGITS
+        requests = self._of_thread.__dict__
+        if name not in requests:
+            requests[name] = self._networks[name].create_infer_request()
+        request = requests[name]
         request.infer([np.ascontiguousarray(images.transpose(0, 3, 1, 2))])
         result: Values = request.get_output_tensor().data[:, 0].copy()
         return result
+
+
+def _networks(path: str) -> dict[str, "openvino.Model"]:
+    """The networks of an ONNX file, by output: one that gave several would compute all each time."""
+    from openvino import Model
+
+    model = _openvino().read_model(path)
+    return {output.any_name: Model([output], model.get_parameters()) for output in model.outputs}
 
 
 def open_engine(
@@ -162,18 +179,16 @@ def open_engine(
     ModelError
         If the model cannot be used, or no engine gives its logits within :data:`TOLERANCE`.
     """
-    expected = np.array(read_json(files.check)["logits"])
-    unit = max(1.0, float(expected.std()))
+    expected = {name: np.array(values) for name, values in read_json(files.check).items() if name in OUTPUTS}
     problems: list[str] = []
     for name, precision in candidates(settings):
         try:
             engine = _opened(name, precision, files, settings.batch_size, tile_px=tile_px, threads=threads)
             engine.model = files.model
-            found = at_checked_pixels(engine.logits(check_image()[None])[0])
+            difference = max(_difference(engine, name, logits) for name, logits in expected.items())
         except RuntimeError as error:
             problems.append(f"{name} in {precision}: {str(error).splitlines()[0]}")
         else:
-            difference = float(np.abs(found - expected).max()) / unit
             if difference <= TOLERANCE[precision]:
                 record = _record(engine, difference)
                 logging.info("the network runs in %(engine)s, %(precision)s, on %(device)s", record)
@@ -187,6 +202,12 @@ def open_engine(
         remedy=f"delete {files.onnx} and run again: it is then written anew; or set inference.engine and "
         "inference.precision to auto",
     )
+
+
+def _difference(engine: Engine, output: str, expected: NDArray[np.float64]) -> float:
+    """How far an engine's logits of the check image are from those of the network, in the unit of :data:`TOLERANCE`."""
+    found = at_checked_pixels(engine.logits(check_image()[None], tiles=output == TILE_LOGITS)[0])
+    return float(np.abs(found - expected).max()) / max(1.0, float(expected.std()))
 
 
 def candidates(settings: EngineSettings) -> list[tuple[str, str]]:

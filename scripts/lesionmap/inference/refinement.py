@@ -214,10 +214,14 @@ def _fused(
     """The fused shares of a region, (2, s, s): T1 of its tiles and, where there is none, T2 of its low view."""
     tiles, low = region
     n, step = len(kept), engine.batch_size
-    parts = [(low[None], 1), *((tiles[first : first + step], n) for first in range(0, len(tiles), step))]
-    passed = in_order(
-        pool, lambda part: engine.shares(part[0], factor=part[1], flips=settings.flips), parts, engine.threads
-    )
+    batches = (tiles[first : first + step] for first in range(0, len(tiles), step))
+    parts = [(low[None], False), *((batch, True) for batch in batches)]
+
+    def shares(part: tuple[Images, bool]) -> Values:
+        images, are_tiles = part
+        return engine.shares(images, factor=n if are_tiles else 1, flips=settings.flips, tiles=are_tiles)
+
+    passed = in_order(pool, shares, parts, engine.threads)
     fused = next(passed)[:, 0]
     blocks = (block for shares in passed for block in shares.swapaxes(0, 1))
     side = fused.shape[1] // n

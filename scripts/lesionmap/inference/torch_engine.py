@@ -40,40 +40,41 @@ class TorchEngine(Engine):
         self.threads = 1 if self._device.type == "cuda" else threads
         torch.set_num_threads(1)  # several threads in one convolution would sum in an order that varies
         self._model = load_model(path).to(self._device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # stub lacks it
+        self._for_tiles = self._model.for_tiles()
         with torch.inference_mode():
             self.batch_size = fitting_inference_batch(
                 self._model, tile_px, batch_size, lambda tiles: self._logits(tiles.permute(0, 2, 3, 1))
             )
 
-    def logits(self, images: Images | Tensor) -> Values:
+    def logits(self, images: Images | Tensor, *, tiles: bool = False) -> Values:
         """See :meth:`Engine.logits`."""
         with torch.inference_mode():
-            result: Values = self._logits(images).cpu().numpy()
+            result: Values = self._logits(images, tiles).cpu().numpy()
         return result
 
-    def shares(self, images: Images | Tensor, *, factor: int = 1, flips: bool = False) -> Values:
+    def shares(self, images: Images | Tensor, *, factor: int = 1, flips: bool = False, tiles: bool = False) -> Values:
         """See :meth:`Engine.shares`."""
         with torch.inference_mode():
             moved = on_device(images, self._device)
             maps = [
-                self._shares(moved.flip(axes), factor).flip([axis + 1 for axis in axes])
+                self._shares(moved.flip(axes), factor, tiles).flip([axis + 1 for axis in axes])
                 for axes in (FLIPS if flips else UNFLIPPED)
             ]
             mean = torch.stack(maps).mean(0) if flips else maps[0]
             result: Values = torch.empty(mean.shape, pin_memory=mean.is_cuda).copy_(mean).numpy()
         return result
 
-    def _shares(self, images: Tensor, factor: int) -> Tensor:
-        logits = self._logits(images)
+    def _shares(self, images: Tensor, factor: int, tiles: bool) -> Tensor:
+        logits = self._logits(images, tiles)
         if not logits.isfinite().all():
             raise FloatingPointError(self.model)
         return avg_pool2d(torch.stack([logits.sigmoid(), logits.neg().sigmoid()]), factor)
 
-    def _logits(self, images: Images | Tensor) -> Tensor:
+    def _logits(self, images: Images | Tensor, tiles: bool = False) -> Tensor:
         moved = on_device(images, self._device).permute(0, 3, 1, 2)
         torch.backends.cudnn.allow_tf32 = self.precision == BF16  # each time: other engines may have another
         with torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=self.precision == BF16):
-            logits: Tensor = self._model(moved)
+            logits: Tensor = (self._for_tiles if tiles else self._model)(moved)
         return logits[:, 0].float()
 
 

@@ -17,7 +17,8 @@ from lesionmap.network.model import LesionFPN
 LAYERS = {"conv1": "stem.0", "bn1": "stem.1", **{f"layer{i + 1}": f"stages.{i}" for i in range(4)}}
 KEYS_SHOWN = 3
 EXPECTED = "give a .pth, .pt or .safetensors file of a torchvision ResNet's model.state_dict()"
-COUNTER = "num_batches_tracked"  # of batch norm; files of old torchvision versions lack it
+# Of batch norm: old versions of torchvision count no batches, and statistics of tiles are this project's own.
+NOT_IN_FILES = ("num_batches_tracked", "tile_mean", "tile_var")
 
 
 def read_backbone(path: str | Path) -> dict[str, Tensor]:
@@ -109,7 +110,7 @@ def load_backbone(model: LesionFPN, path: str | Path) -> None:
         message names the first such tensor.
     """
     found, own = read_backbone(path), model.state_dict()
-    for key in (key for key in own if key.startswith(("stem.", "stages.")) and not key.endswith(COUNTER)):
+    for key in (key for key in own if key.startswith(("stem.", "stages.")) and not key.endswith(NOT_IN_FILES)):
         if key not in found or found[key].shape != own[key].shape:
             raise refused(
                 f"{path}: layer {key} is {'missing' if key not in found else tuple(found[key].shape)}; "

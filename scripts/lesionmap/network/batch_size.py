@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lesionmap.network.forward import logits_of
 from lesionmap.network.model import LesionFPN
-from lesionmap.network.region_pass import own_statistics
+from lesionmap.network.region_pass import passing_tiles
 from lesionmap.network.resources import MOST_TILES_ON_CPU, machine_costs
 from lesionmap.network.settings import ModelSettings
 
@@ -92,6 +92,6 @@ def _bytes_per_tile(model: LesionFPN, tile_px: int, use: Callable[[Tensor], obje
 
 
 def _train_step(model: LesionFPN, tiles: Tensor) -> None:
-    with own_statistics(model):
+    with passing_tiles(model):
         logits_of(model, tiles).sum().backward()  # type: ignore[no-untyped-call]  # torch does not type it
     model.zero_grad()

@@ -1,5 +1,6 @@
 """The network (METHOD.md §2): ResNet bottom-up, top-down pathway with skip additions, one-logit head."""
 
+import copy
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any
@@ -69,6 +70,34 @@ def _fold_norms(network: nn.Module) -> None:
                 setattr(module, name, FoldedConv2d.of(conv, norm))
 
 
+class ViewNorm(nn.BatchNorm2d):
+    """Batch norm with running statistics for each view: those of the low view, and `tile_mean`, `tile_var` of tiles.
+
+    Statistics over both scales would fit neither (METHOD.md §4). In training, each batch is normalised by its own.
+    """
+
+    tile_mean: Tensor
+    tile_var: Tensor
+    on_tiles = False  # set by lesionmap.network.region_pass.passing_tiles
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels)
+        self.register_buffer("tile_mean", torch.zeros(channels))
+        self.register_buffer("tile_var", torch.ones(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, channels, H, W) → the same shape; tiles leave running statistics as they are."""
+        if not self.on_tiles:
+            return super().forward(x)
+        mean, var = (None, None) if self.training else (self.tile_mean, self.tile_var)
+        return functional.batch_norm(x, mean, var, self.weight, self.bias, self.training, eps=self.eps)
+
+    def keep_for_tiles(self) -> None:
+        """Take the low view's statistics as those of tiles, too."""
+        self.tile_mean.copy_(self.get_buffer("running_mean"))
+        self.tile_var.copy_(self.get_buffer("running_var"))
+
+
 class LesionFPN(nn.Module):
     """Feature pyramid network that gives one lesion logit per pixel.
 
@@ -100,6 +129,15 @@ class LesionFPN(nn.Module):
         """Create the buffers for image mean and standard deviation, which model files do not contain."""
         for name, values in (("mean", IMAGENET_MEAN), ("std", IMAGENET_STD)):
             self.register_buffer(name, 255 * torch.tensor(values).view(1, 3, 1, 1), persistent=False)
+
+    def for_tiles(self) -> "LesionFPN":
+        """The network to pass tiles through: itself, or one of the same weights with the tiles' statistics."""
+        if not any(isinstance(module, ViewNorm) for module in self.modules()):
+            return self
+        twin = copy.deepcopy(self, {id(weight): weight for weight in self.parameters()})
+        for norm in (module for module in twin.modules() if isinstance(module, ViewNorm)):
+            norm.running_mean, norm.running_var = norm.tile_mean, norm.tile_var
+        return twin
 
     def tops(self) -> tuple[nn.Module, ...]:
         """The parts that :meth:`readers` merges."""
@@ -137,7 +175,7 @@ class LesionFPN(nn.Module):
 def _norm_layer(norm: str) -> Callable[[int], nn.Module]:
     layers: dict[str, Callable[[int], nn.Module]] = {
         "frozen": FoldedNorm,
-        "batch": nn.BatchNorm2d,
+        "batch": ViewNorm,
         "group": lambda channels: nn.GroupNorm(32, channels),
     }
     return layers[norm]

@@ -58,6 +58,7 @@ def load_model(path: str | Path) -> LesionFPN:
     with torch.device("meta"):  # skip the random initialisation: the file's weights would replace it
         model = LesionFPN(settings)
     tensors = load_file(path)
+    _complete(tensors, model.state_dict())
     problems = list(_misfits(model.state_dict(), tensors))
     if problems:
         said = f"its tensors are not those of {settings.backbone}, norm {settings.norm}, fusion {settings.fusion}"
@@ -67,6 +68,13 @@ def load_model(path: str | Path) -> LesionFPN:
     model.load_state_dict(tensors, assign=True)
     model.set_scale()
     return model.eval()
+
+
+def _complete(tensors: dict[str, Tensor], wanted: Mapping[str, Tensor]) -> None:
+    """Let batch norm of older files normalise tiles by the low view's statistics, as their versions did."""
+    for name in (name for name in wanted if "tile_" in name and name not in tensors):
+        if (of_low := name.replace("tile_", "running_")) in tensors:
+            tensors[name] = tensors[of_low].clone()
 
 
 def _misfits(wanted: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> Iterator[str]:

@@ -5,6 +5,7 @@ Batch norm is folded into the convolutions; the top-down path is the linear map 
 """
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
@@ -25,7 +26,7 @@ from lesionmap.geometry.tiling import FINEST_STRIDE
 from lesionmap.network.forward import as_images
 from lesionmap.network.model import LesionFPN, scale_and_bias
 from lesionmap.network.model_file import load_model
-from lesionmap.network.self_check import at_checked_pixels, check_image
+from lesionmap.network.self_check import LOGITS, TILE_LOGITS, at_checked_pixels, check_image
 
 OPSET, IR_VERSION = 21, 10  # of 2024: engines of that year and later read it
 
@@ -34,12 +35,13 @@ def export_model(path: str | Path, output: str | Path, check: str | Path) -> Non
     """Write a model file as ONNX, and what the network gives on :func:`lesionmap.network.self_check.check_image`.
 
     Equal models give equal bytes. The graph takes ``images``, (N, 3, H, W) uint8 RGB with H and W multiples of 32, and
-    gives ``logits``, (N, 1, H, W) float32. The metadata are those of the model file.
+    gives ``logits``, (N, 1, H, W) float32; with ``norm: batch`` also ``tile_logits``, for images that are tiles of the
+    high view: they are normalised by statistics of their own. The metadata are those of the model file.
 
     Parameters
     ----------
     check : str or Path
-        JSON: the network's logits, computed in float64, with which engines are compared.
+        JSON: these logits, computed in float64, with which engines are compared.
 
     Raises
     ------
@@ -48,8 +50,10 @@ def export_model(path: str | Path, output: str | Path, check: str | Path) -> Non
     """
     model = load_model(path).double()
     with torch.no_grad():
-        logits = model(as_images(check_image()[None]))[0, 0].numpy()
-    if not np.abs(logits).max() < np.finfo(np.float32).max:
+        logits = {
+            name: network(as_images(check_image()[None]))[0, 0].numpy() for name, network in outputs_of(model).items()
+        }
+    if not np.abs(list(logits.values())).max() < np.finfo(np.float32).max:
         raise ModelError(
             stage="export_model",
             finding=f"the model {path} gives NaN or infinity on a test picture; its weights are unusable",
@@ -58,23 +62,31 @@ def export_model(path: str | Path, output: str | Path, check: str | Path) -> Non
     content = as_onnx(model, load_metadata(path)).SerializeToString(deterministic=True)
     with written_whole(output) as draft:
         draft.write_bytes(content)
-    write_json(check, {"onnx_sha256": sha256(output), "logits": at_checked_pixels(logits).round(6).tolist()})
+    checked = {name: at_checked_pixels(values).round(6).tolist() for name, values in logits.items()}
+    write_json(check, {"onnx_sha256": sha256(output), **checked})
+
+
+def outputs_of(model: LesionFPN) -> dict[str, LesionFPN]:
+    """The outputs of the graph: which network gives each."""
+    for_tiles = model.for_tiles()
+    return {LOGITS: model} if for_tiles is model else {LOGITS: model, TILE_LOGITS: for_tiles}
 
 
 def as_onnx(model: LesionFPN, metadata: dict[str, Any]) -> onnx.ModelProto:
     """The network as an ONNX model with metadata; it must be in float64, in which the weights are merged."""
-    graph = _Graph()
-    conv, norm = model.stem[0], model.stem[1]
-    x = graph.add("Sub", graph.add("Cast", "images", to=onnx.TensorProto.FLOAT), graph.hold(model.mean))
-    x = graph.add("Relu", graph.convolved(x, conv, norm, cast(Tensor, conv.weight) / model.std))
-    x = graph.add("MaxPool", x, kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 1, 1])
-    skips = []
-    for stage in model.stages:
-        for block in stage.children():
-            x = _block(graph, block, x)
-        skips.append(x)
-    graph.resized(_read_out(graph, skips, model.readers()), FINEST_STRIDE, name="logits")
-    return graph.model({"lesionmap": json.dumps(metadata, sort_keys=True)})
+    graph, outputs = _Graph(), outputs_of(model)
+    centred = graph.add("Sub", graph.add("Cast", "images", to=onnx.TensorProto.FLOAT), graph.hold(model.mean))
+    for name, network in outputs.items():
+        conv, norm = network.stem[0], network.stem[1]
+        x = graph.add("Relu", graph.convolved(centred, conv, norm, cast(Tensor, conv.weight) / network.std))
+        x = graph.add("MaxPool", x, kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 1, 1])
+        skips = []
+        for stage in network.stages:
+            for block in stage.children():
+                x = _block(graph, block, x)
+            skips.append(x)
+        graph.resized(_read_out(graph, skips, network.readers()), FINEST_STRIDE, name=name)
+    return graph.model(list(outputs), {"lesionmap": json.dumps(metadata, sort_keys=True)})
 
 
 @dataclass
@@ -114,11 +126,11 @@ class _Graph:
         scales = self.hold(np.array([1, 1, factor, factor], dtype=np.float32))
         return self.add("Resize", x, "", scales, name=name, mode="linear")
 
-    def model(self, metadata: dict[str, str]) -> onnx.ModelProto:
+    def model(self, outputs: Sequence[str], metadata: dict[str, str]) -> onnx.ModelProto:
         """The finished model, checked."""
         images = helper.make_tensor_value_info("images", onnx.TensorProto.UINT8, ["N", 3, "H", "W"])
-        logits = helper.make_tensor_value_info("logits", onnx.TensorProto.FLOAT, ["N", 1, "H", "W"])
-        graph = helper.make_graph(self.nodes, "LesionFPN", [images], [logits], self.weights)
+        logits = [helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["N", 1, "H", "W"]) for name in outputs]
+        graph = helper.make_graph(self.nodes, "LesionFPN", [images], logits, self.weights)
         opsets = [helper.make_opsetid("", OPSET)]
         model = helper.make_model(graph, producer_name="LesionMap", ir_version=IR_VERSION, opset_imports=opsets)
         helper.set_model_props(model, metadata)

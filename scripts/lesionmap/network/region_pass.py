@@ -3,9 +3,8 @@
 In shapes, s is the side of a tile in pixels, n the number of tiles per side of a region, and k the number of tiles.
 """
 
-import copy
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -14,7 +13,7 @@ from torch import Tensor, nn
 
 from lesionmap.network.forward import finite_logits
 from lesionmap.network.logits import mean_logit
-from lesionmap.network.model import LesionFPN
+from lesionmap.network.model import LesionFPN, ViewNorm
 from lesionmap.network.thread_pool import ThreadPool
 
 Places = list[tuple[int, int]]
@@ -71,8 +70,7 @@ class TilePasses:
     tile_batch : int
         Tiles per micro-batch; each thread of `pool` runs one micro-batch at a time.
     pause_point : callable
-        Called before and while micro-batches run. It may raise to end the pass; weights stay unchanged, and what it
-        did to running statistics lasts until the next :func:`lesionmap.training.updates.update_bn`.
+        Called before and while micro-batches run. It may raise to end the pass; weights stay unchanged.
     count : callable
         Called with the number of tiles of each micro-batch that is done.
     """
@@ -85,7 +83,7 @@ class TilePasses:
 
     def map(self, function: Callable[[MicroBatch], Result], batches: Sequence[MicroBatch]) -> Iterator[Result]:
         """Results in the order of the micro-batches."""
-        with own_statistics(self.model) if self.model.training else nullcontext():
+        with passing_tiles(self.model):
             results = self.pool.map(function, batches, self.pause_point)
             for batch in batches:  # with zip, gradients would stay in memory beside the next ones
                 self.pause_point()
@@ -146,18 +144,13 @@ def downsampled(logits: Tensor, factor: int) -> Tensor:
 
 
 @contextmanager
-def own_statistics(model: LesionFPN) -> Iterator[None]:
-    """Let trainable batch norm normalise tiles by their own statistics, and keep its running statistics unchanged.
-
-    Statistics over both scales would fit neither (METHOD.md §4). The running statistics are those of the low view;
-    inference on whole slides uses them. Frozen and group norm have no running statistics and are not changed.
-    """
-    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
-    before = [(norm.momentum, norm.training, copy.deepcopy(norm.num_batches_tracked)) for norm in norms]
+def passing_tiles(model: LesionFPN) -> Iterator[None]:
+    """Tell trainable batch norm that tiles pass, for which it has statistics of their own."""
+    norms = [module for module in model.modules() if isinstance(module, ViewNorm)]
     for norm in norms:
-        norm.momentum, norm.training = 0.0, True
+        norm.on_tiles = True
     try:
         yield
     finally:
-        for norm, (momentum, training, count) in zip(norms, before, strict=True):
-            norm.momentum, norm.training, norm.num_batches_tracked = momentum, training, count
+        for norm in norms:
+            norm.on_tiles = False

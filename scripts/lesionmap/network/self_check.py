@@ -4,6 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 HEIGHT, WIDTH = 96, 160
+LOGITS, TILE_LOGITS = "logits", "tile_logits"  # outputs as ONNX; without the second, tiles have the first
 EVERY = 4  # pixels; logits are interpolated between them
 
 

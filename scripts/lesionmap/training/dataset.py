@@ -1,5 +1,6 @@
 """The training dataset: regions of tile stores, by index."""
 
+import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -22,6 +23,7 @@ from lesionmap.tiles.store import Region, TileStore
 from lesionmap.training.augmentation import Augmentation, augmented, epoch_order
 from lesionmap.training.settings import TrainJob, TrainSettings
 
+ENOUGH_TILES = 1024  # for running statistics
 FORWARD_SHARE = 1 / 3  # of an image's time in training: its backward pass takes about twice its forward pass
 READERS_FOR_GPU = 4  # regions that are read at once: a GPU is faster than one thread reads
 MOST_OPEN = 16  # stores per process: systems allow 1024 open files, and a store may keep its slide open too
@@ -118,7 +120,8 @@ class EpochImages:
         trained = [job.settings.images(n_tiles) for n_tiles in regions.n_tiles()]
         alone = sum(job.settings.validation_images(n_tiles) for n_tiles in val_regions.n_tiles())
         if job.network.norm == "batch":
-            alone += sum(regions.n_tiles()) if job.settings.schedule == "high_only" else len(regions)
+            n_tiles = regions.n_tiles()
+            alone += len(regions) + sum(n_tiles[number] for number in settling_regions(job.settings, n_tiles))
         return cls(job.settings, trained, FORWARD_SHARE * alone)
 
     def before(self, epoch: int, position: int = 0) -> float:
@@ -126,6 +129,18 @@ class EpochImages:
         order = epoch_order(self.settings, epoch, len(self.regions))
         done = sum(self.regions[number] for number in order[:position])
         return epoch * (sum(self.regions) + self.closing) + done
+
+
+def settling_regions(settings: TrainSettings, n_tiles: Sequence[int]) -> range:
+    """The regions whose tiles give batch norm its statistics of tiles: evenly spread; none if no tile is trained on.
+
+    Parameters
+    ----------
+    n_tiles : sequence of int
+        Number of tiles of each training region.
+    """
+    step = math.ceil(sum(n_tiles) / ENOUGH_TILES)
+    return range(0, len(n_tiles), step) if step and settings.schedule != "low_only" else range(0)
 
 
 def _metadata(path: str, leave_out_above: Mapping[str, float]) -> StoreMetadata:

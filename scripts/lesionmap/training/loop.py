@@ -27,12 +27,12 @@ from lesionmap.network.thread_pool import ThreadPool
 from lesionmap.training.augmentation import epoch_order, random_augmentation
 from lesionmap.training.best_epoch import best_epochs, is_stale
 from lesionmap.training.checkpoint import Checkpoint, HistoryRow, Learner, RunState, StopRequest, StopRequestedError
-from lesionmap.training.dataset import FORWARD_SHARE, EpochImages, RegionDataset, RegionLoader
+from lesionmap.training.dataset import FORWARD_SHARE, EpochImages, RegionDataset, RegionLoader, settling_regions
 from lesionmap.training.loss import JUDGED_TOGETHER, Losses, NonFiniteLossError, check_not_exploded, nonfinite_error
 from lesionmap.training.process_group import ALONE, ProcessGroup
 from lesionmap.training.publication import is_saved, save_run, write_record
 from lesionmap.training.settings import TrainFiles, TrainJob, TrainMachine, TrainSettings
-from lesionmap.training.updates import RegionSteps, update_bn
+from lesionmap.training.updates import RegionSteps, settle_norms
 from lesionmap.training.validation import validate
 
 
@@ -292,7 +292,7 @@ class _Run:
 
     def _close_epoch(self) -> None:
         model, state = self.learner.model, self.state
-        update_bn(model, self._images_of_maps())
+        settle_norms(model, self._low_views(), self._tiles())
         model.eval()
         row: HistoryRow = {"epoch": state.epoch + 1, "learning_rate": self.settings.rate(state.epoch)}
         row |= _mean_losses(state.losses, self.settings)
@@ -327,15 +327,23 @@ class _Run:
             self.bar.write("  ".join(f"{key} {value:.4g}" for key, value in row.items() if value is not None))
         self.tensorboard.add({f"epoch/{name}": value for name, value in row.items() if name != "epoch"}, self._step())
 
-    def _images_of_maps(self) -> Iterator[NDArray[np.uint8]]:
-        """The images whose statistics normalise maps: low views, or tiles where these alone are trained."""
-        regions = self.loader.regions
-        on_tiles = self.settings.schedule == "high_only"
-        for number in range(len(regions)):
-            for image in regions[number].images if on_tiles else [regions.low_image(number)]:
+    def _low_views(self) -> Iterator[NDArray[np.uint8]]:
+        """All low views, one at a time as in training."""
+        for number in range(len(self.loader.regions)):
+            self.passes.pause_point()
+            self.bar.update(FORWARD_SHARE)
+            yield self.loader.regions.low_image(number)[None]
+
+    def _tiles(self) -> Iterator[NDArray[np.uint8]]:
+        """Tiles of as many regions as running statistics need, in micro-batches as in training."""
+        regions, size = self.loader.regions, self.passes.tile_batch
+        for number in settling_regions(self.settings, regions.n_tiles()):
+            tiles = regions[number].images
+            for first in range(0, len(tiles), size):
                 self.passes.pause_point()
-                self.bar.update(FORWARD_SHARE)
-                yield image
+                batch = tiles[first : first + size]
+                self.bar.update(FORWARD_SHARE * len(batch))
+                yield batch
 
     def _save_if_due(self) -> None:
         if self.group.is_main and self.checkpoint.is_due():

@@ -14,13 +14,14 @@ from torch import Tensor, nn
 
 from lesionmap.jobs.parallel import no_pause
 from lesionmap.network.forward import as_images, logits_of
-from lesionmap.network.model import LesionFPN
+from lesionmap.network.model import LesionFPN, ViewNorm
 from lesionmap.network.region_pass import MicroBatch, Places, RegionTensors, TilePasses, downsampled, fused_map
 from lesionmap.training.loss import Losses, NonFiniteLossError, focal_sum, labelled_pixels
 from lesionmap.training.process_group import ALONE, ProcessGroup
 from lesionmap.training.settings import TrainSettings
 
 Gradients = tuple[Tensor | None, ...]
+Images = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
@@ -234,16 +235,29 @@ def blocks(image: Tensor, places: Places, n: int) -> Tensor:
 
 
 @torch.no_grad()
-def update_bn(model: LesionFPN, images: Iterable[NDArray[np.uint8]]) -> None:
-    """Set the running statistics of trainable batch norm to their mean over images, (H, W, 3) each.
+def settle_norms(model: LesionFPN, low_views: Iterable[Images], tiles: Iterable[Images]) -> None:
+    """Set the running statistics of trainable batch norm to their mean over batches, (N, H, W, 3) each, of each view.
 
     With batch size 1, running averages follow the last few regions and lag behind the weights (PreciseBN: Wu & Johnson,
-    arXiv:2105.07576, §3). Frozen and group norm have no running statistics.
+    arXiv:2105.07576, §3). Frozen and group norm have no running statistics. Where no tile passes, tiles are normalised
+    as low views are.
     """
-    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+    norms = [module for module in model.modules() if isinstance(module, ViewNorm)]
+    if not norms:
+        return
+    if _settle(model, norms, tiles):
+        for norm in norms:
+            norm.keep_for_tiles()
+        _settle(model, norms, low_views)
+    elif _settle(model, norms, low_views):
+        for norm in norms:
+            norm.keep_for_tiles()
+
+
+def _settle(model: LesionFPN, norms: Sequence[ViewNorm], batches: Iterable[Images]) -> int:
+    """Set the running statistics to their mean over batches; return the number of images."""
     for norm in norms:
         norm.reset_running_stats()
         norm.momentum = None  # the plain mean of all batches
     model.train()
-    for image in images if norms else ():
-        logits_of(model, as_images(image[None]).to(model.mean.device))
+    return sum(len(logits_of(model, as_images(batch).to(model.mean.device))) for batch in batches)

@@ -1,5 +1,6 @@
 """The choice of an engine, with real engines on a real file."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from lesionmap.network.model import LesionFPN
 from lesionmap.network.model_file import load_model, save_model
 from lesionmap.network.onnx_export import export_model
 from lesionmap.network.self_check import check_image
+from lesionmap.network.settings import ModelSettings
 from narrow_resnet import NARROW
 
 
@@ -94,6 +96,24 @@ def test_one_whose_logits_differ_is_passed_over_or_refused(files, monkeypatch, c
         open_engine(files, EngineSettings("openvino"), 64, 1)
     assert "openvino in fp32: its logits differ by" in raised.value.finding
     assert "of 0.001 allowed" in raised.value.finding
+
+
+def test_an_engine_whose_tiles_are_normalised_otherwise_is_passed_over(tmp_path, monkeypatch, caplog):
+    """The low views' logits of both networks are the same."""
+    on(monkeypatch)
+    settings = ModelSettings("narrow", "batch")
+    model = LesionFPN(settings).eval()
+    torch.nn.init.normal_(model.head.weight, std=0.1)
+    files = [
+        EngineFiles(*(str(tmp_path / f"{name}.{end}") for end in ("safetensors", "onnx", "json"))) for name in "ab"
+    ]
+    for part in files:
+        save_model(part.model, model, settings, {})
+        export_model(part.model, part.onnx, part.check)
+        model.stem[1].tile_mean += 1
+    assert open_engine(files[0], EngineSettings(), 64, 1)[0].name == "openvino"
+    assert open_engine(replace(files[0], onnx=files[1].onnx), EngineSettings(), 64, 1)[0].name == "torch"
+    assert "passed over: openvino in fp32: its logits differ by" in caplog.text
 
 
 def test_a_file_that_is_cut_short_is_passed_over_or_refused_and_named(files, monkeypatch, caplog):

@@ -37,6 +37,17 @@ def test_a_network_that_was_trained_on_tiles_alone_comes_back_as_such(tmp_path):
     assert load_model(tmp_path / "m.safetensors").fusion(t1, t2).tolist() == [1.5, -2.0]
 
 
+def test_tiles_of_an_older_model_are_normalised_as_its_version_did(tmp_path):
+    def of_an_older_version(tensors):
+        tensors["stem.1.running_mean"] += 1
+        for name in [name for name in tensors if "tile_" in name]:
+            del tensors[name]
+
+    norm = load_model(rewritten(tmp_path / "m.safetensors", of_an_older_version)).stem[1]
+    assert torch.equal(norm.tile_mean, torch.ones(64))
+    assert norm.tile_mean is not norm.running_mean
+
+
 @pytest.mark.parametrize("content", [b"", b"no model", json.dumps({}).encode()])
 def test_a_file_that_is_no_model_is_refused(tmp_path, content):
     (tmp_path / "m.safetensors").write_bytes(content)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from lesionmap.errors import ModelError
 from lesionmap.files.records import read_json, sha256
-from lesionmap.network.model import LesionFPN
+from lesionmap.network.model import LesionFPN, ViewNorm
 from lesionmap.network.model_file import load_model, save_model
 from lesionmap.network.onnx_export import export_model
 from lesionmap.network.settings import ModelSettings
@@ -21,6 +21,9 @@ def exported(folder, settings, name="m", **metadata):
         if isinstance(part, torch.nn.BatchNorm2d | FrozenBatchNorm2d):
             part.running_mean.uniform_(-0.5, 0.5)
             part.running_var.uniform_(0.5, 2)
+        if isinstance(part, ViewNorm):
+            part.tile_mean.uniform_(-0.5, 0.5)
+            part.tile_var.uniform_(0.5, 2)
     torch.nn.init.normal_(model.head.weight, std=0.1)
     save_model(path, model, settings, metadata)
     export_model(path, folder / f"{name}.onnx", folder / f"{name}.json")
@@ -38,10 +41,14 @@ def test_another_program_gets_the_networks_logits_from_the_file(tmp_path, settin
     session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
     for shape in ((1, 3, 32, 96), (2, 3, 160, 64)):
         images = torch.randint(0, 256, shape, dtype=torch.uint8)
+        model = load_model(path)
         with torch.no_grad():
-            expected = load_model(path)(images).numpy()
-        (found,) = session.run(["logits"], {"images": images.numpy()})
-        np.testing.assert_allclose(found, expected, atol=1e-4 * max(1, np.abs(expected).max()))
+            expected = [model(images).numpy(), model.for_tiles()(images).numpy()]
+        names = [output.name for output in session.get_outputs()]
+        assert names == ["logits", "tile_logits"][: 1 + (settings.norm == "batch")]
+        for found, right in zip(session.run(names, {"images": images.numpy()}), expected, strict=False):
+            np.testing.assert_allclose(found, right, atol=1e-4 * max(1, np.abs(right).max()))
+    assert (np.abs(expected[0] - expected[1]).max() > 0.1) == (settings.norm == "batch")
 
 
 def test_equal_models_give_equal_bytes_with_the_metadata_of_the_model_file(tmp_path):

@@ -1,7 +1,7 @@
 import pytest
 import torch
 from lesionmap.network.model import LesionFPN
-from lesionmap.network.region_pass import RegionTensors, fused_map, own_statistics, tile_maps
+from lesionmap.network.region_pass import RegionTensors, downsampled, fused_map, passing_tiles, tile_maps
 from lesionmap.network.settings import ModelSettings
 from lesionmap.network.thread_pool import ThreadPool
 from lesionmap.training.updates import fused_backward
@@ -61,12 +61,31 @@ def test_tiles_leave_the_running_statistics_to_the_low_view(full_precision):
         assert torch.equal(buffer, states[0].get(name, buffer)), name
 
 
-def test_statistics_are_put_back_when_a_pass_is_ended():
+def test_after_a_pass_of_tiles_that_is_ended_low_views_have_their_statistics():
     model = LesionFPN(ModelSettings("narrow", "batch")).eval()
-    with pytest.raises(RuntimeError), own_statistics(model):
+    image = torch.randint(0, 256, (1, 3, 64, 64), dtype=torch.uint8)
+    before = model(image)
+    model.stem[1].tile_mean += 1
+    with pytest.raises(RuntimeError), passing_tiles(model):
+        assert not torch.allclose(model(image), before)
         raise RuntimeError
-    assert model.stem[1].momentum == 0.1
-    assert not model.stem[1].training
+    assert torch.equal(model(image), before)
+
+
+@torch.no_grad()
+def test_a_tile_is_not_normalised_by_its_neighbours_in_a_micro_batch(pool):
+    """Else refined maps would depend on how many tiles pass at once."""
+    torch.manual_seed(0)
+    model = network(ModelSettings("narrow", "batch"))
+    for name, buffer in model.named_buffers():
+        if "tile_" in name:
+            buffer += torch.rand_like(buffer)
+    one, all_at_once = (tile_maps(passes(model.eval(), pool, size), tensors(region())) for size in (1, 16))
+    torch.testing.assert_close(one, all_at_once, rtol=1e-9, atol=1e-9)
+    twin = model.for_tiles()
+    assert [id(weight) for weight in twin.parameters()] == [id(weight) for weight in model.parameters()]
+    expected = downsampled(twin(tensors(region()).tiles), 4)
+    torch.testing.assert_close(one, expected, rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("number", [float("inf"), float("nan")])

@@ -129,18 +129,24 @@ def test_history_has_what_the_schedule_trains_and_judges(schedule, stores, tmp_p
     assert {path.name for path in folder.glob("best_*")} == {f"best_{view}.safetensors" for view in judged}
 
 
-@pytest.mark.parametrize(("schedule", "view"), [("joint", "low_image"), ("high_only", "images")])
-def test_maps_are_normalised_by_statistics_of_the_view_that_they_show(tmp_path, full_precision, schedule, view):
+@pytest.mark.parametrize(
+    ("schedule", "of_tiles"), [("joint", "images"), ("high_only", "images"), ("low_only", "low_image")]
+)
+def test_each_view_is_normalised_by_statistics_of_its_own_if_it_is_trained(
+    tmp_path, full_precision, schedule, of_tiles
+):
     """Of the first norm: its input depends on the first convolution alone."""
-    parts = [region(0, side=64), region(1, 3, side=64)]
+    parts = [region(0, 4, side=64), region(1, 2, side=64)]  # micro-batches of two
     network, stored = replace(NARROW, norm="batch"), [store(tmp_path / "t.h5", *parts)]
-    folder, _ = run(tmp_path, stored, network=network, schedule=schedule, epochs=1)
+    folder, _ = run(tmp_path, stored, network=network, schedule=schedule, epochs=1, tile_batch=2)
     model = load_model(folder / "last.safetensors")
-    stack = np.concatenate([getattr(part, view).reshape(-1, 64, 64, 3) for part in parts])
-    images = torch.from_numpy(stack).permute(0, 3, 1, 2)
-    with torch.no_grad():
-        found = functional.conv2d((images - model.mean) / model.std, model.stem[0].weight, stride=2, padding=3)
-    torch.testing.assert_close(model.stem[1].running_mean, found.mean(dim=(0, 2, 3)), rtol=1e-4, atol=1e-5)
+    norm = model.stem[1]
+    for view, mean in (("low_image", norm.running_mean), (of_tiles, norm.tile_mean)):
+        stack = np.concatenate([getattr(part, view).reshape(-1, 64, 64, 3) for part in parts])
+        images = torch.from_numpy(stack).permute(0, 3, 1, 2)
+        with torch.no_grad():
+            found = functional.conv2d((images - model.mean) / model.std, model.stem[0].weight, stride=2, padding=3)
+        torch.testing.assert_close(mean, found.mean(dim=(0, 2, 3)), rtol=1e-4, atol=1e-5)
 
 
 def test_where_no_tile_is_a_map_of_tiles_is_that_of_the_low_view(tmp_path, full_precision):
@@ -324,10 +330,10 @@ def test_a_loss_that_explodes_stops_with_advice_once_it_has_stayed_there(tmp_pat
 def test_weights_that_the_last_update_has_spoilt_are_not_published(stores, tmp_path, monkeypatch, schedule):
     """With validation slides, a region of theirs shows it; without, the weights do."""
 
-    def spoil(model, _):
+    def spoil(model, *_):
         model.head.bias.data.fill_(np.inf)
 
-    monkeypatch.setattr(training, "update_bn", spoil)
+    monkeypatch.setattr(training, "settle_norms", spoil)
     with pytest.raises(TrainingError, match="no longer finite at region s2 at x="):
         run(tmp_path, stores[:1], stores[1:], schedule=schedule, epochs=1)
     (tmp_path / "alone").mkdir()
@@ -407,7 +413,7 @@ def test_progress_of_the_low_view_counts_regions(stores, tmp_path, caplog):
 
 def test_progress_goes_on_where_a_run_goes_on(stores, tmp_path, caplog, monkeypatch):
     with monkeypatch.context() as patched, pytest.raises(InterruptedTrainingError):
-        patched.setattr(training, "update_bn", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+        patched.setattr(training, "settle_norms", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
         run(tmp_path, stores[:1], stores[1:])
     with caplog.at_level(logging.INFO):
         run(tmp_path, stores[:1], stores[1:])

@@ -10,7 +10,7 @@ from lesionmap.network.settings import ModelSettings
 from lesionmap.network.thread_pool import ThreadPool
 from lesionmap.training.checkpoint import Learner
 from lesionmap.training.loss import NonFiniteLossError
-from lesionmap.training.updates import RegionSteps, fused_backward, tiles_backward, update_bn
+from lesionmap.training.updates import RegionSteps, fused_backward, settle_norms, tiles_backward
 from textbook import assert_same_gradients, naive_focal_loss, naive_fused_loss, naive_training
 from torch.nn import functional
 from training_parts import network, passes, region, settings, tensors
@@ -136,15 +136,32 @@ def test_a_mask_that_is_ignored_whole_gives_no_update_and_no_loss(schedule, mask
     assert same == (not updates)
 
 
-def test_settled_statistics_are_the_mean_over_all_low_views(full_precision):
+@pytest.mark.parametrize("n_tiles", [6, 0])
+def test_settled_statistics_are_the_mean_over_all_batches_of_a_view(full_precision, n_tiles):
+    """Of the first norm: its input depends on the first convolution alone."""
     views = np.random.default_rng(0).integers(0, 256, (3, 64, 64, 3), dtype=np.uint8)
+    tiles = np.random.default_rng(1).integers(100, 200, (n_tiles, 64, 64, 3), dtype=np.uint8)
     model = LesionFPN(ModelSettings("narrow", "batch"))
-    update_bn(model, views)
-    images = torch.from_numpy(views).permute(0, 3, 1, 2)
-    first = model.stem[0]((images - model.mean) / model.std)
-    torch.testing.assert_close(model.stem[1].running_mean, first.mean(dim=(0, 2, 3)), rtol=1e-4, atol=1e-5)
-    variance = torch.stack([view.var(dim=(1, 2)) for view in first]).mean(dim=0)
-    torch.testing.assert_close(model.stem[1].running_var, variance, rtol=1e-4, atol=1e-5)
+    low_views, batches = [view[None] for view in views], [tiles[first : first + 4] for first in range(0, n_tiles, 4)]
+    settle_norms(model, low_views, batches)
+    norm = model.stem[1]
+    for mean, var, passed in (
+        (norm.running_mean, norm.running_var, low_views),
+        (norm.tile_mean, norm.tile_var, batches or low_views),
+    ):
+        images = [torch.from_numpy(batch).permute(0, 3, 1, 2) for batch in passed]
+        found = [model.stem[0]((batch - model.mean) / model.std).transpose(0, 1).flatten(1) for batch in images]
+        expected = [torch.stack([figure(part) for part in found]).mean(dim=0) for figure in (mean_of, variance_of)]
+        torch.testing.assert_close(mean, expected[0], rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(var, expected[1], rtol=1e-4, atol=1e-5)
+
+
+def mean_of(channels):
+    return channels.mean(dim=1)
+
+
+def variance_of(channels):
+    return channels.var(dim=1)
 
 
 @pytest.mark.parametrize("schedule", ["joint", "high_only"])
