@@ -198,15 +198,22 @@ class MaxFusion(nn.Module):
 
 
 class LearnedFusion(nn.Module):
-    """Fuse T1 and T2 by a weighted mean; its weight, sigmoid(a), is trained with the network and starts at 0.5."""
+    """Fuse T1 and T2 by the mean of their probabilities in training, by a weighted mean in maps.
+
+    The weight of T1, sigmoid(a), is chosen on validation slides after each epoch
+    (:func:`lesionmap.training.validation.validate`). If it were trained, it would hardly move at the learning rate that
+    the network's weights bear.
+    """
+
+    a: Tensor
 
     def __init__(self) -> None:
         super().__init__()
-        self.a = nn.Parameter(torch.zeros(()))
+        self.register_buffer("a", torch.zeros(()))
 
     def forward(self, t1: Tensor, t2: Tensor) -> Tensor:
         """Maps of one shape, in logits → the same."""
-        return mixed_logit(t1, t2, self.a)
+        return mixed_logit(t1, t2, torch.zeros_like(self.a) if self.training else self.a)
 
 
 class TilesAlone(nn.Module):

@@ -25,8 +25,10 @@ from lesionmap.training import loop as training
 from lesionmap.training.loss import focal_sum
 from lesionmap.training.processes import train_in_processes
 from lesionmap.training.settings import TrainMachine
+from lesionmap.training.validation import TILE_WEIGHTS
 from narrow_resnet import NARROW
 from safetensors.numpy import load_file
+from scipy.special import expit
 from sklearn.linear_model import LogisticRegression
 from stained import PROFILE
 from tensorboardX.proto.event_pb2 import Event
@@ -250,10 +252,20 @@ def test_undefined_validation_figures_are_empty_not_nan(tmp_path):
     assert rows[0]["val_low_auroc"] == ""
 
 
-def test_a_learned_fusion_is_trained_and_kept(stores, tmp_path):
+def test_without_validation_slides_a_learned_fusion_stays_the_mean(stores, tmp_path):
     network = ModelSettings("narrow", "group", "learned")
     folder, _ = run(tmp_path, stores[:1], network=network, epochs=1)
-    assert load_model(folder / "last.safetensors").fusion.a.item() != 0
+    assert load_model(folder / "last.safetensors").fusion.a == 0
+
+
+def test_a_model_has_the_fusion_that_its_metrics_are_of(stores, tmp_path):
+    network = ModelSettings("narrow", "group", "learned")
+    folder, rows = run(tmp_path, stores[:1], stores[1:], network=network, epochs=2)
+    best = load_model(folder / "best_fused.safetensors")
+    epoch = load_metadata(folder / "best_fused.safetensors")["epoch"]
+    assert torch.sigmoid(best.fusion.a).item() == pytest.approx(epoch["val_fused_tile_weight"], abs=1e-6)
+    assert epoch["val_fused_loss"] <= epoch["val_low_loss"]
+    assert {float(row["val_fused_tile_weight"]) for row in rows} <= {expit(weight) for weight in TILE_WEIGHTS}
 
 
 def test_a_cohort_without_lesion_is_refused(tmp_path):

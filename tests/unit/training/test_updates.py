@@ -23,7 +23,7 @@ def pool(request):
 
 
 @pytest.mark.parametrize("norm", ["frozen", "group"])
-@pytest.mark.parametrize("fusion", ["mean", "max", "learned"])
+@pytest.mark.parametrize("fusion", ["mean", "max"])
 @pytest.mark.parametrize("n_tiles", [0, 5, 16])
 def test_micro_batches_give_the_textbook_gradient(norm, fusion, n_tiles):
     part, options, kind = tensors(region(n_tiles=n_tiles)), settings(), ModelSettings("narrow", norm, fusion)
@@ -36,8 +36,6 @@ def test_micro_batches_give_the_textbook_gradient(norm, fusion, n_tiles):
             loss = fused_backward(passes(ours, pool, tile_batch), part, options)
         assert loss == pytest.approx(expected.item(), rel=1e-12)
         assert_same_gradients(textbook, ours)
-    if fusion == "learned" and n_tiles:
-        assert textbook.fusion.a.grad != 0
 
 
 @pytest.mark.parametrize("tile_batch", [1, 3, 64])
