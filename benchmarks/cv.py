@@ -1,4 +1,4 @@
-"""The table of `make cv`: each variant's slides and CPU time, and the differences of the last one from two baselines."""
+"""The table of `make cv`: metrics and CPU time of each variant, and how far the recommended one is from single views."""
 
 import sys
 from pathlib import Path
@@ -21,11 +21,12 @@ def main(folder: str) -> None:
     figures = []
     for baseline in BASELINES:
         for name, key in METRICS.items():
-            found = differences.loc[(RECOMMENDED, baseline, key), ["difference", "low", "high"]]
-            print(f"{RECOMMENDED} - {baseline}: {name} {found.iloc[0]:+.3f} ({found.iloc[1]:+.3f} to {found.iloc[2]:+.3f})")
+            found = differences.loc[(RECOMMENDED, baseline, key), ["difference", "low", "high"]].tolist()
+            value, low, high = found
+            print(f"{RECOMMENDED} - {baseline}: {name} {value:+.3f} ({low:+.3f} to {high:+.3f})")
             if name == "Dice":
                 names = (f"minus_{baseline}{end}" for end in ("", "_lo", "_hi"))
-                figures += [f"{figure}={value:.4f}" for figure, value in zip(names, found, strict=True)]
+                figures += [f"{figure}={part:.4f}" for figure, part in zip(names, found, strict=True)]
     print("recipe:", *figures)
 
 

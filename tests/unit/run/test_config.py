@@ -37,6 +37,20 @@ def config(root):
     return yaml.safe_load((root / "config/config.yaml").read_text())
 
 
+@pytest.mark.parametrize("name", ["demo", "recommended"])
+def test_a_config_beside_the_default_is_valid_and_has_only_what_differs(root, config, name):
+    changes = yaml.safe_load((root / f"config/{name}.yaml").read_text())
+    merged = copy.deepcopy(config)
+    for section, keys in changes.items():
+        if isinstance(keys, dict):
+            same = [key for key, value in keys.items() if config[section][key] == value]
+            assert not same
+            merged[section] |= keys
+        else:
+            merged[section] = keys
+    check(root, merged)
+
+
 def check(root, config):
     check_config(config, root / "workflow/schemas/config.schema.yaml")
 
