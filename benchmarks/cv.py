@@ -1,4 +1,4 @@
-"""The table of `make cv`: metrics and CPU time of each variant, and how far the recommended one is from single views."""
+"""The table of `make cv`: metrics and CPU time of each variant, and the differences of the recommended one."""
 
 import sys
 from pathlib import Path
