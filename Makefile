@@ -175,7 +175,8 @@ cv: $(VENV)/installed ## cross-validate the recommended recipe, both views alone
 	mkdir -p cv/results/experiments
 	cp benchmarks/cv.tsv cv/slides.tsv
 	cp -n benchmarks/cv_folds.tsv cv/results/experiments/folds.tsv
-	$(SNAKEMAKE) --directory cv --configfile config/recommended.yaml benchmarks/cv.yaml --config 'experiments={seeds: [$(or $(SEEDS),0,1)]}' -- experiments
+	$(SNAKEMAKE) --directory cv --configfile config/recommended.yaml benchmarks/cv.yaml --set-threads train_fold=1 map_held_out=1 \
+		--config 'experiments={seeds: [$(or $(SEEDS),0,1)]}' -- experiments
 	@$(BIN)/python benchmarks/cv.py cv/results/experiments
 
 .PHONY: format

@@ -76,3 +76,16 @@ def test_a_workstation_runs_one_gpu_job_at_a_time_if_it_has_a_gpu(project, tmp_p
     monkeypatch.setenv("PATH", str(tmp_path))
     printed = project.run("--dry-run", "--forcerun", "train")
     assert [resources(printed, rule)["gpu"] for rule in ("train", "map_slide")] == [gpus, gpus]
+
+
+def test_the_workstation_knows_all_jobs_that_could_use_a_gpu():
+    """Else those of experiments would run one at a time where there is none."""
+    text = "\n".join(path.read_text() for path in (ROOT / "workflow/rules").glob("*.smk"))
+    rules = re.split(r"^(?:rule|checkpoint|use rule) ", text, flags=re.MULTILINE)[1:]
+    asking = {re.match(r"(?:\w+ as )?(\w+)", rule)[1] for rule in rules if " gpu=" in rule}
+    copies = {
+        copy for name, copy in re.findall(r"^use rule (\w+) as (\w+)", text, flags=re.MULTILINE) if name in asking
+    }
+    profile = yaml.safe_load((ROOT / "profiles/default/config.yaml").read_text())
+    assert len(asking) >= 4
+    assert set(profile["set-resources"]) == asking | copies
