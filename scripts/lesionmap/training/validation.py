@@ -75,7 +75,7 @@ def validate(
         row |= {f"val_{view}_calibration_{name}": value for name, value in _calibration(histograms).items()}
         if best[1] is not None:
             passes.model.fusion.get_buffer("a").fill_(best[1])
-            row |= {f"val_{view}_tile_weight": expit(best[1])}
+            row |= {f"val_{view}_tile_weight": float(expit(best[1]))}  # of numpy, no checkpoint could be read
     return row
 
 
