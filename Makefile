@@ -11,7 +11,7 @@ CORES ?= 2
 BENCH_SLIDES := $(if $(wildcard ../shared/data/slides),,$(DEMO_DIR)/slides.tsv)
 
 SNAKEMAKE := $(BIN)/snakemake --cores $(CORES)
-DEMO_RUN := $(SNAKEMAKE) --directory $(DEMO_DIR) --configfile config/demo.yaml
+DEMO_RUN := $(SNAKEMAKE) --directory $(DEMO_DIR) --configfile config/recommended.yaml config/demo.yaml
 
 .PHONY: help
 help: ## list the targets

@@ -14,7 +14,7 @@ from project import ROOT
 def snakemake_report(report: Path, tmp_path: Path) -> Path:
     """Its page, unpacked."""
     command = [sys.executable, "-m", "snakemake", "--cores", "1", "--directory", str(report.parents[1])]
-    configs = ["--configfile", "config/demo.yaml", "--report", str(tmp_path / "report.zip")]
+    configs = ["--configfile", "config/recommended.yaml", "config/demo.yaml", "--report", str(tmp_path / "report.zip")]
     done = subprocess.run([*command, *configs], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     with zipfile.ZipFile(tmp_path / "report.zip") as archive:

@@ -50,6 +50,12 @@ def view_of(report: Path, slide: str = SLIDE) -> dict[str, Any]:
     return content
 
 
+def lowest_of(report: Path, slide: str = SLIDE) -> tuple[float, int]:
+    """The threshold of a slide's lesions, and the level of the map that it rounds to."""
+    threshold = json.loads((report.parent / f"lesions/{slide}/lesions.json").read_text())["threshold"]
+    return threshold, math.floor(threshold * 255 + 0.5)
+
+
 def settle(page: Page) -> None:
     """Wait until no tile is loading and nothing moves."""
     page.wait_for_load_state()
@@ -99,7 +105,7 @@ def test_the_viewer_opens_with_the_whole_slide(page: Page, report: Path, screens
     assert page.locator("#viewer-map").is_visible()
     assert not page.locator("figure.overlay").is_visible()
     assert page.locator("img.leaflet-tile").count() >= 1
-    assert page.locator("#threshold").input_value() == "128"
+    assert page.locator("#threshold").input_value() == str(lowest_of(report)[1])
     assert page.locator("#threshold-reset").is_disabled()
     page.screenshot(path=screenshots / "viewer.png")
 
@@ -126,17 +132,19 @@ def test_the_slider_acts_on_the_pixels_of_the_map(page: Page, report: Path, zoom
 
 def test_one_step_of_the_slider_is_one_level(page: Page, report: Path) -> None:
     open_viewer(page, report)
-    counts = np.array(view_of(report)["probability"]["counts"])
+    counts, (threshold, level) = np.array(view_of(report)["probability"]["counts"]), lowest_of(report)
+    pixel_mm2 = (json.loads((report.parent / f"lesions/{SLIDE}/inference.json").read_text())["map"]["mpp"] / 1000) ** 2
     page.locator("#threshold").focus()
-    assert page.locator("#threshold-text").inner_text() == f"0.5: {counts[128:].sum() * 6.25e-6:.3f} mm²"
+    assert page.locator("#threshold-text").inner_text() == f"{threshold:g}: {counts[level:].sum() * pixel_mm2:.3f} mm²"
     page.keyboard.press("ArrowRight")
-    assert page.locator("#threshold-text").inner_text() == f"0.506: {counts[129:].sum() * 6.25e-6:.3f} mm²"
+    shown, above = round((level + 1) / 255, 3), level + 1
+    assert page.locator("#threshold-text").inner_text() == f"{shown:g}: {counts[above:].sum() * pixel_mm2:.3f} mm²"
     table = page.locator("#probability-mask").get_attribute("tableValues")
-    assert table == " ".join(["0"] * 129 + ["1"] * 127)
-    assert place(page)["threshold"] == 0.506
+    assert table == " ".join(["0"] * above + ["1"] * (256 - above))
+    assert place(page)["threshold"] == shown
     page.locator("#threshold-reset").click()
-    assert page.locator("#threshold-text").inner_text().startswith("0.5: ")
-    assert place(page)["threshold"] == 0.502
+    assert page.locator("#threshold-text").inner_text().startswith(f"{threshold:g}: ")
+    assert place(page)["threshold"] == round(level / 255, 3)
 
 
 def test_opacity_is_that_of_the_map_alone(page: Page, report: Path) -> None:
