@@ -185,7 +185,7 @@ def open_engine(
         try:
             engine = _opened(name, precision, files, settings.batch_size, tile_px=tile_px, threads=threads)
             engine.model = files.model
-            difference = max(_difference(engine, name, logits) for name, logits in expected.items())
+            difference = float(np.max([_difference(engine, output, logits) for output, logits in expected.items()]))
         except RuntimeError as error:
             problems.append(f"{name} in {precision}: {str(error).splitlines()[0]}")
         else:
