@@ -178,6 +178,7 @@ cv: $(VENV)/installed ## cross-validate the recommended recipe, both views alone
 	$(SNAKEMAKE) --directory cv --configfile config/recommended.yaml benchmarks/cv.yaml $(if $(UPDATES),benchmarks/cv_updates.yaml) \
 		--set-threads train_fold=1 map_held_out=1 \
 		--config 'experiments={seeds: [$(or $(SEEDS),0,1)]}' -- experiments
+	@cat cv/results/experiments/headline.txt
 	@$(BIN)/python benchmarks/cv.py cv/results/experiments
 
 .PHONY: format
