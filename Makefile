@@ -170,6 +170,7 @@ ablation: $(VENV)/installed ## train low, high and both views on the CAMELYON ti
 	PYTHONPATH=scripts $(BIN)/python benchmarks/ablation.py $(ABLATION_STORES:%=ablation/%) \
 		--folder ablation/results/ablation --seeds $(or $(SEEDS),0) $(if $(WEIGHTS),--weights $(WEIGHTS))
 
+BOTH_SEEDS := 0,1
 .PHONY: cv
 cv: $(VENV)/installed ## cross-validate the recommended recipe, both views alone and jointly, on ../shared/data/cam8, into cv/; SEEDS="0,1" UPDATES=1
 	mkdir -p cv/results/experiments
@@ -177,7 +178,7 @@ cv: $(VENV)/installed ## cross-validate the recommended recipe, both views alone
 	cp -n benchmarks/cv_folds.tsv cv/results/experiments/folds.tsv
 	$(SNAKEMAKE) --directory cv --configfile config/recommended.yaml benchmarks/cv.yaml $(if $(UPDATES),benchmarks/cv_updates.yaml) \
 		--set-threads train_fold=1 map_held_out=1 \
-		--config 'experiments={seeds: [$(or $(SEEDS),0,1)]}' -- experiments
+		--config 'experiments={seeds: [$(or $(SEEDS),$(BOTH_SEEDS))]}' -- experiments
 	@cat cv/results/experiments/headline.txt
 	@$(BIN)/python benchmarks/cv.py cv/results/experiments
 
