@@ -27,6 +27,11 @@ def lesion(
     return columns | {"peak_score": scores_at(200)[0], "detection_score": found}
 
 
+def judged(matched: int = 0, merged: int = 0, false: int = 0, unjudged: int = 0) -> dict[str, Any]:
+    """Verdicts on the predicted lesions of a record."""
+    return {"verdicts": {"matched": matched, "merged": merged, "false": false, "not judged": unjudged}}
+
+
 def record_of(slide: str, scores: np.ndarray, mask: np.ndarray, **changes: Any) -> dict[str, Any]:
     """A record of pixels of 0.01 mm² each, at a threshold of one half; without lesions or detections unless given."""
     counts = Histograms.of(scores, mask)
@@ -45,7 +50,7 @@ def record_of(slide: str, scores: np.ndarray, mask: np.ndarray, **changes: Any) 
         "ignored_mm2": 0.0,
         "lesions": [],
         "false_positive_scores": [],
-        "ignored_detections": 0,
+        **judged(false=len(changes.get("false_positive_scores", []))),
         "highest_score": int(scores[known].max(initial=0)),
         "histograms": counts.record(),
         "provenance": {"identity": f"sha256 of {slide}"},

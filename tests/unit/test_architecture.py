@@ -23,10 +23,11 @@ FLOORS = (  # from the top: a folder imports only folders below it
         "tiles",
         "viewer",
         "stain",
+        "lesions",
         "metrics",
         "annotations",
     ),
-    *("lesions", "tissue", "slides", "servers", "network", "maps", "jobs", "demo", "geometry", "files"),
+    *("tissue", "slides", "servers", "network", "maps", "jobs", "demo", "geometry", "files"),
 )
 FOR_ALL = {"errors", "formatting", "plotting", "version"}
 WITH_TORCH = {"network", "training", "inference"}

@@ -178,4 +178,4 @@ def test_metrics_are_of_what_is_judged(slide, annotation, tmp_path):
     assert record["ignored_mm2"] == pytest.approx((24 * 30 + 39 * 19) * 6.25e-6)
     (lesion,) = record["lesions"]
     assert (lesion["pixels"], lesion["predicted_pixels"], lesion["detection_score"]) == (1040, 360, scores_at(200)[0])
-    assert (record["false_positive_scores"], record["ignored_detections"]) == ([], 1)
+    assert (record["false_positive_scores"], record["verdicts"]["not judged"]) == ([], 1)

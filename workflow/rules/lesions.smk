@@ -1,6 +1,6 @@
-# Reads   the scores of the slide's probability map, and its tissue
+# Reads   the scores of the slide's probability map, its tissue and, where it has one, its annotation
 # Writes  results/lesions/{slide}/lesions.tif       255 lesion, pyramid
-#         results/lesions/{slide}/lesions.geojson   outlines for QuPath
+#         results/lesions/{slide}/lesions.geojson   outlines for QuPath, each with its verdict against the annotation
 #         results/lesions/{slide}/lesions.tsv       a row per lesion
 #         results/lesions/{slide}/lesions.json      threshold, number and areas of the lesions
 #         results/lesions/{slide}/lesions.dcm       DICOM Segmentation, for the slides that exports.dicom selects
@@ -12,6 +12,9 @@ rule find_lesions:
         info="results/slides/info/{slide}.json",
         tissue="results/tissue/{slide}.tif",
         scores="results/lesions/{slide}/scores.ome.tif",
+        # For the verdicts on the lesions; by its SHA-256 a change is noticed.
+        annotation=ancient(if_annotated("results/annotations/{slide}.geojson")),
+        annotation_identity=if_annotated("results/annotations/identity/{slide}.json"),
     output:
         lesions="results/lesions/{slide}/lesions.tif",
         outlines="results/lesions/{slide}/lesions.geojson",

@@ -18,6 +18,7 @@ from lesionmap.maps.probability import Scores
 from lesionmap.metrics.boundaries import BOUNDARY_METRICS, BoundaryTracer, boundary_metrics
 from lesionmap.metrics.lesions import AnnotatedLesions, DetectionFinder
 from lesionmap.metrics.pixels import PIXEL_METRICS, Histograms, binary_metrics
+from lesionmap.metrics.verdicts import LesionMatcher
 from lesionmap.slides.slide import SlideInfo
 from lesionmap.tissue.mask import TissueMask
 
@@ -95,7 +96,7 @@ class SlideTally:
     """
 
     def __init__(self, n_lesions: int, width: int) -> None:
-        self.histograms, self.finder = Histograms.empty(), DetectionFinder()
+        self.histograms, self.finder, self.matcher = Histograms.empty(), DetectionFinder(), LesionMatcher(n_lesions)
         self.boundaries = BoundaryTracer(width), BoundaryTracer(width)  # of predicted and of annotated lesion
         self.predicted_pixels, self.ignored_pixels, self.highest, self._n = 0, 0, 0, n_lesions
         self.pixels, self.predicted, self.peak = np.zeros((3, n_lesions), dtype=np.int64)
@@ -106,6 +107,7 @@ class SlideTally:
         self.histograms += Histograms.of(strip.scores, strip.mask)
         self.highest = max(self.highest, int(strip.scores[strip.mask != IGNORE].max(initial=0)))
         self.finder.add(predicted | (strip.predicted & strip.ignored), strip.scores, strip.numbers, strip.ignored)
+        self.matcher.add(strip.predicted, np.where(annotated, strip.numbers, 0), strip.ignored)
         for tracer, lesion in zip(self.boundaries, (predicted, annotated), strict=True):
             tracer.add(lesion, strip.ignored | strip.unreadable)
         self.predicted_pixels += int(np.count_nonzero(predicted))
@@ -132,8 +134,8 @@ class SlideTally:
             "predicted_mm2": round(self.predicted_pixels * pixel_mm2, 9),
             "ignored_mm2": round(self.ignored_pixels * pixel_mm2, 9),
             "lesions": [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)],
+            "verdicts": self.matcher.verdicts().counts(),
             "false_positive_scores": found.false_positive_scores.tolist(),
-            "ignored_detections": found.n_unjudged,
             "highest_score": self.highest,
             "histograms": self.histograms.record(),
         }
@@ -196,11 +198,7 @@ def _strips(
     scale, (height, width) = scores.mpp / info.mpp, scores.shape
     for part in strips(height, ROWS_AT_ONCE):
         place = (0, part.start * scale), (width, part.stop - part.start), scale
-        unreadable = np.zeros((part.stop - part.start, width), dtype=np.bool_)
-        for box in scores.metadata["unreadable"]:
-            left, top, across, down = (round(length / scale) for length in box)
-            rows = slice(max(0, top - part.start), max(0, top + down - part.start))
-            unreadable[rows, left : left + across] = True
+        unreadable = scores.unreadable(part, info.mpp)
         classes = [reader.mask(*place) for reader in readers]
         numbers = reaches.rasterised(*place, "int32")
         yield MapStrip(scores[part], lesions[part] > 0, tissue.at(*place), unreadable, classes, numbers)

@@ -35,6 +35,7 @@ from lesionmap.metrics.intervals import LEAST_PATIENTS, LEVEL
 from lesionmap.metrics.pixels import Histograms, binary_metrics, calibration_sums
 from lesionmap.metrics.readers import reader_agreement
 from lesionmap.metrics.slide_table import SlideTable, is_evaluated
+from lesionmap.metrics.verdicts import FALSE, NOT_JUDGED
 
 OF_SLIDES = (
     *("annotated_mm2", "predicted_mm2", "annotated_lesions", "found_lesions", "false_lesions"),
@@ -257,8 +258,8 @@ def _row(record: Mapping[str, Any], seen: Seen) -> dict[str, Any]:
         **{name: record["boundary"][name] for name in BOUNDARY_METRICS},
         "annotated_lesions": sum(lesion["pixels"] > 0 for lesion in lesions),
         "found_lesions": sum(lesion["predicted_pixels"] > 0 for lesion in lesions),
-        "false_lesions": len(record["false_positive_scores"]),
-        "ignored_lesions": record["ignored_detections"],
+        "false_lesions": record["verdicts"][FALSE],
+        "ignored_lesions": record["verdicts"][NOT_JUDGED],
         "highest_probability": float(as_probability(np.array(highest))) if is_evaluated(record) else None,
     }
 

@@ -16,7 +16,7 @@ from scipy.special import expit
 
 from lesionmap.errors import ModelError
 from lesionmap.files.model_metadata import FOR_MAPS, load_metadata
-from lesionmap.files.records import read_json, write_json
+from lesionmap.files.records import read_json, sha256, write_json
 from lesionmap.geometry.resampling import block_mean
 from lesionmap.inference.engines import Engine, EngineFiles, EngineSettings, open_engine
 from lesionmap.inference.ensemble import Ensemble, check_members, mean_of
@@ -130,7 +130,7 @@ def map_slide(
             recalibration.apply(one.scores)
     ensemble = mean_of([one.scores for one in maps], folder) if len(maps) > 1 else None
     mapped = replace(maps[0], scores=ensemble.scores) if ensemble else maps[0]
-    provenance = provenance | _origins(models, chosen)
+    provenance = provenance | _origins(inputs.paths, models, chosen)
     thresholds = [_threshold(settings, *one) for one in zip(models, recalibrations, strict=True)]
     facts = {"view": _views(settings, models), "validated_threshold": mean_threshold(thresholds)}
     _write_maps(files, info, mapped, ensemble, facts | {"provenance": provenance})
@@ -195,12 +195,13 @@ def mean_threshold(validated: Sequence[float | None]) -> float | None:
     return fmean(found) if len(found) == len(validated) else None
 
 
-def _origins(models: Sequence[dict[str, Any]], chosen: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """The engine and the training of the model; of several, those of each in a list."""
+def _origins(
+    paths: Sequence[str], models: Sequence[dict[str, Any]], chosen: Sequence[dict[str, Any]]
+) -> dict[str, Any]:
+    """The engine, the SHA-256 and the training of the model; of several, those of each in a list."""
     training = [model["provenance"] for model in models]
-    if len(models) == 1:
-        return {"engine": chosen[0], "model_training": training[0]}
-    return {"engine": list(chosen), "model_training": training}
+    origins: dict[str, list[Any]] = {"engine": [*chosen], "model": [*map(sha256, paths)], "model_training": training}
+    return dict(origins) if len(models) > 1 else {name: of_each[0] for name, of_each in origins.items()}
 
 
 def recalibration_of(settings: MapSettings, path: str, model: dict[str, Any]) -> Recalibration | None:

@@ -1,31 +1,34 @@
 """Export the lesions of a slide for other programs: outlines as GeoJSON, and a table with a row for each."""
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain, count, islice
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 import rasterio.features
 import shapely
 from numpy.typing import NDArray
+from scipy.spatial.distance import pdist
 
 from lesionmap.files.atomic import written_whole
 from lesionmap.files.records import table_writer
+from lesionmap.lesions.identity import DECIMALS, lesion_id
 from lesionmap.maps.components import Components, find_components
 from lesionmap.maps.map_file import MapFile
 from lesionmap.maps.ome_tiff import LESION_COLOUR
 from lesionmap.maps.on_disk import Rows, strips
 from lesionmap.maps.probability import MILLION, SPREAD_PER_SD, as_logits, as_probability
+from lesionmap.metrics.verdicts import Verdicts
 from lesionmap.slides.slide import SlideInfo
 
 OUTLINES_AT_ONCE = 1000
 MEASURED_ROWS = 128
-COORDINATE_DECIMALS = 3  # of a level-0 pixel
 COLUMNS = (
     *("name", "area_mm2", "centroid_x", "centroid_y", "mean_probability", "max_probability", "max_logit"),
-    *("x", "y", "width", "height"),
+    *("x", "y", "width", "height", "diameter_mm", "id", "verdict"),
 )
 UNCERTAINTY = "uncertainty_mean"  # the last column of an ensemble's lesions
 
@@ -39,6 +42,8 @@ def write_lesions(
     *,
     info: SlideInfo,
     metadata: dict[str, Any],
+    origin: Mapping[str, str] = MappingProxyType({}),
+    verdicts: Verdicts | None = None,
 ) -> tuple[int, float]:
     """Write lesion outlines as GeoJSON for QuPath (0.4 or later), and a table with a row for each, in the same order.
 
@@ -57,6 +62,10 @@ def write_lesions(
         With it, each lesion has its mean standard deviation as `UNCERTAINTY`.
     metadata : dict
         Written beside the features: ``unreadable`` (x, y, width, height in level-0 pixels) and ``provenance``.
+    origin : mapping of str to str
+        What each outline tells of where it comes from, in its ``metadata``, which QuPath keeps.
+    verdicts : Verdicts, optional
+        On the lesions of the map, if there is an annotation.
 
     Returns
     -------
@@ -76,8 +85,8 @@ def write_lesions(
     ):
         rows = table_writer(stream, COLUMNS if uncertainty is None else (*COLUMNS, UNCERTAINTY))
         geojson.write(f'{head[:-1]}, "features": [')
-        for outline, row in _lesions(lesions_map, scores, uncertainty, info):
-            geojson.write(f"{',' if n else ''}\n{_feature(outline, row)}")
+        for outline, row in _lesions(lesions_map, scores, uncertainty, info, verdicts):
+            geojson.write(f"{',' if n else ''}\n{_feature(outline, row, origin)}")
             rows.writerow(row)
             n, area_mm2 = n + 1, area_mm2 + row["area_mm2"]
         geojson.write("\n]}\n")
@@ -85,7 +94,7 @@ def write_lesions(
 
 
 def _lesions(
-    lesions_map: str | Path, scores: Rows, uncertainty: Rows | None, info: SlideInfo
+    lesions_map: str | Path, scores: Rows, uncertainty: Rows | None, info: SlideInfo, verdicts: Verdicts | None
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """Outline (GeoJSON) and table row of each lesion, in the order in which GDAL completes them from the top down."""
     names = (f"Lesion {number}" for number in count(1))
@@ -99,11 +108,12 @@ def _lesions(
             index = np.searchsorted(measured.first, _first_pixels(traced, width))
             outlines = shapely.transform(traced, lambda xy: _placed(xy * scale, info))
             found = measured.at(index)
-            rows = _rows(names, outlines, found, info)
+            judged = np.full(len(index), "") if verdicts is None else verdicts.verdict[index]
+            rows = _rows(names, outlines, found, judged, info)
             if uncertainty is not None:
                 mean_sd = (found.spread / found.pixels / SPREAD_PER_SD).round(4).tolist()
                 rows = (row | {UNCERTAINTY: mean} for row, mean in zip(rows, mean_sd, strict=True))
-            yield from zip(shapely.to_geojson(outlines), rows, strict=True)
+            yield from zip(shapely.to_geojson(_written(outlines)), rows, strict=True)
 
 
 def _outlines(mapped: MapFile) -> Iterator[NDArray[Any]]:
@@ -125,27 +135,42 @@ def _first_pixels(outlines: NDArray[Any], width: int) -> NDArray[np.int64]:
 
 def _placed(xy_lv0: NDArray[np.float64], info: SlideInfo) -> NDArray[np.float64]:
     """Clip to the slide's edge (the map's last pixels reach beyond it) and move to the frame of the slide's bounds."""
-    return np.round(np.clip(xy_lv0, 0, info.size_lv0) - info.bounds_xy_lv0, COORDINATE_DECIMALS)
+    return np.clip(xy_lv0, 0, info.size_lv0) - info.bounds_xy_lv0
+
+
+def _written(outlines: NDArray[Any]) -> NDArray[Any]:
+    """Outlines as they are written; areas are measured before."""
+    return shapely.transform(outlines, lambda xy: np.round(xy, DECIMALS))
 
 
 def _rows(
-    names: Iterable[str], outlines: NDArray[Any], measured: Components, info: SlideInfo
+    names: Iterable[str], outlines: NDArray[Any], measured: Components, verdicts: NDArray[np.str_], info: SlideInfo
 ) -> Iterator[dict[str, Any]]:
     """One row of the table for each lesion."""
     area_mm2 = shapely.area(outlines) * info.mpp**2 / 1e6
     centroid = shapely.get_coordinates(shapely.centroid(outlines))
     mean, peak = measured.total / measured.pixels / MILLION, as_probability(measured.peak)
-    left, top, right, bottom = shapely.bounds(outlines).T
+    written = _written(outlines)
+    left, top, right, bottom = shapely.bounds(written).T
     values = (
         *(area_mm2.round(8), *centroid.T.round(2), mean.round(4), peak.round(4), as_logits(measured.peak).round(3)),
-        *(left, top, (right - left).round(COORDINATE_DECIMALS), (bottom - top).round(COORDINATE_DECIMALS)),
+        *(left, top, (right - left).round(DECIMALS), (bottom - top).round(DECIMALS)),
+        (_diameters(outlines) * info.mpp / 1000).round(6),
+        *(np.array([lesion_id(info.identity, outline) for outline in written], dtype=object), verdicts),
     )
     for name, *row in zip(islice(names, len(outlines)), *(column.tolist() for column in values), strict=True):
         yield dict(zip(COLUMNS, (name, *row), strict=True))
 
 
-def _feature(outline: str, row: dict[str, Any]) -> str:
+def _diameters(outlines: NDArray[Any]) -> NDArray[np.float64]:
+    """Greatest distance between two points of each outline, (n,)."""
+    hulls = (shapely.get_coordinates(hull) for hull in shapely.convex_hull(outlines))
+    return np.array([pdist(hull).max() for hull in hulls])
+
+
+def _feature(outline: str, row: dict[str, Any], origin: Mapping[str, str]) -> str:
     """One lesion as an annotation object of QuPath."""
+    verdict = {"verdict": row["verdict"]} if row["verdict"] else {}
     spread = {"Mean uncertainty": row[UNCERTAINTY]} if UNCERTAINTY in row else {}
     properties = {
         "objectType": "annotation",
@@ -156,7 +181,10 @@ def _feature(outline: str, row: dict[str, Any]) -> str:
             "Mean probability": row["mean_probability"],
             "Max probability": row["max_probability"],
             "Max logit": row["max_logit"],
+            "Diameter mm": row["diameter_mm"],
             **spread,
         },
+        **verdict,
+        "metadata": {**origin, **verdict},
     }
-    return f'{{"type": "Feature", "geometry": {outline}, "properties": {json.dumps(properties)}}}'
+    return f'{{"type": "Feature", "id": "{row["id"]}", "geometry": {outline}, "properties": {json.dumps(properties)}}}'

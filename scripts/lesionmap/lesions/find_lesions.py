@@ -1,6 +1,7 @@
 """From a probability map to the lesions of a slide: threshold, postprocessing, map, outlines, table, record."""
 
 import logging
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,9 @@ from numpy.typing import NDArray
 
 from lesionmap.files.records import write_json
 from lesionmap.geometry.resampling import block_max
+from lesionmap.jobs.quarantine import quarantined
 from lesionmap.lesions.export import UNCERTAINTY, write_lesions
+from lesionmap.lesions.judging import judge_lesions
 from lesionmap.lesions.postprocessing import Postprocessing, postprocessed
 from lesionmap.maps.map_file import MapFile
 from lesionmap.maps.ome_tiff import MapNotes, write_map
@@ -22,6 +25,7 @@ from lesionmap.tissue.mask import TissueMask
 
 STAGE = "find_lesions"
 MODEL_TRAINING = "model_training"
+SHORT = 12
 MEANING = {UNCERTAINTY: "mean, over the pixels of a lesion, of the standard deviation of the models' probabilities"}
 
 
@@ -61,6 +65,7 @@ def find_lesions(
     provenance: dict[str, Any],
     *,
     uncertainty_path: str | None = None,
+    annotation: str | None = None,
 ) -> None:
     """Find the lesions of a slide in its probability map; the network is not needed.
 
@@ -74,6 +79,8 @@ def find_lesions(
         Provenance of this step; that of the map is added.
     uncertainty_path : str, optional
         The spread between the models of an ensemble, from the same function.
+    annotation : str, optional
+        The slide's canonical annotation; one in quarantine is left out. Only the lesions' verdicts depend on it.
 
     Raises
     ------
@@ -95,11 +102,25 @@ def find_lesions(
         )
         notes = MapNotes(info.slide, "lesion", mapped.mpp, {"frame": mapped.metadata["frame"], **metadata})
         write_map(files.lesions, lesions, notes, block_max)
-        paths = files.outlines, files.table, files.lesions
-        n, area_mm2 = write_lesions(*paths, mapped, spread, info=info, metadata=metadata)
+        judged = judge_lesions(files.lesions, annotation, info) if annotation and not quarantined(annotation) else None
+        verdicts, annotated = judged or (None, None)
+        n, area_mm2 = write_lesions(
+            *(files.outlines, files.table, files.lesions, mapped, spread),
+            info=info,
+            metadata=metadata | ({"annotated_lesions": annotated} if judged else {}),
+            origin={"source": provenance["software"], "model": _short(of_map["model"])},
+            verdicts=verdicts,
+        )
     found = {"slide": info.slide, "threshold": threshold, "n": n, **areas} | (MEANING if spread else {})
-    write_json(files.record, found | {"provenance": provenance})
+    found |= {"tissue_mm2": round(tissue.area_mm2(info.mpp), 6), "annotated": annotated}
+    found |= {"verdicts": verdicts and verdicts.counts(), "provenance": provenance}
+    write_json(files.record, found)
     logging.info("%s: %d lesions, %.3f mm²", info.slide, n, area_mm2)
+
+
+def _short(sha256: str | Sequence[str]) -> str:
+    """The beginning of a model file's SHA-256, by which its outlines name it; of an ensemble, of each."""
+    return ", ".join(one[:SHORT] for one in ([sha256] if isinstance(sha256, str) else sha256))
 
 
 def above(scores: Rows, threshold: float, folder: Path) -> NDArray[np.bool_]:

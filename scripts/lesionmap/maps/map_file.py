@@ -58,3 +58,12 @@ class MapFile(AbstractContextManager["MapFile"]):
         window = Window(0, part.start, self.shape[1], part.stop - part.start)
         rows: NDArray[Any] = self._dataset.read(1, window=window)
         return rows
+
+    def unreadable(self, part: slice, mpp: float) -> NDArray[np.bool_]:
+        """What of some rows lies in the metadata's boxes of unreadable tiles, (rows, W); `mpp` is the slide's."""
+        found, scale = np.zeros((part.stop - part.start, self.shape[1]), dtype=np.bool_), self.mpp / mpp
+        for box in self.metadata["unreadable"]:
+            left, top, across, down = (round(length / scale) for length in box)
+            rows = slice(max(0, top - part.start), max(0, top + down - part.start))
+            found[rows, left : left + across] = True
+        return found

@@ -3,6 +3,7 @@
 - ``pixels``: pixel metrics from histograms
 - ``calibration``: logistic recalibration and net benefit
 - ``lesions``: annotated and predicted lesions, matched as in CAMELYON16
+- ``verdicts``: which lesions are true, false, found and missed, by the pixels they share
 - ``froc``: the FROC curve
 - ``boundaries``: distances between the boundaries of two masks
 - ``pairs``: model and readers that are compared with each other

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import shapely
@@ -29,13 +28,19 @@ class AnnotatedLesions:
         Area of its outlines, without the margin.
     extent_um : (N,) float64
         Diameter of the smallest circle around its outlines.
+    centroid_xy_lv0 : (N, 2) float64
+        Centroid of its outlines, level-0 pixels.
     reaches : Outlines
         The lesions with their margin and without holes; their values are the lesions' numbers.
+    members : (M,) int64
+        For each of the outlines, the number of its lesion.
     """
 
     area_mm2: NDArray[np.float64]
     extent_um: NDArray[np.float64]
+    centroid_xy_lv0: NDArray[np.float64]
     reaches: Outlines
+    members: NDArray[np.int64]
 
     @classmethod
     def of(cls, outlines: Sequence[BaseGeometry], mpp: float) -> "AnnotatedLesions":
@@ -45,17 +50,24 @@ class AnnotatedLesions:
         filled = shapely.polygons(shapely.get_exterior_ring(parts))
         # A lesion in a hole of another is part of it.
         reaches = shapely.get_parts(shapely.disjoint_subset_union_all(filled))
-        members = _by_reach(outlines, reaches)
-        area = np.array([shapely.area(lesion) for lesion in members])
-        extent = np.array([2 * shapely.minimum_bounding_radius(lesion) for lesion in members])
-        numbers = range(1, len(reaches) + 1)
-        return cls(area * mpp**2 / 1e6, extent * mpp, Outlines(list(reaches), list(numbers)))
+        reach, inside = shapely.STRtree(outlines).query(reaches, predicate="intersects")  # sorted by reach
+        lesions = np.array(_joined(outlines, reach, inside, len(reaches)), dtype=object)
+        members = np.zeros(len(outlines), dtype=np.int64)
+        members[inside] = reach + 1
+        return cls(
+            area_mm2=shapely.area(lesions) * mpp**2 / 1e6,
+            extent_um=2 * shapely.minimum_bounding_radius(lesions) * mpp,
+            centroid_xy_lv0=shapely.get_coordinates(shapely.centroid(lesions)),
+            reaches=Outlines(list(reaches), list(range(1, len(reaches) + 1))),
+            members=members,
+        )
 
 
-def _by_reach(outlines: Sequence[BaseGeometry], reaches: NDArray[Any]) -> list[BaseGeometry]:
-    """For each reach, the outlines within it as one geometry."""
-    reach, inside = shapely.STRtree(outlines).query(reaches, predicate="intersects")  # sorted by reach
-    members = np.split(inside, np.searchsorted(reach, np.arange(1, len(reaches))))[: len(reaches)]
+def _joined(
+    outlines: Sequence[BaseGeometry], reach: NDArray[np.int64], inside: NDArray[np.int64], n: int
+) -> list[BaseGeometry]:
+    """For each of `n` reaches, the outlines within it as one geometry."""
+    members = np.split(inside, np.searchsorted(reach, np.arange(1, n)))[:n]
     return [shapely.disjoint_subset_union_all([outlines[index] for index in indices]) for indices in members]
 
 

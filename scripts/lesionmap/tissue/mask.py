@@ -2,14 +2,12 @@
 
 import json
 import math
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tifffile
 from numpy.typing import NDArray
-from scipy.ndimage import binary_dilation
 
 from lesionmap.geometry.tiling import cut
 from lesionmap.maps.on_disk import strips
@@ -65,15 +63,12 @@ class TissueMask:
             ranges.append(slice(first, last + 1))
         return bool(self.mask[ranges[1], ranges[0]].any())
 
-    @cached_property
-    def _mapped(self) -> NDArray[np.bool_]:
-        """Where a map may show lesions: on tissue and a pixel around it, as its edge is no better known; not on ink."""
-        near = binary_dilation(self.mask, np.ones((3, 3), dtype=bool))
-        mapped: NDArray[np.bool_] = near & (self.codes != INK)
-        return mapped
+    def area_mm2(self, mpp: float) -> float:
+        """Area of tissue on a slide of `mpp` µm/px, mm²."""
+        return float(np.count_nonzero(self.mask) * self.scale[0] * self.scale[1] * mpp**2 / 1e6)
 
     def clear_background(self, image: NDArray[Any], scale: float) -> None:
-        """Set to 0 what lies more than a pixel of the tissue map away from tissue, and what lies on ink.
+        """Set to 0 what is not tissue.
 
         Parameters
         ----------
@@ -86,7 +81,7 @@ class TissueMask:
         for part in strips(height):
             if image[part].any():
                 size = width, part.stop - part.start
-                image[part][~self._at(self._mapped, (0, part.start * scale), size, scale)] = 0
+                image[part][~self.at((0, part.start * scale), size, scale)] = 0
 
     def codes_at(self, xy_lv0: tuple[float, float], size_px: tuple[int, int], scale: float) -> NDArray[np.uint8]:
         """The map's codes at the pixel centres of a box; (height, width) uint8, 0 beyond the slide."""

@@ -163,7 +163,7 @@ def test_what_is_to_be_ignored_is_in_no_metric_and_is_reported(evaluated, scores
     big = max(record["lesions"], key=lambda lesion: lesion["area_mm2"])
     assert (big["pixels"], big["predicted_pixels"]) == (120 * 120 - 70 * 40, 120 * 110 - 70 * 40)
     assert (big["peak_score"], big["detection_score"]) == (HIGH, HIGH)
-    assert record["ignored_detections"] == 1
+    assert record["verdicts"]["not judged"] == 1
     assert not any(record["false_positive_scores"])
 
 
@@ -175,7 +175,7 @@ def test_what_is_unreadable_or_no_tissue_is_not_called_ignored(evaluated, scores
     mask[:50] = 255
     assert record["histograms"] == Histograms.of(scores, mask).record()
     assert record["ignored_mm2"] == pytest.approx((40 * 60 + 20 * 30 + 10 * 30) * MPP**2 / 1e6)
-    assert record["ignored_detections"] == 1
+    assert record["verdicts"]["not judged"] == 1
 
 
 @pytest.mark.parametrize("rows", [1, 37, 1000])

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
-from evaluated import lesion, random_slide, record_of, scores_at
+from evaluated import judged, lesion, random_slide, record_of, scores_at
 from lesionmap.errors import SettingsError
 from lesionmap.evaluation.leakage import CHOSEN, INTERNAL, SEEN, UNKNOWN_PATIENTS, UNSEEN, Seen
 from lesionmap.evaluation.summary import SummaryFiles, read_slide_table, summarise
@@ -29,6 +29,7 @@ def records():
         slide |= {
             "lesions": [lesion(detected_at=220), lesion(predicted_pixels=0)],
             "false_positive_scores": scores_at(200, 130),
+            **judged(matched=1, false=3),
         }
     slides[7] |= {"split": "val", "patient": "p1"}
     return slides
@@ -73,7 +74,7 @@ def test_the_tables_say_the_same(tmp_path, files, records):
     assert len(cohort) == sum(len(split["metrics"]) for split in summary.values())
     slides = pd.read_csv(files.slides, sep="\t")
     assert slides["slide"].tolist() == [f"s{n}" for n in range(N)]
-    assert slides.loc[0, ["annotated_lesions", "found_lesions", "false_lesions"]].tolist() == [2, 1, 2]
+    assert slides.loc[0, ["annotated_lesions", "found_lesions", "false_lesions"]].tolist() == [2, 1, 3]
     assert slides.loc[2, ["annotated_mm2", "dice"]].isna().tolist() == [False, True]
     highest = random_slide(3)[0][random_slide(3)[1] != 255].max()
     assert slides.loc[3, "highest_probability"] == pytest.approx(as_probability(highest), abs=1e-6)
@@ -101,8 +102,8 @@ def test_ignored_areas_are_reported_and_slides_with_nothing_else_count_in_no_met
     summary = summarised(tmp_path, files, records)["splits"]
     assert summary["test"]["ignored"] == {"slides": 0, "mm2": 0, "lesions": 0}
     nothing = record_of("all", np.full((3, 5), 200, np.uint8), np.full((3, 5), 255, np.uint8))
-    records[3] |= {"ignored_mm2": 0.25, "ignored_detections": 2}
-    more = summarised(tmp_path, files, [*records, nothing | {"ignored_mm2": 1.5, "ignored_detections": 1}])["splits"]
+    records[3] |= {"ignored_mm2": 0.25} | judged(unjudged=2)
+    more = summarised(tmp_path, files, [*records, nothing | {"ignored_mm2": 1.5} | judged(unjudged=1)])["splits"]
     assert more["test"].pop("ignored") == {"slides": 2, "mm2": 1.75, "lesions": 3}
     assert more["test"] == {key: value for key, value in summary["test"].items() if key != "ignored"}
     assert more["val"] == summary["val"]

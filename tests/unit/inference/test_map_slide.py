@@ -12,7 +12,7 @@ import pytest
 import tifffile
 import torch
 from lesionmap.errors import ModelError
-from lesionmap.files.records import read_json, write_json
+from lesionmap.files.records import read_json, sha256, write_json
 from lesionmap.geometry.tiling import TileSpec
 from lesionmap.inference import map_slide as mapping
 from lesionmap.inference.engines import Engine, EngineFiles, EngineSettings
@@ -88,7 +88,11 @@ def test_the_record_says_how_the_map_was_made_and_nothing_else_is_left(tmp_path)
         "tolerance": 0.001,
     }
     assert metadata["provenance"].pop("engine") == engine
-    assert record["provenance"] == {"code": "d", "model_training": {"code": "c"}}
+    assert record["provenance"] == {
+        "code": "d",
+        "model": sha256(tmp_path / "m.safetensors"),
+        "model_training": {"code": "c"},
+    }
     assert metadata == {
         "frame": {"unit": "level-0 pixels", "origin_xy_lv0": [0, 0], "per_map_pixel": 4.0, "mpp": 0.25},
         "view": "low",

@@ -1,5 +1,6 @@
 import csv
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -56,7 +57,9 @@ def test_outlines_areas_and_probabilities(tmp_path, info):
         "Mean probability": round((55 * 200 + 255) / 56 / 255, 4),
         "Max probability": 1.0,
         "Max logit": 31.999,
+        "Diameter mm": round(math.hypot(100, 60) * 0.25 / 1000, 6),
     }
+    assert (properties["metadata"], "verdict" in properties) == ({}, False)
 
 
 def test_the_surest_of_two_lesions_is_known_though_both_probabilities_are_as_good_as_1(tmp_path, info):

@@ -9,12 +9,15 @@ from typing import Any, NamedTuple
 import numpy as np
 import openslide
 import pytest
+import shapely
 import tifffile
 from evaluated import scores_of
-from lesionmap.errors import ModelError
-from lesionmap.files.records import read_json, read_table
+from lesionmap.errors import AnnotationError, ModelError
+from lesionmap.files.records import read_json, read_table, write_json
 from lesionmap.geometry.resampling import block_mean
+from lesionmap.jobs.quarantine import write_quarantined
 from lesionmap.lesions.find_lesions import LesionFiles, LesionSettings, find_lesions
+from lesionmap.lesions.identity import lesion_id
 from lesionmap.maps.map_file import MapFile
 from lesionmap.maps.ome_tiff import MapNotes, map_frame, write_map
 from lesionmap.slides.slide import Slide, SlideInfo
@@ -32,7 +35,7 @@ METADATA = {
     "view": "low",
     "validated_threshold": 0.7,
     "unreadable": [[0, 0, 9, 9]],
-    "provenance": {"code": "abc", "identity": "f", "model_training": {"code": "c"}},
+    "provenance": {"code": "abc", "identity": "f", "model": "0123456789abcdef", "model_training": {"code": "c"}},
 }
 DISC_XY, DISC_RADIUS = (1650.3, 211.8), 23  # map pixels: in odd columns of the coarser levels, near the bottom
 
@@ -48,13 +51,20 @@ class Found(NamedTuple):
 
 
 def found_in(
-    folder: Path, info: SlideInfo, scores: str, *, uncertainty: str | None = None, **changes: Any
+    folder: Path,
+    info: SlideInfo,
+    scores: str,
+    *,
+    uncertainty: str | None = None,
+    annotation: str | None = None,
+    **changes: Any,
 ) -> LesionFiles:
     files = LesionFiles(*(str(folder / name) for name in ("l.tif", "l.geojson", "l.tsv", "l.json")))
     tissue = str(folder.parent / f"{folder.name}_tissue.tif")
     tifffile.imwrite(tissue, np.full((20, 70), 255, np.uint8))
     settings = LesionSettings(**changes)
-    find_lesions(info, scores, tissue, files, settings, {"code": "d"}, uncertainty_path=uncertainty)
+    origin = {"code": "d", "software": "LesionMap 9"}
+    find_lesions(info, scores, tissue, files, settings, origin, uncertainty_path=uncertainty, annotation=annotation)
     return files
 
 
@@ -159,7 +169,8 @@ def test_what_is_interrupted_leaves_nothing(everything, tmp_path, monkeypatch):
 
 
 def test_what_is_written_says_where_it_comes_from(everything):
-    origin = {"code": "d", "map": {"code": "abc", "identity": "f"}, "model_training": {"code": "c"}}
+    origin = {"code": "d", "software": "LesionMap 9", "model_training": {"code": "c"}}
+    origin |= {"map": {"code": "abc", "identity": "f", "model": "0123456789abcdef"}}
     record, outlines = read_json(everything.files.record), read_json(everything.files.outlines)
     with MapFile(everything.files.lesions) as lesions:
         for content in (record, outlines, lesions.metadata):
@@ -167,6 +178,58 @@ def test_what_is_written_says_where_it_comes_from(everything):
         assert lesions.metadata["frame"] == METADATA["frame"]
     assert outlines["unreadable"] == METADATA["unreadable"]
     assert (record["slide"], record["n"]) == ("s1", len(outlines["features"]))
+    origin = {"source": "LesionMap 9", "model": "0123456789ab"}
+    assert all(feature["properties"]["metadata"] == origin for feature in outlines["features"])
+    assert (record["annotated"], record["verdicts"], "annotated_lesions" in outlines) == (None, None, False)
+    assert record["tissue_mm2"] == pytest.approx(7013 * 2003 * MPP**2 / 1e6, abs=1e-6)
+
+
+def test_with_an_annotation_every_lesion_has_a_verdict(everything, tmp_path):
+    """The disc overlaps a lesion of two outlines, the lesion at the edge lies in an ignored area; one is missed."""
+
+    def feature(name: str, *bounds: float) -> dict[str, Any]:
+        outline = shapely.transform(shapely.box(*bounds), lambda xy: xy * MAP_MPP / MPP)
+        return {"properties": {"class": name, "name": name}, "geometry": json.loads(shapely.to_geojson(outline))}
+
+    x, y = DISC_XY
+    boxes = [
+        ("lesion", (x - 30, y - 8, x - 20, y + 8)),
+        ("lesion", (x + 15, y - 3, x + 18, y + 3)),  # 35 µm from the first: one lesion with it
+        ("ignore", (0, 500, 400, 521)),
+        ("lesion", (600, 300, 610, 310)),
+    ]
+    write_json(tmp_path / "a.geojson", {"features": [feature(name, *bounds) for name, bounds in boxes]})
+    (tmp_path / "out").mkdir()
+    files = found_in(tmp_path / "out", everything.info, everything.scores, annotation=str(tmp_path / "a.geojson"))
+    outlines, record, rows = read_json(files.outlines), read_json(files.record), read_table(files.table)
+    verdicts = [feature["properties"]["verdict"] for feature in outlines["features"]]
+    assert sorted(verdicts) == ["false", "matched", "not judged"]
+    assert verdicts == [row["verdict"] for row in rows]
+    assert verdicts == [feature["properties"]["metadata"]["verdict"] for feature in outlines["features"]]
+    areas = {row["verdict"]: float(row["area_mm2"]) for row in rows}
+    assert max(areas, key=areas.__getitem__) == "matched"
+    assert record["verdicts"] == {"matched": 1, "merged": 0, "false": 1, "not judged": 1}
+    assert record["annotated"] == outlines["annotated_lesions"]
+    assert [(one["lesion"], one["found"], one["outlines"]) for one in record["annotated"]] == [
+        (1, True, 2),
+        (2, False, 1),
+    ]
+    missed = record["annotated"][1]
+    np.testing.assert_allclose(missed["centroid_xy_lv0"], np.array([605, 305]) * MAP_MPP / MPP, atol=0.01)
+    assert missed["area_mm2"] == pytest.approx(1e-4)
+    for row, one in zip(rows, outlines["features"], strict=True):
+        assert row["id"] == one["id"] == lesion_id(everything.info.identity, shape(one["geometry"]))
+    ids = [feature["id"] for feature in read_json(everything.files.outlines)["features"]]
+    assert ids == [feature["id"] for feature in outlines["features"]]  # whatever the annotation
+    assert Path(files.lesions).read_bytes() == Path(everything.files.lesions).read_bytes()
+
+
+def test_an_annotation_in_quarantine_leaves_lesions_without_verdicts(everything, tmp_path):
+    error = AnnotationError(slide="s1", stage="import_annotation", finding="it is empty", remedy="export it again")
+    write_quarantined([str(tmp_path / "a.geojson")], error)
+    (tmp_path / "out").mkdir()
+    files = found_in(tmp_path / "out", everything.info, everything.scores, annotation=str(tmp_path / "a.geojson"))
+    assert read_json(files.outlines) == read_json(everything.files.outlines)
 
 
 def test_lesions_are_postprocessed_and_what_that_changes_is_recorded(everything, tmp_path):
