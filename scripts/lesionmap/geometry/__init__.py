@@ -1,5 +1,6 @@
-"""Pure arithmetic of boxes and pixels.
+"""Pure arithmetic of boxes, pixels and outlines.
 
 - ``tiling``: lay out regions and tiles
 - ``resampling``: resample by area
+- ``identity``: ids of lesions
 """

@@ -15,7 +15,7 @@ from scipy.spatial.distance import pdist
 
 from lesionmap.files.atomic import written_whole
 from lesionmap.files.records import table_writer
-from lesionmap.lesions.identity import DECIMALS, lesion_id
+from lesionmap.geometry.identity import DECIMALS, lesion_id
 from lesionmap.maps.components import Components, find_components
 from lesionmap.maps.map_file import MapFile
 from lesionmap.maps.ome_tiff import LESION_COLOUR

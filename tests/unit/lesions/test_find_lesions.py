@@ -14,10 +14,10 @@ import tifffile
 from evaluated import scores_of
 from lesionmap.errors import AnnotationError, ModelError
 from lesionmap.files.records import read_json, read_table, write_json
+from lesionmap.geometry.identity import lesion_id
 from lesionmap.geometry.resampling import block_mean
 from lesionmap.jobs.quarantine import write_quarantined
 from lesionmap.lesions.find_lesions import LesionFiles, LesionSettings, find_lesions
-from lesionmap.lesions.identity import lesion_id
 from lesionmap.maps.map_file import MapFile
 from lesionmap.maps.ome_tiff import MapNotes, map_frame, write_map
 from lesionmap.slides.slide import Slide, SlideInfo

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from lesionmap.lesions.identity import lesion_id
+from lesionmap.geometry.identity import lesion_id
 from shapely.geometry import MultiPolygon, Polygon
 
 EDGE = [(120000.3, 7.7), (120010.4, 7.7), (120010.4, 20.1), (120000.3, 31.0)]
