@@ -19,6 +19,7 @@ from lesionmap.report import model_card
 from lesionmap.report.checklist import checklist_of, write_checklist
 from lesionmap.report.cohort import cohort_content, stage_times
 from lesionmap.report.inputs import ReportInputs, without_quarantined
+from lesionmap.report.methods import methods_content
 from lesionmap.report.slides import SlideReport, as_yaml, load_slides
 from lesionmap.report.stain_page import draw_stain_vectors, stain_colour, stain_content
 from lesionmap.report.templating import page_templates
@@ -92,6 +93,7 @@ def render_report(
     content |= {"model_notes": model_notes}
     threshold = next((slide.threshold for slide in shown), config["inference"]["threshold"])
     card = model_card.card_metadata(inputs.model)
+    content |= {"methods": methods_content(content, config, card)}
     guidelines = checklist_of(inputs, content, config, card=card, map_mpp=map_mpp)
     shared = {"config": config, "map_mpp": map_mpp, "threshold": threshold}
     shared |= {"colour_tables": colour_tables(), "colour_stops": colour_stops()}
