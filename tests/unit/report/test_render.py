@@ -339,6 +339,18 @@ def test_the_page_of_the_model_says_what_its_card_says(inputs: ReportInputs, tmp
     assert "not recorded" not in said
 
 
+def test_the_page_of_the_model_has_the_evaluation_and_what_is_stated(inputs: ReportInputs, tmp_path: Path) -> None:
+    stated = CONFIG["report"] | {"organ": "liver <b>", "contact": "a@b.example"}
+    page = Page(render(inputs, tmp_path, report=stated) / "model.html")
+    assert "test: 1 slide of 1 patient. Dice 0.900, AUROC " in page.source
+    assert page.row("Organ") == ["Organ", "liver <b>"]
+    assert page.row("Contact") == ["Contact", "a@b.example"]
+    assert page.row("Licence of the weights") == ["Licence of the weights", "not stated"]
+    summarise_into(inputs, [])
+    page = Page(render(inputs, tmp_path / "none") / "model.html")
+    assert "No evaluated slide is independent of the model." in page.source
+
+
 def test_what_an_older_model_file_lacks_is_not_recorded(report: Path) -> None:
     page = Page(report / "model.html")
     assert page.row("Regions") == ["Regions", "not recorded wide at not recorded"]
