@@ -1,7 +1,8 @@
 """Adapter of rule describe_model."""
 
 from lesionmap.jobs.log import job_log
-from lesionmap.report.model_card import describe_model
+from lesionmap.report.model_card import Stated, describe_model
 
 with job_log(snakemake.log[0]):
-    describe_model(snakemake.input.model, snakemake.output[0])
+    stated = Stated(**{name: snakemake.params[name] for name in ("contact", "organ", "license")})
+    describe_model(snakemake.input.model, snakemake.output[0], stated)

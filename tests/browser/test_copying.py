@@ -23,7 +23,7 @@ def pressed(page: Page, report: Path, name: str) -> str:
 
 @pytest.mark.parametrize(
     ("name", "first"),
-    [("Copy the text", "LesionMap 0.1.0 follows patent"), ("Copy the BibTeX", "@misc{lesionmap_patent,")],
+    [("Copy the text", "LesionMap 0.2.0 follows patent"), ("Copy the BibTeX", "@misc{lesionmap_patent,")],
 )
 def test_text_is_copied(new_page: Callable[..., Page], report: Path, name: str, first: str) -> None:
     page = new_page(permissions=["clipboard-read", "clipboard-write"])
@@ -40,7 +40,7 @@ def test_where_there_is_no_clipboard_the_text_is_selected(page: Page, report: Pa
     page.add_init_script(NO_CLIPBOARD)
     assert pressed(page, report, "Copy the text").startswith("Selected: copy it with Ctrl+C")
     selected = page.evaluate("() => getSelection().toString().trim()")
-    assert selected.startswith("LesionMap 0.1.0 follows patent")
+    assert selected.startswith("LesionMap 0.2.0 follows patent")
     assert selected.endswith(LAST)
 
 

@@ -141,6 +141,6 @@ def test_without_leakage_nothing_is_marked(finished):
     summary = json.loads((results / "metrics/summary.json").read_text())
     assert [(group, found["mark"]) for group, found in summary["splits"].items()] == [("test", "")]
     assert summary["notes"] == []
-    assert (results / "conclusion.txt").read_text().startswith("lesion, split test (1 slides): Dice ")
+    assert (results / "conclusion.txt").read_text().startswith("lesion, split test (1 slide): Dice ")
     for page in (results / "report").rglob("*.html"):
         assert "ndependent" not in page.read_text(), page

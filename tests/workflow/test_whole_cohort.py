@@ -269,7 +269,7 @@ def test_the_doctor_lists_problems_writes_tables_and_fails(project):
     printed = project.run("doctor", ok=False)
     assert "unreadable" in printed
     assert "is cut short" in printed
-    assert "doctor: 1 errors (listed above and in results/doctor.tsv)" in printed
+    assert "doctor: 1 error (listed above and in results/doctor.tsv)" in printed
     table = pd.read_csv(project.folder / "results/doctor.tsv", sep="\t", keep_default_na=False).set_index("slide")
     assert table["verdict"].to_dict() == {"train_1": "ok", "train_2": "ok", "test_1": "ok", "unreadable": "error"}
     costs = json.loads((project.folder / "results/doctor.json").read_text())["costs"]

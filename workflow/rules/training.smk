@@ -5,7 +5,7 @@
 #         results/model/history.csv             one row per epoch
 #         results/model/checkpoints/            the last epoch and the best by each view
 #         results/model/learning_curves.svg     loss, Dice and AUROC over the epochs
-#         results/model/MODEL_CARD.md           what the model is, from the model file alone
+#         results/model/MODEL_CARD.md           what the model is, from its file and what the config states
 #         results/model/runs/                   the finished run that these are copied from
 #         results/model/unfinished/             unfinished runs, to continue from; the history of the last one beside it
 #         logs/tensorboard/                     losses and validation metrics, for TensorBoard
@@ -184,6 +184,9 @@ rule describe_model:
         mem_mb=grows(1000),
         runtime=grows(10),
     params:
+        contact=config["report"]["contact"],
+        organ=config["report"]["organ"],
+        license=config["report"]["license"],
         code=code_digest("describe_model"),
     script:
         "../../scripts/describe_model.py"

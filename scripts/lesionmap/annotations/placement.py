@@ -88,7 +88,7 @@ class Ground:
 
 
 def check_annotation(annotation: str, info: SlideInfo, tissue: str, output: str) -> None:
-    """Write how much of each class lies on tissue, and what is odd about that.
+    """Write how much of each class lies on tissue, and what is flagged about that.
 
     Parameters
     ----------
@@ -120,8 +120,8 @@ def placement(content: Mapping[str, Any], info: SlideInfo, ground: Ground) -> di
     """
     polygons = {label: _polygons(content["features"], label) for label in CLASS_NAMES}
     shares = {label: ground.share(some, LEVEL_0) for label, some in polygons.items() if len(some)}
-    odd = [label for label in JUDGED if shares.get(label, 1.0) < LEAST_SHARE]
-    flags = [_flag(label, shares[label], polygons[label], info, ground) for label in odd]
+    misplaced = [label for label in JUDGED if shares.get(label, 1.0) < LEAST_SHARE]
+    flags = [_flag(label, shares[label], polygons[label], info, ground) for label in misplaced]
     return {"tissue_share": {label: round(share, 4) for label, share in shares.items()}, "flags": flags}
 
 

@@ -267,7 +267,7 @@ def _why_undefined(splits: Summary, name: str) -> Iterator[str]:
 
 
 def _in_words(title: str, splits: Summary, name: str) -> Figure:
-    """A figure that says in words why there is nothing to draw."""
+    """A plot that says in words why there is nothing to draw."""
     figure = Figure(figsize=WORDS_INCHES)
     reasons = list(_why_undefined(splits, name)) or [NOT_EVALUATED]
     text = "\n".join(fill(line, 60) for line in [f"{title}: undefined.", *reasons])

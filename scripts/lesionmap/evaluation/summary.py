@@ -25,7 +25,7 @@ from lesionmap.evaluation.leakage import (
     validation_of,
 )
 from lesionmap.files.records import read_json, read_table, write_json, write_table, write_text
-from lesionmap.formatting import in_table
+from lesionmap.formatting import counted, in_table
 from lesionmap.maps.probability import as_probability
 from lesionmap.metrics.boundaries import BOUNDARY_METRICS
 from lesionmap.metrics.calibration import net_benefit, net_benefit_of_everything
@@ -294,7 +294,7 @@ def _headline(splits: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> I
             words = ", ".join(_in_words(name, summary["metrics"][name.lower()]) for name in ("Dice", "AUROC"))
             name = "leaked slides" if group == LEAKED else f"split {group}"
             before, after = (MARKED, f"; {summary['mark']}") if summary["mark"] else ("lesion, ", "")
-            yield f"{before}{name} ({summary['slides']} slides): {words}{after}"
+            yield f"{before}{name} ({counted(summary['slides'], 'slide')}): {words}{after}"
         for row in (row for row in rows if _group(row) == group):
             words = ", ".join(_in_words(name, {"value": row[name.lower()], "low": None}) for name in ("Dice", "AUROC"))
             yield f"  {row['slide']}: {words}" + (f" ({row['leakage']})" if row["leakage"] else "")

@@ -162,7 +162,7 @@ def _cpu_seconds(work: Callable[[], object]) -> float:
 
 
 def _peak_bytes() -> int:
-    """The most memory that this process has had; the system's usual figure may include that of its parent."""
+    """The most memory that this process has had; the system's usual value may include that of its parent."""
     status = Path("/proc/self/status")
     if status.exists():
         (peak,) = (line for line in status.read_text(encoding="utf-8").splitlines() if line.startswith("VmHWM"))

@@ -48,7 +48,7 @@ def cohort_content(inputs: ReportInputs, slides: list[SlideReport], config: Mapp
         "subgroups": subgroups(inputs.groups),
         "epochs": 0 if history is None else len(history),
         "published": None if history is None else published_epoch(history),
-        "sources": cited_sources(config["stain"], evaluated=bool(summary["splits"])),
+        "sources": cited_sources(config["stain"], mapped=bool(slides), evaluated=bool(summary["splits"])),
     }
 
 

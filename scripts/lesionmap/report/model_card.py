@@ -3,6 +3,7 @@
 import math
 import re
 from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from lesionmap.formatting import counted
 TEMPLATES = Path(__file__).parent / "templates/model_card"
 MOST_SLIDES_LISTED = 100
 VIEWS = ("low", "fused", "high")
-FIGURES = ("loss", "dice", "auroc", "calibration_slope", "calibration_intercept")
+METRICS = ("loss", "dice", "auroc", "calibration_slope", "calibration_intercept")
 MARKUP = re.compile(r"([\\`*_\[\]<>|~&$#!])")
 
 
@@ -32,8 +33,23 @@ class NotRecorded(ChainableUndefined):
         return "not recorded"
 
 
-def describe_model(model: str, output: str) -> None:
-    """Write the model card; the model file is all it needs.
+@dataclass(frozen=True)
+class Stated:
+    """What only people know of a model; empty texts are "not stated" on the card.
+
+    Parameters
+    ----------
+    contact, organ, license : str
+        From the config section ``report``.
+    """
+
+    contact: str = ""
+    organ: str = ""
+    license: str = ""
+
+
+def describe_model(model: str, output: str, stated: Stated = Stated()) -> None:
+    """Write the model card, with front matter as Hugging Face's Hub reads it, from the model file and what is stated.
 
     Parameters
     ----------
@@ -47,7 +63,31 @@ def describe_model(model: str, output: str) -> None:
     ModelError
         If the file is not a LesionMap model.
     """
-    write_text(output, _templates().get_template("model_card.md.j2").render(card_metadata(model)))
+    card = card_metadata(model)
+    shown = {"stated": asdict(stated), "front_matter": Verbatim(front_matter(card, stated))}
+    write_text(output, _templates().get_template("model_card.md.j2").render(card | shown))
+
+
+def front_matter(card: Mapping[str, Any], stated: Stated) -> str:
+    """The card's metadata for a model hub, as YAML without its fences; metrics are those of the validation slides."""
+    known: dict[str, Any] = {"license": stated.license} if stated.license else {}
+    organ = [stated.organ] if stated.organ else []
+    content: dict[str, Any] = known | {
+        "library_name": "lesionmap",
+        "pipeline_tag": "image-segmentation",
+        "tags": ["histopathology", "whole-slide-image", "haematoxylin-eosin", *organ],
+    }
+    metrics = [
+        {"type": name, "name": f"{name}, {row['view']} view", "value": value}
+        for row in card["validation"]
+        for name, value in row.items()
+        if name != "view" and value is not None
+    ]
+    if metrics:
+        dataset = {"name": "validation slides, which chose the epoch", "type": "private", "split": "validation"}
+        result = {"task": {"type": "image-segmentation"}, "dataset": dataset, "metrics": metrics}
+        content["model-index"] = [{"name": "LesionMap", "results": [result]}]
+    return yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=100).rstrip()
 
 
 def card_metadata(model: str) -> dict[str, Any]:
@@ -65,7 +105,7 @@ def card_metadata(model: str) -> dict[str, Any]:
     return metadata | {
         "file": _file_metadata(model),
         "patients": {name: _patients(metadata, name) for name in ("training_slides", "validation_slides")},
-        "validation": [row for view in VIEWS if (row := _figures(view, epoch))],
+        "validation": [row for view in VIEWS if (row := _metrics(view, epoch))],
         "most_slides": MOST_SLIDES_LISTED,
     }
 
@@ -85,9 +125,9 @@ def _file_metadata(path: str) -> dict[str, Any]:
     return {"sha256": sha256(path), "numbers": numbers}
 
 
-def _figures(view: str, epoch: Mapping[str, Any]) -> dict[str, Any]:
+def _metrics(view: str, epoch: Mapping[str, Any]) -> dict[str, Any]:
     """Metrics of one view on the validation slides; empty if there are none."""
-    found = {figure: epoch[key] for figure in FIGURES if (key := f"val_{view}_{figure}") in epoch}
+    found = {name: epoch[key] for name in METRICS if (key := f"val_{view}_{name}") in epoch}
     return {"view": view} | found if found else {}
 
 

@@ -71,17 +71,22 @@ def _with_initials(author: str) -> str:
     return f"{family} {''.join(initials)}".strip()
 
 
-def cited_sources(stain: Mapping[str, Any], *, evaluated: bool) -> dict[str, Reference]:
+def cited_sources(stain: Mapping[str, Any], *, mapped: bool, evaluated: bool) -> dict[str, Reference]:
     """The sources of a run's methods, by what each is cited for, in the order of the text.
 
     Parameters
     ----------
     stain : mapping
         The config section ``stain``.
+    mapped : bool
+        Whether any slide has a map; if not, the text is about nothing that other sources describe.
     evaluated : bool
         Whether any map was compared with an annotation.
     """
-    keys = {"patent": "lesionmap_patent", "stain": STAIN_METHODS[stain["method"]]}
+    keys = {"patent": "lesionmap_patent"}
+    if not mapped:
+        return {role: references()[key] for role, key in keys.items()}
+    keys["stain"] = STAIN_METHODS[stain["method"]]
     if stain["method"] == "staintools":
         keys["staintools"] = "byfield"
     if stain["fallback"] == "macenko" and stain["method"] != "macenko":

@@ -19,6 +19,7 @@ from lesionmap.report import model_card
 from lesionmap.report.checklist import checklist_of, write_checklist
 from lesionmap.report.cohort import cohort_content, stage_times
 from lesionmap.report.inputs import ReportInputs, without_quarantined
+from lesionmap.report.methods import methods_content
 from lesionmap.report.slides import SlideReport, as_yaml, load_slides
 from lesionmap.report.stain_page import draw_stain_vectors, stain_colour, stain_content
 from lesionmap.report.templating import page_templates
@@ -92,12 +93,13 @@ def render_report(
     content |= {"model_notes": model_notes}
     threshold = next((slide.threshold for slide in shown), config["inference"]["threshold"])
     card = model_card.card_metadata(inputs.model)
+    content |= {"methods": methods_content(content, config, card)}
     guidelines = checklist_of(inputs, content, config, card=card, map_mpp=map_mpp)
     shared = {"config": config, "map_mpp": map_mpp, "threshold": threshold}
     shared |= {"colour_tables": colour_tables(), "colour_stops": colour_stops()}
     texts = {
         files.script: (TEMPLATES / "report.js").read_text(encoding="utf-8"),
-        files.model: _model_page(card, templates, content["summary"]["validation"]),
+        files.model: _model_page(card | {"stated": config["report"]}, templates, content["summary"]),
         files.checklist: templates.get_template("checklist.html.j2").render(guidelines=guidelines),
         files.stain: templates.get_template("stain.html.j2").render(stain_content(inputs, shown), **shared),
         files.index: templates.get_template("index.html.j2").render(content, **shared),
@@ -132,12 +134,12 @@ def _templates() -> Environment:
     return templates
 
 
-def _model_page(card: dict[str, Any], templates: Environment, validation: str) -> str:
+def _model_page(card: dict[str, Any], templates: Environment, summary: dict[str, Any]) -> str:
     """The model card as a page, with what this run says of the model; missing metadata are "not recorded"."""
     lenient = templates.overlay(
         undefined=model_card.NotRecorded, finalize=lambda value: MISSING if value is None else value
     )
-    return lenient.get_template("model.html.j2").render(card, here=validation)
+    return lenient.get_template("model.html.j2").render(card, here=summary["validation"], splits=summary["splits"])
 
 
 def _write_pages(folder: Path, slides: list[SlideReport], template: Template, shared: dict[str, Any]) -> None:

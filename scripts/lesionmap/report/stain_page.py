@@ -19,7 +19,7 @@ from lesionmap.report.slides import SlideReport
 from lesionmap.stain.plots import directions, draw_stains
 from lesionmap.stain.profile import STAINS, StainProfile
 
-MOST_ODD_STAINS_LISTED = 100
+MOST_FLAGGED_STAINS_LISTED = 100
 MOST_STAINS_LABELLED = 20
 MOST_VECTORS = 1000  # drawn as shapes; more are drawn as pixels, as the SVG would open slowly
 FARTHEST_DIRECTION = (1.6, 1.2)  # stains farther away are drawn at this limit
@@ -36,7 +36,7 @@ def draw_stain_vectors(slides: Sequence[SlideReport], path: Path) -> None:
     Parameters
     ----------
     slides : sequence of SlideReport
-        At least one. The oddest are labelled, and a line joins their two stains.
+        At least one. The farthest from the reference are labelled, and a line joins their two stains.
     """
     figure = Figure(figsize=(9, 5.5), layout="constrained")
     axes = figure.subplots()
@@ -45,7 +45,7 @@ def draw_stain_vectors(slides: Sequence[SlideReport], path: Path) -> None:
         x, y = points.T
         dots = axes.scatter(x, y, s=18, color=colour, alpha=0.7, linewidths=0, label=f"{stain}, slides")
         dots.set_rasterized(len(slides) > MOST_VECTORS)
-    for slide in _odd_stains(slides)[:MOST_STAINS_LABELLED]:
+    for slide in _flagged_stains(slides)[:MOST_STAINS_LABELLED]:
         _label_stains(axes, slide)
     reference = StainProfile.of(slides[0].stain["reference"])
     draw_stains(axes, reference, "reference", marker="s", hollow=True)
@@ -68,20 +68,20 @@ def _fitted_directions(slide: SlideReport) -> NDArray[np.float64]:
     return np.minimum(directions(np.array(slide.stain[own]["basis"])), FARTHEST_DIRECTION)
 
 
-def _odd_stains(slides: Sequence[SlideReport]) -> list[SlideReport]:
-    """The slides whose stain is odd, the oddest first."""
-    odd = [slide for slide in slides if slide.stain_oddities]
-    return sorted(odd, key=lambda slide: slide.stain_sort_key, reverse=True)
+def _flagged_stains(slides: Sequence[SlideReport]) -> list[SlideReport]:
+    """The slides whose stain is flagged, the farthest from the reference first."""
+    found = [slide for slide in slides if slide.stain_oddities]
+    return sorted(found, key=lambda slide: slide.stain_sort_key, reverse=True)
 
 
 def stain_content(inputs: ReportInputs, slides: list[SlideReport]) -> dict[str, Any]:
     """Content of the stain page, besides what all pages share."""
-    odd = _odd_stains(slides)
+    flagged = _flagged_stains(slides)
     return {
         "slides": slides,
         "reference": slides[0].stain["reference_slide"] if slides else MISSING,
         "spread": read_json(inputs.stain_spread),
-        "odd": odd[:MOST_ODD_STAINS_LISTED],
-        "odd_left_out": len(odd[MOST_ODD_STAINS_LISTED:]),
-        "labelled": min(len(odd), MOST_STAINS_LABELLED),
+        "flagged": flagged[:MOST_FLAGGED_STAINS_LISTED],
+        "flagged_left_out": len(flagged[MOST_FLAGGED_STAINS_LISTED:]),
+        "labelled": min(len(flagged), MOST_STAINS_LABELLED),
     }

@@ -84,11 +84,11 @@ def _refused(quarantine: str) -> set[str]:
 def _flagged(tables: RunTables) -> Iterator[str]:
     refused = _refused(tables.quarantine)
     used = (row for row in read_table(tables.manifest) if row["slide"] not in refused)
-    odd = [f"  {row['slide']}: {row['flags']}" for row in used if row["flags"]]
+    flagged = [f"  {row['slide']}: {row['flags']}" for row in used if row["flags"]]
     checks = (check for check in map(read_json, usable(tables.checks)) if check["slide"] not in refused)
-    odd += [f"  {check['slide']}, annotation: {flag}" for check in checks for flag in check["flags"]]
+    flagged += [f"  {check['slide']}, annotation: {flag}" for check in checks for flag in check["flags"]]
     parts = Counter((row["slide"], row["stage"]) for row in read_table(tables.unreadable))
     for (slide, stage), n in parts.items():
-        odd.append(f"  {slide}, {stage}: {n} parts cannot be read and are left out (results/unreadable.tsv)")
-    if odd:
-        yield from ["used, but flagged:", *odd]
+        flagged.append(f"  {slide}, {stage}: {n} parts cannot be read and are left out (results/unreadable.tsv)")
+    if flagged:
+        yield from ["used, but flagged:", *flagged]

@@ -134,7 +134,7 @@ def examine_sheet(
     if n_errors:
         raise LesionMapError(
             stage="doctor",
-            finding=f"{n_errors} errors (listed above and in {table})",
+            finding=f"{counted(n_errors, 'error')} (listed above and in {table})",
             remedy="fix them; a run would leave those slides in quarantine, or stop",
         )
 

@@ -32,8 +32,8 @@ def _manifest_row(slide: dict[str, Any]) -> dict[str, Any]:
     info = slide["info"]
     width, height = info["size_lv0"]
     metadata = {key: info[key] for key in ("vendor", "mpp", "identity")}
-    oddities = {"mpp_source": slide["resolution"]["source"], "flags": "; ".join(slide["flags"])}
-    return {"slide": slide["slide"], "split": slide["split"], "width": width, "height": height} | metadata | oddities
+    flagged = {"mpp_source": slide["resolution"]["source"], "flags": "; ".join(slide["flags"])}
+    return {"slide": slide["slide"], "split": slide["split"], "width": width, "height": height} | metadata | flagged
 
 
 def list_annotations(identities: Sequence[str], output: str, second: Sequence[str] = ()) -> None:

@@ -90,7 +90,7 @@ class InspectionFiles:
     Parameters
     ----------
     record : str
-        All that was found: ``slide``, ``split``, ``verdict``. If that is ``ok``: also ``flags`` (what is odd about the
+        All that was found: ``slide``, ``split``, ``verdict``. If that is ``ok``: also ``flags`` (what is unusual in the
         slide), ``resolution``, ``icc_profile``, ``pyramid`` (of each coarser level, a
         :class:`lesionmap.slides.pyramid.LevelDifference`), ``reader`` and ``info``. If ``quarantined``: also
         ``stage``, ``finding`` and ``remedy``.

@@ -86,7 +86,7 @@ def test_the_headline_has_intervals_where_there_are_any(tmp_path, files, records
     dice = "{value:.3f} (95 % {low:.3f}–{high:.3f})".format(**metrics["dice"])
     assert lines[0].startswith(f"lesion, split test (7 slides): Dice {dice}, AUROC ")
     assert lines[3] == "  s2: Dice undefined, AUROC undefined"
-    assert lines[8] == "lesion, split val (1 slides): " + lines[9].split(": ")[1]  # the model has not seen it
+    assert lines[8] == "lesion, split val (1 slide): " + lines[9].split(": ")[1]  # the model has not seen it
     assert lines[9].startswith("  s7: Dice ")
     assert lines[10:] == ["internal validation: held-out slides of the same sheet"]
 
@@ -158,7 +158,7 @@ def test_the_headline_is_without_leakage_and_the_rest_stands_below_with_its_mark
     dice = {group: f"{splits[group]['metrics']['dice']['value']:.3f}" for group in splits}
     assert lines[0].startswith(f"lesion, split test (5 slides): Dice {dice['test']}, AUROC ")
     assert [line.split(":")[0] for line in lines[1:6]] == ["  s1", "  s2", "  s4", "  s5", "  s6"]
-    assert lines[6].startswith(f"not independent of the model: split val (1 slides): Dice {dice['val']}, AUROC ")
+    assert lines[6].startswith(f"not independent of the model: split val (1 slide): Dice {dice['val']}, AUROC ")
     assert lines[6].endswith(f"; {CHOSEN}")
     assert lines[7].endswith(" (validation slide of the model (s7))")
     assert lines[8].startswith(f"not independent of the model: leaked slides (2 slides): Dice {dice['leaked']}, AUROC ")

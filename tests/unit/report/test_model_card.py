@@ -8,8 +8,9 @@ from importlib import import_module
 
 import numpy as np
 import pytest
+import yaml
 from lesionmap.errors import ModelError, SettingsError
-from lesionmap.report.model_card import describe_model, escaped
+from lesionmap.report.model_card import Stated, describe_model, escaped
 from lesionmap.tiles.settings import TileSettings
 from lesionmap.training.publication import training_metadata
 from safetensors.numpy import save_file
@@ -35,6 +36,7 @@ EPOCH = {
     "val_fused_auroc": None,
 }
 STAIN = {"basis": [[0.65, 0.7, 0.29], [0.07, 0.99, 0.11]], "p99": [1.5, 1.25], "method": "vahadane"}
+NOTHING = Stated()
 OLD = {"architecture": {"backbone": "resnet50", "norm": "group"}, "provenance": {"software": "LesionMap 0.0"}}
 
 
@@ -52,10 +54,10 @@ def metadata(tmp_path):
     }
 
 
-def card(folder, metadata, name="CARD.md"):
+def card(folder, metadata, name="CARD.md", stated=NOTHING):
     tensors = {"head.weight": np.zeros((1, 64, 1, 1), dtype=np.float32), "head.bias": np.zeros(1, dtype=np.float32)}
     save_file(tensors, folder / "m.safetensors", metadata={"lesionmap": json.dumps(metadata, sort_keys=True)})
-    describe_model(str(folder / "m.safetensors"), str(folder / name))
+    describe_model(str(folder / "m.safetensors"), str(folder / name), stated)
     return (folder / name).read_text(encoding="utf-8")
 
 
@@ -186,3 +188,38 @@ def test_values_are_escaped():
     assert escaped("a_b  c\n| d") == r"a\_b c \| d"
     assert escaped(None) == "—"
     assert escaped(0.5) == "0.5"
+
+
+def front_matter(text):
+    return yaml.safe_load(text.split("---\n")[1])
+
+
+@pytest.mark.parametrize("odd", ['it\'s "x": y', "- a\n---\nb: [", "#head | `x` {1}", "yes", "Größe: 5 µm"])
+def test_the_front_matter_is_yaml_whatever_is_stated(tmp_path, metadata, odd):
+    text = card(tmp_path, metadata, stated=Stated(contact=odd, organ=odd, license=odd))
+    assert text.startswith("---\nlicense: ")
+    end = text.index("\n---\n\n# Model card: ")
+    found = yaml.safe_load(text[4:end])
+    assert (found["license"], found["tags"][-1], found["pipeline_tag"]) == (odd, odd, "image-segmentation")
+    assert rows(text)["Contact"] == [escaped(odd)]
+
+
+def test_the_front_matter_has_the_metrics_of_validation(tmp_path, metadata):
+    text = card(tmp_path, metadata)
+    found = front_matter(text)
+    (result,) = found["model-index"][0]["results"]
+    assert {metric["name"]: metric["value"] for metric in result["metrics"]} == {
+        "loss, low view": 0.012345,
+        "dice, low view": 0.75,
+        "auroc, low view": 0.91234,
+        "calibration_slope, low view": 1.23456,
+        "calibration_intercept, low view": -0.5,
+        "dice, fused view": 0.8,
+    }
+    assert result["dataset"]["split"] == "validation"
+    assert "license" not in found
+    assert [rows(text)[name] for name in ("Organ", "Contact", "Licence of the weights")] == [["not stated"]] * 3
+
+
+def test_a_file_without_validation_has_no_model_index(tmp_path, metadata):
+    assert "model-index" not in front_matter(card(tmp_path, metadata | {"epoch": {"epoch": 50}}))

@@ -46,7 +46,10 @@ def test_the_place_in_a_list_of_references():
 
 
 def test_what_a_run_did_not_use_is_not_cited():
-    roles = list(cited_sources({"method": "macenko", "fallback": "macenko"}, evaluated=False))
+    roles = list(cited_sources({"method": "macenko", "fallback": "macenko"}, mapped=True, evaluated=False))
     assert roles == ["patent", "stain", "fpn", "resnet", "focal"]
-    used = cited_sources({"method": "staintools", "fallback": "macenko"}, evaluated=True).values()
+    used = cited_sources({"method": "staintools", "fallback": "macenko"}, mapped=True, evaluated=True).values()
+    assert list(cited_sources({"method": "macenko", "fallback": "macenko"}, mapped=False, evaluated=False)) == [
+        "patent"
+    ]
     assert len({entry.bibtex for entry in used}) == len(used) == 9

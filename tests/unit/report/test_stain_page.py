@@ -59,7 +59,7 @@ def test_without_odd_stains_the_page_says_so(report: Path) -> None:
     page = Page(report / "stain.html")
     assert "None: every slide shows two stains, and none is flagged or unlike the others." in page.source
     assert not any(row[0] in SPLITS for row in page.rows)
-    assert "odd</li>" not in page.source
+    assert "flagged</li>" not in page.source
 
 
 def test_odd_stains_are_listed_the_oddest_first(inputs: ReportInputs, tmp_path: Path) -> None:
@@ -85,7 +85,7 @@ def test_odd_stains_are_listed_the_oddest_first(inputs: ReportInputs, tmp_path: 
         ["train_1", "ok", "vahadane", "189, 188, 186", "36.9", "0.5", "1.5", "2.00", "1.25", unlike],
     ]
     assert page.links.count("slides/Pr%C3%A4parat%207%25.html") == 2  # in the table and under the thumbnail
-    assert "Labelled, with a line: the odd slides of the table below." in page.source
+    assert "Labelled, with a line: the flagged slides of the table below." in page.source
     assert swapped not in page.source
 
 
@@ -105,7 +105,7 @@ def test_a_hundred_odd_stains_are_listed_and_the_rest_counted(inputs: ReportInpu
     listed = [row for row in page.rows if len(row) == 10][1:]
     assert [row[0] for row in listed] == [f"slide_{n}" for n in range(106, 6, -1)]
     assert "And 7 more, which are marked below" in page.source
-    assert "Labelled, with a line: the 20 oddest slides of the table below." in page.source
+    assert "Labelled, with a line: the first 20 slides of the table below." in page.source
     drawn = (report / "figures" / "stain_vectors.svg").read_text()
     assert [n for n in range(107) if f"<!-- slide_{n} -->" in drawn] == list(range(87, 107))
     assert len(page.images) == 1 + 107
@@ -123,7 +123,7 @@ def test_all_slides_are_shown_before_and_after(inputs: ReportInputs, tmp_path: P
         assert picture.size == (400, 200)
     assert page.source.count('class="marked"') == 1
     assert '<a href="slides/train_1.html">train_1</a> – reference</li>' in page.source
-    assert '<a href="slides/new_1.html">new_1</a> – odd</li>' in page.source
+    assert '<a href="slides/new_1.html">new_1</a> – flagged</li>' in page.source
 
 
 def test_odd_stains_are_labelled_where_they_were_fitted(inputs: ReportInputs, tmp_path: Path) -> None:
