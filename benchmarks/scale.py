@@ -80,7 +80,7 @@ class Mode:
     changed_cohort: frozenset[str]
 
 
-SHOWN = frozenset({"compare_stains", "list_quarantine", "render_report", "conclude"})
+SHOWN = frozenset({"compare_stains", "list_findings", "list_quarantine", "render_report", "conclude"})
 EVALUATED = SHOWN | {"summarise", "plot_metrics"}
 TRAINED = EVALUATED | {
     "choose_reference",

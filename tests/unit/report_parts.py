@@ -12,6 +12,7 @@ import pandas as pd
 import yaml
 from evaluated import lesion, record_of, scores_at, scores_of
 from lesion_maps import write_outlines
+from lesionmap.evaluation.findings import CohortFiles, FindingsFiles, SlideFiles, list_findings
 from lesionmap.evaluation.leakage import UNSEEN, Seen
 from lesionmap.evaluation.summary import SummaryFiles, summarise
 from lesionmap.files.pictures import write_png
@@ -31,6 +32,11 @@ SPLITS = {"train_1": "train", "Präparat 7%": "test", "new_1": "inference"}
 
 
 PAGES = ("index.html", "stain.html", "model.html", "checklist.html", "checklist.tsv", "report.js")
+
+
+TABLES = ("lesions.tsv", "annotated_lesions.tsv", "unreadable.tsv", "found.tsv", "quarantine.tsv", "failed_exports.tsv")
+TABLES += ("metrics/groups.tsv", "metrics/readers.tsv", "stain/cohort.tsv", "model/MODEL_CARD.md")
+TABLES += ("manifest.tsv", "metrics/slides.tsv", "metrics/cohort.tsv", "metrics/summary.json")
 
 
 CHARTS = ("roc", "precision_recall", "froc", "calibration", "thresholds", "areas", "lesion_sizes", "decision_curve")
@@ -123,9 +129,28 @@ def make_slide(folder: Path, slide: str, split: str, lesions: np.ndarray[Any, An
     origin = {"software": "LesionMap 9", "code": "c0de"}
     metadata = {"unreadable": [], "threshold": 0.5, "provenance": origin}
     write_outlines(folder / f"{slide}.geojson", lesions, scores, 10, info, metadata)
+    write_found(folder, slide, slide)
     no_lesion = np.zeros((30, 40), dtype=np.uint8)
     write_overlay(folder / f"{slide}.overlay.png", view, no_lesion, no_lesion > 0)
     write_text(folder.parent / f"report/views/{slide}/view.js", "window.lesionmapView = {};")
+
+
+def write_found(folder: Path, name: str, slide: str, **changes: Any) -> None:
+    """Records of a slide's map and of its lesions: without an annotation, and with invisible borders of tiles."""
+    found = {"slide": slide, "tissue_mm2": 0.5, "verdicts": None, "annotated": None} | changes
+    write_json(folder / f"{name}.lesions.json", found)
+    write_json(folder / f"{name}.inference.json", {"slide": slide, "seam_measure": changes.get("seam_measure", 1.1)})
+
+
+def list_again(inputs: ReportInputs) -> None:
+    """List what was found, as the files are now."""
+    beside = [
+        [path.removesuffix("json") + kind for path in inputs.records] for kind in ("lesions.json", "inference.json")
+    ]
+    pairs = list(zip(beside[0], inputs.lesion_tables, strict=True))
+    slides = SlideFiles(inputs.records, pairs, beside[1], inputs.stains, inputs.checks)
+    cohort = CohortFiles(inputs.slide_table, inputs.stain_table, inputs.tables[2], inputs.failed_exports)
+    list_findings(slides, cohort, FindingsFiles(*inputs.tables[:2], inputs.found), {})
 
 
 def stain_match(slide: str) -> dict[str, Any]:
@@ -190,8 +215,9 @@ def summarise_into(inputs: ReportInputs, paths: list[str], seen: Seen = UNSEEN, 
 
 
 def render(inputs: ReportInputs, folder: Path, model_notes: Sequence[str] = (), **changes: Any) -> Path:
+    list_again(inputs)
     report = folder / "report"
-    files = ReportFiles(*(str(report / name) for name in (*PAGES, "slides", "figures", "viewer")))
+    files = ReportFiles(*(str(report / name) for name in (*PAGES, "slides", "figures", "viewer", "files", "tables")))
     slides = [Path(view).name for view in inputs.views]
     options = {"slides": slides, "config": CONFIG | changes, "model_notes": model_notes}
     options["benchmarks"] = str(folder / "benchmarks")
@@ -219,9 +245,10 @@ def with_slides(inputs: ReportInputs, folder: Path, names: list[str]) -> ReportI
     for name in names:
         write_json(folder / f"{name}.json", record | {"slide": name, "split": "test", "flags": []})
         write_json(folder / f"{name}.stain.json", stain | {"slide": name})
+        write_found(folder, name, name)
     records, stains = ([str(folder / f"{name}.{kind}") for name in names] for kind in ("json", "stain.json"))
     compare_stains(stains, inputs.stain_table, inputs.stain_spread)
-    kinds = ("stain_pictures", "stain_thumbnails", "outlines", "overlays", "views")
+    kinds = ("stain_pictures", "stain_thumbnails", "outlines", "lesion_tables", "overlays", "views")
     same = {kind: [getattr(inputs, kind)[0]] * len(names) for kind in kinds}
     return replace(inputs, records=records, stains=stains, **same)
 
@@ -247,7 +274,16 @@ def rendered(report: Path) -> set[str]:
 
 def only(inputs: ReportInputs, count: int) -> ReportInputs:
     """The first slides alone."""
-    names = ("records", "stains", "stain_pictures", "stain_thumbnails", "outlines", "overlays", "views")
+    names = (
+        "records",
+        "stains",
+        "stain_pictures",
+        "stain_thumbnails",
+        "outlines",
+        "lesion_tables",
+        "overlays",
+        "views",
+    )
     fewer = replace(inputs, **{name: getattr(inputs, name)[:count] for name in names})
     compare_stains(fewer.stains, fewer.stain_table, fewer.stain_spread)
     return fewer

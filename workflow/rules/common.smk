@@ -114,6 +114,11 @@ def group_columns(wildcards):
     return {row.slide: row.groups for row in SLIDES.values() if row.split in ("val", "test")}
 
 
+def sheet_patients(wildcards):
+    """The patient of each slide, if the sheet names one."""
+    return {slide: row.patient or None for slide, row in SLIDES.items()}
+
+
 def training_patients(wildcards):
     """Patients of the slides that this run's model is trained on or chosen by, as the sheet names them now."""
     rows = [] if config["model"]["path"] else SLIDES.values()

@@ -188,6 +188,15 @@ def model_file(wildcards):
     return once_known("results/model/lesionmap.safetensors")(wildcards)
 
 
+def report_tables(wildcards):
+    """Small files of the cohort that the report's folder has copies of."""
+    named = ("slides", "lesions", "annotated_lesions", "quarantine", "unreadable", "failed_exports", "manifest")
+    metrics = ("slides.tsv", "cohort.tsv", "groups.tsv", "readers.tsv", "summary.json")
+    compared = ["results/metrics/models.tsv"] if config["evaluation"]["compare"] else []
+    paths = [f"results/{name}.tsv" for name in named] + [f"results/metrics/{name}" for name in metrics]
+    return annotations_known() and [*paths, *compared, "results/stain/cohort.tsv", "results/model/MODEL_CARD.md"]
+
+
 def written_paths():
     """Paths of all outputs, logs and benchmarks; those of a slide hold {slide}."""
     paths = {path for rule in AS_IMPORTED.rules for path in (*rule.output, *rule.log, rule.benchmark) if path}

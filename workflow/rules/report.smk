@@ -5,12 +5,13 @@
 #         results/report/checklist.html  what the report answers of what guidelines ask; .tsv has the same
 #         results/report/slides/       a page per slide
 #         results/report/figures/      the pictures of all pages
+#         results/report/files/, tables/  copies of small files, of each slide and of the cohort
 #         results/report/viewer/       Leaflet and the other files that the slides' pages need
 #         (views of slides that are not in the sheet are removed from results/report/views/)
 #         results/quarantine.tsv       slides that some stage could not use: stage, finding, remedy
 #         results/unreadable.tsv       parts of the other slides that could not be read
 #         results/failed_exports.tsv   DICOM files and pictures that could not be made, second annotations not used
-#         results/conclusion.txt       headline metrics, quarantine, flags, failed exports
+#         results/conclusion.txt       what was found, quarantine, failed exports, flags, headline metrics
 
 
 rule list_quarantine:
@@ -50,6 +51,7 @@ rule list_quarantine:
 rule render_report:
     """Write the cohort's page and one per slide."""
     input:
+        found="results/slides.tsv",
         quarantine="results/quarantine.tsv",
         failed_exports="results/failed_exports.tsv",
         summary="results/metrics/summary.json",
@@ -69,6 +71,9 @@ rule render_report:
         stain_table="results/stain/cohort.tsv",
         stain_spread="results/stain/spread.json",
         outlines=collect("results/lesions/{slide}/lesions.geojson", slide=readable_slides),
+        lesion_tables=collect("results/lesions/{slide}/lesions.tsv", slide=readable_slides),
+        metrics=collect("results/metrics/slides/{slide}.json", slide=evaluated_slides),
+        tables=report_tables,
         overlays=collect("results/lesions/{slide}/overlay.png", slide=readable_slides),
         views=collect("results/report/views/{slide}", slide=readable_slides),
     output:
@@ -87,6 +92,8 @@ rule render_report:
             labels={"slide": "{slide}", "picture": "{picture}"},
         ),
         viewer=directory("results/report/viewer"),
+        files=directory("results/report/files"),
+        tables=directory("results/report/tables"),
     log:
         "logs/render_report.log",
     benchmark:
@@ -109,14 +116,12 @@ rule render_report:
 
 
 rule conclude:
-    """Show which slides are in quarantine and what could not be exported, and end the run as on_quarantine says."""
+    """Say what was found, which slides are in quarantine and what could not be exported; end as on_quarantine says."""
     input:
+        slides="results/slides.tsv",
         headline="results/metrics/headline.txt",
-        manifest="results/manifest.tsv",
         quarantine="results/quarantine.tsv",
-        unreadable="results/unreadable.tsv",
         failed_exports="results/failed_exports.tsv",
-        checks=collect("results/annotations/{slide}.json", slide=annotated_slides),
         report="results/report/index.html",
     output:
         "results/conclusion.txt",

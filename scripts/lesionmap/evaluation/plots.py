@@ -19,8 +19,8 @@ from lesionmap.evaluation.summary import read_slide_table
 from lesionmap.files.atomic import written_whole
 from lesionmap.files.records import read_json
 from lesionmap.formatting import counted, fixed, with_interval
-from lesionmap.metrics.cohort import SIZE_NAMES
 from lesionmap.metrics.froc import FALSE_PER_SLIDE
+from lesionmap.metrics.lesion_sizes import SIZE_NAMES
 from lesionmap.metrics.pixels import Histograms
 from lesionmap.plotting import BLUE, GREEN, PURPLE, VERMILION, save_svg
 

@@ -29,9 +29,10 @@ from lesionmap.formatting import counted, in_table
 from lesionmap.maps.probability import as_probability
 from lesionmap.metrics.boundaries import BOUNDARY_METRICS
 from lesionmap.metrics.calibration import net_benefit, net_benefit_of_everything
-from lesionmap.metrics.cohort import SIZE_NAMES, SWEEP, Metric, with_intervals
+from lesionmap.metrics.cohort import SWEEP, Metric, with_intervals
 from lesionmap.metrics.froc import froc_curve
 from lesionmap.metrics.intervals import LEAST_PATIENTS, LEVEL
+from lesionmap.metrics.lesion_sizes import SIZE_NAMES
 from lesionmap.metrics.pixels import Histograms, binary_metrics, calibration_sums
 from lesionmap.metrics.readers import reader_agreement
 from lesionmap.metrics.slide_table import SlideTable, is_evaluated

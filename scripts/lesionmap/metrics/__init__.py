@@ -4,6 +4,7 @@
 - ``calibration``: logistic recalibration and net benefit
 - ``lesions``: annotated and predicted lesions, matched as in CAMELYON16
 - ``verdicts``: which lesions are true, false, found and missed, by the pixels they share
+- ``lesion_sizes``: lesions by their diameter
 - ``froc``: the FROC curve
 - ``boundaries``: distances between the boundaries of two masks
 - ``pairs``: model and readers that are compared with each other

@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from lesionmap.metrics.calibration import why_undefined
 from lesionmap.metrics.froc import FROC_METRICS
 from lesionmap.metrics.intervals import LEAST_PATIENTS, LINEAR, LOG, LOGIT, Interval, Scale, interval, without_each
+from lesionmap.metrics.lesion_sizes import SIZE_NAMES
 from lesionmap.metrics.pixels import PIXEL_METRICS, PixelMetric, Values, auroc, ratio
 from lesionmap.metrics.slide_table import SlideTable, WeightedSlides, any_of, at_use
 
-SIZE_NAMES = ("below_0.2mm", "0.2_to_0.5mm", "0.5_to_2mm", "from_2mm")
 SWEEP = tuple(round(0.05 * step, 2) for step in range(1, 20))
 NEEDS = {  # patients: with fewer, intervals contain the truth in clearly less than 90 % (docs/metrics.md)
     "brier": 20,

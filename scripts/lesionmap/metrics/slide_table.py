@@ -13,9 +13,9 @@ from lesionmap.maps.probability import first_bin
 from lesionmap.metrics.boundaries import BOUNDARY_METRICS
 from lesionmap.metrics.calibration import calibration_metrics
 from lesionmap.metrics.froc import froc_metrics
+from lesionmap.metrics.lesion_sizes import SIZES_UM
 from lesionmap.metrics.pixels import PIXEL_METRICS, Histograms, PixelMetric, Values, ratio
 
-SIZES_UM = (0, 200, 500, 2000, np.inf)  # 0.2 and 2 mm separate isolated cells, micro- and macrometastases (AJCC)
 AGREEMENT_SD = 1.96  # of Bland and Altman's limits
 
 

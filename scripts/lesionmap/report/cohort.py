@@ -1,11 +1,13 @@
 """Content of the report's cohort page: metrics, compared models, the worst slides, and run times."""
 
 import math
+import os
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from lesionmap.evaluation.findings_in_words import total_in_words, with_lesions, without_lesions
 from lesionmap.files.records import read_json, read_table
 from lesionmap.formatting import as_number
 from lesionmap.jobs.provenance import commit, versions
@@ -18,6 +20,7 @@ from lesionmap.training.learning_curves import published_epoch, read_history
 from lesionmap.version import VERSION
 
 MOST_WORST = 10
+MOST_FOUND = 12
 COMPARED_METRICS = ("dice", "auroc", "froc_score", "lesion_recall", "slide_auroc_area")
 GROUPED_METRICS = ("dice", "auroc", "lesion_recall")
 LATER_STAGES = ("render_report", "conclude")  # their times come from an earlier run, if there are any
@@ -29,7 +32,16 @@ def cohort_content(inputs: ReportInputs, slides: list[SlideReport], config: Mapp
     history = read_history(inputs.history) if inputs.history else None
     summary = read_json(inputs.summary)
     evaluated = [slide.metrics for slide in slides if slide.metrics]
+    found = read_table(inputs.found)
     return {
+        "findings": {
+            "total": total_in_words(found),
+            "some": with_lesions(found),
+            "none": without_lesions(found),
+            "most": MOST_FOUND,
+            "judged": any(row["annotated_lesions"] != "NA" for row in found),
+        },
+        "tables": sorted(copied_tables(inputs.tables)),
         "version": VERSION,
         "commit": commit(),
         "versions": versions(),
@@ -50,6 +62,12 @@ def cohort_content(inputs: ReportInputs, slides: list[SlideReport], config: Mapp
         "published": None if history is None else published_epoch(history),
         "sources": cited_sources(config["stain"], mapped=bool(slides), evaluated=bool(summary["splits"])),
     }
+
+
+def copied_tables(paths: Sequence[str]) -> dict[str, str]:
+    """Paths of the cohort's small files by their place in the report, which is that below the folder of all results."""
+    results = os.path.commonpath(paths) if paths else ""
+    return {Path(path).relative_to(results).as_posix(): path for path in paths}
 
 
 def lowest_dice(rows: Iterable[TableRow]) -> list[TableRow]:

@@ -13,6 +13,8 @@ class ReportInputs:
 
     Parameters
     ----------
+    found : str
+        Table of slides of :func:`lesionmap.evaluation.findings.list_findings`.
     quarantine : str
         Table of :func:`lesionmap.run.quarantine_tables.list_quarantine`.
     failed_exports : str
@@ -40,13 +42,18 @@ class ReportInputs:
         Files of :func:`lesionmap.stain.match.match_slide`.
     stain_pictures, stain_thumbnails : sequence of str
         Files of :func:`lesionmap.stain.plots.draw_stain`.
-    outlines : sequence of str
+    outlines, lesion_tables : sequence of str
         Files of :func:`lesionmap.lesions.find_lesions.find_lesions`.
+    metrics : sequence of str
+        Files of :func:`lesionmap.evaluation.evaluate.evaluate_slide`, one per evaluated slide.
+    tables : sequence of str
+        Other small files of the cohort, which the report's folder holds copies of.
     views, overlays : sequence of str
         Folders and pictures of :func:`lesionmap.viewer.view.cut_view`. The folders lie in ``views``, next to
         the folder of the pages.
     """
 
+    found: str
     quarantine: str
     failed_exports: str
     summary: str
@@ -66,6 +73,9 @@ class ReportInputs:
     stain_pictures: Sequence[str]
     stain_thumbnails: Sequence[str]
     outlines: Sequence[str]
+    lesion_tables: Sequence[str]
+    metrics: Sequence[str]
+    tables: Sequence[str]
     overlays: Sequence[str]
     views: Sequence[str]
 
@@ -80,6 +90,7 @@ def without_quarantined(inputs: ReportInputs) -> ReportInputs:
         stain_pictures=list(compress(inputs.stain_pictures, mapped)),
         stain_thumbnails=list(compress(inputs.stain_thumbnails, mapped)),
         outlines=list(compress(inputs.outlines, mapped)),
+        lesion_tables=list(compress(inputs.lesion_tables, mapped)),
         overlays=list(compress(inputs.overlays, mapped)),
         views=list(compress(inputs.views, mapped)),
     )

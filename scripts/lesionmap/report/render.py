@@ -12,12 +12,14 @@ from typing import Any
 from jinja2 import Environment, Template
 from PIL import Image
 
+from lesionmap.evaluation.findings_in_words import slide_in_words
 from lesionmap.files.atomic import folder_written_whole
-from lesionmap.files.records import write_text
+from lesionmap.files.records import read_json, write_text
 from lesionmap.formatting import MISSING
+from lesionmap.jobs.quarantine import usable
 from lesionmap.report import model_card
 from lesionmap.report.checklist import checklist_of, write_checklist
-from lesionmap.report.cohort import cohort_content, stage_times
+from lesionmap.report.cohort import cohort_content, copied_tables, stage_times
 from lesionmap.report.inputs import ReportInputs, without_quarantined
 from lesionmap.report.methods import methods_content
 from lesionmap.report.slides import SlideReport, as_yaml, load_slides
@@ -29,6 +31,13 @@ TEMPLATES = Path(__file__).parent / "templates/render"
 THUMBNAIL_PX = (200, 150)
 STAIN_PICTURE_PX = (1700, 460)
 STAIN_THUMBNAILS_PX = (400, 200)
+MOST_COPIED = 20_000_000  # bytes; larger files are named, not copied
+SLIDE_FILES = {
+    "lesions.geojson": "outlines for QuPath",
+    "lesions.tsv": "a row for each lesion",
+    "stain.json": "stain vectors, P99 and ratio",
+    "metrics.json": "agreement with the annotation",
+}
 STAIN_VECTORS = "stain_vectors.svg"
 
 
@@ -48,6 +57,8 @@ class ReportFiles:
         JavaScript of the cohort's page.
     pages, figures, viewer : str
         Folders for the slide pages, for all pictures, and for the scripts of the viewer. Their old content is replaced.
+    files, tables : str
+        Folders for copies of small files, of each slide and of the cohort, so that the report's folder can travel.
     """
 
     index: str
@@ -59,6 +70,8 @@ class ReportFiles:
     pages: str
     figures: str
     viewer: str
+    files: str
+    tables: str
 
 
 def render_report(
@@ -87,6 +100,7 @@ def render_report(
         What the model of ``model.path`` has set in the config, and how maps differ from training.
     """
     templates = _templates()
+    templates.globals["report_title"] = config["report"]["title"]
     inputs = without_quarantined(inputs)
     shown = load_slides(inputs)
     content = cohort_content(inputs, shown, config) | {"stages": stage_times(benchmarks), "settings": as_yaml(config)}
@@ -108,8 +122,14 @@ def render_report(
         folder_written_whole(files.pages) as new_pages,
         folder_written_whole(files.figures) as new_figures,
         folder_written_whole(files.viewer) as new_viewer,
+        folder_written_whole(files.files) as new_files,
+        folder_written_whole(files.tables) as new_tables,
     ):
         write_viewer(new_viewer)
+        shared["slide_files"] = _copy_files(new_files, inputs)
+        for name, table in copied_tables(inputs.tables).items():
+            (new_tables / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(table, new_tables / name)
         _write_pages(new_pages, shown, templates.get_template("slide.html.j2"), shared)
         _write_pictures(new_figures, shown, inputs)
     write_checklist(files.checklist_table, guidelines)
@@ -130,7 +150,11 @@ def _remove_views_of_others(views: Path, slides: Collection[str]) -> None:
 
 def _templates() -> Environment:
     templates = page_templates(TEMPLATES)
-    templates.filters |= model_card.FILTERS | {"colour": stain_colour, "yaml": as_yaml}
+    templates.filters |= model_card.FILTERS | {
+        "colour": stain_colour,
+        "yaml": as_yaml,
+        "found_in_words": slide_in_words,
+    }
     return templates
 
 
@@ -161,6 +185,21 @@ def _write_pictures(folder: Path, slides: list[SlideReport], inputs: ReportInput
         draw_stain_vectors(slides, folder / STAIN_VECTORS)
     for chart in (*inputs.metric_plots, *filter(None, [inputs.learning_curves])):
         shutil.copyfile(chart, folder / Path(chart).name)
+
+
+def _copy_files(folder: Path, inputs: ReportInputs) -> dict[str, dict[str, str]]:
+    """Copy each slide's small files; return their names and what they are, by slide."""
+    metrics = {read_json(path)["slide"]: path for path in usable(inputs.metrics)}
+    copied: dict[str, dict[str, str]] = {}
+    for path, *others in zip(inputs.records, inputs.outlines, inputs.lesion_tables, inputs.stains, strict=True):
+        slide = read_json(path)["slide"]
+        names = dict(zip(SLIDE_FILES, (*others, metrics.get(slide)), strict=True))
+        (folder / slide).mkdir(parents=True)
+        small = {name: of for name, of in names.items() if of and Path(of).stat().st_size <= MOST_COPIED}
+        for name, of in small.items():
+            shutil.copyfile(of, folder / slide / name)
+        copied[slide] = {name: SLIDE_FILES[name] for name in small}
+    return copied
 
 
 def _shrink(picture: str, target: Path, most_px: tuple[int, int]) -> None:

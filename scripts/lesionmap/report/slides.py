@@ -6,13 +6,13 @@ from typing import Any
 import yaml
 from shapely.geometry import shape
 
+from lesionmap.evaluation.findings import OF_ANNOTATION
 from lesionmap.evaluation.leakage import LEAKED, group_of
 from lesionmap.evaluation.summary import read_slide_table
 from lesionmap.files.records import read_json, read_table
 from lesionmap.jobs.quarantine import quarantined, usable
 from lesionmap.report.inputs import ReportInputs
 
-OF_ANNOTATION = "annotation: "  # begins flags of where an annotation lies
 MOST_LESIONS_LISTED = 100
 
 
@@ -42,6 +42,8 @@ class SlideReport:
         Share of each annotated class's area that lies on tissue; empty without annotation.
     stain_outlier : str
         How its stain differs from the other slides'; empty if it does not.
+    found : dict
+        Its row of the table of :func:`lesionmap.evaluation.findings.list_findings`.
     metrics : dict or None
         Its row of the table of :func:`lesionmap.evaluation.summary.summarise`; None if the slide was not evaluated.
     lesions : list of Lesion
@@ -71,6 +73,7 @@ class SlideReport:
     stain_outlier: str
     annotation_format: str
     tissue_share: dict[str, float]
+    found: dict[str, str]
     metrics: dict[str, Any] | None
     lesions: list[Lesion]
     n_lesions: int
@@ -102,12 +105,12 @@ class SlideReport:
         return any(note.startswith(OF_ANNOTATION) for note in self.notes)
 
     @property
-    def oddities(self) -> list[str]:
-        """All its flags, each once."""
-        return list(dict.fromkeys([*self.refusals, *self.notes, *self.stain_oddities]))
+    def flags(self) -> list[str]:
+        """All that is to be looked at."""
+        return [*self.refusals, *self.notes]
 
     @property
-    def stain_oddities(self) -> list[str]:
+    def stain_flags(self) -> list[str]:
         """All flags of its stain; a fit whose verdict is not ``ok`` always has one."""
         unlike = [f"unlike the other slides: {self.stain_outlier}"] if self.stain_outlier else []
         return [*self.stain["flags"], *unlike]
@@ -120,8 +123,9 @@ class SlideReport:
 
 @dataclass(frozen=True)
 class CohortTables:
-    """Content of the cohort's tables by slide id: metrics, refusals, failed exports, annotation, stain."""
+    """Content of the cohort's tables by slide id: findings, metrics, refusals, failed exports, annotation, stain."""
 
+    found: dict[str, dict[str, str]]
     metrics: dict[str, dict[str, Any]]
     refusals: dict[str, list[dict[str, str]]]
     failed_exports: dict[str, list[dict[str, str]]]
@@ -132,6 +136,7 @@ class CohortTables:
 def load_slides(inputs: ReportInputs) -> list[SlideReport]:
     """All slides that have a lesion map, in the sheet's order."""
     tables = CohortTables(
+        found={row["slide"]: row for row in read_table(inputs.found)},
         metrics={row["slide"]: row for row in read_slide_table(inputs.slide_table)},
         refusals=_by_slide(inputs.quarantine),
         failed_exports=_by_slide(inputs.failed_exports),
@@ -154,11 +159,10 @@ def _by_slide(table: str) -> dict[str, list[dict[str, str]]]:
 def _load_slide(record: str, stain: str, outlines: str, pictures: tuple[str, str], tables: CohortTables) -> SlideReport:
     slide, match, lesions = read_json(record), read_json(stain), read_json(outlines)
     name = slide["slide"]
-    lost = len(lesions["unreadable"])
     corner = slide["info"]["bounds_xy_lv0"]
     viewable, stain_drawn = (not quarantined(path) for path in pictures)
     failed = tables.failed_exports.get(name, [])
-    check = tables.checks.get(name, {"format": "", "tissue_share": {}, "flags": []})
+    check = tables.checks.get(name, {"format": "", "tissue_share": {}})
     metrics = tables.metrics.get(name)
     leakage = metrics["leakage"] if metrics and group_of(slide["split"], metrics["leakage"]) == LEAKED else ""
     largest = sorted(lesions["features"], key=_area_mm2, reverse=True)[:MOST_LESIONS_LISTED]
@@ -175,12 +179,9 @@ def _load_slide(record: str, stain: str, outlines: str, pictures: tuple[str, str
         failed_exports=[row["stage"] for row in failed],
         notes=[
             *([f"not independent of the model: {leakage}"] if leakage else []),
-            *(f"{OF_ANNOTATION}{flag}" for flag in check["flags"]),
-            *slide["flags"],
-            *match["flags"],
-            *(f"{row['stage']} failed: {row['finding']}" for row in failed),
-            *([f"{lost} tiles cannot be read and have no lesion map"] if lost else []),
+            *filter(None, tables.found[name]["flags"].split("; ")),
         ],
+        found=tables.found[name],
         metrics=metrics,
         lesions=[_lesion(feature, corner) for feature in largest],
         n_lesions=len(lesions["features"]),

@@ -70,7 +70,7 @@ def _fitted_directions(slide: SlideReport) -> NDArray[np.float64]:
 
 def _flagged_stains(slides: Sequence[SlideReport]) -> list[SlideReport]:
     """The slides whose stain is flagged, the farthest from the reference first."""
-    found = [slide for slide in slides if slide.stain_oddities]
+    found = [slide for slide in slides if slide.stain_flags]
     return sorted(found, key=lambda slide: slide.stain_sort_key, reverse=True)
 
 

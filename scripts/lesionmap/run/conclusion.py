@@ -1,37 +1,38 @@
-"""The end of a run: headline metrics, quarantined and flagged slides, failed exports, and the exit status."""
+"""The end of a run in words: findings, slides in quarantine, flags, agreement; and the exit status."""
 
 import sys
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from lesionmap.errors import LesionMapError
-from lesionmap.files.records import read_json, read_table, write_text
+from lesionmap.evaluation.findings_in_words import findings_lines
+from lesionmap.files.records import read_table, write_text
 from lesionmap.formatting import counted
-from lesionmap.jobs.quarantine import usable
 
 
 @dataclass(frozen=True)
 class RunTables:
-    """Paths of what the conclusion reports: the headline metrics (text) and four tables (TSV).
+    """Paths of what the conclusion reports.
 
     Parameters
     ----------
-    checks : sequence of str
-        Files of :func:`lesionmap.annotations.placement.check_annotation`.
+    slides : str
+        Table of slides of :func:`lesionmap.evaluation.findings.list_findings`.
+    headline : str
+        Headline metrics, text.
+    quarantine, failed_exports : str
+        Tables of :func:`lesionmap.run.quarantine_tables.list_quarantine`.
     """
 
+    slides: str
     headline: str
-    manifest: str
     quarantine: str
-    unreadable: str
     failed_exports: str
-    checks: Sequence[str] = ()
 
 
 def conclude(tables: RunTables, output: str, *, fail: bool, model_notes: Sequence[str] = ()) -> None:
-    """Print and write headline metrics, flagged slides, quarantine and failed exports at the end of a run.
+    """Print and write the end of a run: what was found, what to do, the agreement with pathologists, the model.
 
     Parameters
     ----------
@@ -43,9 +44,11 @@ def conclude(tables: RunTables, output: str, *, fail: bool, model_notes: Sequenc
     LesionMapError
         If slides are in quarantine, or exports have failed, and `fail` is set.
     """
-    lines = [f"model: {note}" for note in model_notes]
-    lines += [*_flagged(tables), *quarantine_lines(tables.quarantine), *_failed_exports(tables.failed_exports)]
-    text = Path(tables.headline).read_text(encoding="utf-8") + "\n".join(lines) + "\n"
+    rows = read_table(tables.slides)
+    lines = [*findings_lines(rows), *quarantine_lines(tables.quarantine), *_failed_exports(tables.failed_exports)]
+    lines += _flagged(rows, _refused(tables.quarantine))
+    lines += Path(tables.headline).read_text(encoding="utf-8").splitlines()
+    text = "\n".join([*lines, *(f"model: {note}" for note in model_notes)]) + "\n"
     sys.stderr.write(text)
     slides, exports = len(_refused(tables.quarantine)), len(read_table(tables.failed_exports))
     lost = [f"{counted(slides, 'slide')} in quarantine"] if slides else []
@@ -81,14 +84,6 @@ def _refused(quarantine: str) -> set[str]:
     return {row["slide"] for row in read_table(quarantine)}
 
 
-def _flagged(tables: RunTables) -> Iterator[str]:
-    refused = _refused(tables.quarantine)
-    used = (row for row in read_table(tables.manifest) if row["slide"] not in refused)
-    flagged = [f"  {row['slide']}: {row['flags']}" for row in used if row["flags"]]
-    checks = (check for check in map(read_json, usable(tables.checks)) if check["slide"] not in refused)
-    flagged += [f"  {check['slide']}, annotation: {flag}" for check in checks for flag in check["flags"]]
-    parts = Counter((row["slide"], row["stage"]) for row in read_table(tables.unreadable))
-    for (slide, stage), n in parts.items():
-        flagged.append(f"  {slide}, {stage}: {n} parts cannot be read and are left out (results/unreadable.tsv)")
-    if flagged:
-        yield from ["used, but flagged:", *flagged]
+def _flagged(rows: Sequence[Mapping[str, str]], refused: Collection[str]) -> list[str]:
+    flagged = [row for row in rows if row["flags"] and row["slide"] not in refused]
+    return ["used, but flagged:", *(f"  {row['slide']}: {row['flags']}" for row in flagged)] if flagged else []

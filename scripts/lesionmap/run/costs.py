@@ -42,6 +42,7 @@ LAST = (
     "summarise",
     "plot_metrics",
     "list_quarantine",
+    "list_findings",
     "render_report",
     "conclude",
     "all",

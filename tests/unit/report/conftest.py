@@ -7,12 +7,23 @@ import numpy as np
 import pytest
 from lesionmap.evaluation.plots import MetricPlots, plot_metrics
 from lesionmap.evaluation.summary import SummaryFiles, summarise
-from lesionmap.files.records import write_json
+from lesionmap.files.records import write_json, write_text
 from lesionmap.report.inputs import ReportInputs
 from lesionmap.run.quarantine_tables import RunFiles, list_quarantine
 from lesionmap.stain.comparison import compare_stains
 from lesionmap.training.learning_curves import plot_learning_curves
-from report_parts import CHARTS, HISTORY, SPLITS, make_metrics, make_model, make_slide, render, summarise_into
+from report_parts import (
+    CHARTS,
+    HISTORY,
+    SPLITS,
+    TABLES,
+    list_again,
+    make_metrics,
+    make_model,
+    make_slide,
+    render,
+    summarise_into,
+)
 
 
 @pytest.fixture(scope="session")
@@ -41,23 +52,31 @@ def inputs(charts: list[str], tmp_path: Path) -> ReportInputs:
     advice = {"finding": "<script>alert(1)</script>", "remedy": "copy & try again"}
     write_json(folder / "bad_1.json", bad | advice)
     records = [str(folder / f"{slide}.json") for slide in [*SPLITS, "bad_1"]]
-    tables = ("summary.json", "slides.tsv", "readers.tsv", "groups.tsv", "stain.tsv", "spread.json")
-    written = (str(folder / name) for name in ("quarantine.tsv", "failed_exports.tsv", *tables))
+    others = ("summary.json", "slides.tsv", "readers.tsv", "groups.tsv", "stain.tsv", "spread.json")
+    written = (str(folder / name) for name in ("quarantine.tsv", "failed_exports.tsv", *others))
     quarantine, failed, summary, slide_table, readers, groups, stain_table, stain_spread = written
     list_quarantine(RunFiles(records), quarantine, str(folder / "unreadable.tsv"), failed)
     HISTORY.to_csv(folder / "history.csv", index=False)
-    kinds = ("json", "stain.json", "stain.png", "stain_thumbnails.png", "geojson", "overlay.png")
+    kinds = ("json", "stain.json", "stain.png", "stain_thumbnails.png", "geojson", "tsv")
     per_slide = [[str(folder / f"{slide}.{kind}") for slide in SPLITS] for kind in kinds]
     compare_stains(per_slide[1], stain_table, stain_spread)
     learning_curves, *metric_plots = charts
     training = (make_model(folder / "m.safetensors"), str(folder / "history.csv"), learning_curves)
-    cohort = (quarantine, failed, summary, slide_table, readers, groups, metric_plots, None, stain_table, stain_spread)
+    tables = [str(folder / name) for name in TABLES]
+    for table in tables[6:]:
+        write_text(table, "as it is")
+    overlays = [str(folder / f"{slide}.overlay.png") for slide in SPLITS]
+    found = str(folder / "found.tsv")
+    cohort = (found, quarantine, failed, summary, slide_table, readers, groups, metric_plots, None)
+    cohort += (stain_table, stain_spread)
     views = [str(tmp_path / f"report/views/{slide}") for slide in SPLITS]
     checks = [str(folder / f"{slide}.check.json") for slide, split in SPLITS.items() if split != "inference"]
     for slide, path in zip(SPLITS, checks, strict=False):
         write_json(path, {"slide": slide, "format": "QuPath GeoJSON", "tissue_share": {"lesion": 0.987}, "flags": []})
-    inputs = ReportInputs(*cohort, *training, per_slide[0], checks, *per_slide[1:], views)
-    summarise_into(inputs, [make_metrics(folder, "Präparat 7%")])
+    metrics = [make_metrics(folder, "Präparat 7%")]
+    inputs = ReportInputs(*cohort, *training, per_slide[0], checks, *per_slide[1:], metrics, tables, overlays, views)
+    summarise_into(inputs, metrics)
+    list_again(inputs)
     return inputs
 
 

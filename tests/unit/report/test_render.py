@@ -22,6 +22,7 @@ from report_parts import (
     CONFIG,
     PAGES,
     SPLITS,
+    TABLES,
     Page,
     change_stain,
     cohort_of,
@@ -43,7 +44,9 @@ def test_every_slide_has_a_page_and_four_pictures(report: Path) -> None:
     kinds = ("overlay.png", "thumbnail.png", "stain.jpg", "stain_thumbnails.png")
     pictures = {f"figures/{slide}_{kind}" for slide in SPLITS for kind in kinds}
     of_all = {*PAGES, *(f"figures/{chart}.svg" for chart in (*CHARTS, "learning_curves", "stain_vectors"))}
-    assert rendered(report) == of_all | pages | pictures
+    files = {f"files/{slide}/{name}" for slide in SPLITS for name in ("lesions.geojson", "lesions.tsv", "stain.json")}
+    tables = {f"tables/{name}" for name in TABLES}
+    assert rendered(report) == of_all | pages | pictures | files | {"files/Präparat 7%/metrics.json"} | tables
 
 
 def test_charts_are_those_of_the_run(charts: list[str], report: Path) -> None:
@@ -58,7 +61,7 @@ def test_links_inside_the_report_lead_to_files(report: Path) -> None:
         inside = [target for target in targets if target.is_relative_to(report.resolve())]
         assert len(inside) >= 2
         assert path.name == "stain.html" or report.resolve() / "stain.html" in inside
-        assert all(target.is_file() for target in inside)
+        assert all(target.is_file() for target in targets)  # so that a copy of the report's folder has no dead link
         assert all(image["alt"] for image in page.images)
 
 
@@ -224,7 +227,7 @@ def test_slides_with_leakage_are_marked_where_their_metrics_stand(inputs: Report
     assert page.row("Pixels, all slides together")[1:] == ["test", "leakednot independent"]
     assert page.row("Dice")[1:][1] == "0.947"
     reason = "not independent of the model: training slide of the model (t)"
-    assert [row[3] for row in slide_rows(report)] == ["ok", f"odd: {reason}", "ok", "ok", "ok", "ok"]
+    assert [row[3] for row in slide_rows(report)] == ["ok", f"flagged: {reason}", "ok", "ok", "ok", "ok"]
     assert [row[8] for row in slide_rows(report)][:2] == ["1.000", "0.947not independent"]
     assert f"s1</a>: {reason}" in page.source
     assert "<strong>Not independent of the model:</strong> training slide of the model (t)</p>" in page.source
@@ -262,7 +265,11 @@ def test_the_verdict_has_its_reasons(inputs: ReportInputs, tmp_path: Path) -> No
     change_stain(inputs, "new_1", "angle", flags=["eosin: too little"])
     report = render(inputs, tmp_path)
     unlike = "eosin: too little; unlike the other slides: angle"
-    assert [row[3] for row in slide_rows(report)] == ["odd: 0.05 µm/px (file) is <implausible>", "ok", f"odd: {unlike}"]
+    assert [row[3] for row in slide_rows(report)] == [
+        "flagged: 0.05 µm/px (file) is <implausible>",
+        "ok",
+        f"flagged: {unlike}",
+    ]
     assert f'title="{unlike}"' in (report / "index.html").read_text()
 
 
@@ -401,7 +408,7 @@ def test_an_existing_model_is_named_instead_of_curves(inputs: ReportInputs, tmp_
     assert "existing model <code>/models/liver.safetensors</code>" in page.source
     assert not (report / "figures" / "learning_curves.svg").exists()
     assert not any("learning_curves" in link for link in page.links)
-    assert "../model/MODEL_CARD.md" in page.links
+    assert "tables/model/MODEL_CARD.md" in page.links
     assert "settings and model differ" not in page.source
     notes = ["stain.method: macenko, from the model", "tiles.mpp: 0.5 <from the model>"]
     again = render(replace(inputs, history=None, learning_curves=None), tmp_path, notes, model=model)
@@ -521,7 +528,7 @@ def test_subgroups_have_a_table_each(inputs: ReportInputs, tmp_path: Path) -> No
     assert page.row("not stated") == ["not stated", "test", "1", "1", "—", "—", "—"]
     assert page.row("ok")[:4] == ["ok", "test", "7", "7"]
     assert "B" not in [row[0] for row in page.rows]  # leaked
-    assert "../metrics/groups.tsv" in page.links
+    assert "tables/metrics/groups.tsv" in page.links
 
 
 def test_without_subgroups_none_are_mentioned(report: Path) -> None:
@@ -535,7 +542,8 @@ def test_methods_say_that_probabilities_were_recalibrated(report: Path, inputs: 
 
 
 def test_no_page_of_a_former_slide_is_left(report: Path, inputs: ReportInputs, tmp_path: Path) -> None:
-    names = ("records", "stains", "stain_pictures", "stain_thumbnails", "outlines", "overlays", "views")
+    names = ("records", "stains", "stain_pictures", "stain_thumbnails")
+    names += ("outlines", "lesion_tables", "overlays", "views")
     fewer = {name: getattr(inputs, name)[1:] for name in names}
     list_quarantine(
         RunFiles(inputs.records[1:]), inputs.quarantine, str(tmp_path / "unreadable.tsv"), inputs.failed_exports
@@ -561,7 +569,15 @@ def test_a_failure_leaves_the_former_report(report: Path, inputs: ReportInputs, 
     with pytest.raises(UnidentifiedImageError):
         render(inputs, tmp_path)
     assert contents(report) == before
-    assert {path.name for path in report.iterdir()} == {*PAGES, "slides", "figures", "viewer", "views"}
+    assert {path.name for path in report.iterdir()} == {
+        *PAGES,
+        "slides",
+        "figures",
+        "viewer",
+        "views",
+        "files",
+        "tables",
+    }
 
 
 def test_folders_are_open_to_others(report: Path) -> None:

@@ -19,6 +19,7 @@ from report_parts import (
     render,
     stain_match,
     with_fallback,
+    write_found,
 )
 
 
@@ -52,7 +53,7 @@ def test_the_page_on_stain_says_how_the_reference_was_chosen(
     page = Page(render(inputs, tmp_path, **changes) / "stain.html")
     assert page.source.count("All slides are normalised to") == 1
     assert f"All slides are normalised to the stain {sentence}" in page.source
-    assert ("../stain/reference/candidates.tsv" in page.links) == ("automatically" in sentence)
+    assert ("results/stain/reference/candidates.tsv" in page.source) == ("automatically" in sentence)
 
 
 def test_without_odd_stains_the_page_says_so(report: Path) -> None:
@@ -96,7 +97,8 @@ def test_a_hundred_odd_stains_are_listed_and_the_rest_counted(inputs: ReportInpu
         write_json(record_path, record | {"slide": f"slide_{n}"})
         match = {"flags": ["odd"], "angle_to_reference": [0.0, n / 10]}
         write_json(stain_path, stain_match(f"slide_{n}") | match)
-    names = ("stain_pictures", "stain_thumbnails", "outlines", "overlays", "views")
+        write_found(tmp_path, str(n), f"slide_{n}")
+    names = ("stain_pictures", "stain_thumbnails", "outlines", "lesion_tables", "overlays", "views")
     same = {name: [getattr(inputs, name)[0]] * len(paths) for name in names}
     records, stains = zip(*paths, strict=True)
     compare_stains(stains, inputs.stain_table, inputs.stain_spread)

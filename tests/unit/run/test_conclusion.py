@@ -1,10 +1,9 @@
-from dataclasses import replace
-
 import numpy as np
 import pandas as pd
 import pytest
 from lesionmap.errors import ExportError, LesionMapError, SlideError
-from lesionmap.files.records import write_json
+from lesionmap.evaluation.findings import SLIDES
+from lesionmap.files.records import write_json, write_table
 from lesionmap.geometry.tiling import TileSpec
 from lesionmap.jobs.quarantine import write_quarantined
 from lesionmap.run.conclusion import conclude
@@ -14,7 +13,7 @@ from lesionmap.tiles.extraction import write_record
 from lesionmap.tiles.store import Region, new_store, packed
 
 
-def test_parts_that_were_left_out_are_listed_with_their_place(tmp_path, records, tables, capsys):
+def test_parts_that_were_left_out_are_listed_with_their_place(tmp_path, records, tables):
     store = str(tmp_path / "NA.h5")
     pixels = np.zeros((1, 32, 32, 3), dtype=np.uint8)
     region = Region((0.0, 0.0), pixels[0], *[pixels[0, ..., 0]] * 2, np.zeros((1, 2), np.uint8), pixels, pixels[..., 0])
@@ -36,8 +35,6 @@ def test_parts_that_were_left_out_are_listed_with_their_place(tmp_path, records,
         ["NA", "extract_tiles", 0.0, 64.0, 64.0, 64.0],
         ["b", "map_slide", 0.0, 10.0, 20.0, 30.0],
     ]
-    conclude(tables, str(tmp_path / "end.txt"), fail=False)
-    assert "NA, extract_tiles: 2 parts cannot be read and are left out" in capsys.readouterr().err
 
 
 def test_a_slide_that_two_stages_refuse_counts_once_and_is_not_called_used(tmp_path, records, tables, capsys):
@@ -85,23 +82,31 @@ def test_a_failed_export_counts_although_its_slide_is_used(tmp_path, records, ta
     assert "b: it is pale" in printed
 
 
-def test_flags_of_annotations_are_listed_but_not_those_of_slides_in_quarantine(tmp_path, tables, capsys):
-    checks = [str(tmp_path / f"{slide}.check.json") for slide in ("NA", "c")]
-    for slide, path in zip(("NA", "c"), checks, strict=True):
-        write_json(path, {"slide": slide, "flags": ["only 3% of it lies on tissue"]})
-    lost = str(tmp_path / "b.check.json")
-    write_quarantined([lost], ExportError(slide="b", stage="check_annotation", finding="odd", remedy="report it"))
-    conclude(replace(tables, checks=[*checks, lost]), str(tmp_path / "end.txt"), fail=False)
-    printed = capsys.readouterr().err
-    assert "NA, annotation: only 3% of it lies on tissue" in printed
-    assert "c, annotation" not in printed
+def test_what_was_found_comes_first_then_what_to_do_then_the_agreement(tmp_path, tables):
+    conclude(tables, str(tmp_path / "end.txt"), fail=False)
+    assert (tmp_path / "end.txt").read_text().splitlines() == [
+        "2 slides mapped: 2 lesions on 1 slide, 1.250 mm² in all, the largest 0.750 mm², on NA; 1 without lesions",
+        "  NA: 2 lesions, 1.250 mm², 2.5 % of its tissue",
+        "  without lesions: b",
+        "1 of the sheet's slides in quarantine",
+        "  c (inspect_slide): it is empty. Remedy: copy it again.",
+        "used, but flagged:",
+        '  b: it is pale; it is "small"',
+        "Dice 0.9",
+    ]
+
+
+def test_if_no_slide_can_be_used_the_end_says_so(tmp_path, tables):
+    write_table(tables.slides, [], SLIDES)
+    conclude(tables, str(tmp_path / "end.txt"), fail=False)
+    assert (tmp_path / "end.txt").read_text().startswith("0 slides mapped\n1 of the sheet's slides in quarantine\n")
 
 
 def test_what_the_model_has_set_is_said(tmp_path, tables):
     notes = ["stain.method: macenko, from the model", "tiles.mpp: 0.5, from the model"]
     conclude(tables, str(tmp_path / "end.txt"), fail=False, model_notes=notes)
     lines = (tmp_path / "end.txt").read_text().splitlines()
-    assert lines[:3] == ["Dice 0.9", *(f"model: {note}" for note in notes)]
+    assert lines[-3:] == ["Dice 0.9", *(f"model: {note}" for note in notes)]
 
 
 @pytest.mark.parametrize("fail", [False, True])

@@ -201,7 +201,7 @@ def test_annotations_without_lesion_or_with_oddities_are_said(tmp_path, rows, co
     assert on_glass.startswith("only 0% of the area annotated as lesion lies on tissue")
     outlines(tmp_path / "b.geojson")
     failed, _, _, report = examined(tmp_path, rows, config, capsys)
-    assert "doctor: 1 errors" in failed
+    assert "doctor: 1 error" in failed
     assert report["sheet_errors"][0]["finding"] == "no training slide has a lesion"
 
 
@@ -248,7 +248,7 @@ def test_an_annotation_of_a_second_reader_that_cannot_be_used_is_a_warning(tmp_p
 def test_the_stain_reference_must_be_usable_and_not_in_the_test_split(tmp_path, rows, config, capsys):
     config["stain"]["reference"] = "c"
     failed, _, table, _ = examined(tmp_path, rows, config, capsys)
-    assert "1 errors" in failed
+    assert "1 error" in failed
     assert table["findings"]["c"] == "the stain reference is in the test split"
     (tmp_path / "c.tif").write_bytes(b"")
     _, _, _, report = examined(tmp_path, rows, config, capsys)
@@ -261,7 +261,7 @@ def test_slides_on_servers_are_not_taken_for_missing(tmp_path, rows, config, cap
         config["slides"]["roots"] = [server.address]
         gone = f"{server.address}/gone.tif"
         unseen = [replace(rows[0], path=f"{server.address}/a.tif"), replace(rows[3], path=gone)]
-        with pytest.raises(LesionMapError, match="1 errors"):
+        with pytest.raises(LesionMapError, match="1 error"):
             examine_sheet(unseen, RunSettings.of(config), *files, threads=2)
         table = pd.read_csv(files[0], sep="\t").set_index("slide")
         assert table["verdict"].to_dict() == {"a": "unseen", "d": "error"}
@@ -295,7 +295,7 @@ def test_a_slide_that_its_server_leads_out_of_the_roots_is_told(tmp_path, rows, 
 def test_inference_alone_asks_for_no_training_slides(tmp_path, rows, config, capsys):
     config["model"]["path"] = "shipped.safetensors"
     failed, _, _, report = examined(tmp_path, rows[2:], config, capsys)
-    assert "1 errors" in failed
+    assert "1 error" in failed
     assert report["sheet_errors"][0]["finding"] == "the model file shipped.safetensors does not exist"
     network = ModelSettings("resnet18", "group")
     model, broken = LesionFPN(network), str(tmp_path / "broken.safetensors")

@@ -17,7 +17,7 @@ from project import COHORT, ROOT, jobs
 from safetensors.numpy import load_file
 
 LATER = ("check_annotation", "draw_stain", "map_slide", "find_lesions", "cut_view")
-PER_COHORT = {"summarise", "plot_metrics", "list_quarantine", "render_report", "conclude"}
+PER_COHORT = {"summarise", "plot_metrics", "list_quarantine", "list_findings", "render_report", "conclude"}
 ALL_SLIDES = ("train_1", "train_2", "test_1")
 
 
@@ -135,7 +135,7 @@ def test_what_is_shown_in_full_resolution_cuts_views_and_no_more(project):
     project.config["report"] = {"detail": "none"}
     views = project.folder / "results/report/views"
     assert list((views / "test_1/slide").glob("1/*.jpg"))
-    expected = of("cut_view", *ALL_SLIDES) | {"list_quarantine", "render_report", "conclude"}
+    expected = of("cut_view", *ALL_SLIDES) | {"list_quarantine", "list_findings", "render_report", "conclude"}
     assert project.planned() == expected
     assert not list((views / "test_1/slide").glob("1/*.jpg"))
     assert "Nothing to be done" in project.run()
@@ -250,7 +250,7 @@ def changed(checkout, path, old, new):
 def test_another_tint_of_the_overlay_reruns_what_draws_it(project, checkout):
     before = project.results()
     changed(checkout, "viewer/overlay.py", "TINT = (255", "TINT = (128")
-    assert project.planned() == of("cut_view", *ALL_SLIDES) | {"list_quarantine", "render_report", "conclude"}
+    assert project.planned() == of("cut_view", *ALL_SLIDES) | {"list_quarantine", "list_findings", "render_report", "conclude"}
     after = project.results()
     assert after["lesions/test_1/overlay.png"] != before["lesions/test_1/overlay.png"]
     computed = ("stain/matches/test_1.json", "lesions/test_1/probability.ome.tif", "lesions/test_1/lesions.geojson")
@@ -290,6 +290,7 @@ def test_exports_that_fail_hold_up_nothing_and_are_tried_again_once_the_code_is_
         | of("draw_stain", *ALL_SLIDES)
         | {
             "list_quarantine",
+            "list_findings",
             "render_report",
             "conclude",
         }
@@ -304,7 +305,7 @@ def test_exports_that_fail_hold_up_nothing_and_are_tried_again_once_the_code_is_
 def test_another_colour_of_plots_reruns_what_draws_with_it(project, checkout):
     changed(checkout, "plotting.py", '"#0072B2"', '"#0072B3"')
     drawn = of("draw_stain", *ALL_SLIDES) | {"plot_metrics", "plot_learning_curves"}
-    assert project.planned() == drawn | {"list_quarantine", "render_report", "conclude"}
+    assert project.planned() == drawn | {"list_quarantine", "list_findings", "render_report", "conclude"}
 
 
 @pytest.mark.parametrize("change", [{"threshold": 0.4}, {"smoothing_um": 5}, {"min_lesion_area_um2": 100}])

@@ -9,7 +9,7 @@ import time
 from lesionmap.files.records import read_table
 from project import ROOT, Project, environment, jobs
 
-PER_COHORT = {"summarise", "plot_metrics", "list_quarantine", "render_report", "conclude"}
+PER_COHORT = {"summarise", "plot_metrics", "list_quarantine", "list_findings", "render_report", "conclude"}
 WITH_HARD_LINKS = re.search(
     r"```\n(cp -al project trial\n.*?)```", (ROOT / "docs/cluster.md").read_text(encoding="utf-8"), re.DOTALL
 )
