@@ -40,6 +40,9 @@ class SlideReport:
         Format of its annotation file; empty without annotation.
     tissue_share : dict
         Share of each annotated class's area that lies on tissue; empty without annotation.
+    review : dict or None
+        Counts of what a person has corrected (:func:`lesionmap.annotations.corrections.correction_counts`); None if its
+        annotation does not come from a review.
     stain_outlier : str
         How its stain differs from the other slides'; empty if it does not.
     metrics : dict or None
@@ -71,6 +74,7 @@ class SlideReport:
     stain_outlier: str
     annotation_format: str
     tissue_share: dict[str, float]
+    review: dict[str, int] | None
     metrics: dict[str, Any] | None
     lesions: list[Lesion]
     n_lesions: int
@@ -158,7 +162,7 @@ def _load_slide(record: str, stain: str, outlines: str, pictures: tuple[str, str
     corner = slide["info"]["bounds_xy_lv0"]
     viewable, stain_drawn = (not quarantined(path) for path in pictures)
     failed = tables.failed_exports.get(name, [])
-    check = tables.checks.get(name, {"format": "", "tissue_share": {}, "flags": []})
+    check = tables.checks.get(name, {"format": "", "tissue_share": {}, "review": None, "flags": []})
     metrics = tables.metrics.get(name)
     leakage = metrics["leakage"] if metrics and group_of(slide["split"], metrics["leakage"]) == LEAKED else ""
     largest = sorted(lesions["features"], key=_area_mm2, reverse=True)[:MOST_LESIONS_LISTED]
@@ -170,6 +174,7 @@ def _load_slide(record: str, stain: str, outlines: str, pictures: tuple[str, str
         stain_outlier=tables.stain_outliers[name],
         annotation_format=check["format"],
         tissue_share=check["tissue_share"],
+        review=check["review"],
         resolution=slide["resolution"],
         refusals=[f"in quarantine since {row['stage']}: {row['finding']}" for row in tables.refusals.get(name, [])],
         failed_exports=[row["stage"] for row in failed],

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from lesionmap.annotations.classes import CORRECTIONS
 from lesionmap.errors import LesionMapError
 from lesionmap.files.records import read_json, read_table, write_text
 from lesionmap.formatting import counted
@@ -44,7 +45,12 @@ def conclude(tables: RunTables, output: str, *, fail: bool, model_notes: Sequenc
         If slides are in quarantine, or exports have failed, and `fail` is set.
     """
     lines = [f"model: {note}" for note in model_notes]
-    lines += [*_flagged(tables), *quarantine_lines(tables.quarantine), *_failed_exports(tables.failed_exports)]
+    lines += [
+        *_reviewed(tables),
+        *_flagged(tables),
+        *quarantine_lines(tables.quarantine),
+        *_failed_exports(tables.failed_exports),
+    ]
     text = Path(tables.headline).read_text(encoding="utf-8") + "\n".join(lines) + "\n"
     sys.stderr.write(text)
     slides, exports = len(_refused(tables.quarantine)), len(read_table(tables.failed_exports))
@@ -79,6 +85,14 @@ def _problems(rows: list[dict[str, str]]) -> Iterator[str]:
 def _refused(quarantine: str) -> set[str]:
     """Slides in quarantine, each once even if several stages refused it."""
     return {row["slide"] for row in read_table(quarantine)}
+
+
+def _reviewed(tables: RunTables) -> Iterator[str]:
+    """What reviews of predicted lesions have corrected, on all slides together."""
+    reviews = [check["review"] for check in map(read_json, usable(tables.checks)) if check["review"]]
+    if reviews:
+        counts = ", ".join(f"{sum(review[kind] for review in reviews)} {kind}" for kind in CORRECTIONS)
+        yield f"annotations of {counted(len(reviews), 'slide')} are reviews of predicted lesions: {counts}"
 
 
 def _flagged(tables: RunTables) -> Iterator[str]:

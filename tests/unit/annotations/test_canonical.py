@@ -67,6 +67,7 @@ def test_the_canonical_file_states_slide_frame_source_and_every_class(tmp_path):
         "repaired": {},
         "ignored": {},
         "outside": {"polygons": 0, "area_mm2": 0.0},
+        "review": None,
     }
 
 

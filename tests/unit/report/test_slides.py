@@ -7,7 +7,7 @@ from pathlib import Path
 from urllib.parse import unquote
 
 from lesionmap.errors import ExportError, SlideError
-from lesionmap.files.records import write_json
+from lesionmap.files.records import read_json, write_json
 from lesionmap.jobs.quarantine import in_folder, write_quarantined
 from lesionmap.report.inputs import ReportInputs
 from lesionmap.run.quarantine_tables import RunFiles, list_quarantine
@@ -83,7 +83,8 @@ def test_failed_exports_are_told_and_their_slides_are_reported_in_full(inputs: R
 def test_where_an_annotation_lies_is_told_and_flagged(inputs: ReportInputs, tmp_path: Path) -> None:
     write_json(
         inputs.checks[0],
-        {"slide": "train_1", "format": "", "tissue_share": {"lesion": 0.1, "fat": 0.5}, "flags": ["in <µm>"]},
+        {"slide": "train_1", "format": "", "tissue_share": {"lesion": 0.1, "fat": 0.5}}
+        | {"review": None, "flags": ["in <µm>"]},
     )
     report = render(inputs, tmp_path)
     page = " ".join((report / "slides/train_1.html").read_text().split())
@@ -98,6 +99,20 @@ def test_where_an_annotation_lies_is_told_and_flagged(inputs: ReportInputs, tmp_
     assert "that lies on tissue: lesion 99 %." in other
     assert "annotation:" not in other
     assert "lies on tissue" not in (report / "slides/new_1.html").read_text()
+
+
+def test_corrections_are_told_on_the_slides_page_and_on_the_cohorts(inputs: ReportInputs, tmp_path: Path) -> None:
+    assert "Corrections" not in (render(inputs, tmp_path) / "index.html").read_text()
+    review = {"accepted": 5, "edited": 4, "rejected": 3, "new": 0}
+    write_json(inputs.checks[1], read_json(inputs.checks[1]) | {"review": review})
+    report = render(inputs, tmp_path)
+    said = "Its annotation is a review of predicted lesions: 5 accepted, 4 edited, 3 rejected, 0 new."
+    assert said in (report / "slides/Präparat 7%.html").read_text()
+    assert "review of predicted" not in (report / "slides/train_1.html").read_text()
+    cohort = Page(report / "index.html")
+    assert ["Slide", "Split", "Accepted", "Edited", "Rejected", "New"] in cohort.rows
+    assert ["Präparat 7%", "test", "5", "4", "3", "0"] in cohort.rows
+    assert cohort.source.count('<h2 id="corrections-title">') == 1
 
 
 def test_a_check_that_failed_leaves_the_page_without_it(inputs: ReportInputs, tmp_path: Path) -> None:

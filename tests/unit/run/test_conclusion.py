@@ -88,13 +88,24 @@ def test_a_failed_export_counts_although_its_slide_is_used(tmp_path, records, ta
 def test_flags_of_annotations_are_listed_but_not_those_of_slides_in_quarantine(tmp_path, tables, capsys):
     checks = [str(tmp_path / f"{slide}.check.json") for slide in ("NA", "c")]
     for slide, path in zip(("NA", "c"), checks, strict=True):
-        write_json(path, {"slide": slide, "flags": ["only 3% of it lies on tissue"]})
+        write_json(path, {"slide": slide, "review": None, "flags": ["only 3% of it lies on tissue"]})
     lost = str(tmp_path / "b.check.json")
     write_quarantined([lost], ExportError(slide="b", stage="check_annotation", finding="odd", remedy="report it"))
     conclude(replace(tables, checks=[*checks, lost]), str(tmp_path / "end.txt"), fail=False)
     printed = capsys.readouterr().err
     assert "NA, annotation: only 3% of it lies on tissue" in printed
     assert "c, annotation" not in printed
+    assert "reviews" not in printed
+
+
+def test_corrections_of_all_slides_are_summed_up(tmp_path, tables):
+    checks = [str(tmp_path / f"{slide}.check.json") for slide in ("NA", "b")]
+    for path, accepted in zip(checks, (3, 4), strict=True):
+        review = {"accepted": accepted, "edited": 1, "rejected": 0, "new": 2}
+        write_json(path, {"slide": "NA", "review": review, "flags": []})
+    conclude(replace(tables, checks=checks), str(tmp_path / "end.txt"), fail=False)
+    said = "annotations of 2 slides are reviews of predicted lesions: 7 accepted, 2 edited, 0 rejected, 4 new"
+    assert said in (tmp_path / "end.txt").read_text().splitlines()
 
 
 def test_what_the_model_has_set_is_said(tmp_path, tables):
