@@ -28,6 +28,7 @@ include: "workflow/rules/comparison.smk"
 include: "workflow/rules/viewer.smk"
 include: "workflow/rules/report.smk"
 include: "workflow/rules/targets.smk"
+include: "workflow/rules/review.smk"
 include: "workflow/rules/prune.smk"
 include: "workflow/rules/hooks.smk"
 

@@ -48,6 +48,7 @@ def unbroken(tmp_path_factory) -> Project:
         project.run()
         project.run("doctor")
         project.run("prune")
+        project.run("review")
     return project
 
 
