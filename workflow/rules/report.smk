@@ -58,6 +58,8 @@ rule render_report:
         groups="results/metrics/groups.tsv",
         metric_plots=rules.plot_metrics.output,
         models=branch(config["evaluation"]["compare"], then="results/metrics/models.tsv", otherwise=[]),
+        before_after=if_reviewed("results/metrics/before_after.tsv"),
+        before_after_counts=if_reviewed("results/metrics/before_after.json"),
         model=model_file,
         history=branch(config["model"]["path"], then=[], otherwise="results/model/history.csv"),
         learning_curves=branch(config["model"]["path"], then=[], otherwise="results/model/learning_curves.svg"),

@@ -3,7 +3,14 @@
 #         results/review/slides.tsv      where the slides lie, how many outlines each has, what is left out and why
 #         results/review/HOWTO.md        how to correct them, and how the corrections come back
 #         results/review/import.groovy   adds all of them to a QuPath project
-#         results/review/before/         metrics of this run, with which the report compares the next model
+#         results/review/before/         metrics of this run, with which those of the next are compared
+#         results/metrics/before_after.tsv    the model before and after the corrections, on the same slides
+#         results/metrics/before_after.json   how many slides that are, and how many are left out
+
+
+def if_reviewed(path):
+    """Ask for a comparison with the maps that were last reviewed; for nothing if none were."""
+    return [path] if Path(with_prefix("results/review/before")).is_dir() else []
 
 
 rule review:
@@ -31,3 +38,29 @@ rule review:
         folder=with_prefix("results/review"),
     script:
         "../../scripts/review.py"
+
+
+rule compare_with_before:
+    """Compare the maps of this run with those that were last reviewed."""
+    input:
+        own=collect("results/metrics/slides/{slide}.json", slide=evaluated_slides),
+        slide_table=once_known("results/metrics/slides.tsv"),
+        before=local("results/review/before"),
+    output:
+        table="results/metrics/before_after.tsv",
+        counts="results/metrics/before_after.json",
+    log:
+        "logs/compare_with_before.log",
+    benchmark:
+        "results/benchmarks/compare_with_before.tsv"
+    conda:
+        "../../envs/lesionmap.yaml"
+    threads: 1
+    resources:
+        mem_mb=grows(2000),
+        runtime=grows(20),
+    params:
+        min_lesion_um=config["evaluation"]["min_lesion_um"],
+        code=code_digest("compare_with_before"),
+    script:
+        "../../scripts/compare_with_before.py"

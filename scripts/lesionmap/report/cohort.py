@@ -44,6 +44,7 @@ def cohort_content(inputs: ReportInputs, slides: list[SlideReport], config: Mapp
         "largest_false_positives": largest_false_positives(evaluated),
         "all_have_lesion": all(map(has_lesion, evaluated)),
         "models": compared_models(inputs.models) if inputs.models else [],
+        "before_after": _before_after(inputs),
         "readers": agreement_of_readers(inputs.readers),
         "subgroups": subgroups(inputs.groups),
         "epochs": 0 if history is None else len(history),
@@ -92,6 +93,15 @@ def compared_models(path: str) -> list[dict[str, Any]]:
         for row in read_table(path)
         if row["metric"] in COMPARED_METRICS
     ]
+
+
+def _before_after(inputs: ReportInputs) -> dict[str, Any] | None:
+    """The model before and after corrections: how many slides are compared, and pairs of rows, before first."""
+    if not (inputs.before_after and inputs.before_after_counts):
+        return None
+    rows = compared_models(inputs.before_after)
+    counts: dict[str, Any] = read_json(inputs.before_after_counts)
+    return counts | {"pairs": list(zip(rows[::2], rows[1::2], strict=True))}
 
 
 def agreement_of_readers(path: str) -> list[dict[str, Any]]:

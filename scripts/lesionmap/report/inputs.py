@@ -25,6 +25,8 @@ class ReportInputs:
         Files of :func:`lesionmap.evaluation.plots.plot_metrics`.
     models : str or None
         File of :func:`lesionmap.evaluation.model_comparison.compare_models`; None if no other model is compared.
+    before_after, before_after_counts : str or None
+        Files of :func:`lesionmap.evaluation.model_comparison.compare_with_before`; None before the first review.
     stain_table, stain_spread : str
         Files of :func:`lesionmap.stain.comparison.compare_stains`.
     model : str
@@ -55,6 +57,8 @@ class ReportInputs:
     groups: str
     metric_plots: Sequence[str]
     models: str | None
+    before_after: str | None
+    before_after_counts: str | None
     stain_table: str
     stain_spread: str
     model: str
