@@ -64,6 +64,12 @@ def test_models_are_compared_if_there_are_others(config):
     assert counted(config)["compare_models"] == 1
 
 
+def test_maps_are_compared_with_those_that_were_last_reviewed(config, tmp_path):
+    assert "compare_with_before" not in counted(config)
+    (tmp_path / "results/review/before").mkdir(parents=True)
+    assert counted(config)["compare_with_before"] == 1
+
+
 def test_the_backbone_is_fetched_once_and_only_for_training_from_imagenet(config, tmp_path):
     assert backbone_to_fetch(RunSettings.of(config)) == "resources/backbone/resnet50.pth"
     config["model"] |= {"weights": "none", "norm": "group"}

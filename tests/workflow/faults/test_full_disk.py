@@ -30,7 +30,7 @@ def test_a_disk_that_is_full_when_a_rule_writes(new, unbroken, tmp_path, disk):
     (tmp_path / "notes").mkdir()
     (tmp_path / "notes/sizes.json").write_text(json.dumps(least_sizes(unbroken.folder, outputs)))
     fault = Fault(project, tmp_path / "notes", "full disk")
-    for targets in ((), ("doctor",), ("prune",), ("review",)):
+    for targets in ((), ("doctor",), ("prune",), ("review",), ()):
         for _ in range(MOST_ATTEMPTS):
             before = fault.befallen()
             ended_well, printed = fault.attempt(*targets)
