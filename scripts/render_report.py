@@ -6,10 +6,7 @@ from lesionmap.report.render import ReportFiles, render_report
 
 with job_log(snakemake.log[0]):
     paths, params = snakemake.input, snakemake.params
-    optional = {
-        name: paths.get(name) or None
-        for name in ("models", "before_after", "before_after_counts", "history", "learning_curves")
-    }
+    optional = {name: paths.get(name) or None for name in ("models", "history", "learning_curves")}
     inputs = ReportInputs(**dict(paths.items()) | optional)
     options = {name: params[name] for name in ("slides", "config", "map_mpp", "benchmarks", "model_notes")}
     render_report(inputs, ReportFiles(*snakemake.output), **options)

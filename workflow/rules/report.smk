@@ -58,8 +58,11 @@ rule render_report:
         groups="results/metrics/groups.tsv",
         metric_plots=rules.plot_metrics.output,
         models=branch(config["evaluation"]["compare"], then="results/metrics/models.tsv", otherwise=[]),
-        before_after=if_reviewed("results/metrics/before_after.tsv"),
-        before_after_counts=if_reviewed("results/metrics/before_after.json"),
+        before_after=branch(
+            Path(with_prefix("results/review/before")).is_dir(),
+            then=["results/metrics/before_after.tsv", "results/metrics/before_after.json"],
+            otherwise=[],
+        ),
         model=model_file,
         history=branch(config["model"]["path"], then=[], otherwise="results/model/history.csv"),
         learning_curves=branch(config["model"]["path"], then=[], otherwise="results/model/learning_curves.svg"),

@@ -8,11 +8,6 @@
 #         results/metrics/before_after.json   how many slides that are, and how many are left out
 
 
-def if_reviewed(path):
-    """Ask for a comparison with the maps that were last reviewed; for nothing if none were."""
-    return [path] if Path(with_prefix("results/review/before")).is_dir() else []
-
-
 rule review:
     """Write the predicted lesions of all slides for correction in QuPath; run `snakemake review` after a run."""
     input:

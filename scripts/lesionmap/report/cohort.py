@@ -44,7 +44,7 @@ def cohort_content(inputs: ReportInputs, slides: list[SlideReport], config: Mapp
         "largest_false_positives": largest_false_positives(evaluated),
         "all_have_lesion": all(map(has_lesion, evaluated)),
         "models": compared_models(inputs.models) if inputs.models else [],
-        "before_after": _before_after(inputs),
+        "before_after": before_and_after(*inputs.before_after) if inputs.before_after else None,
         "readers": agreement_of_readers(inputs.readers),
         "subgroups": subgroups(inputs.groups),
         "epochs": 0 if history is None else len(history),
@@ -95,13 +95,16 @@ def compared_models(path: str) -> list[dict[str, Any]]:
     ]
 
 
-def _before_after(inputs: ReportInputs) -> dict[str, Any] | None:
-    """The model before and after corrections: how many slides are compared, and pairs of rows, before first."""
-    if not (inputs.before_after and inputs.before_after_counts):
-        return None
-    rows = compared_models(inputs.before_after)
-    counts: dict[str, Any] = read_json(inputs.before_after_counts)
-    return counts | {"pairs": list(zip(rows[::2], rows[1::2], strict=True))}
+def before_and_after(table: str, counts: str) -> dict[str, Any]:
+    """The maps before and after corrections: how many slides are compared, and pairs of rows, before first.
+
+    Parameters
+    ----------
+    table, counts : str
+        Files of :func:`lesionmap.evaluation.model_comparison.compare_with_before`.
+    """
+    rows, found = compared_models(table), dict[str, Any](read_json(counts))
+    return found | {"pairs": list(zip(rows[::2], rows[1::2], strict=True))}
 
 
 def agreement_of_readers(path: str) -> list[dict[str, Any]]:

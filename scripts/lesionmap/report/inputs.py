@@ -25,8 +25,6 @@ class ReportInputs:
         Files of :func:`lesionmap.evaluation.plots.plot_metrics`.
     models : str or None
         File of :func:`lesionmap.evaluation.model_comparison.compare_models`; None if no other model is compared.
-    before_after, before_after_counts : str or None
-        Files of :func:`lesionmap.evaluation.model_comparison.compare_with_before`; None before the first review.
     stain_table, stain_spread : str
         Files of :func:`lesionmap.stain.comparison.compare_stains`.
     model : str
@@ -47,6 +45,9 @@ class ReportInputs:
     views, overlays : sequence of str
         Folders and pictures of :func:`lesionmap.viewer.view.cut_view`. The folders lie in ``views``, next to
         the folder of the pages.
+    before_after : sequence of str
+        Table and counts of :func:`lesionmap.evaluation.model_comparison.compare_with_before`; empty before the first
+        review.
     """
 
     quarantine: str
@@ -57,8 +58,6 @@ class ReportInputs:
     groups: str
     metric_plots: Sequence[str]
     models: str | None
-    before_after: str | None
-    before_after_counts: str | None
     stain_table: str
     stain_spread: str
     model: str
@@ -72,6 +71,7 @@ class ReportInputs:
     outlines: Sequence[str]
     overlays: Sequence[str]
     views: Sequence[str]
+    before_after: Sequence[str] = ()
 
 
 def without_quarantined(inputs: ReportInputs) -> ReportInputs:

@@ -51,20 +51,7 @@ def inputs(charts: list[str], tmp_path: Path) -> ReportInputs:
     compare_stains(per_slide[1], stain_table, stain_spread)
     learning_curves, *metric_plots = charts
     training = (make_model(folder / "m.safetensors"), str(folder / "history.csv"), learning_curves)
-    cohort = (
-        quarantine,
-        failed,
-        summary,
-        slide_table,
-        readers,
-        groups,
-        metric_plots,
-        None,
-        None,
-        None,
-        stain_table,
-        stain_spread,
-    )
+    cohort = (quarantine, failed, summary, slide_table, readers, groups, metric_plots, None, stain_table, stain_spread)
     views = [str(tmp_path / f"report/views/{slide}") for slide in SPLITS]
     checks = [str(folder / f"{slide}.check.json") for slide, split in SPLITS.items() if split != "inference"]
     for slide, path in zip(SPLITS, checks, strict=False):

@@ -118,14 +118,14 @@ def test_corrections_are_told_on_the_slides_page_and_on_the_cohorts(inputs: Repo
     assert cohort.source.count('<h2 id="corrections-title">') == 1
 
 
-def before_after(folder: Path, counts: dict[str, object], *rows: dict[str, str]) -> dict[str, str]:
+def before_after(folder: Path, counts: dict[str, object], *rows: dict[str, str]) -> list[str]:
     """Files of a comparison with the maps that were last reviewed."""
-    paths = {name: str(folder / name) for name in ("before_after", "before_after_counts")}
+    table, found = (str(folder / name) for name in ("before_after.tsv", "before_after.json"))
     numbers = dict.fromkeys(("low", "high", "difference", "difference_low", "difference_high"), "NA")
     about = {"split": "test", "metric": "dice", "mark": "", "slides": "3", "patients": "3", "note": ""}
-    write_table(paths["before_after"], [about | numbers | row for row in rows], COLUMNS)
-    write_json(paths["before_after_counts"], {"not_comparable": 0, "any_map": bool(rows)} | counts)
-    return paths
+    write_table(table, [about | numbers | row for row in rows], COLUMNS)
+    write_json(found, {"not_comparable": 0, "any_map": bool(rows)} | counts)
+    return [table, found]
 
 
 def test_maps_before_and_after_corrections_are_compared_on_the_cohorts_page(
@@ -133,7 +133,7 @@ def test_maps_before_and_after_corrections_are_compared_on_the_cohorts_page(
 ) -> None:
     rows = {"model": "before", "value": "0.5"}, {"model": "after", "value": "0.75", "difference": "0.25"}
     paths = before_after(tmp_path, {"compared": 3, "changed": 1}, *rows)
-    page = Page(render(replace(inputs, **paths), tmp_path) / "index.html")
+    page = Page(render(replace(inputs, before_after=paths), tmp_path) / "index.html")
     text = " ".join(page.source.split())
     assert ["Metric", "Split", "Before", "After", "Difference"] in page.rows
     assert ["Dice", "test", "0.500", "0.750", "0.250"] in page.rows
@@ -146,7 +146,7 @@ def test_maps_that_are_the_same_or_held_against_other_annotations_have_no_table(
     inputs: ReportInputs, tmp_path: Path, changed: int, shown: bool
 ) -> None:
     paths = before_after(tmp_path, {"compared": 1 - shown, "changed": changed})
-    text = " ".join((render(replace(inputs, **paths), tmp_path) / "index.html").read_text().split())
+    text = " ".join((render(replace(inputs, before_after=paths), tmp_path) / "index.html").read_text().split())
     assert ("Before and after" in text) is shown
     assert ("2 slides are left out, as the annotation has changed since." in text) is shown
     assert ("cannot be compared with those of this run" in text) is shown
