@@ -40,7 +40,7 @@ rule compare_with_before:
     input:
         own=collect("results/metrics/slides/{slide}.json", slide=evaluated_slides),
         slide_table=once_known("results/metrics/slides.tsv"),
-        before=local("results/review/before"),
+        before=local(with_prefix("results/review/before")),
     output:
         table="results/metrics/before_after.tsv",
         counts="results/metrics/before_after.json",
