@@ -13,6 +13,7 @@ from lesionmap.slides.sheet import SlideRow
 
 DICOM = "dicom"  # OpenSlide's name for the vendor
 MANIFEST = ["slide", "split", "vendor", "mpp", "mpp_source", "width", "height", "flags", "identity"]
+ANNOTATIONS = ["slide", "sha256", "second_sha256", *CORRECTIONS]
 
 
 def build_manifest(records: Sequence[str], manifest: str) -> None:
@@ -53,7 +54,7 @@ def list_annotations(identities: Sequence[str], output: str, second: Sequence[st
     of_second = {Path(path).stem: read_json(path)["sha256"] for path in usable(second)}
     rows = [{"slide": Path(path).stem} | read_json(path) for path in usable(identities)]
     rows = [row | {"second_sha256": of_second.get(row["slide"], "")} | (row["review"] or {}) for row in rows]
-    write_table(output, rows, ["slide", "sha256", "second_sha256", *CORRECTIONS])
+    write_table(output, rows, ANNOTATIONS)
 
 
 def good_slides(manifest: str, splits: Sequence[str]) -> list[str]:
