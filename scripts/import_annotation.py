@@ -9,5 +9,5 @@ with slide_job(snakemake.wildcards.slide, snakemake.log[0], snakemake.input, sna
     info, params = load_info(snakemake.input.info), snakemake.params
     settings = AnnotationSettings(**params.annotations)
     canonical, identity = snakemake.output
-    import_annotation(params.path, info, canonical, settings, mask_mpp=params.mask_mpp)
-    write_identity(identity, canonical)
+    review = import_annotation(params.path, info, canonical, settings, mask_mpp=params.mask_mpp)
+    write_identity(identity, canonical, review=review)

@@ -29,7 +29,14 @@ def info_at(mpp: float = 10.0, bounds_xy_lv0: tuple[int, int] = (0, 0), size: tu
 
 
 def settings(classes: Mapping[str, str] | None = None, invalid: str = "repair") -> AnnotationSettings:
-    named = {"Lesion": "lesion", "Vessel": "vessel", "Fat": "fat", "Exclusion": "hole", "Ink": "ignore"}
+    named = {
+        "Lesion": "lesion",
+        "Accepted": "lesion",
+        "Vessel": "vessel",
+        "Fat": "fat",
+        "Exclusion": "hole",
+        "Ink": "ignore",
+    }
     return AnnotationSettings(classes or named, {"1": "lesion", "2": "vessel", "3": "fat"}, invalid)
 
 

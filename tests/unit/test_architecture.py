@@ -17,6 +17,7 @@ FLOORS = (  # from the top: a folder imports only folders below it
         "experiments",
         "run",
         "report",
+        "review",
         "training",
         "inference",
         "evaluation",

@@ -151,11 +151,18 @@ class Chain:
             "frame": "test",
             "validated_threshold": None,
             "unreadable": [],
-            "provenance": {"model_training": {}},
+            "provenance": {"model": "f00", "model_training": {}},
         }
         write_map(self.file("map.tif"), mapped.scores, MapNotes("s1", "scores", mapped.mpp, metadata))
         files = LesionFiles(*(self.file(f"lesions.{ending}") for ending in ("tif", "geojson", "tsv", "json")))
-        find_lesions(self.info, self.file("map.tif"), self.file("tissue.tif"), files, LesionSettings(), {"code": "x"})
+        find_lesions(
+            self.info,
+            self.file("map.tif"),
+            self.file("tissue.tif"),
+            files,
+            LesionSettings(),
+            {"code": "x", "software": "y"},
+        )
         content = json.loads(Path(files.outlines).read_text(encoding="utf-8"))
         return [shape(feature["geometry"]).bounds for feature in content["features"]]
 

@@ -8,7 +8,8 @@ from lesionmap.experiments import costs, folds, table
 from lesionmap.lesions import export
 from lesionmap.metrics.boundaries import BOUNDARY_METRICS
 from lesionmap.metrics.pixels import Histograms, binary_metrics
-from lesionmap.run.manifest import MANIFEST
+from lesionmap.review import folder
+from lesionmap.run.manifest import ANNOTATIONS, MANIFEST
 from lesionmap.run.quarantine_tables import QUARANTINE, UNREADABLE
 from lesionmap.stain import comparison
 from lesionmap.tiles import summary as tiles
@@ -17,6 +18,8 @@ TABLES = {
     "manifest.tsv": MANIFEST,
     "quarantine.tsv": QUARANTINE,
     "unreadable.tsv": UNREADABLE,
+    "annotations.tsv": ANNOTATIONS,
+    "review/slides.tsv": folder.COLUMNS,
     "/lesions.tsv": (*export.COLUMNS, export.UNCERTAINTY),
     "metrics/slides.tsv": (
         *("leakage", *binary_metrics(Histograms.empty(), threshold=0.5)),

@@ -193,6 +193,8 @@ def report_tables(wildcards):
     named = ("slides", "lesions", "annotated_lesions", "quarantine", "unreadable", "failed_exports", "manifest")
     metrics = ("slides.tsv", "cohort.tsv", "groups.tsv", "readers.tsv", "summary.json")
     compared = ["results/metrics/models.tsv"] if config["evaluation"]["compare"] else []
+    if Path(with_prefix("results/review/before")).is_dir():
+        compared.append("results/metrics/before_after.tsv")
     paths = [f"results/{name}.tsv" for name in named] + [f"results/metrics/{name}" for name in metrics]
     return annotations_known() and [*paths, *compared, "results/stain/cohort.tsv", "results/model/MODEL_CARD.md"]
 

@@ -60,6 +60,11 @@ rule render_report:
         groups="results/metrics/groups.tsv",
         metric_plots=rules.plot_metrics.output,
         models=branch(config["evaluation"]["compare"], then="results/metrics/models.tsv", otherwise=[]),
+        before_after=branch(
+            Path(with_prefix("results/review/before")).is_dir(),
+            then=["results/metrics/before_after.tsv", "results/metrics/before_after.json"],
+            otherwise=[],
+        ),
         model=model_file,
         history=branch(config["model"]["path"], then=[], otherwise="results/model/history.csv"),
         learning_curves=branch(config["model"]["path"], then=[], otherwise="results/model/learning_curves.svg"),
@@ -122,6 +127,7 @@ rule conclude:
         headline="results/metrics/headline.txt",
         quarantine="results/quarantine.tsv",
         failed_exports="results/failed_exports.tsv",
+        checks=collect("results/annotations/{slide}.json", slide=annotated_slides),
         report="results/report/index.html",
     output:
         "results/conclusion.txt",

@@ -5,4 +5,5 @@
 - ``placement``: check that outlines lie on tissue
 - ``masks``: rasterise the masks of any box
 - ``classes``: class codes
+- ``corrections``: what comes back from a review
 """

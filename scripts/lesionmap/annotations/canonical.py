@@ -6,7 +6,7 @@ Coordinates are continuous level-0 pixels: pixel i covers [i, i + 1), so its cen
 import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from shapely.geometry.base import BaseGeometry
 
 from lesionmap.annotations.classes import OUTLINED
 from lesionmap.annotations.content import AnnotatedOutline, AnnotationFile, refusal
+from lesionmap.annotations.corrections import REJECTED, correction_counts, why_unreviewed
 from lesionmap.annotations.formats import read_annotation
 from lesionmap.annotations.overlaps import PolygonSet, overlapping, union_area, without
 from lesionmap.errors import AnnotationError
@@ -44,11 +45,14 @@ class AnnotationSettings:
         Pixel value of a mask, as text → the same classes.
     invalid : str
         ``repair`` or ``refuse`` outlines that are unclosed, cross themselves or have too few points.
+    rejected : sequence of str
+        Class names of outlines that a person has rejected: background, whatever `classes` says.
     """
 
     classes: Mapping[str, str]
     mask_values: Mapping[str, str]
     invalid: str
+    rejected: Sequence[str] = ("Rejected",)
 
 
 @dataclass(frozen=True)
@@ -62,8 +66,8 @@ class Part:
 
 def import_annotation(
     source: str, info: SlideInfo, output: str, settings: AnnotationSettings, *, mask_mpp: float | None = None
-) -> None:
-    """Write the canonical GeoJSON of one slide's annotation.
+) -> dict[str, int] | None:
+    """Write the canonical GeoJSON of one slide's annotation; return the counts of its review.
 
     Parameters
     ----------
@@ -80,8 +84,11 @@ def import_annotation(
         If the file cannot be read, or for the reasons of :func:`canonical`.
     """
     content = canonical(read_annotation(source, info, mask_mpp), info, settings)
-    logging.info("%s: %s", info.slide, {key: content[key] for key in ("classes", "repaired", "ignored", "outside")})
+    logged = ("classes", "repaired", "ignored", "outside", "review")
+    logging.info("%s: %s", info.slide, {key: content[key] for key in logged})
     write_json(output, content)
+    review: dict[str, int] | None = content["review"]
+    return review
 
 
 def import_second_annotation(
@@ -118,19 +125,22 @@ def canonical(content: AnnotationFile, info: SlideInfo, settings: AnnotationSett
         A FeatureCollection in level-0 pixels. Each feature's ``properties`` have ``class`` (ignore, lesion, vessel or
         fat), ``name`` (the class name in the file) and ``area_mm2``. No two classes overlap. Besides the features:
         ``frame``, ``source``, ``classes`` (polygons and mm² of each), ``repaired`` and ``ignored`` (counts by kind; the
-        latter of dots, rulers and the like, not of outlines of the class ignore), and ``outside`` (polygons that
-        reached beyond the slide, and the mm² that were cut off).
+        latter of dots, rulers and the like, not of outlines of the class ignore), ``outside`` (polygons that reached
+        beyond the slide, and the mm² that were cut off), and ``review`` (counts of
+        :func:`lesionmap.annotations.corrections.correction_counts`).
 
     Raises
     ------
     AnnotationError
-        If a class is not mapped, all outlines lie outside the slide, or outlines are invalid and
-        `settings.invalid` is ``refuse``.
+        If a class is not mapped, all outlines lie outside the slide, outlines are invalid and `settings.invalid` is
+        ``refuse``, or the lesions are this workflow's own, which nobody has reviewed.
     """
     mm2 = (info.mpp / 1000) ** 2
     outlines, repaired = _valid(content, info.slide, settings.invalid)
-    names = settings.mask_values if content.mask_scale else settings.classes
-    labels = _labels(outlines, names, info.slide)
+    labels = _labels(outlines, settings, info.slide, is_mask=content.mask_scale is not None)
+    review = correction_counts(outlines, labels)
+    if why := why_unreviewed(outlines, labels, review):
+        raise refusal(info.slide, *why)
     ignored = content.ignored.copy()
     parts, outside = _within_slide(_cut_holes(outlines, labels, ignored), info)
     parts = _by_priority(parts)
@@ -143,6 +153,7 @@ def canonical(content: AnnotationFile, info: SlideInfo, settings: AnnotationSett
         "repaired": dict(sorted(repaired.items())),
         "ignored": dict(sorted((+ignored).items())),
         "outside": {"polygons": len(outside), "area_mm2": round(sum(outside) * mm2, 6)},
+        "review": review,
         "features": [_feature(part, mm2) for part in parts],
     }
 
@@ -166,7 +177,7 @@ def _valid(content: AnnotationFile, slide: str, policy: str) -> tuple[list[Annot
         if not geometry.is_valid:
             geometry = shapely.make_valid(geometry, method="structure", keep_collapsed=False)
             repaired["self-crossing" if geometry.area else "without area, dropped"] += 1
-        outlines.append(AnnotatedOutline(outline.name, geometry, outline.cuts))
+        outlines.append(replace(outline, geometry=geometry))
     if repaired and policy == "refuse":
         listed = ", ".join(f"{count} {kind}" for kind, count in sorted(repaired.items()))
         remedy = "correct the outlines in the program that made them, or set annotations.invalid to repair"
@@ -174,10 +185,13 @@ def _valid(content: AnnotationFile, slide: str, policy: str) -> tuple[list[Annot
     return outlines, repaired
 
 
-def _labels(outlines: Sequence[AnnotatedOutline], names: Mapping[str, str], slide: str) -> dict[str, str]:
-    """Map each class name in the file to its class."""
+def _labels(
+    outlines: Sequence[AnnotatedOutline], settings: AnnotationSettings, slide: str, *, is_mask: bool
+) -> dict[str, str]:
+    """Map each class name in the file to its class, or to ``rejected``."""
     counts = Counter(outline.name for outline in outlines)
-    labels = {name: meaning(name, names) for name in counts}
+    first, names = ({}, settings.mask_values) if is_mask else (settings.rejected, settings.classes)
+    labels = {name: meaning(name, dict.fromkeys(first, REJECTED)) or meaning(name, names) for name in counts}
     unknown = sorted(name for name, label in labels.items() if label is None)
     if unknown:
         found = ", ".join(f"'{name}' ({count})" for name, count in sorted(counts.items()))

@@ -33,11 +33,14 @@ class AnnotatedOutline:
         In level-0 pixels; may cross itself.
     cuts : bool
         Whether it is a hole in the other outlines of its class.
+    origin : str
+        What a review made of it (:mod:`lesionmap.annotations.corrections`); empty for one of another origin.
     """
 
     name: str
     geometry: BaseGeometry
     cuts: bool = False
+    origin: str = ""
 
 
 @dataclass

@@ -62,9 +62,7 @@ def read_annotation(source: str, info: SlideInfo, mask_mpp: float | None = None)
     """
     readers: dict[str, Callable[[], AnnotationFile]] = {
         **dict.fromkeys((".xml", ".annotations"), lambda: read_xml(source)),
-        **dict.fromkeys(
-            (".geojson", ".json", ".geojsonl", ".geojsons", ".ndjson"), lambda: read_geojson(source, info.bounds_xy_lv0)
-        ),
+        **dict.fromkeys((".geojson", ".json", ".geojsonl", ".geojsons", ".ndjson"), lambda: read_geojson(source, info)),
         **dict.fromkeys(MASK_SUFFIXES, lambda: read_mask(source, info, mask_mpp)),
     }
     suffix = _suffix(source)

@@ -17,6 +17,8 @@ from lesionmap.annotations.content import (
     coordinate,
     file_bytes,
 )
+from lesionmap.annotations.corrections import class_of, origin_of
+from lesionmap.slides.slide import SlideInfo
 
 OBJECTS_BEFORE_0_4 = {"PathDetectionObject": "detection", "PathCellObject": "cell", "PathTileObject": "tile"}
 NO_AREAS = ("Point", "MultiPoint", "LineString", "MultiLineString")
@@ -39,13 +41,14 @@ FOREIGN_KEYS = (  # what the outermost object has, what it is then, and the reme
 )
 
 
-def read_geojson(source: str, bounds_xy_lv0: tuple[int, int]) -> AnnotationFile:
+def read_geojson(source: str, info: SlideInfo) -> AnnotationFile:
     """Read GeoJSON, plain or packed by gzip: one text, or one Feature a line (GeoJSONSeq, NDJSON).
 
     Parameters
     ----------
-    bounds_xy_lv0 : (int, int)
-        Top-left corner of the scanned bounds, where the coordinates start: QuPath crops slides to them.
+    info : SlideInfo
+        Coordinates start at the top-left corner of its scanned bounds: QuPath crops slides to them. By its identity,
+        outlines are recognised that this workflow has predicted.
 
     Raises
     ------
@@ -55,7 +58,7 @@ def read_geojson(source: str, bounds_xy_lv0: tuple[int, int]) -> AnnotationFile:
     content = AnnotationFile("GeoJSON")
     for number, feature in enumerate(_features(_parsed(file_bytes(source).decode("utf-8-sig"))), 1):
         try:
-            _add_feature(content, feature, bounds_xy_lv0)
+            _add_feature(content, feature, info)
         except Exception as error:  # whatever a broken feature holds
             reason = f"it lacks {error}" if isinstance(error, KeyError) else f"{type(error).__name__}: {error}"
             raise ValueError(f"feature {number}{_described(feature)}: {reason}") from error
@@ -111,7 +114,7 @@ def _described(feature: Any) -> str:
     return f" ({str(name)[:LONGEST_NAME]!a})" if name else ""
 
 
-def _add_feature(content: AnnotationFile, feature: Any, bounds_xy_lv0: tuple[int, int]) -> None:
+def _add_feature(content: AnnotationFile, feature: Any, info: SlideInfo) -> None:
     if not isinstance(feature, dict):
         raise TypeError(f"{json.dumps(feature)[:LONGEST_NAME]} is no Feature")
     if "geometry" not in feature and feature.get("type") != "Feature":
@@ -129,8 +132,11 @@ def _add_feature(content: AnnotationFile, feature: Any, bounds_xy_lv0: tuple[int
         for polygons in _areas(content, feature.get("geometry")):
             mended = _with_closed_rings(content, polygons)
             if mended:
-                outline = shapely.transform(mended, lambda xy: xy + bounds_xy_lv0)
-                content.outlines.append(AnnotatedOutline(_class_name(properties), outline))
+                origin = origin_of(feature, mended, info.identity)
+                outline = shapely.transform(mended, lambda xy: xy + info.bounds_xy_lv0)
+                content.outlines.append(
+                    AnnotatedOutline(class_of(_class_name(properties), origin), outline, origin=origin)
+                )
 
 
 def _areas(content: AnnotationFile, geometry: dict[str, Any] | None) -> Iterator[Sequence[Any]]:

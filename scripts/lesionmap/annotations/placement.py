@@ -96,13 +96,14 @@ def check_annotation(annotation: str, info: SlideInfo, tissue: str, output: str)
         Files of :func:`lesionmap.annotations.canonical.import_annotation` and
         :func:`lesionmap.tissue.detection.find_tissue`.
     output : str
-        JSON with ``slide``, ``format`` of the annotation file, ``tissue_share`` of each class that is annotated, and
-        ``flags``.
+        JSON with ``slide``, ``format`` of the annotation file, counts of its ``review``, ``tissue_share`` of each class
+        that is annotated, and ``flags``.
     """
     mask = TissueMask(tissue, info)
     content = read_json(annotation)
     found = placement(content, info, Ground.of(mask.codes, mask.scale))
-    write_json(output, {"slide": info.slide, "format": content["source"]["format"]} | found)
+    about = {"slide": info.slide, "format": content["source"]["format"], "review": content["review"]}
+    write_json(output, about | found)
 
 
 def placement(content: Mapping[str, Any], info: SlideInfo, ground: Ground) -> dict[str, Any]:

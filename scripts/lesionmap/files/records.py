@@ -50,13 +50,13 @@ def sha256(path: str | Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def write_identity(target: str | Path, path: str | Path) -> None:
-    """Write the SHA-256 of the file `path` as JSON.
+def write_identity(target: str | Path, path: str | Path, **facts: Any) -> None:
+    """Write the SHA-256 of the file `path` as JSON, with `facts` from it that a table shows.
 
     Snakemake compares small files by content, large ones by date. A rule that takes this file, and the large one as
     ``ancient``, runs again only if the content of the large one has changed.
     """
-    write_json(target, {"sha256": sha256(path)})
+    write_json(target, {"sha256": sha256(path)} | facts)
 
 
 def sha256_of(content: object) -> str:

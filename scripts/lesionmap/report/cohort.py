@@ -56,6 +56,7 @@ def cohort_content(inputs: ReportInputs, slides: list[SlideReport], config: Mapp
         "largest_false_positives": largest_false_positives(evaluated),
         "all_have_lesion": all(map(has_lesion, evaluated)),
         "models": compared_models(inputs.models) if inputs.models else [],
+        "before_after": before_and_after(*inputs.before_after) if inputs.before_after else None,
         "readers": agreement_of_readers(inputs.readers),
         "subgroups": subgroups(inputs.groups),
         "epochs": 0 if history is None else len(history),
@@ -110,6 +111,18 @@ def compared_models(path: str) -> list[dict[str, Any]]:
         for row in read_table(path)
         if row["metric"] in COMPARED_METRICS
     ]
+
+
+def before_and_after(table: str, counts: str) -> dict[str, Any]:
+    """The maps before and after corrections: how many slides are compared, and pairs of rows, before first.
+
+    Parameters
+    ----------
+    table, counts : str
+        Files of :func:`lesionmap.evaluation.model_comparison.compare_with_before`.
+    """
+    rows, found = compared_models(table), dict[str, Any](read_json(counts))
+    return found | {"pairs": list(zip(rows[::2], rows[1::2], strict=True))}
 
 
 def agreement_of_readers(path: str) -> list[dict[str, Any]]:

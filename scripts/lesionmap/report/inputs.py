@@ -51,6 +51,9 @@ class ReportInputs:
     views, overlays : sequence of str
         Folders and pictures of :func:`lesionmap.viewer.view.cut_view`. The folders lie in ``views``, next to
         the folder of the pages.
+    before_after : sequence of str
+        Table and counts of :func:`lesionmap.evaluation.model_comparison.compare_with_before`; empty before the first
+        review.
     """
 
     found: str
@@ -78,6 +81,7 @@ class ReportInputs:
     tables: Sequence[str]
     overlays: Sequence[str]
     views: Sequence[str]
+    before_after: Sequence[str] = ()
 
 
 def without_quarantined(inputs: ReportInputs) -> ReportInputs:

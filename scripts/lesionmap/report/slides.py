@@ -40,6 +40,9 @@ class SlideReport:
         Format of its annotation file; empty without annotation.
     tissue_share : dict
         Share of each annotated class's area that lies on tissue; empty without annotation.
+    review : dict or None
+        Counts of what a person has corrected (:func:`lesionmap.annotations.corrections.correction_counts`); None if its
+        annotation does not come from a review.
     stain_outlier : str
         How its stain differs from the other slides'; empty if it does not.
     found : dict
@@ -74,6 +77,7 @@ class SlideReport:
     annotation_format: str
     tissue_share: dict[str, float]
     found: dict[str, str]
+    review: dict[str, int] | None
     metrics: dict[str, Any] | None
     lesions: list[Lesion]
     n_lesions: int
@@ -162,7 +166,7 @@ def _load_slide(record: str, stain: str, outlines: str, pictures: tuple[str, str
     corner = slide["info"]["bounds_xy_lv0"]
     viewable, stain_drawn = (not quarantined(path) for path in pictures)
     failed = tables.failed_exports.get(name, [])
-    check = tables.checks.get(name, {"format": "", "tissue_share": {}})
+    check = tables.checks.get(name, {"format": "", "tissue_share": {}, "review": None})
     metrics = tables.metrics.get(name)
     leakage = metrics["leakage"] if metrics and group_of(slide["split"], metrics["leakage"]) == LEAKED else ""
     largest = sorted(lesions["features"], key=_area_mm2, reverse=True)[:MOST_LESIONS_LISTED]
@@ -174,6 +178,7 @@ def _load_slide(record: str, stain: str, outlines: str, pictures: tuple[str, str
         stain_outlier=tables.stain_outliers[name],
         annotation_format=check["format"],
         tissue_share=check["tissue_share"],
+        review=check["review"],
         resolution=slide["resolution"],
         refusals=[f"in quarantine since {row['stage']}: {row['finding']}" for row in tables.refusals.get(name, [])],
         failed_exports=[row["stage"] for row in failed],

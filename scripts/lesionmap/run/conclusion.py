@@ -5,10 +5,12 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from lesionmap.annotations.classes import CORRECTIONS
 from lesionmap.errors import LesionMapError
 from lesionmap.evaluation.findings_in_words import findings_lines
-from lesionmap.files.records import read_table, write_text
+from lesionmap.files.records import read_json, read_table, write_text
 from lesionmap.formatting import counted
+from lesionmap.jobs.quarantine import usable
 
 
 @dataclass(frozen=True)
@@ -23,12 +25,15 @@ class RunTables:
         Headline metrics, text.
     quarantine, failed_exports : str
         Tables of :func:`lesionmap.run.quarantine_tables.list_quarantine`.
+    checks : sequence of str
+        Files of :func:`lesionmap.annotations.placement.check_annotation`.
     """
 
     slides: str
     headline: str
     quarantine: str
     failed_exports: str
+    checks: Sequence[str] = ()
 
 
 def conclude(tables: RunTables, output: str, *, fail: bool, model_notes: Sequence[str] = ()) -> None:
@@ -47,6 +52,7 @@ def conclude(tables: RunTables, output: str, *, fail: bool, model_notes: Sequenc
     rows = read_table(tables.slides)
     lines = [*findings_lines(rows), *quarantine_lines(tables.quarantine), *_failed_exports(tables.failed_exports)]
     lines += _flagged(rows, _refused(tables.quarantine))
+    lines += _reviewed(tables.checks)
     lines += Path(tables.headline).read_text(encoding="utf-8").splitlines()
     text = "\n".join([*lines, *(f"model: {note}" for note in model_notes)]) + "\n"
     sys.stderr.write(text)
@@ -82,6 +88,14 @@ def _problems(rows: list[dict[str, str]]) -> Iterator[str]:
 def _refused(quarantine: str) -> set[str]:
     """Slides in quarantine, each once even if several stages refused it."""
     return {row["slide"] for row in read_table(quarantine)}
+
+
+def _reviewed(checks: Sequence[str]) -> Iterator[str]:
+    """What reviews of predicted lesions have corrected, on all slides together."""
+    reviews = [check["review"] for check in map(read_json, usable(checks)) if check["review"]]
+    if reviews:
+        counts = ", ".join(f"{sum(review[kind] for review in reviews)} {kind}" for kind in CORRECTIONS)
+        yield f"annotations of {counted(len(reviews), 'slide')} are reviews of predicted lesions: {counts}"
 
 
 def _flagged(rows: Sequence[Mapping[str, str]], refused: Collection[str]) -> list[str]:

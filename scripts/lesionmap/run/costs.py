@@ -360,6 +360,7 @@ def job_counts(
     counts |= dict.fromkeys(IN_TRAINING if settings.trains else (), 1)
     counts["write_dicom"] = sum(is_segmented(vendor, settings.dicom) for _, vendor in readable)
     counts["compare_models"] = int(settings.compares)
+    counts["compare_with_before"] = int(Path("results/review/before").is_dir())
     counts |= dict.fromkeys(LAST, 1)
     return {rule: count for rule, count in counts.items() if count}
 

@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -196,6 +196,9 @@ def _check_light(info: SlideInfo) -> None:
 
 def _read_annotation(row: SlideRow, info: SlideInfo, settings: RunSettings, found: Diagnosis) -> dict[str, Any]:
     outlines = read_annotation(row.annotation, info, row.mask_mpp)
+    if any(outline.origin for outline in outlines.outlines):  # their ids depend on the content of the whole slide
+        info = replace(info, identity=digest_of(row, content_digest) or "")
+        outlines = read_annotation(row.annotation, info, row.mask_mpp)
     content = canonical(outlines, info, settings.annotations)
     found.lesions = int(content["classes"]["lesion"]["polygons"])
     found.ignored_mm2 = content["classes"]["ignore"]["area_mm2"]

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from lesionmap.annotations.classes import CORRECTIONS
 from lesionmap.evaluation.leakage import LEAKED, Seen, group_of
 from lesionmap.files.model_metadata import load_metadata
 from lesionmap.files.records import read_json, read_table, write_table
@@ -12,6 +13,7 @@ from lesionmap.slides.sheet import SlideRow
 
 DICOM = "dicom"  # OpenSlide's name for the vendor
 MANIFEST = ["slide", "split", "vendor", "mpp", "mpp_source", "width", "height", "flags", "identity"]
+ANNOTATIONS = ["slide", "sha256", "second_sha256", *CORRECTIONS]
 
 
 def build_manifest(records: Sequence[str], manifest: str) -> None:
@@ -44,14 +46,15 @@ def list_annotations(identities: Sequence[str], output: str, second: Sequence[st
     identities : sequence of str
         JSON files ``<slide>.json`` of :func:`lesionmap.files.records.write_identity`.
     output : str
-        TSV; ``second_sha256`` is empty without the annotation of a second reader.
+        TSV; ``second_sha256`` is empty without the annotation of a second reader. The other columns count the outlines
+        that a review has corrected; they are empty if the annotation does not come from one.
     second : sequence of str
         The same files of the annotations of second readers.
     """
     of_second = {Path(path).stem: read_json(path)["sha256"] for path in usable(second)}
     rows = [{"slide": Path(path).stem} | read_json(path) for path in usable(identities)]
-    rows = [row | {"second_sha256": of_second.get(row["slide"], "")} for row in rows]
-    write_table(output, rows, ["slide", "sha256", "second_sha256"])
+    rows = [row | {"second_sha256": of_second.get(row["slide"], "")} | (row["review"] or {}) for row in rows]
+    write_table(output, rows, ANNOTATIONS)
 
 
 def good_slides(manifest: str, splits: Sequence[str]) -> list[str]:

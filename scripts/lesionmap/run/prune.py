@@ -22,7 +22,12 @@ STAGE = "prune"
 RECORDS = "slides"
 ID = "[A-Za-z0-9][A-Za-z0-9._-]*"
 COLUMNS = ["slide", "path", "bytes"]
-DOCTORS = ("doctor.tsv", "doctor.json")  # these and what follows: in the folder of results
+TABLES = (
+    "doctor.tsv",
+    "doctor.json",
+    "review/slides.tsv",
+    "review/before/slides.tsv",
+)  # these and what follows: in the folder of results
 TEXTS = (".tsv", ".csv", ".json", ".txt", ".md", ".html", ".log", ".svg")
 IN_REPORT = (  # in folders that are outputs of render_report as a whole
     "report/slides/{slide}.html",
@@ -31,6 +36,7 @@ IN_REPORT = (  # in folders that are outputs of render_report as a whole
     "report/figures/{slide}_stain.jpg",
     "report/figures/{slide}_stain_thumbnails.png",
 )
+IN_REVIEW = ("review/outlines/{slide}.geojson", "review/before/slides/{slide}.json")  # which is no output of a rule
 MODEL = "model/lesionmap.safetensors"
 
 
@@ -147,7 +153,7 @@ def remove_leftovers(workflow: Workflow, table: str, *, busy: bool) -> None:
 def find_leftovers(workflow: Workflow) -> Leftovers:
     """Paths that have the names of the workflow's own, for slides that are not in the sheet."""
     patterns = [path for pattern in workflow.paths if "{slide}" in pattern for path in _of_variants(pattern)]
-    patterns += [f"{workflow.results}/{path}" for path in IN_REPORT]
+    patterns += [f"{workflow.results}/{path}" for path in (*IN_REPORT, *IN_REVIEW)]
     for_all = {path for path in workflow.paths if "{slide}" not in path}
     slides = {slide for pattern in patterns for slide in _slides_of(pattern, for_all)}
     found, hidden = Leftovers(), cache(lambda folder: list(folder.glob(".*")))
@@ -232,7 +238,7 @@ def _by_slide(found: Leftovers) -> Iterator[str]:
 def _what_names(workflow: Workflow, slides: set[str]) -> Iterator[str]:
     """What of the whole cohort was made from the slides or names them, and what becomes of it."""
     mention = re.compile(rf"(?<![\w.-])({'|'.join(map(re.escape, sorted(slides, reverse=True)))})(?![\w-])")
-    written = [*workflow.paths, *(f"{workflow.results}/{name}" for name in DOCTORS)]
+    written = [*workflow.paths, *(f"{workflow.results}/{name}" for name in TABLES)]
     texts = [Path(path) for path in written if path.endswith(TEXTS) and Path(path).is_file()]
     naming = [str(path) for path in texts if mention.search(path.read_text(encoding="utf-8", errors="replace"))]
     if naming:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import yaml
 from annotation_writers import info_at, mask_size, settings, write_mask
-from lesion_maps import write_outlines
+from lesion_maps import accept, write_outlines
 from lesionmap.annotations.canonical import (
     FRAME,
     AnnotationSettings,
@@ -67,6 +67,7 @@ def test_the_canonical_file_states_slide_frame_source_and_every_class(tmp_path):
         "repaired": {},
         "ignored": {},
         "outside": {"polygons": 0, "area_mm2": 0.0},
+        "review": None,
     }
 
 
@@ -563,6 +564,7 @@ def round_trip(tmp_path: Path, info: SlideInfo) -> tuple[Annotation, Annotation]
     lesions = annotation.mask((0, 0), mask_size(MAP_SCALE, info.size_lv0), MAP_SCALE) == 1
     levels = np.where(lesions, 230, 12).astype(np.uint8)
     write_outlines(tmp_path / "lesions.geojson", lesions, levels, MAP_SCALE, info)
+    accept(tmp_path / "lesions.geojson")
     import_annotation(str(tmp_path / "lesions.geojson"), info, str(tmp_path / "back.geojson"), settings())
     return annotation, Annotation(tmp_path / "back.geojson")
 

@@ -24,7 +24,7 @@ from annotation_writers import (
 from hypothesis import assume, given
 from hypothesis import settings as budget
 from hypothesis import strategies as st
-from lesion_maps import write_outlines
+from lesion_maps import accept, write_outlines
 from lesionmap.annotations.canonical import PRIORITY
 from lesionmap.annotations.masks import Annotation
 from lesionmap.errors import AnnotationError
@@ -286,6 +286,7 @@ def test_written_lesions_come_back_exactly_on_a_slide_with_bounds(polygon, facto
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "lesions.geojson"
         write_outlines(path, lesions, lesions.astype(np.uint8), factor, info)
+        accept(path)
         annotation = Annotation(canonical_of(folder, path, info))
     columns, rows = (((np.arange(length) + 0.5) // factor).astype(int) for length in SIZE)
     np.testing.assert_array_equal(annotation.mask((0, 0), mask_size(factor), factor), lesions)

@@ -136,12 +136,15 @@ def test_an_annotation_without_outlines_has_no_share():
     assert judged() == {"tissue_share": {}, "flags": []}
 
 
+REVIEW = {"accepted": 3, "edited": 1, "rejected": 0, "new": 2}
+
+
 def test_the_check_is_written_with_the_slides_own_tissue_map(tmp_path):
     paths = [str(tmp_path / name) for name in ("s1.geojson", "s1.tif", "s1.json")]
-    write_json(paths[0], content(lesion=[moved(LESION, 2)]) | {"source": {"format": "ASAP XML"}})
+    write_json(paths[0], content(lesion=[moved(LESION, 2)]) | {"source": {"format": "ASAP XML"}, "review": REVIEW})
     write_tiff(paths[1], codes(), mpp=4.8, metadata={"glass": None})
     check_annotation(paths[0], INFO, *paths[1:])
     found = read_json(paths[2])
-    assert (found["slide"], found["format"]) == ("s1", "ASAP XML")
+    assert (found["slide"], found["format"], found["review"]) == ("s1", "ASAP XML", REVIEW)
     assert found["tissue_share"] == {"lesion": 0.0}
     assert "pixels of a level 2 times coarser" in found["flags"][0]

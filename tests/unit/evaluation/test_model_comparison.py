@@ -6,8 +6,8 @@ import pytest
 from evaluated import random_slide, record_of
 from lesionmap.errors import ModelError
 from lesionmap.evaluation.leakage import SEEN
-from lesionmap.evaluation.model_comparison import UNKNOWN, compare_models
-from lesionmap.files.records import write_json, write_table
+from lesionmap.evaluation.model_comparison import UNKNOWN, compare_models, compare_with_before
+from lesionmap.files.records import read_json, write_json, write_table
 from lesionmap.metrics.cohort import with_intervals
 from lesionmap.metrics.slide_table import SlideTable
 
@@ -134,3 +134,72 @@ def test_unknown_leakage_into_another_model_is_said(compared, tmp_path):
     marks = table[table["metric"] == "brier"].set_index(["model", "split"])["mark"]
     for name in ("older", "none"):
         assert marks[name].to_dict() == {"test": UNKNOWN, "leaked": f"{SEEN}; {UNKNOWN}"}
+
+
+# --- Before and after corrections
+
+
+def held_against(records, *digests):
+    """Records whose annotations have these digests; the last is that of all others."""
+    of_each = [*digests, *[digests[-1]] * (len(records) - len(digests))]
+    return [
+        record | {"provenance": record["provenance"] | {"annotation": digest}}
+        for record, digest in zip(records, of_each, strict=True)
+    ]
+
+
+@pytest.fixture
+def with_before(tmp_path):
+    def compare(before, after, leakage=None):
+        for name, records in (("after", after), ("before", before)):
+            for record in records:
+                write_json(tmp_path / name / "slides" / f"{record['slide']}.json", record)
+            write_slides(tmp_path / name / "slides.tsv", [record["slide"] for record in records], leakage or {})
+        own = [str(tmp_path / "after/slides" / f"{record['slide']}.json") for record in after]
+        outputs = [str(tmp_path / name) for name in ("t.tsv", "t.json")]
+        compare_with_before(own, str(tmp_path / "after/slides.tsv"), str(tmp_path / "before"), *outputs, 200)
+        table = pd.read_csv(outputs[0], sep="\t").set_index(["metric", "model"])
+        return table, read_json(outputs[1])
+
+    return compare
+
+
+def test_the_model_after_corrections_is_compared_with_that_before(compared, with_before):
+    table, counts = with_before(held_against(WEAKER, "a"), held_against(OURS, "a"))
+    assert counts == {"compared": 12, "changed": 0, "not_comparable": 0, "any_map": True}
+    reverse = compared(OURS, weaker=WEAKER).loc[("dice", "weaker")]
+    row = table.loc[("dice", "after")]
+    assert row["difference"] == -reverse["difference"]
+    assert (row["difference_low"], row["difference_high"]) == (-reverse["difference_high"], -reverse["difference_low"])
+    assert table.loc[("dice", "before"), "value"] == reverse["value"]
+    assert table.loc[("dice", "before"), "split"] == "test"
+
+
+def test_slides_whose_annotation_has_changed_or_that_are_evaluated_otherwise_are_left_out_and_counted(with_before):
+    before = held_against(WEAKER[:11], "other", "other", "a")
+    before[5] = before[5] | {"split": "val"}
+    table, counts = with_before(before, held_against(OURS, "a"))
+    assert counts == {"compared": 8, "changed": 2, "not_comparable": 1, "any_map": True}
+    assert table.loc[("brier", "after"), "slides"] == table.loc[("brier", "before"), "slides"] == 8
+
+
+def test_slides_that_either_model_has_seen_are_apart_and_patients_are_those_of_this_run(with_before):
+    after = [record | {"patient": f"p{n // 2}"} for n, record in enumerate(held_against(OURS, "a"))]
+    leakage = {"s1": "training slide of the model (s1)"}
+    table = with_before(held_against(WEAKER, "a"), after, leakage)[0].reset_index().set_index(["metric", "split"])
+    own = table.loc[("brier", "test")]
+    assert (set(own["slides"]), set(own["patients"])) == ({11}, {6})
+    assert set(table.loc[("brier", "leaked"), "mark"]) == {SEEN}
+
+
+def test_maps_that_are_still_the_same_are_not_compared(with_before):
+    before = held_against(OURS, "a")
+    after = [record | {"provenance": record["provenance"] | {"code": "new"}} for record in before]
+    table, counts = with_before(before, after)
+    assert len(table) == 0
+    assert counts == {"compared": 12, "changed": 0, "not_comparable": 0, "any_map": False}
+
+
+def test_without_a_common_slide_there_is_nothing_to_compare(with_before):
+    table, counts = with_before(held_against(OURS[:3], "a"), held_against(OURS[3:], "a"))
+    assert (len(table), counts["compared"], counts["changed"]) == (0, 0, 0)

@@ -54,6 +54,7 @@ def test_how_annotations_are_read_counts_for_their_import_alone(copy_of_scripts)
         "import_annotation",
         "import_second_annotation",
         "doctor",
+        "review",
     }
 
 
@@ -101,7 +102,8 @@ def test_what_is_evaluated_retrains_nothing(copy_of_scripts):
 def test_how_a_cohort_is_summed_up_evaluates_no_slide(copy_of_scripts):
     module = "lesionmap/metrics/slide_table.py"
     found = changed_rules(copy_of_scripts, module, "AGREEMENT_SD = 1.96", "AGREEMENT_SD = 2")
-    assert found == {"summarise", "plot_metrics", "compare_models", "compare_variants", "render_report"}
+    compared = {"compare_models", "compare_with_before", "compare_variants"}
+    assert found == {"summarise", "plot_metrics", "render_report"} | compared
 
 
 def test_an_adapter_and_a_template_count(copy_of_scripts):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import shapely
 from evaluated import scores_of
-from lesion_maps import write_outlines
+from lesion_maps import accept, write_outlines
 from lesionmap.annotations.canonical import AnnotationSettings, import_annotation
 from lesionmap.slides.slide import SlideInfo
 from pyramids import info_of, write_tiff
@@ -152,6 +152,7 @@ def test_outlines_of_a_cropped_slide_come_back_to_their_place(tmp_path, info):
     _, content = exported(tmp_path, shifted, lesions, np.full((34, 52), 200, dtype=np.uint8))
     assert shape(content["features"][0]["geometry"]).bounds == (160, 93, 210, 113)
     output = tmp_path / "back.geojson"
-    settings = AnnotationSettings(classes={"Lesion": "lesion"}, mask_values={}, invalid="refuse")
+    settings = AnnotationSettings(classes={"Accepted": "lesion"}, mask_values={}, invalid="refuse")
+    accept(tmp_path / "lesions.geojson")
     import_annotation(str(tmp_path / "lesions.geojson"), shifted, str(output), settings)
     assert shape(json.loads(output.read_text())["features"][0]["geometry"]).bounds == (200, 100, 250, 120)

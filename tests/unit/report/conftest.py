@@ -72,7 +72,16 @@ def inputs(charts: list[str], tmp_path: Path) -> ReportInputs:
     views = [str(tmp_path / f"report/views/{slide}") for slide in SPLITS]
     checks = [str(folder / f"{slide}.check.json") for slide, split in SPLITS.items() if split != "inference"]
     for slide, path in zip(SPLITS, checks, strict=False):
-        write_json(path, {"slide": slide, "format": "QuPath GeoJSON", "tissue_share": {"lesion": 0.987}, "flags": []})
+        write_json(
+            path,
+            {
+                "slide": slide,
+                "format": "QuPath GeoJSON",
+                "tissue_share": {"lesion": 0.987},
+                "review": None,
+                "flags": [],
+            },
+        )
     metrics = [make_metrics(folder, "Präparat 7%")]
     inputs = ReportInputs(*cohort, *training, per_slide[0], checks, *per_slide[1:], metrics, tables, overlays, views)
     summarise_into(inputs, metrics)

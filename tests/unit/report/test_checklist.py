@@ -120,7 +120,8 @@ def test_facts_are_those_of_the_run(judged: ReportInputs, tmp_path: Path) -> Non
     entry = read_json(judged.summary)["splits"]["test"]["metrics"]["dice"]
     assert said["37"].startswith(f"Test: Dice {entry['value']:.3f} ({entry['low']:.3f} to {entry['high']:.3f}); AUROC")
     assert said["39"].startswith("Worst slides, with pictures. Lowest Dice: s5, s4, s3. Largest false area on slides")
-    assert said["14"].startswith("Outlines or masks. Lesion is what these call: Lesion, Tumor, tumor, metastasis, 1 in")
+    names = "Lesion, Tumor, tumor, metastasis, Accepted, Annotated: lesion, 1 in"
+    assert said["14"].startswith(f"Outlines or masks. Lesion is what these call: {names}")
     assert "weight 0.8 of lesion, 0.2 of the rest, γ = 1.5" in rows["TRIPOD+AI", "13"]["facts"]
     assert said["25"] == (
         "Adam, focal loss. epochs: 9, seed: 3, focal_alpha: 0.8, focal_gamma: 1.5, leave_out_above: blur 0.25."

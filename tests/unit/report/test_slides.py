@@ -3,12 +3,15 @@
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import unquote
 
+import pytest
 from evaluated import judged
 from lesionmap.errors import ExportError, SlideError
-from lesionmap.files.records import write_json
+from lesionmap.evaluation.model_comparison import COLUMNS
+from lesionmap.files.records import read_json, write_json, write_table
 from lesionmap.jobs.quarantine import in_folder, write_quarantined
 from lesionmap.report.inputs import ReportInputs
 from lesionmap.run.quarantine_tables import RunFiles, list_quarantine
@@ -84,7 +87,8 @@ def test_failed_exports_are_told_and_their_slides_are_reported_in_full(inputs: R
 def test_where_an_annotation_lies_is_told_and_flagged(inputs: ReportInputs, tmp_path: Path) -> None:
     write_json(
         inputs.checks[0],
-        {"slide": "train_1", "format": "", "tissue_share": {"lesion": 0.1, "fat": 0.5}, "flags": ["in <µm>"]},
+        {"slide": "train_1", "format": "", "tissue_share": {"lesion": 0.1, "fat": 0.5}}
+        | {"review": None, "flags": ["in <µm>"]},
     )
     report = render(inputs, tmp_path)
     page = " ".join((report / "slides/train_1.html").read_text().split())
@@ -99,6 +103,54 @@ def test_where_an_annotation_lies_is_told_and_flagged(inputs: ReportInputs, tmp_
     assert "that lies on tissue: lesion 99 %." in other
     assert "annotation:" not in other
     assert "lies on tissue" not in (report / "slides/new_1.html").read_text()
+
+
+def test_corrections_are_told_on_the_slides_page_and_on_the_cohorts(inputs: ReportInputs, tmp_path: Path) -> None:
+    assert "Corrections" not in (render(inputs, tmp_path) / "index.html").read_text()
+    review = {"accepted": 5, "edited": 4, "rejected": 3, "new": 0}
+    write_json(inputs.checks[1], read_json(inputs.checks[1]) | {"review": review})
+    report = render(inputs, tmp_path)
+    said = "Its annotation is a review of predicted lesions: 5 accepted, 4 edited, 3 rejected, 0 new."
+    assert said in (report / "slides/Präparat 7%.html").read_text()
+    assert "review of predicted" not in (report / "slides/train_1.html").read_text()
+    cohort = Page(report / "index.html")
+    assert ["Slide", "Split", "Accepted", "Edited", "Rejected", "New"] in cohort.rows
+    assert ["Präparat 7%", "test", "5", "4", "3", "0"] in cohort.rows
+    assert cohort.source.count('<h2 id="corrections-title">') == 1
+
+
+def before_after(folder: Path, counts: dict[str, object], *rows: dict[str, str]) -> list[str]:
+    """Files of a comparison with the maps that were last reviewed."""
+    table, found = (str(folder / name) for name in ("before_after.tsv", "before_after.json"))
+    numbers = dict.fromkeys(("low", "high", "difference", "difference_low", "difference_high"), "NA")
+    about = {"split": "test", "metric": "dice", "mark": "", "slides": "3", "patients": "3", "note": ""}
+    write_table(table, [about | numbers | row for row in rows], COLUMNS)
+    write_json(found, {"not_comparable": 0, "any_map": bool(rows)} | counts)
+    return [table, found]
+
+
+def test_maps_before_and_after_corrections_are_compared_on_the_cohorts_page(
+    inputs: ReportInputs, tmp_path: Path
+) -> None:
+    rows = {"model": "before", "value": "0.5"}, {"model": "after", "value": "0.75", "difference": "0.25"}
+    paths = before_after(tmp_path, {"compared": 3, "changed": 1}, *rows)
+    page = Page(render(replace(inputs, before_after=paths), tmp_path) / "index.html")
+    text = " ".join(page.source.split())
+    assert ["Metric", "Split", "Before", "After", "Difference"] in page.rows
+    assert ["Dice", "test", "0.500", "0.750", "0.250"] in page.rows
+    assert "on 3 slides that both runs evaluated against the same annotation" in text
+    assert "1 slide is left out, as the annotation has changed since." in text
+
+
+@pytest.mark.parametrize(("changed", "shown"), [(0, False), (2, True)])
+def test_maps_that_are_the_same_or_held_against_other_annotations_have_no_table(
+    inputs: ReportInputs, tmp_path: Path, changed: int, shown: bool
+) -> None:
+    paths = before_after(tmp_path, {"compared": 1 - shown, "changed": changed})
+    text = " ".join((render(replace(inputs, before_after=paths), tmp_path) / "index.html").read_text().split())
+    assert ("Before and after" in text) is shown
+    assert ("2 slides are left out, as the annotation has changed since." in text) is shown
+    assert ("cannot be compared with those of this run" in text) is shown
 
 
 def test_a_check_that_failed_leaves_the_page_without_it(inputs: ReportInputs, tmp_path: Path) -> None:

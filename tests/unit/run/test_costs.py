@@ -19,7 +19,7 @@ ONCE = {
     "summarise",
     "all",
 }
-ONCE |= {"list_annotations", "plot_metrics", "list_quarantine", "render_report", "conclude"}
+ONCE |= {"list_annotations", "plot_metrics", "list_quarantine", "list_findings", "render_report", "conclude"}
 
 
 @pytest.fixture
@@ -62,6 +62,12 @@ def test_models_are_compared_if_there_are_others(config):
     assert "compare_models" not in counted(config)
     config["evaluation"]["compare"] = {"older": "../older/results/metrics"}
     assert counted(config)["compare_models"] == 1
+
+
+def test_maps_are_compared_with_those_that_were_last_reviewed(config, tmp_path):
+    assert "compare_with_before" not in counted(config)
+    (tmp_path / "results/review/before").mkdir(parents=True)
+    assert counted(config)["compare_with_before"] == 1
 
 
 def test_the_backbone_is_fetched_once_and_only_for_training_from_imagenet(config, tmp_path):

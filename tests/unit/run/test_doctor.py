@@ -16,6 +16,7 @@ from lesionmap.errors import LesionMapError, SlideError
 from lesionmap.evaluation.leakage import UNKNOWN_PATIENTS
 from lesionmap.files.model_metadata import patient_digest
 from lesionmap.files.records import write_json
+from lesionmap.geometry.identity import lesion_id
 from lesionmap.network.model import LesionFPN
 from lesionmap.network.model_file import save_model
 from lesionmap.network.resources import FORWARD_FLOPS, MachineCosts
@@ -31,6 +32,7 @@ from lesionmap.tiles.codec import TileCodec
 from lesionmap.tiles.extraction import Extraction, extract_tiles
 from lesionmap.tissue.detection import find_tissue
 from pyramids import damage, info_of, write_tiff
+from shapely.geometry import shape
 from stained import PROFILE
 from torch.utils.flop_counter import FlopCounterMode
 from web_server import serving
@@ -227,6 +229,21 @@ def test_unmapped_classes_of_annotations_are_an_error(tmp_path, rows, config, ca
     failed, _, table, _ = examined(tmp_path, rows, config, capsys)
     assert failed
     assert "classes that the config does not map: 'Gland'; the file has 'Gland' (1)" in table["findings"]["b"]
+
+
+def test_an_annotation_that_is_an_unreviewed_prediction_is_an_error(tmp_path, rows, config, capsys):
+    content = json.loads(Path(rows[0].annotation).read_text())
+    (feature,) = content["features"]
+    own = lesion_id(content_digest(rows[0].path), shape(feature["geometry"]))
+    predicted = feature | {"id": own, "properties": TUMOR | {"classification": {"name": "Lesion"}}}
+    write_json(rows[0].annotation, content | {"features": [predicted]})
+    _, printed, table, _ = examined(tmp_path, rows, config, capsys)
+    assert table["verdict"]["a"] == "error"
+    assert "1 outline of lesion, and each is as LesionMap predicted it: nothing was edited" in printed
+    assert "give them the class Accepted" in table["remedies"]["a"]
+    accepted = predicted | {"properties": TUMOR | {"classification": {"name": "Accepted"}}}
+    write_json(rows[0].annotation, content | {"features": [accepted]})
+    assert examined(tmp_path, rows, config, capsys)[0] is None
 
 
 def test_an_annotation_of_a_second_reader_that_cannot_be_used_is_a_warning(tmp_path, rows, config, capsys):

@@ -93,6 +93,20 @@ def test_what_was_listed_is_removed_and_the_slides_stay_excluded(folder, capsys)
     assert read_table("slides.excluded.tsv") == rows
 
 
+def test_what_a_review_shows_goes_with_its_slide(folder, capsys):
+    shown = {f"results/review/{path}" for path in ("outlines/b.geojson", "before/slides/b.json")}
+    for path in (*shown, "results/review/outlines/a.geojson"):
+        write_text(path, "{}")
+    for table in ("slides.tsv", "before/slides.tsv"):
+        write_text(f"results/review/{table}", "slide\na\nb\n")
+    list_leftovers(workflow("a"), TABLE)
+    assert shown <= listed().keys()
+    assert "results/review/outlines/a.geojson" not in listed()
+    assert "results/review/slides.tsv, results/review/before/slides.tsv" in capsys.readouterr().err
+    remove_leftovers(workflow("a"), TABLE, busy=False)
+    assert not any((folder / path).exists() for path in shown)
+
+
 def test_maps_of_experiments_go_with_their_slide(folder):
     """Below each variant and seed; other files there stay."""
     of_variant = "results/experiments/variants/{variant}/{run}/lesions/{slide}/scores.ome.tif"

@@ -48,6 +48,8 @@ def unbroken(tmp_path_factory) -> Project:
         project.run()
         project.run("doctor")
         project.run("prune")
+        project.run("review")
+        project.run()  # which compares with what was reviewed
     return project
 
 

@@ -10,11 +10,12 @@ from project import Project
 
 MOST_ATTEMPTS = 50
 MEMORY = ("-t", "tmpfs", "tmpfs")
-# What doctor and prune write is no output of theirs: these tables are to stay although they fail. Nothing reads the
-# table of annotations, so that Snakemake's summary lacks it.
+# What doctor, prune and review write is no output of theirs: these tables are to stay although they fail.
+# Nothing reads the table of annotations, so that Snakemake's summary lacks it.
 NOT_IN_SUMMARY = {
     "doctor": ["results/doctor.tsv", "results/doctor.json"],
     "prune": ["results/prune.tsv"],
+    "review": ["results/review/slides.tsv"],
     "list_annotations": ["results/annotations.tsv"],
 }
 # What is in quarantine so far Snakemake itself writes when a run stops, after the job that would have.
@@ -29,7 +30,7 @@ def test_a_disk_that_is_full_when_a_rule_writes(new, unbroken, tmp_path, disk):
     (tmp_path / "notes").mkdir()
     (tmp_path / "notes/sizes.json").write_text(json.dumps(least_sizes(unbroken.folder, outputs)))
     fault = Fault(project, tmp_path / "notes", "full disk")
-    for targets in ((), ("doctor",), ("prune",)):
+    for targets in ((), ("doctor",), ("prune",), ("review",), ()):
         for _ in range(MOST_ATTEMPTS):
             before = fault.befallen()
             ended_well, printed = fault.attempt(*targets)

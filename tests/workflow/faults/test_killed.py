@@ -25,7 +25,7 @@ def fault_of(project, tmp_path, kind):
 
 def finish(fault):
     """Run again until nothing befalls the run any more."""
-    for targets in ((), ("doctor",), ("prune",)):
+    for targets in ((), ("doctor",), ("prune",), ("review",), ()):
         for _ in range(MOST_ATTEMPTS):
             before = fault.befallen()
             ended_well, printed = fault.attempt(*targets)

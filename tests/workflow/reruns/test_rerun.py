@@ -250,7 +250,12 @@ def changed(checkout, path, old, new):
 def test_another_tint_of_the_overlay_reruns_what_draws_it(project, checkout):
     before = project.results()
     changed(checkout, "viewer/overlay.py", "TINT = (255", "TINT = (128")
-    assert project.planned() == of("cut_view", *ALL_SLIDES) | {"list_quarantine", "list_findings", "render_report", "conclude"}
+    assert project.planned() == of("cut_view", *ALL_SLIDES) | {
+        "list_quarantine",
+        "list_findings",
+        "render_report",
+        "conclude",
+    }
     after = project.results()
     assert after["lesions/test_1/overlay.png"] != before["lesions/test_1/overlay.png"]
     computed = ("stain/matches/test_1.json", "lesions/test_1/probability.ome.tif", "lesions/test_1/lesions.geojson")

@@ -71,6 +71,9 @@ def test_an_import_with_a_prefix_runs_stage_by_stage_to_the_same_results(finishe
     assert results.pop(with_seconds).count(b"<tr>") == plain.pop(with_seconds).count(b"<tr>")
     assert results == plain
     assert "Nothing to be done" in snakemake(tmp_path, "--dry-run")
+    snakemake(tmp_path, "review")
+    assert (tmp_path / "lesion/results/review/outlines/test_1.geojson").exists()
+    assert jobs(snakemake(tmp_path)) == {"compare_with_before", "render_report", "conclude"}
     check_pruning(tmp_path, "lesion")
 
 
