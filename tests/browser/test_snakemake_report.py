@@ -33,5 +33,5 @@ def test_it_shows_a_figure_and_its_caption_without_network(
     picture.wait_for()
     assert picture.evaluate("image => image.decode().then(() => image.naturalWidth)") > 100
     row.locator("a").last.click()
-    page.get_by_text("Share of lesion pixels called lesion").wait_for()
+    page.get_by_text("Share of lesion pixels predicted as lesion").wait_for()
     page.screenshot(path=screenshots / "snakemake_report.png")

@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from lesionmap.evaluation import groups, model_comparison, summary
+from lesionmap.evaluation import findings, groups, model_comparison, summary
 from lesionmap.experiments import costs, folds, table
 from lesionmap.lesions import export
 from lesionmap.metrics.boundaries import BOUNDARY_METRICS
@@ -17,10 +17,12 @@ from lesionmap.tiles import summary as tiles
 TABLES = {
     "manifest.tsv": MANIFEST,
     "quarantine.tsv": QUARANTINE,
+    "results/lesions.tsv": (*findings.LESIONS, *findings.ANNOTATED),
+    "results/slides.tsv": findings.SLIDES,
     "unreadable.tsv": UNREADABLE,
     "annotations.tsv": ANNOTATIONS,
     "review/slides.tsv": folder.COLUMNS,
-    "/lesions.tsv": (*export.COLUMNS, export.UNCERTAINTY),
+    ";/lesions.tsv": (*export.COLUMNS, export.UNCERTAINTY),
     "metrics/slides.tsv": (
         *("leakage", *binary_metrics(Histograms.empty(), threshold=0.5)),
         *(*BOUNDARY_METRICS, *summary.OF_SLIDES),

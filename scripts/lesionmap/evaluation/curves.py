@@ -13,7 +13,7 @@ Curve = tuple[NDArray[np.float64], NDArray[np.float64]]
 
 
 def roc_points(histograms: NDArray[Any]) -> Curve:
-    """Shares of other and of lesion pixels that are called lesion, (N,) each, from the highest threshold down.
+    """Shares of other and of lesion pixels that are predicted as lesion, (N,) each, from the highest threshold down.
 
     Parameters
     ----------
@@ -66,7 +66,7 @@ def area_differences(rows: Sequence[Mapping[str, Any]]) -> Curve:
 
 
 def _called(histograms: NDArray[Any]) -> Curve:
-    """Number of lesion and of other pixels called lesion: none, those of the highest bin with pixels, …, all."""
+    """Number of lesion and of other pixels predicted as lesion: none, those of the highest bin with pixels, …, all."""
     counts = np.asarray(histograms, dtype=np.float64)
     counts = counts[:, counts.any(axis=0)]
     lesion, others = counts[LESION], counts.sum(axis=0) - counts[LESION]

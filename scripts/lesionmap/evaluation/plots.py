@@ -231,11 +231,11 @@ def draw_lesion_sizes(splits: Summary) -> Figure:
 
 
 def draw_decision_curve(splits: Summary) -> Figure:
-    """Net benefit of each split against the threshold probability, beside everything and nothing called lesion."""
+    """Net benefit of each split against the threshold probability, beside lesion everywhere and nowhere."""
     if not (defined := _defined(splits, "recall")):
         return _in_words("Decision curve", splits, "recall")
     figure, axes = _square()
-    axes.axhline(0, color="0.6", linewidth=0.8, label="nothing called lesion", gid="nothing")
+    axes.axhline(0, color="0.6", linewidth=0.8, label="nothing predicted as lesion", gid="nothing")
     highest = 0.0
     for split, summary in defined.items():
         x, of_map, everything = (_numbers(summary["decision_curve"], key) for key in ("threshold", "map", "everything"))
@@ -243,8 +243,8 @@ def draw_decision_curve(splits: Summary) -> Figure:
         axes.plot(x, everything, color=SPLIT_STYLES[split][0], linewidth=0.8, linestyle=":", gid=f"everything-{split}")
         highest = max(highest, of_map.max(), everything.max())
     axes.set(xlabel="threshold probability", ylabel="net benefit, share of all pixels", xlim=(0, 1))
-    axes.set_ylim(-highest / 2, highest * 1.1)  # calling everything lesion falls without end
-    dotted = Line2D([], [], color="0.4", linewidth=0.8, linestyle=":", label="everything called lesion")
+    axes.set_ylim(-highest / 2, highest * 1.1)  # predicting lesion everywhere falls without end
+    dotted = Line2D([], [], color="0.4", linewidth=0.8, linestyle=":", label="everything predicted as lesion")
     _legend(axes, splits, "recall", [dotted], loc="upper right")
     return figure
 

@@ -224,7 +224,7 @@ def _calibration(counts: NDArray[np.int64]) -> list[dict[str, float]]:
 
 
 def _decision_curve(counts: NDArray[np.float64]) -> list[dict[str, float]]:
-    """Net benefit at each threshold of the sweep: of the map, and of calling everything or nothing lesion."""
+    """Net benefit at each threshold of the sweep: of the map, and of predicting lesion everywhere or nowhere."""
     return [
         {
             "threshold": threshold,

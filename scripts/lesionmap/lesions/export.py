@@ -139,8 +139,8 @@ def _placed(xy_lv0: NDArray[np.float64], info: SlideInfo) -> NDArray[np.float64]
 
 
 def _written(outlines: NDArray[Any]) -> NDArray[Any]:
-    """Outlines as they are written; areas are measured before."""
-    return shapely.transform(outlines, lambda xy: np.round(xy, DECIMALS))
+    """Outlines as they are written, wound as RFC 7946 asks (as if y pointed up); areas are measured before."""
+    return shapely.orient_polygons(shapely.transform(outlines, lambda xy: np.round(xy, DECIMALS)))
 
 
 def _rows(

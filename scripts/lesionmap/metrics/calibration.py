@@ -70,7 +70,7 @@ def net_benefit(counts: NDArray[Any], threshold: float) -> Values:
 
 
 def net_benefit_of_everything(counts: NDArray[Any], threshold: float) -> Values:
-    """The same if all pixels were called lesion, (...)."""
+    """The same if all pixels were predicted as lesion, (...)."""
     found = Confusion.of(counts, threshold)
     lesion, others = found.tp + found.fn, found.fp + found.tn
     return ratio(lesion - others * threshold / (1 - threshold), lesion + others)

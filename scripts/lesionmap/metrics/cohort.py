@@ -16,7 +16,7 @@ from lesionmap.metrics.froc import FROC_METRICS
 from lesionmap.metrics.intervals import LEAST_PATIENTS, LINEAR, LOG, LOGIT, Interval, Scale, interval, without_each
 from lesionmap.metrics.lesion_sizes import SIZE_NAMES
 from lesionmap.metrics.pixels import PIXEL_METRICS, PixelMetric, Values, auroc, ratio
-from lesionmap.metrics.slide_table import SlideTable, WeightedSlides, any_of, at_use
+from lesionmap.metrics.slide_table import LEAST_SLIDES, SlideTable, WeightedSlides, any_of, at_use
 
 SWEEP = tuple(round(0.05 * step, 2) for step in range(1, 20))
 NEEDS = {  # patients: with fewer, intervals contain the truth in clearly less than 90 % (docs/metrics.md)
@@ -154,7 +154,7 @@ def _area(name: str) -> Metric:
         name,
         lambda weighted: weighted.areas[name],
         lambda table: any_of(table.counts),
-        lambda _: "needs two slides",
+        lambda _: f"needs {LEAST_SLIDES} slides",
         scale=LINEAR,
     )
 

@@ -166,7 +166,7 @@ def _of_counts(name: str) -> Callable[[NDArray[Any], float], Values]:
 
 
 def false_positive_rate(label: int, counts: NDArray[Any], threshold: float) -> Values:
-    """Share of the pixels of one class that are called lesion, (...), of histograms (..., 4, N_BINS)."""
+    """Share of the pixels of one class that are predicted as lesion, (...), of histograms (..., 4, N_BINS)."""
     of_class = counts[..., label, :]
     return ratio(of_class[..., first_bin(threshold) :].sum(axis=-1), of_class.sum(axis=-1))
 
@@ -260,7 +260,7 @@ def _why(counts: NDArray[Any], else_: str = "every pixel is annotated as lesion"
 
 
 _about_lesion = partial(_any_of, LESION)
-_why_precision = partial(_why, else_="no pixel is called lesion")
+_why_precision = partial(_why, else_="no pixel is predicted as lesion")
 _why_all = partial(_why, needs_lesion=False)
 
 PIXEL_METRICS = (

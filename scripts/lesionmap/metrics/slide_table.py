@@ -17,6 +17,7 @@ from lesionmap.metrics.lesion_sizes import SIZES_UM
 from lesionmap.metrics.pixels import PIXEL_METRICS, Histograms, PixelMetric, Values, ratio
 
 AGREEMENT_SD = 1.96  # of Bland and Altman's limits
+LEAST_SLIDES = 5  # of which limits of agreement are told
 
 
 @dataclass(frozen=True)
@@ -168,7 +169,7 @@ def any_of(counts: NDArray[Any]) -> NDArray[np.bool_]:
 def bland_altman(areas_mm2: NDArray[np.float64], weights: NDArray[np.float64]) -> dict[str, Values]:
     """Agreement of areas: mean difference, and the limits 1.96 standard deviations around it, mm².
 
-    Bland & Altman, The Lancet 1986. Limits need two slides.
+    Bland & Altman, The Lancet 1986. Limits are NaN for fewer than `LEAST_SLIDES`.
 
     Parameters
     ----------
@@ -185,7 +186,7 @@ def bland_altman(areas_mm2: NDArray[np.float64], weights: NDArray[np.float64]) -
     n = weights.sum(axis=1)
     mean = ratio(weights @ difference, n)
     squares = ((difference - mean[:, None]) ** 2 * weights).sum(axis=1)
-    reach = AGREEMENT_SD * np.sqrt(ratio(squares, n - 1))
+    reach = np.where(n < LEAST_SLIDES, np.nan, AGREEMENT_SD * np.sqrt(ratio(squares, n - 1)))
     return {
         "area_difference_mm2": mean,
         "area_lower_limit_mm2": mean - reach,

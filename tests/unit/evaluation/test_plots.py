@@ -217,7 +217,9 @@ def test_the_decision_curve_is_that_of_the_pixels(tmp_path):
     assert by_gid(figure, "nothing").get_ydata() == [0, 0]
     top = max(of_map[:, 1].max(), 0.3 - 0.7 / 19)
     assert figure.axes[0].get_ylim() == pytest.approx((-top / 2, 1.1 * top))
-    assert {"everything called lesion", "nothing called lesion", "test: 1 slide of 1 patient"} <= set(said(figure))
+    assert {"everything predicted as lesion", "nothing predicted as lesion", "test: 1 slide of 1 patient"} <= set(
+        said(figure)
+    )
 
 
 def areas(*pairs):
@@ -256,8 +258,8 @@ def test_intervals_of_the_mean_difference_are_drawn_where_there_are_enough_patie
     assert any(f"mean 3.000 ({low:.3f}" in text for text in said(figure))
 
 
-def test_one_slide_has_no_limits_of_agreement(tmp_path):
-    slides = areas((1, 2))
+def test_four_slides_have_no_limits_of_agreement(tmp_path):
+    slides = areas((1, 2), (1, 3), (2, 2), (1, 2))
     figure = draw_areas(splits_of(tmp_path, slides), slides)
     assert by_gid(figure, "difference-test").get_ydata() == [1, 1]
     assert not figure.findobj(lambda artist: str(artist.get_gid()).endswith("_limit-test"))

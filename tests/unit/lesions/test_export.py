@@ -119,6 +119,16 @@ def test_the_table_has_a_row_for_each_outline_in_its_order(tmp_path, info):
     assert (rows[2]["width"], rows[2]["height"]) == ("7.0", "3.0")
 
 
+def test_rings_are_wound_as_rfc_7946_asks(tmp_path, info):
+    lesions = np.zeros((34, 52), dtype=bool)
+    lesions[3:9, 5:15] = True
+    lesions[5:7, 8:10] = False
+    _, content = exported(tmp_path, info, lesions, np.full((34, 52), 200, dtype=np.uint8))
+    outline = shape(content["features"][0]["geometry"])
+    assert shapely.is_ccw(outline.exterior)
+    assert not shapely.is_ccw(outline.interiors[0])
+
+
 def test_lesions_that_touch_at_corners_are_valid_outlines(tmp_path, info):
     pattern = ["#####.#.", "#.#.#.##", "###.###.", "#.#.#...", ".#####.#", "#...#.#.", "#.###.#.", "##......"]
     lesions = np.array([[sign == "#" for sign in row] for row in pattern])

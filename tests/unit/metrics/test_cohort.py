@@ -131,12 +131,15 @@ def test_lesions_and_slides_of_saturated_maps_rank_as_their_float_maps(sureness)
 
 
 def test_areas_by_bland_and_altman():
-    annotated, marked = np.array([1.0, 2.0, 0.0, 4.0]), np.array([1.5, 1.8, 0.1, 5.0])
-    metrics = bland_altman(np.stack([annotated, marked], axis=1), np.ones((1, 4)))
+    annotated, marked = np.array([1.0, 2.0, 0.0, 4.0, 3.0]), np.array([1.5, 1.8, 0.1, 5.0, 3.0])
+    metrics = bland_altman(np.stack([annotated, marked], axis=1), np.ones((1, 5)))
     difference, spread = (marked - annotated).mean(), 1.96 * np.std(marked - annotated, ddof=1)
     assert metrics["area_difference_mm2"] == pytest.approx([difference])
     assert metrics["area_lower_limit_mm2"] == pytest.approx([difference - spread])
     assert metrics["area_upper_limit_mm2"] == pytest.approx([difference + spread])
+    four = bland_altman(np.stack([annotated, marked], axis=1), np.array([[1.0, 1, 1, 1, 0]]))
+    assert np.isnan([four["area_lower_limit_mm2"], four["area_upper_limit_mm2"]]).all()
+    assert not np.isnan(four["area_difference_mm2"])
 
 
 def test_each_figure_says_its_interval_and_what_it_rests_on():
@@ -197,7 +200,7 @@ def test_what_is_undefined_is_none_with_a_reason_and_never_nan(has_lesion):
     reasons = {name: entry["note"] for name, entry in entries.items() if entry["value"] is None}
     assert reasons.pop("false_positive_rate_fat") == "no pixel of fat"
     assert reasons.pop("slide_auroc_area") == "needs slides with and slides without lesion"
-    assert reasons.pop("area_upper_limit_mm2") == "needs two slides"
+    assert reasons.pop("area_upper_limit_mm2") == "needs 5 slides"
     assert reasons.pop("froc_score") == "no lesion of that kind is annotated"
     assert reasons.get("dice") == reasons.get("slide_mean_dice") == (None if has_lesion else "no lesion is annotated")
     for entry in entries.values():
