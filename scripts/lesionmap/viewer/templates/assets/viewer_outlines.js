@@ -88,9 +88,9 @@
   const addPredicted = map => {
     const { n, verdicts, outlines } = app.view.predicted;
     const kinds = {
-      true: ["predicted, true", ["matched", "merged"]],
-      false: ["predicted, false", ["false"]],
-      unjudged: ["predicted, not judged", ["not judged"]],
+      true: ["predicted lesions, true", ["matched", "merged"]],
+      false: ["predicted lesions, false", ["false"]],
+      unjudged: ["predicted lesions, not judged", ["not judged"]],
     };
     const count = names => names.reduce((sum, name) => sum + (verdicts[name] ?? 0), 0);
     if (!app.view.annotated_lesions.length && !Object.keys(verdicts).length) {
@@ -99,7 +99,7 @@
     }
     for (const [name, [text, names]] of Object.entries(kinds)) {
       if (name !== "unjudged" || count(names)) {
-        addOutlines(map, name, `${text} (${count(names)})`, outlines.filter(({ verdict }) => names.includes(verdict)));
+        addOutlines(map, name, `${text}: ${count(names)}`, outlines.filter(({ verdict }) => names.includes(verdict)));
       }
     }
   };
@@ -108,8 +108,8 @@
       const those = app.view.annotated_lesions.filter(lesion => lesion.found === found);
       if (found !== null || those.length) {
         const n = those.reduce((sum, lesion) => sum + lesion.outlines, 0);
-        const size = n === those.length ? `${n}` : `${those.length}; ${plural(n, "outline")}`;
-        addOutlines(map, name, `annotated, ${text}${told} (${size})`, outlines.filter(outline => outline.found === found));
+        const size = `${those.length}${n === those.length ? "" : ` (${plural(n, "outline")})`}`;
+        addOutlines(map, name, `annotated lesions ${text}${told}: ${size}`, outlines.filter(outline => outline.found === found));
       }
     }
   };

@@ -60,7 +60,7 @@
         at ??= Object.values(app.xy(bounds.getCenter()));
       }
       if (at) map.setView(app.at(...at), zoom, app.still ? { animate: false } : {});
-      element("viewer").scrollIntoView({ block: "nearest" });
+      element("viewer-map").scrollIntoView({ block: "nearest" });
       return app.changed();
     };
     app.nextError = step => {

@@ -111,7 +111,8 @@ window.lesionmapViewer = {};
   // `change` may alter the pixels of each tile.
   app.addSlide = (map, change = null) => {
     const draw = async (canvas, x, y, z) => {
-      const image = await app.tile(`slide/${z}/${x}_${y}`);
+      canvas.dataset.tile = `slide/${z}/${x}_${y}`;
+      const image = await app.tile(canvas.dataset.tile);
       if (!image) return;
       const pen = canvas.getContext("2d", { willReadFrequently: Boolean(change) });
       pen.drawImage(image, 0, 0);

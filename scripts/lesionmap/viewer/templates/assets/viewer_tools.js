@@ -29,7 +29,7 @@
     const tellCentre = () => {
       tell("Centre:", app.xy(map.getCenter()));
       zoom.textContent = app.magnification(map);
-      level.textContent = "";
+      level.textContent = "probability –"; // a line that came and went would move what is above it
       asked++;
     };
     map.on("mousemove", ({ latlng }) => {
