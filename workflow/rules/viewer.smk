@@ -1,7 +1,7 @@
-# Reads   the slide, its record and tissue, its lesion maps and, where it has one, its annotation
+# Reads   the slide, its record, stain match and tissue, its lesion maps and, where it has one, its annotation
 # Writes  results/report/views/{slide}/   its deep-zoom view, shown on its page of the report
-#         …/slide/                        tiles of the slide: <zoom>/<column>_<row>.jpg
-#         …/probability/                  tiles of the lesion probability × 255: <zoom>/<column>_<row>.png
+#         …/slide/                        tiles of the slide: <zoom>/<column>_<row>.js
+#         …/probability/                  tiles of the lesion probability × 255: <zoom>/<column>_<row>.js
 #         …/view.js                       sizes, outlines, and which tiles there are
 #         results/lesions/{slide}/overlay.png   the whole slide under its lesion map, one picture
 
@@ -11,6 +11,8 @@ rule cut_view:
     input:
         info="results/slides/info/{slide}.json",
         location=ancient("results/slides/location/{slide}.json"),
+        stain="results/stain/matches/{slide}.json",
+        choice=ancient("results/stain/reference/profile.json"),
         tissue="results/tissue/{slide}.tif",
         probability="results/lesions/{slide}/probability.ome.tif",
         lesions="results/lesions/{slide}/lesions.tif",

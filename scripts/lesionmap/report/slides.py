@@ -18,13 +18,17 @@ MOST_LESIONS_LISTED = 100
 
 @dataclass(frozen=True)
 class Lesion:
-    """One lesion of a slide; its centroid is in level-0 pixels of the slide file."""
+    """One lesion of a slide; its centroid is in level-0 pixels of the slide file.
+
+    `verdict` is that of :class:`lesionmap.metrics.verdicts.Verdicts`; empty without annotation.
+    """
 
     name: str
     area_mm2: float
     mean_probability: float
     max_probability: float
     centroid_xy_lv0: tuple[float, float]
+    verdict: str
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,8 @@ class SlideReport:
         Its row of the table of :func:`lesionmap.evaluation.summary.summarise`; None if the slide was not evaluated.
     lesions : list of Lesion
         The largest lesions, largest first; `n_lesions` and `lesion_area_mm2` include all.
+    annotated : list of dict
+        Its annotated lesions of :func:`lesionmap.lesions.judging.judge_lesions`, largest first.
     threshold : float
         Probability from which a pixel counts as lesion.
     refusals, notes : list of str
@@ -80,6 +86,7 @@ class SlideReport:
     review: dict[str, int] | None
     metrics: dict[str, Any] | None
     lesions: list[Lesion]
+    annotated: list[dict[str, Any]]
     n_lesions: int
     lesion_area_mm2: float
     threshold: float
@@ -107,6 +114,11 @@ class SlideReport:
     def misplaced(self) -> bool:
         """Whether its annotation seems to be in another frame, so that its metrics mean nothing."""
         return any(note.startswith(OF_ANNOTATION) for note in self.notes)
+
+    @property
+    def judged(self) -> bool:
+        """Whether its lesions have verdicts."""
+        return any(lesion.verdict for lesion in self.lesions)
 
     @property
     def flags(self) -> list[str]:
@@ -189,6 +201,7 @@ def _load_slide(record: str, stain: str, outlines: str, pictures: tuple[str, str
         found=tables.found[name],
         metrics=metrics,
         lesions=[_lesion(feature, corner) for feature in largest],
+        annotated=sorted(lesions.get("annotated_lesions", []), key=lambda lesion: lesion["area_mm2"], reverse=True),
         n_lesions=len(lesions["features"]),
         lesion_area_mm2=sum(map(_area_mm2, lesions["features"])),
         threshold=lesions["threshold"],
@@ -211,6 +224,7 @@ def _lesion(feature: dict[str, Any], corner: tuple[int, int]) -> Lesion:
         mean_probability=measurements["Mean probability"],
         max_probability=measurements["Max probability"],
         centroid_xy_lv0=(centroid.x + corner[0], centroid.y + corner[1]),
+        verdict=feature["properties"].get("verdict", ""),
     )
 
 

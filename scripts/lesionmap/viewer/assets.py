@@ -9,6 +9,10 @@ from matplotlib import colormaps
 from numpy.typing import NDArray
 
 TEMPLATES = Path(__file__).parent / "templates/assets"
+SCRIPTS = (  # ours, in the order in which a page loads them
+    *("viewer_tiles.js", "viewer_stain.js", "viewer_outlines.js", "viewer_selection.js"),
+    *("viewer_tools.js", "viewer_export.js", "viewer.js"),
+)
 LEAFLET = ("leaflet.js", "leaflet.css")
 BOTH_WAYS = 0.25  # of a grey value: some browsers round the values of a table, others truncate them
 COLOURS = "viridis"  # safe for colour-blind readers, and visible on pink and purple

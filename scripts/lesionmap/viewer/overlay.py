@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+from matplotlib import colormaps
 from numpy.typing import NDArray
 from scipy.ndimage import binary_erosion
 
@@ -10,8 +11,8 @@ from lesionmap.files.pictures import write_png
 from lesionmap.geometry.resampling import block_max, block_mean
 from lesionmap.maps.on_disk import Rows, shrunk
 from lesionmap.slides.slide import Slide
+from lesionmap.viewer.assets import COLOURS
 
-TINT = (255, 230, 0)
 OVERLAY_SIDE_PX = 1600
 
 
@@ -36,9 +37,9 @@ def draw_overlay(path: str | Path, slide: Slide, probability_u8: Rows, lesions: 
 def write_overlay(
     path: str | Path, overview: NDArray[np.uint8], probability_u8: NDArray[np.uint8], lesions: NDArray[np.bool_]
 ) -> None:
-    """Write a PNG: the slide, its lesion probability as a yellow tint, the outlines of lesions in black.
+    """Write a PNG: the slide, its lesion probability in the viewer's colours, the outlines of lesions in black.
 
-    Yellow on purple is visible with any colour vision.
+    The lower the probability, the paler the colour. Black is visible on the colours of lesions, from green to yellow.
 
     Parameters
     ----------
@@ -50,7 +51,7 @@ def write_overlay(
         True inside lesions.
     """
     weight = 0.6 * (probability_u8.astype(np.float32) / 255)[..., None]
-    blended = overview * (1 - weight) + np.array(TINT, dtype=np.float32) * weight
+    blended = overview * (1 - weight) + colormaps[COLOURS](probability_u8, bytes=True)[..., :3] * weight
     outline = lesions & ~binary_erosion(lesions, iterations=2, border_value=1)
     blended[outline] = 0
     write_png(path, np.rint(blended).astype(np.uint8))

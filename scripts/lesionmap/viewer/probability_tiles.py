@@ -1,5 +1,6 @@
 """Tiles of a slide's lesion probability for the deep-zoom view, as greyscale PNG."""
 
+import io
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,12 +12,13 @@ from lesionmap.geometry.resampling import block_max
 from lesionmap.maps.map_file import MapFile
 from lesionmap.maps.on_disk import strips
 from lesionmap.viewer.pyramid import Tile, ZoomLadder, nearest, through_zooms
+from lesionmap.viewer.tile_files import write_tile
 
 N_VALUES = 256  # of a published map
 
 
 def cut_probability(mapped: MapFile, mpp: float, ladder: ZoomLadder, folder: Path) -> tuple[int, list[Tile]]:
-    """Write the tiles of a map as ``<zoom>/<column>_<row>.png``; tiles that are 0 everywhere are left out.
+    """Write the tiles of a map; those that are 0 everywhere are left out.
 
     The finest zoom is no coarser than the map. Each of its pixels has the value of the map pixel that its centre lies
     in; values are not interpolated. A pixel of a coarser zoom has the largest value of the four pixels that it covers,
@@ -44,7 +46,7 @@ def cut_probability(mapped: MapFile, mpp: float, ladder: ZoomLadder, folder: Pat
         for column in range(pixels.shape[1] // side):
             tile = pixels[:, column * side : (column + 1) * side]
             if tile.any():
-                _write_png(folder / f"{level}/{column}_{row}.png", tile)
+                write_tile(folder, (level, column, row), _png(tile))
                 written.append((level, column, row))
 
     through_zooms(_rows(mapped, per_map_px, ladder, zoom), zoom, side, block_max, fill=0, write=write)
@@ -62,9 +64,10 @@ def _rows(mapped: MapFile, per_map_px: float, ladder: ZoomLadder, zoom: int) -> 
         yield pixels
 
 
-def _write_png(path: Path, tile: NDArray[np.uint8]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(tile).save(path, format="PNG")
+def _png(tile: NDArray[np.uint8]) -> bytes:
+    stream = io.BytesIO()
+    Image.fromarray(tile).save(stream, format="PNG")
+    return stream.getvalue()
 
 
 def value_counts(mapped: MapFile) -> NDArray[np.int64]:

@@ -16,6 +16,7 @@ from lesionmap.jobs.parallel import map_in_order
 from lesionmap.slides.slide import WHITE, Slide
 from lesionmap.tissue.mask import TissueMask
 from lesionmap.viewer.pyramid import Tile, ZoomLadder, through_zooms
+from lesionmap.viewer.tile_files import write_tile
 
 JPEG_QUALITY = 85
 OVERVIEW_PX = 1024
@@ -46,7 +47,7 @@ class CutTiles:
 
 
 class SlideCutter:
-    """Cuts a slide's picture into tiles, ``<zoom>/<column>_<row>.jpg``; tiles that show only glass are left out.
+    """Cuts a slide's picture into tiles; those that show only glass are left out.
 
     Pixels beyond the slide and pixels that cannot be read get the colour of the glass.
 
@@ -105,11 +106,9 @@ class SlideCutter:
         return image, damaged
 
     def _write(self, tile: Tile, image: NDArray[np.uint8]) -> None:
-        zoom, column, row = tile
-        path = self._folder / f"{zoom}/{column}_{row}.jpg"
-        path.parent.mkdir(parents=True, exist_ok=True)
         pixels = np.ascontiguousarray(image)
-        path.write_bytes(simplejpeg.encode_jpeg(pixels, quality=JPEG_QUALITY, colorsubsampling="420"))
+        jpeg = simplejpeg.encode_jpeg(pixels, quality=JPEG_QUALITY, colorsubsampling="420")
+        write_tile(self._folder, tile, jpeg)
         self.cut.tiles.append(tile)
 
 

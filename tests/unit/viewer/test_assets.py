@@ -4,13 +4,13 @@ from pathlib import Path
 
 import numpy as np
 from lesionmap.annotations.classes import OUTLINED
-from lesionmap.viewer.assets import TEMPLATES, colour_stops, colour_tables, write_viewer
+from lesionmap.viewer.assets import LEAFLET, SCRIPTS, TEMPLATES, colour_stops, colour_tables, write_viewer
 from matplotlib import colormaps
 
 
 def test_the_viewer_is_leaflet_and_our_glue(tmp_path: Path) -> None:
     write_viewer(tmp_path)
-    assert {path.name for path in tmp_path.iterdir()} == {"leaflet.js", "leaflet.css", "viewer.js", "viewer.css"}
+    assert {path.name for path in tmp_path.iterdir()} == {*LEAFLET, *SCRIPTS, "viewer.css"}
     leaflet = files("xstatic.pkg.leaflet").joinpath("data/leaflet.js").read_bytes()
     assert (tmp_path / "leaflet.js").read_bytes() == leaflet
     assert b"Vladimir Agafonkin" in leaflet[:200]  # its notice, which its licence wants kept
@@ -18,17 +18,16 @@ def test_the_viewer_is_leaflet_and_our_glue(tmp_path: Path) -> None:
 
 
 def test_outlines_of_every_class_have_a_style_of_their_own() -> None:
-    source = (TEMPLATES / "viewer.js").read_text(encoding="utf-8")
+    source = (TEMPLATES / "viewer_outlines.js").read_text(encoding="utf-8")
     styles = dict(re.findall(r"^    (\w+): (\{ color: .*\}),$", source, flags=re.MULTILINE))
-    assert set(styles) == {"predicted", *OUTLINED}
-    for part in ("color", "dashArray"):
-        assert (
-            len({re.findall(rf'{part}: "(.*?)"', style)[0] for name, style in styles.items() if name in OUTLINED}) == 4
-        )
+    assert set(styles) == {"predicted", "true", "false", "unjudged", "found", "missed", *OUTLINED}
+    together = [style for name, style in styles.items() if name != "predicted"]  # which a slide with verdicts has not
+    dashes = [*re.findall(r'dashArray: "(.*?)"', " ".join(together)), "solid"]
+    assert len(set(dashes)) == len(together)
 
 
 def test_our_glue_sets_texts_as_texts_alone() -> None:
-    source = (TEMPLATES / "viewer.js").read_text(encoding="utf-8")
+    source = "".join((TEMPLATES / name).read_text(encoding="utf-8") for name in SCRIPTS)
     assert not [
         name for name in ("innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(") if name in source
     ]

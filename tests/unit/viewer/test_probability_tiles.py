@@ -1,3 +1,5 @@
+import io
+from base64 import b64decode
 from fractions import Fraction
 from pathlib import Path
 
@@ -42,9 +44,9 @@ def shown(folder: Path, ladder: ZoomLadder, zoom: int) -> tuple[np.ndarray, set[
     columns, rows = ladder.grid(zoom)
     seen = np.zeros((rows * TILE_PX, columns * TILE_PX), dtype=np.uint8)
     tiles = set()
-    for path in (folder / str(zoom)).glob("*.png"):
+    for path in (folder / str(zoom)).glob("*.js"):
         column, row = map(int, path.stem.split("_"))
-        with Image.open(path) as image:
+        with Image.open(io.BytesIO(b64decode(path.read_text().split('"')[3]))) as image:
             assert image.mode == "L"
             seen[row * TILE_PX : (row + 1) * TILE_PX, column * TILE_PX : (column + 1) * TILE_PX] = np.asarray(image)
         tiles.add((zoom, column, row))
@@ -101,6 +103,6 @@ def test_tiles_of_zeros_are_not_written(tmp_path: Path) -> None:
         found = cut_probability(mapped, 0.25, ZoomLadder(SIZE, TILE_PX), tmp_path / "tiles")
         counts = value_counts(mapped)
     assert found == (2, [(2, 2, 1), (1, 1, 0), (0, 0, 0)])
-    written = {str(path.relative_to(tmp_path / "tiles")) for path in (tmp_path / "tiles").rglob("*.png")}
-    assert written == {"2/2_1.png", "1/1_0.png", "0/0_0.png"}
+    written = {str(path.relative_to(tmp_path / "tiles")) for path in (tmp_path / "tiles").rglob("*.js")}
+    assert written == {"2/2_1.js", "1/1_0.js", "0/0_0.js"}
     assert (counts[0], counts[1], counts.sum()) == (150 * 200 - 1, 1, 150 * 200)

@@ -1,3 +1,4 @@
+from base64 import b64decode
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,11 @@ from pyramids import damage, info_of, write_tiff
 
 GLASS = np.array([240, 241, 242], dtype=np.uint8)
 TILE_PX = 64
+
+
+def picture_of(tile: Path) -> bytes:
+    """What a tile's script holds."""
+    return b64decode(tile.read_text(encoding="ascii").split('"')[3])
 
 
 def as_jpeg(pixels: np.ndarray) -> bytes:
@@ -39,20 +45,20 @@ def test_the_finest_tiles_are_what_is_read_there(noise: np.ndarray, noise_info: 
             slide.read(corner, size, 4 * noise_info.mpp)
             for corner, size in (((0, 0), (64, 64)), ((512, 0), (1, 64)), ((0, 256), (64, 19)))
         )
-    files = {str(path.relative_to(tmp_path / "tiles")): path.read_bytes() for path in tmp_path.rglob("*.jpg")}
-    assert set(files) == {f"2/{x}_{y}.jpg" for x in range(3) for y in range(2)} | {
-        "1/0_0.jpg",
-        "1/1_0.jpg",
-        "0/0_0.jpg",
+    files = {str(path.relative_to(tmp_path / "tiles")): picture_of(path) for path in tmp_path.rglob("*.js")}
+    assert set(files) == {f"2/{x}_{y}.js" for x in range(3) for y in range(2)} | {
+        "1/0_0.js",
+        "1/1_0.js",
+        "0/0_0.js",
     }
     assert sorted(cutter.cut.tiles) == [
         (0, 0, 0),
         *((1, x, 0) for x in range(2)),
         *((2, x, y) for x in range(3) for y in range(2)),
     ]
-    assert files["2/0_0.jpg"] == as_jpeg(first)
-    assert files["2/2_0.jpg"] == as_jpeg(framed(right, 64))  # 5 level-0 pixels of it lie on the slide
-    assert files["2/0_1.jpg"] == as_jpeg(framed(below, 64))
+    assert files["2/0_0.js"] == as_jpeg(first)
+    assert files["2/2_0.js"] == as_jpeg(framed(right, 64))  # 5 level-0 pixels of it lie on the slide
+    assert files["2/0_1.js"] == as_jpeg(framed(below, 64))
     assert cutter.cut.damaged == 0
 
 
@@ -63,7 +69,7 @@ def test_coarser_tiles_are_means_of_four_pixels(noise_info: SlideInfo, tmp_path:
         tiles += [framed(slide.read((x, 256), (64, 19), 4 * noise_info.mpp), 64) for x in (0, 256)]
     four = np.block([[[tiles[0]], [tiles[1]]], [[tiles[2]], [tiles[3]]]]).astype(np.uint16)
     means = (four.reshape(64, 2, 64, 2, 3).sum(axis=(1, 3)) + 2) // 4
-    assert (tmp_path / "tiles/1/0_0.jpg").read_bytes() == as_jpeg(means.astype(np.uint8))
+    assert picture_of(tmp_path / "tiles/1/0_0.js") == as_jpeg(means.astype(np.uint8))
 
 
 def test_details_are_read_from_the_slide(noise: np.ndarray, noise_info: SlideInfo, tmp_path: Path) -> None:
@@ -72,9 +78,9 @@ def test_details_are_read_from_the_slide(noise: np.ndarray, noise_info: SlideInf
         cutter.details([(4, 8, 5), (4, 1, 2), (3, 0, 1)])
         half = slide.read((0, 128), (64, 64), 2 * noise_info.mpp)
     assert cutter.cut.tiles == [(3, 0, 1), (4, 1, 2), (4, 8, 5)]
-    assert (tmp_path / "tiles/4/1_2.jpg").read_bytes() == as_jpeg(noise[128:192, 64:128])
-    assert (tmp_path / "tiles/4/8_5.jpg").read_bytes() == as_jpeg(framed(noise[320:, 512:], 64))
-    assert (tmp_path / "tiles/3/0_1.jpg").read_bytes() == as_jpeg(half)
+    assert picture_of(tmp_path / "tiles/4/1_2.js") == as_jpeg(noise[128:192, 64:128])
+    assert picture_of(tmp_path / "tiles/4/8_5.js") == as_jpeg(framed(noise[320:, 512:], 64))
+    assert picture_of(tmp_path / "tiles/3/0_1.js") == as_jpeg(half)
 
 
 def test_threads_change_nothing(noise_info: SlideInfo, tmp_path: Path) -> None:
@@ -84,9 +90,9 @@ def test_threads_change_nothing(noise_info: SlideInfo, tmp_path: Path) -> None:
             cutter = cutter_of(noise_info, slide, tmp_path / str(threads), threads)
             content = cutter.whole(2)
             cutter.details((4, x, y) for x in range(9) for y in range(6))
-        files = {path.relative_to(tmp_path / str(threads)): path.read_bytes() for path in tmp_path.rglob("*.jpg")}
+        files = {path.relative_to(tmp_path / str(threads)): picture_of(path) for path in tmp_path.rglob("*.js")}
         found.append((cutter.cut, content.flags.tolist(), sorted(files.values())))
-        for path in tmp_path.rglob("*.jpg"):
+        for path in tmp_path.rglob("*.js"):
             path.unlink()
     assert found[0] == found[1]
 
@@ -120,7 +126,7 @@ def test_tiles_of_glass_are_not_written(
     assert {(int(x), int(y)) for y, x in np.argwhere(content.flags)} == seen
     zooms = {(zoom, x >> 4 - zoom, y >> 4 - zoom) for x, y in seen for zoom in (2, 1, 0)}
     assert set(cutter.cut.tiles) == zooms
-    assert len(list((tmp_path / "tiles").rglob("*.jpg"))) == len(zooms)
+    assert len(list((tmp_path / "tiles").rglob("*.js"))) == len(zooms)
     for zoom in (4, 3, 2, 0):
         tiles = [(zoom, column, row) for column in range(16) for row in range(11)]
         assert {tile for tile in tiles if tile in content} == {(zoom, x >> 4 - zoom, y >> 4 - zoom) for x, y in seen}
@@ -134,9 +140,9 @@ def test_unreadable_parts_are_empty_and_counted(tmp_path: Path, noise: np.ndarra
         cutter = cutter_of(info, slide, tmp_path / "tiles")
         cutter.details([(4, 0, 0), (4, 1, 1), (3, 0, 0)])
     assert cutter.cut.damaged == 2
-    assert (tmp_path / "tiles/4/0_0.jpg").read_bytes() == as_jpeg(noise[:64, :64])
-    assert (tmp_path / "tiles/4/1_1.jpg").read_bytes() == as_jpeg(framed(noise[:0, :0], 64))
-    assert (tmp_path / "tiles/3/0_0.jpg").exists()
+    assert picture_of(tmp_path / "tiles/4/0_0.js") == as_jpeg(noise[:64, :64])
+    assert picture_of(tmp_path / "tiles/4/1_1.js") == as_jpeg(framed(noise[:0, :0], 64))
+    assert (tmp_path / "tiles/3/0_0.js").exists()
 
 
 def test_content_is_asked_of_any_zoom() -> None:

@@ -19,12 +19,16 @@ from lesionmap.geometry.tiling import map_size
 from lesionmap.jobs.quarantine import write_quarantined
 from lesionmap.maps.ome_tiff import MapNotes, write_map
 from lesionmap.slides.slide import SlideInfo
+from lesionmap.stain.profile import StainProfile
+from lesionmap.stain.table import StainMatch
 from lesionmap.viewer.view import ViewedFiles, as_script, cut_view
 from pyramids import damage, info_of, write_tiff
 from shapely.geometry import box, mapping
 
 GLASS = (240, 241, 242)
 TISSUE = (300, 200, 2300, 1500)  # x, y, width, height, level-0 pixels
+REFERENCE = StainProfile(((0.6, 0.8, 0.0), (0.0, 1.0, 0.0)), (1.2, 0.8), 9, 0.0, "vahadane", "ok")
+MATCH = StainMatch(replace(REFERENCE, white_point=GLASS), REFERENCE, (1.25, 0.5))
 PROVENANCE = {"software": "LesionMap 9"}
 HOSTILE = "</script><script>alert(1)</script>\u2028\u2029'\"&<!--"
 
@@ -59,8 +63,10 @@ def files(info: SlideInfo, tmp_path: Path) -> ViewedFiles:
     codes = np.zeros((63, 94), dtype=np.uint8)
     codes[7:53, 10:81] = 255
     write_mask(tmp_path / "tissue.tif", codes, mpp=8)
+    write_json(tmp_path / "stain.json", MATCH.as_record())
     return ViewedFiles(
-        *(str(tmp_path / name) for name in ("tissue.tif", "p.ome.tif", "lesions.tif", "lesions.geojson")), None
+        *(str(tmp_path / name) for name in ("stain.json", "tissue.tif", "p.ome.tif", "lesions.tif", "lesions.geojson")),
+        None,
     )
 
 
@@ -88,8 +94,8 @@ def read_view(view: Path) -> dict[str, Any]:
     return content
 
 
-def listed(runs: list[list[int]], folder: str, kind: str) -> set[str]:
-    return {f"{folder}/{zoom}/{x}_{row}.{kind}" for zoom, row, first, last in runs for x in range(first, last + 1)}
+def listed(runs: list[list[int]], folder: str) -> set[str]:
+    return {f"{folder}/{zoom}/{x}_{row}.js" for zoom, row, first, last in runs for x in range(first, last + 1)}
 
 
 def written(view: Path) -> set[str]:
@@ -101,22 +107,23 @@ def test_the_tiles_that_are_listed_are_there_and_no_others(
     info: SlideInfo, files: ViewedFiles, tmp_path: Path, detail: str
 ) -> None:
     view = view_of(info, files, tmp_path, detail)
-    tiles = listed(view["picture"]["tiles"], "slide", "jpg") | listed(
-        view["probability"]["tiles"], "probability", "png"
-    )
+    tiles = listed(view["picture"]["tiles"], "slide") | listed(view["probability"]["tiles"], "probability")
     assert written(tmp_path / "view") == tiles | {"view.js"}
     assert (view["native"], view["tile_px"], view["picture"]["base"], view["probability"]["zoom"]) == (3, 512, 0, 0)
 
 
-def test_details_are_where_they_are_wanted(info: SlideInfo, files: ViewedFiles, tmp_path: Path) -> None:
+def test_details_are_where_they_are_wanted(
+    info: SlideInfo, files: ViewedFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Tissue fills native tiles (0, 0) to (5, 3); lesions lie in (0, 0), in (1, 1) and (2, 1), in (4, 2) and (4, 3)."""
+    monkeypatch.setattr("lesionmap.viewer.negatives.SAMPLES", 0)
     around = {(0, 0), (1, 1), (2, 1), (4, 2), (4, 3)}
     beside = {(1, 0), (2, 0)}  # within 100 µm, 400 px, of a lesion
     seen = {}
     for detail in ("lesions", "all", "none"):
         view = view_of(info, files, tmp_path, detail)
-        names = listed(view["picture"]["tiles"], "", "jpg")
-        seen[detail] = {tuple(map(int, name[3:-4].split("_"))) for name in names if name.startswith("/3/")}
+        names = listed(view["picture"]["tiles"], "")
+        seen[detail] = {tuple(map(int, name[3:-3].split("_"))) for name in names if name.startswith("/3/")}
         assert view["detail"]["mode"] == detail
         assert view["detail"]["lesions"] == 3
         assert view["detail"]["without"] == (3 if detail == "none" else 0)
@@ -130,6 +137,7 @@ def test_lesions_beyond_the_limit_are_counted(
     info: SlideInfo, files: ViewedFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("lesionmap.viewer.view.MARGIN_UM", 0)
+    monkeypatch.setattr("lesionmap.viewer.negatives.SAMPLES", 0)
     monkeypatch.setattr("lesionmap.viewer.view.MOST_DETAIL_TILES", 2)
     view = view_of(info, files, tmp_path)
     assert [run for run in view["picture"]["tiles"] if run[0] == 3] == [[3, 1, 1, 2]]  # the largest lesion's
@@ -152,6 +160,7 @@ def test_annotated_lesions_are_shown_in_detail_too(
     info: SlideInfo, files: ViewedFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("lesionmap.viewer.view.MARGIN_UM", 0)
+    monkeypatch.setattr("lesionmap.viewer.negatives.SAMPLES", 0)
     outlines = ("lesion", "Tumor", (2100, 600, 2200, 700)), ("fat", "Fat", (700, 1600, 800, 1650))
     annotation = annotate(tmp_path / "a.geojson", *outlines)
     view = view_of(info, replace(files, annotation=annotation), tmp_path)
@@ -214,7 +223,7 @@ def test_holes_are_rings_of_their_own(info: SlideInfo, files: ViewedFiles, tmp_p
 def test_the_largest_outlines_of_a_class_are_drawn(
     info: SlideInfo, files: ViewedFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lesionmap.viewer.view.MOST_OUTLINES", 2)
+    monkeypatch.setattr("lesionmap.viewer.outlines.MOST_OUTLINES", 2)
     boxes = [("fat", f"Fat {n}", (0, 0, 100 + 10 * n, 100)) for n in range(4)]
     annotated = replace(files, annotation=annotate(tmp_path / "a.geojson", *boxes))
     view = view_of(info, annotated, tmp_path)
@@ -228,7 +237,7 @@ def test_the_largest_outlines_of_a_class_are_drawn(
 def test_outlines_are_drawn_up_to_so_many_points(
     info: SlideInfo, files: ViewedFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most: int, drawn: int
 ) -> None:
-    monkeypatch.setattr("lesionmap.viewer.view.MOST_POINTS", most)
+    monkeypatch.setattr("lesionmap.viewer.outlines.MOST_POINTS", most)
     predicted = view_of(info, files, tmp_path, "none")["predicted"]  # squares, of five points each
     assert (predicted["n"], len(predicted["outlines"])) == (3, drawn)
 
@@ -293,3 +302,81 @@ def test_a_slide_of_glass_has_no_tiles(files: ViewedFiles, tmp_path: Path) -> No
     assert written(tmp_path / "view") == {"view.js"}
     assert (view["picture"]["tiles"], view["probability"]["tiles"], view["home"]) == ([], [], [0, 0, 1000, 700])
     assert read_json(tmp_path / "lesions.geojson")["features"] == view["predicted"]["outlines"]
+
+
+def judged(files: ViewedFiles, annotation: str, verdicts: list[str], lesions: list[dict[str, Any]]) -> ViewedFiles:
+    """The files with verdicts in the outlines, in the order of the file."""
+    content = read_json(files.outlines)
+    for feature, verdict in zip(content["features"], verdicts, strict=True):
+        feature["properties"]["verdict"] = verdict
+    write_json(files.outlines, content | {"annotated_lesions": lesions})
+    return replace(files, annotation=annotation)
+
+
+def lesion(number: int, found: bool | None, outlines: int = 1) -> dict[str, Any]:
+    return {"lesion": number, "found": found, "outlines": outlines, "area_mm2": 0.1, "centroid_xy_lv0": [1.5, 2.5]}
+
+
+def test_outlines_have_their_verdicts_and_lesions(info: SlideInfo, files: ViewedFiles, tmp_path: Path) -> None:
+    """The first two annotated outlines are 25 µm apart."""
+    boxes = [(1000, 600, 1100, 700), (1200, 600, 1280, 700), (2100, 1600, 2200, 1900)]
+    annotation = annotate(tmp_path / "a.geojson", *(("lesion", "Tumor", corners) for corners in boxes))
+    lesions = [lesion(1, True, 2), lesion(2, False)]
+    view = view_of(info, judged(files, annotation, ["false", "merged", "false"], lesions), tmp_path, "none")
+    assert view["annotated_lesions"] == lesions
+    assert view["predicted"]["verdicts"] == {"false": 2, "merged": 1}
+    outlines = {outline["name"]: outline["verdict"] for outline in view["predicted"]["outlines"]}
+    assert outlines == {"Lesion 2": "merged", "Lesion 3": "false", "Lesion 1": "false"}
+    assert view["predicted"]["false"] == [
+        {"name": "Lesion 3", "area_mm2": 0.000625, "centre": [2350.0, 1550.0]},
+        {"name": "Lesion 1", "area_mm2": 0.000025, "centre": [410.0, 310.0]},
+    ]
+    (annotated,) = view["annotated"]
+    numbered = {
+        tuple(outline["rings"][0][:2]): (outline["lesion"], outline["found"]) for outline in annotated["outlines"]
+    }
+    assert sorted(numbered.values()) == [(1, True), (1, True), (2, False)]
+    assert [number for (_, y), number in numbered.items() if y > 1500] == [(2, False)]
+
+
+def test_errors_are_shown_in_detail_first(
+    info: SlideInfo, files: ViewedFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lesionmap.viewer.view.MARGIN_UM", 0)
+    monkeypatch.setattr("lesionmap.viewer.negatives.SAMPLES", 0)
+    monkeypatch.setattr("lesionmap.viewer.view.MOST_DETAIL_TILES", 2)
+    annotation = annotate(tmp_path / "a.geojson", ("lesion", "Tumor", (2600, 1100, 2900, 1400)))
+    wanted = judged(files, annotation, ["false", "matched", "not judged"], [lesion(1, False)])
+    view = view_of(info, wanted, tmp_path)
+    native = {
+        (x, row) for zoom, row, first, last in view["picture"]["tiles"] for x in range(first, last + 1) if zoom == 3
+    }
+    assert native == {(5, 2), (0, 0)}  # a missed lesion and a false one, each smaller than Lesion 2 or not
+    assert view["detail"] == {"mode": "lesions", "lesions": 4, "without": 2}
+
+
+def test_a_verdict_is_in_no_view_of_a_slide_without_annotation(
+    info: SlideInfo, files: ViewedFiles, tmp_path: Path
+) -> None:
+    view = view_of(info, files, tmp_path, "none")
+    assert (view["annotated_lesions"], view["predicted"]["verdicts"], view["predicted"]["false"]) == ([], {}, [])
+    assert all(set(outline) == {"name", "rings"} for outline in view["predicted"]["outlines"])
+
+
+def test_the_stain_is_what_the_network_sees(info: SlideInfo, files: ViewedFiles, tmp_path: Path) -> None:
+    stain = view_of(info, files, tmp_path, "none")["stain"]
+    assert stain == {
+        "basis": [[0.6, 0.8, 0.0], [0.0, 1.0, 0.0]],
+        "target": [[0.75, 1.0, 0.0], [0.0, 0.5, 0.0]],
+        "white_point": list(GLASS),
+        "sparsity": 0.01,
+    }
+
+
+def test_negative_samples_are_shown_in_detail(info: SlideInfo, tmp_path: Path, files: ViewedFiles) -> None:
+    """Tissue but for its right edge; the lesions are in the grid's first square of 2048 px."""
+    codes = np.zeros((63, 94), dtype=np.uint8)
+    codes[:, :] = 255
+    write_mask(tmp_path / "tissue.tif", codes, mpp=8)
+    view = view_of(info, files, tmp_path)
+    assert view["negatives"] == []  # the slide has but one whole square

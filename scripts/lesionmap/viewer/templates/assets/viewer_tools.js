@@ -1,0 +1,162 @@
+// Readouts, the ruler, the scales, the small map of the whole slide and the second pane.
+"use strict";
+
+(app => {
+  const OVERVIEW_PX = 130;
+  const element = id => document.getElementById(id);
+  const length = um => (um < 1000 ? `${um.toPrecision(um < 100 ? 3 : 4)} µm` : `${(um / 1000).toPrecision(4)} mm`);
+  app.umPerPx = map => app.view.mpp * 2 ** (app.view.native - map.getZoom());
+  app.magnification = map => {
+    const umPerPx = app.umPerPx(map);
+    return `${Number((10 / umPerPx).toPrecision(2))}×, ${Number(umPerPx.toPrecision(3))} µm/px`;
+  };
+
+  const Scale = L.Control.Scale.extend({
+    _updateMetric(pixels) { // Leaflet measures in units of the map, which are level-0 pixels
+      const most = pixels * app.view.mpp;
+      const um = this._getRoundNum(most);
+      this._updateScale(this._mScale, um < 1000 ? `${um} µm` : `${um / 1000} mm`, um / most);
+    },
+  });
+  const addPlace = map => {
+    const box = L.DomUtil.create("div", "readout");
+    const [zoom, place, level] = ["zoom", "place", "level"].map(name => L.DomUtil.create("div", name, box));
+    const tell = (what, { x, y }) => {
+      const [px, um] = [1, app.view.mpp].map(unit => [x, y].map(n => Math.floor(n * unit)).join(", "));
+      place.textContent = `${what} ${px} px; ${um} µm`;
+    };
+    let asked = 0;
+    const tellCentre = () => {
+      tell("Centre:", app.xy(map.getCenter()));
+      zoom.textContent = app.magnification(map);
+      level.textContent = "probability –"; // a line that came and went would move what is above it
+      asked++;
+    };
+    map.on("mousemove", ({ latlng }) => {
+      const number = ++asked;
+      const point = app.xy(latlng);
+      tell("x, y:", point);
+      app.levelAt(point).then(u8 => {
+        if (number === asked) level.textContent = `probability ${(u8 / 255).toFixed(3)}`;
+      }, () => {});
+    });
+    map.on("mouseout move", tellCentre);
+    tellCentre();
+    new (L.Control.extend({ onAdd: () => box }))({ position: "bottomright" }).addTo(map);
+  };
+
+  // ---- ruler
+
+  const addRuler = map => {
+    const drawn = L.layerGroup().addTo(map);
+    const button = element("ruler");
+    let points = [];
+    app.measuring = false;
+    const draw = () => {
+      drawn.clearLayers();
+      for (const [color, weight] of [["#ffffff", 6], ["#000000", 2.5]]) {
+        if (points.length === 2) drawn.addLayer(L.polyline(points, { color, weight, interactive: false }));
+        for (const point of points) drawn.addLayer(L.circleMarker(point, { radius: weight, color, weight: 2, interactive: false }));
+      }
+      const [a, b] = points.map(app.xy);
+      element("ruler-text").textContent = b ? length(Math.hypot(a.x - b.x, a.y - b.y) * app.view.mpp)
+        : app.measuring ? `click ${points.length ? "the second point" : "two points"}` : "";
+    };
+    app.measure = on => {
+      app.measuring = on;
+      points = [];
+      button.setAttribute("aria-pressed", on);
+      map.getContainer().classList.toggle("measuring", on);
+      draw();
+    };
+    app.measureTo = latlng => {
+      points = points.length === 2 ? [latlng] : [...points, latlng];
+      draw();
+    };
+    button.addEventListener("click", () => app.measure(!app.measuring));
+    map.on("click", ({ latlng }) => {
+      if (app.measuring) return app.measureTo(latlng);
+      const name = app.lesionAt(app.xy(latlng));
+      if (name) app.select(name, { move: false });
+    });
+  };
+
+  // ---- the whole slide in a corner
+
+  const addOverview = async map => {
+    const { size, native } = app.view;
+    const image = await app.tile("slide/0/0_0");
+    if (!image) return;
+    const scale = OVERVIEW_PX / Math.max(...size);
+    const [width, height] = size.map(n => Math.max(1, Math.round(n * scale)));
+    const box = L.DomUtil.create("div", "overview");
+    const canvas = L.DomUtil.create("canvas", "", box);
+    const seen = L.DomUtil.create("div", "seen", box);
+    Object.assign(canvas, { width, height });
+    const [right, bottom] = size.map(n => n * 2 ** -native);
+    canvas.getContext("2d").drawImage(image, 0, 0, right, bottom, 0, 0, width, height);
+    canvas.setAttribute("aria-hidden", "true");
+    const follow = () => {
+      const bounds = map.getBounds();
+      const [first, last] = [bounds.getNorthWest(), bounds.getSouthEast()].map(app.xy);
+      const within = (n, most) => Math.min(most, Math.max(0, n * scale));
+      const [left, top] = [within(first.x, width), within(first.y, height)];
+      const [wide, high] = [within(last.x, width) - left, within(last.y, height) - top];
+      Object.assign(seen.style, { left: `${left}px`, top: `${top}px`, width: `${wide}px`, height: `${high}px` });
+    };
+    L.DomEvent.disableClickPropagation(box);
+    L.DomEvent.disableScrollPropagation(box);
+    box.addEventListener("click", ({ clientX, clientY }) => {
+      const { left, top } = canvas.getBoundingClientRect();
+      map.panTo(app.at((clientX - left) / scale, (clientY - top) / scale), { animate: !app.still });
+    });
+    map.on("move zoom resize", follow);
+    new (L.Control.extend({ onAdd: () => box }))({ position: "bottomright" }).addTo(map);
+    follow();
+  };
+
+  // ---- a second pane: the same place, stain-normalised
+
+  const addSecondPane = map => {
+    const button = element("second-pane");
+    let second = null;
+    let following = false;
+    const follow = (from, to) => from.on("move zoomend", () => {
+      if (following || !second || element("normalised-pane").hidden) return;
+      following = true;
+      to.setView(from.getCenter(), from.getZoom(), { animate: false });
+      following = false;
+    });
+    app.split = on => {
+      const place = app.xy(map.getCenter());
+      const zoom = map.getZoom();
+      element("normalised-pane").hidden = !on;
+      button.setAttribute("aria-pressed", on);
+      map.invalidateSize({ pan: false });
+      map.setView(app.at(place.x, place.y), zoom, { animate: false });
+      if (!on) return;
+      if (!second) {
+        second = app.createMap("normalised-map", { zoomControl: false, zoomAnimation: false });
+        app.addSlide(second, app.normaliser(app.view.stain));
+        second.setView(map.getCenter(), zoom, { animate: false });
+        follow(map, second);
+        follow(second, map);
+      }
+      second.invalidateSize({ pan: false });
+      second.setView(map.getCenter(), zoom, { animate: false });
+    };
+    app.isSplit = () => !element("normalised-pane").hidden;
+    button.addEventListener("click", () => {
+      app.split(!app.isSplit());
+      app.changed();
+    });
+  };
+
+  app.addTools = map => {
+    addOverview(map);
+    new Scale({ imperial: false, maxWidth: 160 }).addTo(map);
+    addPlace(map);
+    addRuler(map);
+    addSecondPane(map);
+  };
+})(window.lesionmapViewer);
