@@ -44,7 +44,7 @@ def test_logic_counts_for_the_rules_that_reach_it(copy_of_scripts):
     found = changed_rules(copy_of_scripts, "lesionmap/stain/profile.py", "I0 = 255.0", "I0 = 250.0")
     assert found == {
         *("fit_stain", "choose_reference", "match_stain", "draw_stain", "compare_stains"),
-        *("extract_tiles", "train", "map_slide", "map_ensemble", "render_report", "doctor"),
+        *("extract_tiles", "train", "map_slide", "map_ensemble", "cut_view", "render_report", "doctor"),
     }
 
 
@@ -74,7 +74,7 @@ def test_geometry_counts_for_all_that_measure(copy_of_scripts):
 
 
 def test_a_new_look_reruns_what_draws_and_nothing_that_computes(copy_of_scripts):
-    found = changed_rules(copy_of_scripts, "lesionmap/viewer/overlay.py", "TINT = (255", "TINT = (250")
+    found = changed_rules(copy_of_scripts, "lesionmap/viewer/overlay.py", "weight = 0.6", "weight = 0.5")
     assert found == {"cut_view"}
     found = changed_rules(copy_of_scripts, "lesionmap/plotting.py", "#0072B2", "#0072B3")
     assert found == {"draw_stain", "plot_learning_curves", "plot_metrics", "plot_variants", "render_report"}

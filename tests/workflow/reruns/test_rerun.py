@@ -249,7 +249,7 @@ def changed(checkout, path, old, new):
 
 def test_another_tint_of_the_overlay_reruns_what_draws_it(project, checkout):
     before = project.results()
-    changed(checkout, "viewer/overlay.py", "TINT = (255", "TINT = (128")
+    changed(checkout, "viewer/overlay.py", "weight = 0.6", "weight = 0.3")
     assert project.planned() == of("cut_view", *ALL_SLIDES) | {
         "list_quarantine",
         "list_findings",
