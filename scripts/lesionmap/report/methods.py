@@ -48,9 +48,7 @@ def methods_content(content: Mapping[str, Any], config: Mapping[str, Any], card:
         "chosen_by": card.get("chosen_by"),
         "epoch": content["published"] or card.get("epoch", {}).get("epoch"),
         "refused": dict(Counter(stages.values()).most_common()),
-        "lesions": {
-            name: sum(size["annotated"] for size in found["lesions"].values()) for name, found in groups.items()
-        },
+        "lesions": {name: _annotated(found["lesions"]) for name, found in groups.items()},
         "twice_read": _twice_read(content["readers"]),
         "ignored": {name: sum(part[name] for part in ignored) for name in ("slides", "mm2")},
     }
