@@ -274,7 +274,7 @@ def test_the_view_is_saved_as_a_picture(page: Page, report: Path) -> None:
     height, width = seen.shape[0] - 2, seen.shape[1] - 2  # without the border
     assert saved.shape[0] > height + 60
     difference = np.abs(saved[:height, :width] - seen[1:-1, 1:-1])
-    assert (difference.max(axis=2) <= 4).mean() > 0.98  # but for the outlines' soft edges
+    assert (difference.max(axis=2) <= 4).mean() > 0.95  # but for the outlines' soft edges
 
 
 def test_the_small_map_leads_anywhere(page: Page, report: Path) -> None:
