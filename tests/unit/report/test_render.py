@@ -16,6 +16,7 @@ from lesionmap.files.records import write_json
 from lesionmap.report.inputs import ReportInputs
 from lesionmap.report.model_card import describe_model
 from lesionmap.run.quarantine_tables import RunFiles, list_quarantine
+from lesionmap.viewer.assets import SCRIPTS
 from PIL import UnidentifiedImageError
 from report_parts import (
     CHARTS,
