@@ -34,7 +34,7 @@ ZOOM_TILE_PX = 512
 OVERVIEW_MPP = 2.5  # the whole slide is shown at this resolution or a finer one
 LESIONS, ALL = "lesions", "all"  # what is shown at full resolution
 MARGIN_UM = 100.0  # around a lesion
-MOST_DETAIL_TILES = 1000  # of the native zoom; with the coarser tiles, about 90 MB
+MOST_DETAIL_TILES = 1000  # of the native zoom; with the coarser tiles, about 120 MB
 DATA = "view.js"
 
 

@@ -13,6 +13,10 @@
   app.open(view, viewer.dataset.view);
 
   const { probability, picture, detail } = view;
+  const leaveRoom = () => { // so that controls and map fit on the screen together
+    const above = document.querySelector(".panes").getBoundingClientRect().top + scrollY;
+    viewer.style.setProperty("--above", `${Math.min(above, innerHeight * 0.6)}px`);
+  };
   const MAX_U8 = 255;
   const map = app.createMap("viewer-map");
   app.addSlide(map);
@@ -87,16 +91,19 @@
   // ---- to begin with
 
   const asked = () => new URLSearchParams(location.hash.slice(1));
-  const isPlaced = followPlace(asked());
-  if (!isPlaced) home();
+  home(); // layers want a place
   app.addToggle("probability", "probability", on => { pane.style.display = on ? "" : "none"; });
   app.addAllOutlines(map);
   app.addTools(map);
   app.startSelection(map);
   L.DomEvent.disableClickPropagation(element("view-buttons"));
   new (L.Control.extend({ onAdd: () => element("view-buttons") }))({ position: "topright" }).addTo(map);
-  if (isPlaced) followRest(asked());
+  leaveRoom();
+  map.invalidateSize({ pan: false });
+  if (followPlace(asked())) followRest(asked());
+  else home();
   ready = true;
+  window.addEventListener("resize", leaveRoom);
   map.on("moveend", app.changed);
   window.addEventListener("hashchange", () => {
     ready = false; // what the address says is not to be overwritten half-way
