@@ -11,7 +11,7 @@ from lesionmap.slides.slide import SlideInfo
 from lesionmap.tissue.mask import FOLD, GAP, TissueMask
 
 SAMPLES = 5
-SIDE_UM = 512.0
+SIDE_UM = 256.0
 LEAST_STAINED = 0.5  # of a square's area
 ACROSS = 16  # points of each square at which its tissue is looked up
 

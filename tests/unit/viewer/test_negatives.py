@@ -13,13 +13,13 @@ IDENTITY = "0123456789abcdef" * 4
 
 @pytest.fixture
 def info() -> SlideInfo:
-    """A slide of 4 × 3 squares of 512 µm, and a bit, at 0.5 µm/px."""
+    """A slide of 4 × 3 squares of 256 µm, and a bit, at 0.25 µm/px."""
     size = (4200, 3100)
-    return SlideInfo("s1", "/s1.tif", IDENTITY, "generic-tiff", size, 0.5, (1.0,), (size,), (0, 0))
+    return SlideInfo("s1", "/s1.tif", IDENTITY, "generic-tiff", size, 0.25, (1.0,), (size,), (0, 0))
 
 
 def tissue_of(info: SlideInfo, tmp_path, codes: np.ndarray) -> TissueMask:
-    write_tiff(tmp_path / "tissue.tif", codes, mpp=32)
+    write_tiff(tmp_path / "tissue.tif", codes, mpp=16)
     return TissueMask(str(tmp_path / "tissue.tif"), info)
 
 

@@ -38,6 +38,7 @@
     pen.globalAlpha = 1;
   };
   const drawShapes = (pen, map) => {
+    if (getComputedStyle(map.getPane("overlayPane")).display === "none") return;
     for (const canvas of map.getPane("overlayPane").querySelectorAll("canvas")) pen.drawImage(canvas, ...placed(map, canvas));
     for (const path of map.getPane("overlayPane").querySelectorAll("path")) {
       const svg = path.ownerSVGElement;
@@ -62,7 +63,8 @@
   const drawLegend = (pen, map, top, least) => {
     const line = n => top + LINE_PX * (n + 0.7);
     pen.fillStyle = "#000000";
-    pen.fillText(`${app.view.slide}; ${app.magnification(map)}; probability from ${(least / 255).toFixed(3)}`, 8, line(0));
+    const from = element("threshold-text").textContent.split(":")[0];
+    pen.fillText(`${app.view.slide}; ${app.magnification(map)}; probability from ${from}`, 8, line(0));
     const bar = map.getContainer().querySelector(".leaflet-control-scale-line");
     const width = parseFloat(bar.style.width);
     pen.fillRect(8, line(1) - 5, width, 4);

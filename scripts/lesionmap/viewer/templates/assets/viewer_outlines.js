@@ -48,6 +48,7 @@
     Object.assign(box, { type: "checkbox", id: `show-${name}`, checked: true });
     box.addEventListener("change", () => {
       show(box.checked);
+      app.tellBare();
       app.changed();
     });
     const words = document.createElement("span");
@@ -72,7 +73,10 @@
     for (const [name, { box, show }] of toggles) {
       if (box.checked === names.includes(name)) show(box.checked = !box.checked);
     }
+    app.tellBare();
   };
+  // With all hidden, the mark of the selected lesion is, too.
+  app.tellBare = () => document.getElementById("viewer-map").classList.toggle("bare", app.hidden().length === toggles.size);
   let before = [];
   app.hideAll = () => { // or show again what was shown before
     const all = [...toggles.keys()];
