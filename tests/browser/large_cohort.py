@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from lesionmap.evaluation.findings import CohortFiles, FindingsFiles, SlideFiles, list_findings
 from lesionmap.evaluation.plots import MetricPlots, plot_metrics
 from lesionmap.evaluation.summary import SummaryFiles, summarise
 from lesionmap.files.records import read_json, write_json
@@ -39,7 +40,7 @@ def render_large(results: Path, folder: Path, count: int) -> Path:
     config = yaml.safe_load(CONFIG.read_text(encoding="utf-8"))
     report = folder / "report"
     pages = ("index.html", "stain.html", "model.html", "checklist.html", "checklist.tsv")
-    names = (*pages, "report.js", "slides", "figures", "viewer")
+    names = (*pages, "report.js", "slides", "figures", "viewer", "files", "tables")
     files = ReportFiles(*(str(report / name) for name in names))
     benchmarks = str(results / "benchmarks")
     options = {"slides": [copy for _, copy in copies], "config": config, "benchmarks": benchmarks}
@@ -57,10 +58,28 @@ def _inputs(results: Path, folder: Path, copies: list[tuple[str, str]]) -> Repor
     charts = [str(folder / f"{name}.svg") for name in CHARTS]
     plot_metrics(summary, slide_table, MetricPlots(*charts))
     compare_stains(stains, stain_table, spread)
+    tables = [str(folder / name) for name in ("lesions.tsv", "annotated_lesions.tsv", "found.tsv")]
+    records = list(_renamed(results / "slides", folder / "slides", copies))
+    checks = list(_renamed(results / "annotations", folder / "annotations", copies))
+    lesion_tables = [str(results / f"lesions/{original}/lesions.tsv") for original, _ in copies]
+    found, maps = (
+        list(_of_lesions(results, folder / kind, copies, f"{kind}.json")) for kind in ("lesions", "inference")
+    )
+    lost = (str(results / f"{name}.tsv") for name in ("unreadable", "failed_exports"))
+    list_findings(
+        SlideFiles(records, list(zip(found, lesion_tables, strict=True)), maps, stains, checks),
+        CohortFiles(slide_table, stain_table, *lost),
+        FindingsFiles(*tables),
+        {},
+    )
     return ReportInputs(
+        found=tables[2],
+        lesion_tables=lesion_tables,
+        metrics=metrics,
+        tables=tables,
         quarantine=str(results / "quarantine.tsv"),
         failed_exports=str(results / "failed_exports.tsv"),
-        checks=list(_renamed(results / "annotations", folder / "annotations", copies)),
+        checks=checks,
         summary=summary,
         slide_table=slide_table,
         readers=readers,
@@ -72,7 +91,7 @@ def _inputs(results: Path, folder: Path, copies: list[tuple[str, str]]) -> Repor
         model=str(results / "model/lesionmap.safetensors"),
         history=str(results / "model/history.csv"),
         learning_curves=str(results / "model/learning_curves.svg"),
-        records=list(_renamed(results / "slides", folder / "slides", copies)),
+        records=records,
         stains=stains,
         stain_pictures=[str(results / f"stain/{original}.png") for original, _ in copies],
         stain_thumbnails=[str(results / f"stain/thumbnails/{original}.png") for original, _ in copies],
@@ -89,3 +108,11 @@ def _renamed(source: Path, target: Path, copies: list[tuple[str, str]]) -> Itera
             content: dict[str, Any] = read_json(source / f"{original}.json")
             write_json(target / f"{name}.json", content | {"slide": name})
             yield str(target / f"{name}.json")
+
+
+def _of_lesions(results: Path, folder: Path, copies: list[tuple[str, str]], name: str) -> Iterator[str]:
+    """A record of each slide's lesions or map, under the copy's name."""
+    for original, copy in copies:
+        path = folder / f"{copy}.json"
+        write_json(path, read_json(results / f"lesions/{original}/{name}") | {"slide": copy})
+        yield str(path)

@@ -308,7 +308,7 @@ def test_page_and_table_say_the_same(judged: ReportInputs, tmp_path: Path) -> No
     report = render(judged, tmp_path)
     page, table = Page(report / "checklist.html"), read_table(report / "checklist.tsv")
     shown = [row for row in page.rows if len(row) == 5 and row[2] != "Status"]
-    assert [row[:3] for row in shown] == [[row["item"], row["topic"], row["status"]] for row in table]
+    assert [row[:3] for row in shown] == [[row["item"] or "—", row["topic"], row["status"]] for row in table]
     counts = [of_status(checklist(report), "CLAIM 2024", status) for status in ("answered", "partly", AUTHOR)]
     said = " ".join(" ".join(page.said).split())
     assert "CLAIM 2024 : {} answered, {} partly, {} for the author.".format(*map(len, counts)) in said
