@@ -4,5 +4,5 @@ from lesionmap.jobs.log import job_log
 from lesionmap.report.model_card import Stated, describe_model
 
 with job_log(snakemake.log[0]):
-    stated = Stated(**{name: snakemake.params[name] for name in ("contact", "organ", "license")})
+    stated = Stated(**{name: snakemake.params[name] for name in ("contact", "organ", "license", "classes")})
     describe_model(snakemake.input.model, snakemake.output[0], stated)

@@ -187,6 +187,7 @@ rule describe_model:
         contact=config["report"]["contact"],
         organ=config["report"]["organ"],
         license=config["report"]["license"],
+        classes=branch(config["model"]["path"], then={}, otherwise=config["annotations"]["classes"]),
         code=code_digest("describe_model"),
     script:
         "../../scripts/describe_model.py"

@@ -3,7 +3,8 @@
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,13 @@ from safetensors import safe_open
 
 from lesionmap.files.model_metadata import load_metadata
 from lesionmap.files.records import sha256, write_text
-from lesionmap.formatting import counted
+from lesionmap.formatting import counted, with_interval
 
 TEMPLATES = Path(__file__).parent / "templates/model_card"
 MOST_SLIDES_LISTED = 100
 VIEWS = ("low", "fused", "high")
 METRICS = ("loss", "dice", "auroc", "calibration_slope", "calibration_intercept")
+EVALUATED = ("dice", "auroc", "froc_score", "lesion_recall")
 MARKUP = re.compile(r"([\\`*_\[\]<>|~&$#!])")
 
 
@@ -41,11 +43,14 @@ class Stated:
     ----------
     contact, organ, license : str
         From the config section ``report``.
+    classes : mapping of str to str
+        Names in annotation files → classes, from the config section ``annotations``; empty for a model from elsewhere.
     """
 
     contact: str = ""
     organ: str = ""
     license: str = ""
+    classes: Mapping[str, str] = field(default_factory=dict)
 
 
 def describe_model(model: str, output: str, stated: Stated = Stated()) -> None:
@@ -64,8 +69,31 @@ def describe_model(model: str, output: str, stated: Stated = Stated()) -> None:
         If the file is not a LesionMap model.
     """
     card = card_metadata(model)
-    shown = {"stated": asdict(stated), "front_matter": Verbatim(front_matter(card, stated))}
+    shown = {
+        "stated": vars(stated),
+        "written": datetime.now(UTC).date().isoformat(),
+        "front_matter": Verbatim(front_matter(card, stated)),
+    }
     write_text(output, _templates().get_template("model_card.md.j2").render(card | shown))
+
+
+def evaluation_section(splits: Mapping[str, Any]) -> str:
+    """What the report adds to a card: metrics with intervals of the slides that are independent of the model, Markdown.
+
+    Parameters
+    ----------
+    splits : mapping
+        Of the summary of :func:`lesionmap.evaluation.summary.summarise`.
+    """
+    independent = {name: found for name, found in splits.items() if not found["mark"]}
+    lines = ["", "## Evaluation in this run", ""]
+    if not independent:
+        return "\n".join([*lines, "No slide that is independent of the model was evaluated.", ""])
+    lines += ["| Split | Slides | Patients | Metric | Value (95 % interval) |", "|---|---|---|---|---|"]
+    for name, found in independent.items():
+        about = f"| {name} | {found['slides']} | {found['patients']} |"
+        lines += [f"{about} {key} | {with_interval(found['metrics'][key], 3)} |" for key in EVALUATED]
+    return "\n".join([*lines, ""])
 
 
 def front_matter(card: Mapping[str, Any], stated: Stated) -> str:

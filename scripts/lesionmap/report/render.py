@@ -31,6 +31,7 @@ TEMPLATES = Path(__file__).parent / "templates/render"
 THUMBNAIL_PX = (200, 150)
 STAIN_PICTURE_PX = (1700, 460)
 STAIN_THUMBNAILS_PX = (400, 200)
+CARD = "MODEL_CARD.md"
 MOST_COPIED = 20_000_000  # bytes; larger files are named, not copied
 SLIDE_FILES = {
     "lesions.geojson": "outlines for QuPath",
@@ -130,6 +131,9 @@ def render_report(
         for name, table in copied_tables(inputs.tables).items():
             (new_tables / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(table, new_tables / name)
+            if name.endswith(CARD):
+                with open(new_tables / name, "a", encoding="utf-8") as stream:
+                    stream.write(model_card.evaluation_section(content["summary"]["splits"]))
         _write_pages(new_pages, shown, templates.get_template("slide.html.j2"), shared)
         _write_pictures(new_figures, shown, inputs)
     write_checklist(files.checklist_table, guidelines)

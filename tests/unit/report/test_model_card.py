@@ -5,14 +5,17 @@ import json
 import re
 from dataclasses import asdict, replace
 from importlib import import_module
+from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
 from lesionmap.errors import ModelError, SettingsError
+from lesionmap.report.inputs import ReportInputs
 from lesionmap.report.model_card import Stated, describe_model, escaped
 from lesionmap.tiles.settings import TileSettings
 from lesionmap.training.publication import training_metadata
+from report_parts import cohort_of, render, summarise_into
 from safetensors.numpy import save_file
 
 TILES = TileSettings(4096, 512, 0.25, min_tissue_fraction=0.05)
@@ -223,3 +226,22 @@ def test_the_front_matter_has_the_metrics_of_validation(tmp_path, metadata):
 
 def test_a_file_without_validation_has_no_model_index(tmp_path, metadata):
     assert "model-index" not in front_matter(card(tmp_path, metadata | {"epoch": {"epoch": 50}}))
+
+
+def test_the_reports_copy_ends_with_the_evaluation(inputs: ReportInputs, tmp_path: Path) -> None:
+    card = (render(inputs, tmp_path) / "tables/model/MODEL_CARD.md").read_text()
+    assert card.startswith("as it is\n## Evaluation in this run\n")
+    assert "| test | 1 | 1 | dice | 0.900 |\n" in card
+    summarise_into(inputs, cohort_of(tmp_path))
+    card = (render(inputs, tmp_path / "six") / "tables/model/MODEL_CARD.md").read_text()
+    entry = json.loads(Path(inputs.summary).read_text())["splits"]["test"]["metrics"]["dice"]
+    assert f"| test | 6 | 6 | dice | 0.857 ({entry['low']:.3f} to {entry['high']:.3f}) |" in card
+    summarise_into(inputs, [])
+    card = (render(inputs, tmp_path / "none") / "tables/model/MODEL_CARD.md").read_text()
+    assert card.endswith("No slide that is independent of the model was evaluated.\n")
+
+
+def test_the_card_says_what_classes_of_annotations_meant(tmp_path, metadata) -> None:
+    text = card(tmp_path, metadata, stated=Stated(classes={"Tumor|x": "lesion", "Fat": "fat"}))
+    assert f"{escaped('Tumor|x')} → lesion, Fat → fat" in text
+    assert "Classes of annotations" not in card(tmp_path, metadata, stated=Stated())
