@@ -47,6 +47,9 @@ ARTEFACTS = [
     "lesions/test_1/overlay.png",
     "metrics/slides/test_1.json",
     "unreadable.tsv",
+    "lesions.tsv",
+    "annotated_lesions.tsv",
+    "slides.tsv",
     "metrics/slides.tsv",
     "metrics/cohort.tsv",
     "metrics/readers.tsv",
@@ -60,7 +63,9 @@ ARTEFACTS = [
     "report/slides/test_1.html",
     "report/viewer/leaflet.js",
     "report/views/test_1/view.js",
-    "report/views/train_1/slide/0/0_0.jpg",
+    "report/views/train_1/slide/0/0_0.js",
+    "report/files/test_1/lesions.geojson",
+    "report/tables/lesions.tsv",
     "conclusion.txt",
 ]
 
