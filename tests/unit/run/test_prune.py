@@ -34,7 +34,7 @@ def folder(tmp_path, monkeypatch):
         for path in PATHS[2:]:
             if "{slide}" in path:
                 path = path.format(slide=slide)
-                write_text(path if "views" not in path else f"{path}/slide/0/0_0.jpg", "seven b")
+                write_text(path if "views" not in path else f"{path}/slide/0/0_0.js", "seven b")
         write_text(f"results/report/slides/{slide}.html", slide)
         write_text(f"results/report/figures/{slide}_overlay.png", slide)
     write_text("results/stain/spread.json", "{}")

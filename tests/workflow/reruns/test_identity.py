@@ -71,7 +71,8 @@ def test_annotations_run_again_what_they_change_whatever_their_date(project):
     before = path.stat()
     many_cornered(path)
     os.utime(path, ns=(0, before.st_mtime_ns - 10**15))  # as after cp -p or a restore
-    follows = {f"{rule}:test_1" for rule in ("check_annotation", "cut_view", "evaluate_slide")} | PER_COHORT
+    rules = ("check_annotation", "find_lesions", "cut_view", "evaluate_slide")
+    follows = {f"{rule}:test_1" for rule in rules} | PER_COHORT
     assert project.planned() == {"import_annotation:test_1", "list_annotations"} | follows
     results = project.results()
     assert len(results["annotations/test_1.geojson"]) > 1_000_000
@@ -79,10 +80,12 @@ def test_annotations_run_again_what_they_change_whatever_their_date(project):
     assert project.planned() == {"import_annotation:test_1", "list_annotations"}
     path.write_text(json.dumps(json.loads(path.read_text()), indent=2))
     project.config["annotations"] = {"classes": {"in no file": "vessel"}}
-    shown = {"render_report", "conclude"}  # the report shows the whole config
+    shown = {"describe_model", "render_report", "conclude"}  # the report shows the whole config
     assert project.planned() == of("import_annotation", *ALL_SLIDES) | {"list_annotations"} | shown
     after = project.results()
-    assert {name for name in results if after[name] != results[name]} == {"report/index.html"}
+    assert {name for name in results if after[name] != results[name]} == {
+        *("report/index.html", "model/MODEL_CARD.md", "report/tables/model/MODEL_CARD.md"),
+    }
     assert "Nothing to be done" in project.run()
 
 

@@ -134,10 +134,10 @@ def test_subgroups_are_summed_up_from_what_was_evaluated(project):
 def test_what_is_shown_in_full_resolution_cuts_views_and_no_more(project):
     project.config["report"] = {"detail": "none"}
     views = project.folder / "results/report/views"
-    assert list((views / "test_1/slide").glob("1/*.jpg"))
+    assert list((views / "test_1/slide").glob("1/*.js"))
     expected = of("cut_view", *ALL_SLIDES) | {"list_quarantine", "list_findings", "render_report", "conclude"}
     assert project.planned() == expected
-    assert not list((views / "test_1/slide").glob("1/*.jpg"))
+    assert not list((views / "test_1/slide").glob("1/*.js"))
     assert "Nothing to be done" in project.run()
 
 
