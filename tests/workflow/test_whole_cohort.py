@@ -339,6 +339,7 @@ def test_snakemakes_own_report_has_every_figure_with_its_caption(project):
     charts = ("roc", "precision_recall", "froc", "calibration", "thresholds", "areas", "lesion_sizes", "decision_curve")
     of_cohort = {f"results/metrics/{name}.svg" for name in charts}
     of_cohort |= {f"results/metrics/{name}.tsv" for name in ("slides", "cohort", "readers", "groups", "models")}
+    of_cohort |= {f"results/{name}.tsv" for name in ("lesions", "annotated_lesions", "slides")}
     of_cohort |= {"results/model/learning_curves.svg", "results/model/MODEL_CARD.md"}
     pictures = [("overlay", "png"), ("stain", "jpg")]
     of_slides = {

@@ -128,7 +128,8 @@ def test_the_record_says_who_the_members_are_and_how_far_they_agree(scene, tmp_p
     assert [one["validated_threshold"] for one in record["members"]] == [0.2, 0.5, 0.8]
     assert [engine["precision"] for engine in record["provenance"].pop("engine")] == ["fp32"] * 3
     training = [{"code": f"c{number}"} for number in range(3)]
-    assert record["provenance"] == {"code": "d", "model_training": training}
+    models = [sha256(path) for path in paths]
+    assert record["provenance"] == {"code": "d", "model": models, "model_training": training}
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(
         ["probability.ome.tif", "scores.ome.tif", "inference.json", "uncertainty.ome.tif"]
     )
