@@ -110,11 +110,12 @@ def test_without_stored_images_the_same_model_is_trained(project):
 
 def test_how_metrics_are_summed_up_evaluates_no_slide(project):
     project.config["evaluation"] = {"min_lesion_um": 0}
-    assert project.planned() == {"summarise", "plot_metrics", "render_report", "conclude"}
+    assert project.planned() == {"summarise", "plot_metrics", "list_findings", "render_report", "conclude"}
 
 
 def test_subgroups_are_summed_up_from_what_was_evaluated(project):
-    sheet, summed_up = project.folder / "slides.tsv", {"summarise", "plot_metrics", "render_report", "conclude"}
+    sheet = project.folder / "slides.tsv"
+    summed_up = {"summarise", "plot_metrics", "list_findings", "render_report", "conclude"}
     text = re.sub(r"$", "\tA", sheet.read_text().rstrip("\n"), flags=re.MULTILINE).replace("\tA", "\tscanner", 1) + "\n"
     sheet.write_text(text)
     project.config["evaluation"] = {"groups": ["scanner", "stain"]}
