@@ -31,6 +31,7 @@ TABLES = (
 TEXTS = (".tsv", ".csv", ".json", ".txt", ".md", ".html", ".log", ".svg")
 IN_REPORT = (  # in folders that are outputs of render_report as a whole
     "report/slides/{slide}.html",
+    "report/files/{slide}",
     "report/figures/{slide}_overlay.png",
     "report/figures/{slide}_thumbnail.png",
     "report/figures/{slide}_stain.jpg",

@@ -146,7 +146,7 @@ def test_the_workflow_is_imported_from_a_server_with_its_library(project, reposi
     card = project.folder / "results/model/MODEL_CARD.md"
     before = card.read_bytes()
     card.unlink()
-    assert jobs(snakemake(project.folder)) == {"describe_model"}
+    assert jobs(snakemake(project.folder)) == {"describe_model", "render_report", "conclude"}
     assert card.read_bytes() == before
 
 
