@@ -14,7 +14,7 @@ import pytest
 import tifffile
 import yaml
 from imagecodecs import jpeg8_decode, jpeg8_encode
-from lesion_maps import write_outlines
+from lesion_maps import accept, write_outlines
 from lesionmap.annotations.canonical import AnnotationSettings, import_annotation
 from lesionmap.annotations.classes import LESION
 from lesionmap.annotations.masks import Annotation
@@ -88,7 +88,8 @@ def test_annotation_mask_map_outlines_and_back(tmp_path, slide, scale, bounds):
     size = map_size(info.size_lv0, scale)
     mask = Annotation(RESULTS / f"annotations/{slide}.geojson").mask((0, 0), size, scale) == LESION
     write_outlines(tmp_path / "lesions.geojson", mask, mask.astype(np.uint8), scale, info)
-    settings = AnnotationSettings({"Lesion": "lesion"}, {}, "refuse")
+    accept(tmp_path / "lesions.geojson")
+    settings = AnnotationSettings({"Accepted": "lesion"}, {}, "refuse")
     import_annotation(str(tmp_path / "lesions.geojson"), info, str(tmp_path / "back.geojson"), settings)
     back = Annotation(tmp_path / "back.geojson").mask((0, 0), size, scale) == LESION
     assert mask.any()

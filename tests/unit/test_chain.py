@@ -161,7 +161,7 @@ class Chain:
             self.file("tissue.tif"),
             files,
             LesionSettings(),
-            {"code": "x", "software": "y"},
+            {"code": "x"},
         )
         content = json.loads(Path(files.outlines).read_text(encoding="utf-8"))
         return [shape(feature["geometry"]).bounds for feature in content["features"]]

@@ -22,6 +22,7 @@ from lesionmap.maps.on_disk import Rows, on_disk, strips
 from lesionmap.maps.probability import chosen_threshold, first_positive
 from lesionmap.slides.slide import SlideInfo
 from lesionmap.tissue.mask import TissueMask
+from lesionmap.version import VERSION
 
 STAGE = "find_lesions"
 MODEL_TRAINING = "model_training"
@@ -108,7 +109,7 @@ def find_lesions(
             *(files.outlines, files.table, files.lesions, mapped, spread),
             info=info,
             metadata=metadata | ({"annotated_lesions": annotated} if judged else {}),
-            origin={"source": provenance["software"], "model": _short(of_map["model"])},
+            origin={"source": f"LesionMap {VERSION}", "model": _short(of_map["model"])},
             verdicts=verdicts,
         )
     found = {"slide": info.slide, "threshold": threshold, "n": n, **areas} | (MEANING if spread else {})

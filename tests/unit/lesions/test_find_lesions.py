@@ -21,6 +21,7 @@ from lesionmap.lesions.find_lesions import LesionFiles, LesionSettings, find_les
 from lesionmap.maps.map_file import MapFile
 from lesionmap.maps.ome_tiff import MapNotes, map_frame, write_map
 from lesionmap.slides.slide import Slide, SlideInfo
+from lesionmap.version import VERSION
 from lesionmap.viewer.overlay import draw_overlay
 from PIL import Image
 from pyramids import info_of, write_tiff
@@ -63,7 +64,7 @@ def found_in(
     tissue = str(folder.parent / f"{folder.name}_tissue.tif")
     tifffile.imwrite(tissue, np.full((20, 70), 255, np.uint8))
     settings = LesionSettings(**changes)
-    origin = {"code": "d", "software": "LesionMap 9"}
+    origin = {"code": "d"}
     find_lesions(info, scores, tissue, files, settings, origin, uncertainty_path=uncertainty, annotation=annotation)
     return files
 
@@ -169,7 +170,7 @@ def test_what_is_interrupted_leaves_nothing(everything, tmp_path, monkeypatch):
 
 
 def test_what_is_written_says_where_it_comes_from(everything):
-    origin = {"code": "d", "software": "LesionMap 9", "model_training": {"code": "c"}}
+    origin = {"code": "d", "model_training": {"code": "c"}}
     origin |= {"map": {"code": "abc", "identity": "f", "model": "0123456789abcdef"}}
     record, outlines = read_json(everything.files.record), read_json(everything.files.outlines)
     with MapFile(everything.files.lesions) as lesions:
@@ -178,7 +179,7 @@ def test_what_is_written_says_where_it_comes_from(everything):
         assert lesions.metadata["frame"] == METADATA["frame"]
     assert outlines["unreadable"] == METADATA["unreadable"]
     assert (record["slide"], record["n"]) == ("s1", len(outlines["features"]))
-    origin = {"source": "LesionMap 9", "model": "0123456789ab"}
+    origin = {"source": f"LesionMap {VERSION}", "model": "0123456789ab"}
     assert all(feature["properties"]["metadata"] == origin for feature in outlines["features"])
     assert (record["annotated"], record["verdicts"], "annotated_lesions" in outlines) == (None, None, False)
     assert record["tissue_mm2"] == pytest.approx(7013 * 2003 * MPP**2 / 1e6, abs=1e-6)
