@@ -186,6 +186,8 @@ rule describe_model:
     params:
         contact=config["report"]["contact"],
         organ=config["report"]["organ"],
+        scanner=config["report"]["scanner"],
+        hardware=config["report"]["hardware"],
         license=config["report"]["license"],
         classes=branch(config["model"]["path"], then={}, otherwise=config["annotations"]["classes"]),
         code=code_digest("describe_model"),

@@ -41,7 +41,7 @@ class Stated:
 
     Parameters
     ----------
-    contact, organ, license : str
+    contact, organ, scanner, hardware, license : str
         From the config section ``report``.
     classes : mapping of str to str
         Names in annotation files → classes, from the config section ``annotations``; empty for a model from elsewhere.
@@ -49,6 +49,8 @@ class Stated:
 
     contact: str = ""
     organ: str = ""
+    scanner: str = ""
+    hardware: str = ""
     license: str = ""
     classes: Mapping[str, str] = field(default_factory=dict)
 

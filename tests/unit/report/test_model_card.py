@@ -199,12 +199,13 @@ def front_matter(text):
 
 @pytest.mark.parametrize("odd", ['it\'s "x": y', "- a\n---\nb: [", "#head | `x` {1}", "yes", "Größe: 5 µm"])
 def test_the_front_matter_is_yaml_whatever_is_stated(tmp_path, metadata, odd):
-    text = card(tmp_path, metadata, stated=Stated(contact=odd, organ=odd, license=odd))
+    text = card(tmp_path, metadata, stated=Stated(contact=odd, organ=odd, scanner=odd, hardware=odd, license=odd))
     assert text.startswith("---\nlicense: ")
     end = text.index("\n---\n\n# Model card: ")
     found = yaml.safe_load(text[4:end])
     assert (found["license"], found["tags"][-1], found["pipeline_tag"]) == (odd, odd, "image-segmentation")
-    assert rows(text)["Contact"] == [escaped(odd)]
+    assert rows(text)["Contact"] == rows(text)["Scanners"] == [escaped(odd)]
+    assert rows(text)["Hardware of the training"] == [escaped(odd)]
 
 
 def test_the_front_matter_has_the_metrics_of_validation(tmp_path, metadata):

@@ -349,11 +349,12 @@ def test_the_page_of_the_model_says_what_its_card_says(inputs: ReportInputs, tmp
 
 
 def test_the_page_of_the_model_has_the_evaluation_and_what_is_stated(inputs: ReportInputs, tmp_path: Path) -> None:
-    stated = CONFIG["report"] | {"organ": "liver <b>", "contact": "a@b.example"}
+    stated = CONFIG["report"] | {"organ": "liver <b>", "contact": "a@b.example", "scanner": "AT2"}
     page = Page(render(inputs, tmp_path, report=stated) / "model.html")
     assert "test: 1 slide of 1 patient. Dice 0.900, AUROC " in page.source
     assert page.row("Organ") == ["Organ", "liver <b>"]
     assert page.row("Contact") == ["Contact", "a@b.example"]
+    assert page.row("Scanners") == ["Scanners", "AT2"]
     assert page.row("Licence of the weights") == ["Licence of the weights", "not stated"]
     summarise_into(inputs, [])
     page = Page(render(inputs, tmp_path / "none") / "model.html")
