@@ -86,7 +86,6 @@ def _inputs(results: Path, folder: Path, copies: list[tuple[str, str]]) -> Repor
         groups=groups,
         metric_plots=charts,
         models=None,
-        stain_table=stain_table,
         stain_spread=spread,
         model=str(results / "model/lesionmap.safetensors"),
         history=str(results / "model/history.csv"),

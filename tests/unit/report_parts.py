@@ -142,6 +142,11 @@ def write_found(folder: Path, name: str, slide: str, **changes: Any) -> None:
     write_json(folder / f"{name}.inference.json", {"slide": slide, "seam_measure": changes.get("seam_measure", 1.1)})
 
 
+def stain_table(inputs: ReportInputs) -> str:
+    """Where the stains of the slides are compared."""
+    return str(Path(inputs.stain_spread).with_name("stain.tsv"))
+
+
 def list_again(inputs: ReportInputs) -> None:
     """List what was found, as the files are now."""
     beside = [
@@ -149,7 +154,7 @@ def list_again(inputs: ReportInputs) -> None:
     ]
     pairs = list(zip(beside[0], inputs.lesion_tables, strict=True))
     slides = SlideFiles(inputs.records, pairs, beside[1], inputs.stains, inputs.checks)
-    cohort = CohortFiles(inputs.slide_table, inputs.stain_table, inputs.tables[2], inputs.failed_exports)
+    cohort = CohortFiles(inputs.slide_table, stain_table(inputs), inputs.tables[2], inputs.failed_exports)
     list_findings(slides, cohort, FindingsFiles(*inputs.tables[:2], inputs.found), {})
 
 
@@ -176,9 +181,9 @@ def change_stain(inputs: ReportInputs, slide: str, outlier: str = "", **changes:
     """Give a slide another stain, and say in what it is unlike the others."""
     path = inputs.stains[list(SPLITS).index(slide)]
     write_json(path, json.loads(Path(path).read_text()) | changes)
-    table = pd.read_csv(inputs.stain_table, sep="\t", dtype=str, keep_default_na=False)
+    table = pd.read_csv(stain_table(inputs), sep="\t", dtype=str, keep_default_na=False)
     table.loc[table["slide"] == slide, "outlier"] = outlier
-    table.to_csv(inputs.stain_table, sep="\t", index=False)
+    table.to_csv(stain_table(inputs), sep="\t", index=False)
 
 
 def with_fallback(method: str, flags: list[str]) -> dict[str, Any]:
@@ -247,7 +252,7 @@ def with_slides(inputs: ReportInputs, folder: Path, names: list[str]) -> ReportI
         write_json(folder / f"{name}.stain.json", stain | {"slide": name})
         write_found(folder, name, name)
     records, stains = ([str(folder / f"{name}.{kind}") for name in names] for kind in ("json", "stain.json"))
-    compare_stains(stains, inputs.stain_table, inputs.stain_spread)
+    compare_stains(stains, stain_table(inputs), inputs.stain_spread)
     kinds = ("stain_pictures", "stain_thumbnails", "outlines", "lesion_tables", "overlays", "views")
     same = {kind: [getattr(inputs, kind)[0]] * len(names) for kind in kinds}
     return replace(inputs, records=records, stains=stains, **same)
@@ -285,5 +290,5 @@ def only(inputs: ReportInputs, count: int) -> ReportInputs:
         "views",
     )
     fewer = replace(inputs, **{name: getattr(inputs, name)[:count] for name in names})
-    compare_stains(fewer.stains, fewer.stain_table, fewer.stain_spread)
+    compare_stains(fewer.stains, stain_table(fewer), fewer.stain_spread)
     return fewer

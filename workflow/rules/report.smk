@@ -73,7 +73,6 @@ rule render_report:
         stains=collect("results/stain/matches/{slide}.json", slide=readable_slides),
         stain_pictures=collect("results/stain/{slide}.png", slide=readable_slides),
         stain_thumbnails=collect("results/stain/thumbnails/{slide}.png", slide=readable_slides),
-        stain_table="results/stain/cohort.tsv",
         stain_spread="results/stain/spread.json",
         outlines=collect("results/lesions/{slide}/lesions.geojson", slide=readable_slides),
         lesion_tables=collect("results/lesions/{slide}/lesions.tsv", slide=readable_slides),

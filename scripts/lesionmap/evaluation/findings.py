@@ -15,6 +15,7 @@ from lesionmap.jobs.quarantine import quarantined, usable
 from lesionmap.metrics.lesion_sizes import SIZE_NAMES, SIZES_UM
 
 OF_ANNOTATION = "annotation: "  # begins flags of where an annotation lies
+UNLIKE = "unlike the other slides: "  # begins the flag of a stain that is
 VISIBLE_SEAMS = 2.0  # 1: tile borders do not show; maps of tiles that do not overlap have 8 to 19
 SEAMS = "borders of tiles show in the map ({:.1f}, 1 is none), which may cut a lesion in two: see inference.overlap"
 QUARANTINED = "quarantined"
@@ -139,7 +140,7 @@ def _flags(slides: SlideFiles, cohort: CohortFiles, seams: Mapping[str, float | 
     found: dict[str, dict[str, None]] = defaultdict(dict)
 
     def add(slide: str, *texts: str) -> None:
-        found[slide] |= dict.fromkeys(texts)
+        found[slide] |= dict.fromkeys(text.replace(";", ",") for text in texts)  # the table parts them by "; "
 
     for record in map(read_json, slides.records):
         if record["verdict"] == "ok":
@@ -150,14 +151,14 @@ def _flags(slides: SlideFiles, cohort: CohortFiles, seams: Mapping[str, float | 
         add(match["slide"], *match["flags"])
     for row in read_table(cohort.stains):
         if row["outlier"]:
-            add(row["slide"], f"unlike the other slides: {row['outlier'].replace('_', ' ')}")
+            add(row["slide"], f"{UNLIKE}{row['outlier'].replace('_', ' ')}")
     for slide, measure in seams.items():
         if measure is not None and measure > VISIBLE_SEAMS:
             add(slide, SEAMS.format(measure))
     for (slide, stage), n in _unreadable(cohort.unreadable).items():
         add(slide, f"{stage}: {counted(n, 'part')} cannot be read and {'is' if n == 1 else 'are'} left out")
     for row in read_table(cohort.failed_exports):
-        add(row["slide"], f"{row['stage']} failed: {row['finding']}".replace(";", ","))
+        add(row["slide"], f"{row['stage']} failed: {row['finding']}")
     return defaultdict(list, {slide: list(texts) for slide, texts in found.items()})
 
 

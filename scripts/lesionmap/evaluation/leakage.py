@@ -12,7 +12,7 @@ from lesionmap.formatting import counted
 LEAKED = "leaked"
 GROUPS = ("test", "val", LEAKED)  # of evaluated slides, in the order in which they are shown
 TRAINING, VALIDATION = "training slide of the model", "validation slide of the model"
-CHOSEN = "the epoch and the threshold were chosen on these slides"
+CHOSEN = "the model was chosen on these slides"
 SEEN = "the model was trained or chosen on these slides, or on other slides of their patients"
 UNKNOWN_SLIDES = "the model file does not record its slides: whether these metrics are independent of it is unknown"
 UNKNOWN_PATIENTS = "the model file does not record patients: only the content of slides was compared with it"

@@ -75,19 +75,18 @@ def _joined(
 class Detections:
     """The lesions of a map as CAMELYON16 counts them: each has a point and a confidence.
 
+    Those that are neither true nor false are not among them.
+
     Parameters
     ----------
     score : (N,) int64
         Confidence: the highest score (:mod:`lesionmap.maps.probability`) in the lesion.
     lesion : (N,) int64
         Number of the annotated lesion in which the point lies; 0 if in none.
-    n_unjudged : int
-        Number of further detections, which are neither true nor false.
     """
 
     score: NDArray[np.int64]
     lesion: NDArray[np.int64]
-    n_unjudged: int = 0
 
     @property
     def false_positive_scores(self) -> NDArray[np.int64]:
@@ -163,7 +162,7 @@ class DetectionFinder:
         surplus = np.zeros(int(groups.max(initial=-1)) + 1, dtype=np.int64)
         np.add.at(surplus, groups, np.concatenate(self._surplus))
         judged = (number > 0) | (surplus[owners] <= 0)
-        return Detections(score[judged], number[judged], len(surplus) - int(judged.sum()))
+        return Detections(score[judged], number[judged])
 
 
 def _votes(

@@ -27,8 +27,8 @@ class ReportInputs:
         Files of :func:`lesionmap.evaluation.plots.plot_metrics`.
     models : str or None
         File of :func:`lesionmap.evaluation.model_comparison.compare_models`; None if no other model is compared.
-    stain_table, stain_spread : str
-        Files of :func:`lesionmap.stain.comparison.compare_stains`.
+    stain_spread : str
+        A file of :func:`lesionmap.stain.comparison.compare_stains`.
     model : str
         The model file in use.
     history, learning_curves : str or None
@@ -65,7 +65,6 @@ class ReportInputs:
     groups: str
     metric_plots: Sequence[str]
     models: str | None
-    stain_table: str
     stain_spread: str
     model: str
     history: str | None

@@ -6,7 +6,7 @@ from typing import Any
 import yaml
 from shapely.geometry import shape
 
-from lesionmap.evaluation.findings import OF_ANNOTATION
+from lesionmap.evaluation.findings import OF_ANNOTATION, UNLIKE
 from lesionmap.evaluation.leakage import LEAKED, group_of
 from lesionmap.evaluation.summary import read_slide_table
 from lesionmap.files.records import read_json, read_table
@@ -47,8 +47,6 @@ class SlideReport:
     review : dict or None
         Counts of what a person has corrected (:func:`lesionmap.annotations.corrections.correction_counts`); None if its
         annotation does not come from a review.
-    stain_outlier : str
-        How its stain differs from the other slides'; empty if it does not.
     found : dict
         Its row of the table of :func:`lesionmap.evaluation.findings.list_findings`.
     metrics : dict or None
@@ -79,7 +77,6 @@ class SlideReport:
     notes: list[str]
     failed_exports: list[str]
     stain: dict[str, Any]
-    stain_outlier: str
     annotation_format: str
     tissue_share: dict[str, float]
     found: dict[str, str]
@@ -128,8 +125,7 @@ class SlideReport:
     @property
     def stain_flags(self) -> list[str]:
         """All flags of its stain; a fit whose verdict is not ``ok`` always has one."""
-        unlike = [f"unlike the other slides: {self.stain_outlier}"] if self.stain_outlier else []
-        return [*self.stain["flags"], *unlike]
+        return [*self.stain["flags"], *(note for note in self.notes if note.startswith(UNLIKE))]
 
     @property
     def stain_sort_key(self) -> tuple[bool, float]:
@@ -139,14 +135,13 @@ class SlideReport:
 
 @dataclass(frozen=True)
 class CohortTables:
-    """Content of the cohort's tables by slide id: findings, metrics, refusals, failed exports, annotation, stain."""
+    """Content of the cohort's tables by slide id: findings, metrics, refusals, failed exports, annotation."""
 
     found: dict[str, dict[str, str]]
     metrics: dict[str, dict[str, Any]]
     refusals: dict[str, list[dict[str, str]]]
     failed_exports: dict[str, list[dict[str, str]]]
     checks: dict[str, dict[str, Any]]
-    stain_outliers: dict[str, str]
 
 
 def load_slides(inputs: ReportInputs) -> list[SlideReport]:
@@ -157,7 +152,6 @@ def load_slides(inputs: ReportInputs) -> list[SlideReport]:
         refusals=_by_slide(inputs.quarantine),
         failed_exports=_by_slide(inputs.failed_exports),
         checks={check["slide"]: check for check in map(read_json, usable(inputs.checks))},
-        stain_outliers={row["slide"]: row["outlier"].replace("_", " ") for row in read_table(inputs.stain_table)},
     )
     pictures = zip(inputs.views, inputs.stain_pictures, strict=True)
     paths = zip(inputs.records, inputs.stains, inputs.outlines, pictures, strict=True)
@@ -187,7 +181,6 @@ def _load_slide(record: str, stain: str, outlines: str, pictures: tuple[str, str
         split=slide["split"],
         info=slide["info"],
         stain=match,
-        stain_outlier=tables.stain_outliers[name],
         annotation_format=check["format"],
         tissue_share=check["tissue_share"],
         review=check["review"],

@@ -105,7 +105,7 @@ def match_stain(
     flags = []
     if fitted.verdict != "ok":
         profile = replace(_fallback(slide, pixels, fitted, reference, settings), verdict=fitted.verdict)
-        flags.append(f"stain: {fitted.verdict}; {profile.method} used")
+        flags.append(f"stain: {fitted.verdict}, {profile.method} used")
     else:
         profile = _in_reference_order(fitted, reference)
         if profile != fitted:

@@ -35,7 +35,7 @@ def found(tmp_path):
     def of(**changes: Any) -> dict[str, list[dict[str, str]]]:
         splits = {"j": "test", "n": "inference", "q": "train", "m": "test"}
         for slide, split in splits.items():
-            record = {"slide": slide, "split": split, "verdict": "ok", "flags": ["pale"] if slide == "n" else []}
+            record = {"slide": slide, "split": split, "verdict": "ok", "flags": ["pale; old"] if slide == "n" else []}
             write_json(
                 tmp_path / f"{slide}.json", record | {"info": INFO} | ({"verdict": "no"} if slide == "q" else {})
             )
@@ -136,7 +136,7 @@ def test_every_slide_of_the_sheet_has_a_row(found):
     assert rows["j"] | expected == rows["j"]
     assert (rows["n"]["false_lesions"], rows["n"]["dice"], rows["n"]["evaluated_as"]) == ("NA", "NA", "")
     unlike = "unlike the other slides: ratio eosin"
-    assert rows["n"]["flags"] == f"pale; {unlike}; map_slide: 1 part cannot be read and is left out"
+    assert rows["n"]["flags"] == f"pale, old; {unlike}; map_slide: 1 part cannot be read and is left out"
     assert (rows["q"]["lesions"], rows["q"]["flags"], rows["m"]["lesions"]) == ("NA", "", "NA")
 
 

@@ -52,14 +52,14 @@ def inputs(charts: list[str], tmp_path: Path) -> ReportInputs:
     advice = {"finding": "<script>alert(1)</script>", "remedy": "copy & try again"}
     write_json(folder / "bad_1.json", bad | advice)
     records = [str(folder / f"{slide}.json") for slide in [*SPLITS, "bad_1"]]
-    others = ("summary.json", "slides.tsv", "readers.tsv", "groups.tsv", "stain.tsv", "spread.json")
+    others = ("summary.json", "slides.tsv", "readers.tsv", "groups.tsv", "spread.json")
     written = (str(folder / name) for name in ("quarantine.tsv", "failed_exports.tsv", *others))
-    quarantine, failed, summary, slide_table, readers, groups, stain_table, stain_spread = written
+    quarantine, failed, summary, slide_table, readers, groups, stain_spread = written
     list_quarantine(RunFiles(records), quarantine, str(folder / "unreadable.tsv"), failed)
     HISTORY.to_csv(folder / "history.csv", index=False)
     kinds = ("json", "stain.json", "stain.png", "stain_thumbnails.png", "geojson", "tsv")
     per_slide = [[str(folder / f"{slide}.{kind}") for slide in SPLITS] for kind in kinds]
-    compare_stains(per_slide[1], stain_table, stain_spread)
+    compare_stains(per_slide[1], str(folder / "stain.tsv"), stain_spread)
     learning_curves, *metric_plots = charts
     training = (make_model(folder / "m.safetensors"), str(folder / "history.csv"), learning_curves)
     tables = [str(folder / name) for name in TABLES]
@@ -67,8 +67,7 @@ def inputs(charts: list[str], tmp_path: Path) -> ReportInputs:
         write_text(table, "as it is")
     overlays = [str(folder / f"{slide}.overlay.png") for slide in SPLITS]
     found = str(folder / "found.tsv")
-    cohort = (found, quarantine, failed, summary, slide_table, readers, groups, metric_plots, None)
-    cohort += (stain_table, stain_spread)
+    cohort = (found, quarantine, failed, summary, slide_table, readers, groups, metric_plots, None, stain_spread)
     views = [str(tmp_path / f"report/views/{slide}") for slide in SPLITS]
     checks = [str(folder / f"{slide}.check.json") for slide, split in SPLITS.items() if split != "inference"]
     for slide, path in zip(SPLITS, checks, strict=False):

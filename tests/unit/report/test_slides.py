@@ -270,7 +270,7 @@ def test_the_stain_picture_keeps_its_size(report: Path) -> None:
 
 
 def test_a_slide_whose_fit_is_not_used_says_so(inputs: ReportInputs, tmp_path: Path) -> None:
-    flags = ["stain: not H&E; the reference's basis used", "eosin: <too little>"]
+    flags = ["stain: not H&E, the reference's basis used", "eosin: <too little>"]
     change_stain(inputs, "new_1", "angle, ratio_eosin", **with_fallback("the reference's basis", flags))
     report = render(inputs, tmp_path)
     page = (report / "slides" / "new_1.html").read_text()
@@ -280,7 +280,7 @@ def test_a_slide_whose_fit_is_not_used_says_so(inputs: ReportInputs, tmp_path: P
     assert page.count('<p class="notice">unlike the other slides: angle, ratio eosin</p>') == 1
     index = (report / "index.html").read_text()
     unlike = "unlike the other slides: angle, ratio eosin"
-    listed = f"new_1</a>: stain: not H&amp;E; the reference&#39;s basis used; eosin: &lt;too little&gt;; {unlike}</li>"
+    listed = f"new_1</a>: stain: not H&amp;E, the reference&#39;s basis used; eosin: &lt;too little&gt;; {unlike}</li>"
     assert listed in index
 
 

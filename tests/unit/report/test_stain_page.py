@@ -18,6 +18,7 @@ from report_parts import (
     only,
     render,
     stain_match,
+    stain_table,
     with_fallback,
     write_found,
 )
@@ -66,7 +67,7 @@ def test_without_odd_stains_the_page_says_so(report: Path) -> None:
 def test_odd_stains_are_listed_the_oddest_first(inputs: ReportInputs, tmp_path: Path) -> None:
     change_stain(inputs, "train_1", "angle_to_reference_eosin")
     change_stain(inputs, "Präparat 7%", flags=["<stains swapped>"], angle_to_reference=[12.34, 0.0])
-    change_stain(inputs, "new_1", **with_fallback("Macenko's basis", ["stain: not H&E; Macenko's basis used"]))
+    change_stain(inputs, "new_1", **with_fallback("Macenko's basis", ["stain: not H&E, Macenko's basis used"]))
     page = Page(render(inputs, tmp_path) / "stain.html")
     unlike, swapped = "unlike the other slides: angle to reference eosin", "<stains swapped>"
     used = [
@@ -78,7 +79,7 @@ def test_odd_stains_are_listed_the_oddest_first(inputs: ReportInputs, tmp_path: 
         "0.0",
         "2.00",
         "1.25",
-        "stain: not H&E; Macenko's basis used",
+        "stain: not H&E, Macenko's basis used",
     ]
     assert [row for row in page.rows if len(row) == 10][1:] == [
         ["new_1", *used],
@@ -101,7 +102,7 @@ def test_a_hundred_odd_stains_are_listed_and_the_rest_counted(inputs: ReportInpu
     names = ("stain_pictures", "stain_thumbnails", "outlines", "lesion_tables", "overlays", "views")
     same = {name: [getattr(inputs, name)[0]] * len(paths) for name in names}
     records, stains = zip(*paths, strict=True)
-    compare_stains(stains, inputs.stain_table, inputs.stain_spread)
+    compare_stains(stains, stain_table(inputs), inputs.stain_spread)
     report = render(replace(inputs, records=records, stains=stains, **same), tmp_path)
     page = Page(report / "stain.html")
     listed = [row for row in page.rows if len(row) == 10][1:]
@@ -130,7 +131,7 @@ def test_all_slides_are_shown_before_and_after(inputs: ReportInputs, tmp_path: P
 
 def test_odd_stains_are_labelled_where_they_were_fitted(inputs: ReportInputs, tmp_path: Path) -> None:
     change_stain(
-        inputs, "new_1", **with_fallback("the reference's basis", ["stain: not H&E; the reference's basis used"])
+        inputs, "new_1", **with_fallback("the reference's basis", ["stain: not H&E, the reference's basis used"])
     )
     drawn = (render(inputs, tmp_path) / "figures" / "stain_vectors.svg").read_text()
     assert "<!-- new_1 -->" in drawn

@@ -98,12 +98,12 @@ def test_macenko_takes_over_where_it_tells_the_stains_apart():
     assert found.verdict == "stains too alike"
     by_reference, reference_flags = match(found, pixels, reference=reference)
     assert by_reference.profile.basis == reference.basis
-    assert reference_flags[0] == "stain: stains too alike; the reference's basis used"
+    assert reference_flags[0] == "stain: stains too alike, the reference's basis used"
     by_macenko, flags = match(found, pixels, "macenko", reference=reference)
     other = fit(pixels, "macenko")
     assert by_macenko.profile == replace(other, method="Macenko's basis", verdict="stains too alike")
     assert by_macenko.ratio == (1.5 / other.p99[0], 1.2 / other.p99[1])
-    assert flags == ["stain: stains too alike; Macenko's basis used"]
+    assert flags == ["stain: stains too alike, Macenko's basis used"]
 
 
 def test_by_the_references_basis_strengths_are_measured_anew():
@@ -112,7 +112,7 @@ def test_by_the_references_basis_strengths_are_measured_anew():
     assert found.profile.basis == REFERENCE.basis
     assert found.profile.n_pixels == 20_000
     assert found.ratio == pytest.approx(np.array(REFERENCE.p99) / fit(pixels, "none").p99)
-    assert flags == ["stain: too few stained pixels; the reference's basis used"]
+    assert flags == ["stain: too few stained pixels, the reference's basis used"]
 
 
 @functools.cache
@@ -128,7 +128,7 @@ def test_slides_that_show_no_two_stains_are_matched_all_the_same(name, method, f
     matched, flags = match(found, DEGENERATE[name].pixels, fallback)
     assert np.isfinite([*matched.profile.basis[0], *matched.profile.basis[1], *matched.profile.p99]).all()
     assert matched.profile.verdict == found.verdict
-    assert (found.verdict == "ok") != any(flag.startswith(f"stain: {found.verdict}; ") for flag in flags)
+    assert (found.verdict == "ok") != any(flag.startswith(f"stain: {found.verdict}, ") for flag in flags)
     assert all(LIMITS[0] <= ratio <= LIMITS[1] for ratio in matched.ratio)
     upright, inverted = (angles(basis, HE).sum() for basis in (matched.profile.basis, matched.profile.basis[::-1]))
     assert upright <= inverted
