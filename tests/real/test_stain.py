@@ -9,7 +9,7 @@ import pytest
 from lesionmap.slides.slide import Slide
 from lesionmap.stain.fit import angles, fit, read_boxes, read_sample, sample_tissue
 from lesionmap.stain.profile import optical_density
-from lesionmap.stain.separation import concentrations
+from lesionmap.stain.separation import FIT_SPARSITY, concentrations
 from lesionmap.stain.table import CONCENTRATION_SPARSITY, StainMatch
 from lesionmap.stain.white_point import find_white_point
 from lesionmap.tissue.detection import TissueSettings, find_tissue
@@ -26,7 +26,7 @@ CAMELYON = [f"camelyon_{i}" for i in range(1, 5)]
 pytestmark = pytest.mark.skipif(not DATA.exists(), reason="the real slides of ../shared/data are absent")
 
 
-def record(slide, kind="stain"):
+def record(slide, kind="stain/matches"):
     return json.loads((RESULTS / kind / f"{slide}.json").read_text())
 
 
@@ -60,13 +60,24 @@ def sample(slide):
     return read_sample(RESULTS / f"stain/samples/{slide}.png", record(slide, "stain/fits")["profile"]["n_pixels"])
 
 
+def cost(od, basis):
+    """What the fit minimises, mean of the pixels: half the squared error, and the weighted sum of concentrations."""
+    found = concentrations(od, basis, FIT_SPARSITY)
+    return (((od - found @ basis) ** 2).sum(axis=1) / 2 + FIT_SPARSITY * found.sum(axis=1)).mean()
+
+
 @pytest.mark.parametrize("slide", [*CAMELYON, "tcga_cr_7395"])
-def test_the_basis_is_that_of_staintools(slide):
+def test_the_basis_is_that_of_staintools_or_a_better_one(slide):
+    """Its search is stopped sooner: on the slide of TCGA it is 3° from the minimum."""
     profile = record(slide, "stain/fits")["profile"]
     theirs = VahadaneStainExtractor.get_stain_matrix(white_balanced(sample(slide), profile["white_point"])[None])
     ours = np.array(profile["basis"])
     # StainTools takes what absorbs more red for haematoxylin, which in two of these slides is eosin.
-    assert min(angles(ours, theirs).max(), angles(ours, theirs[::-1]).max()) <= 2
+    apart = min(angles(ours, theirs).max(), angles(ours, theirs[::-1]).max())
+    od = optical_density(sample(slide), profile["white_point"])
+    ratio = cost(od, ours) / cost(od, theirs)
+    assert ratio < 1.0001
+    assert apart <= 2 or ratio < 0.999
 
 
 @pytest.mark.parametrize("slide", CAMELYON)
