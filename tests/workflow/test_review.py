@@ -48,19 +48,19 @@ def test_predictions_are_corrected_and_come_back_and_the_next_model_is_compared_
     assert {"import_annotation:train_2", "extract_tiles:train_2", "train", "evaluate_slide:test_1"} <= planned
     assert {"extract_tiles:train_1", "import_annotation:test_1"} & planned == set()
 
-    counts = {"accepted": 1, "edited": 1, "rejected": 1, "new": 1}
+    counts = {"accepted": 1, "edited": 1, "rejected": 1, "deleted": 0, "new": 1}
     canonical = read_json(results / "annotations/train_2.geojson")
     assert canonical["review"] == read_json(results / "annotations/train_2.json")["review"] == counts
     assert canonical["classes"]["lesion"]["polygons"] >= classes["Annotated: lesion"] - 1 + 2
     rows = {row["slide"]: row for row in read_table(results / "annotations.tsv")}
-    assert {kind: rows["train_2"][kind] for kind in counts} == dict.fromkeys(counts, "1")
+    assert {kind: int(rows["train_2"][kind]) for kind in counts} == counts
     assert {kind: rows["test_1"][kind] for kind in counts} == dict.fromkeys(counts, "")
-    said = "annotations of 1 slide are reviews of predicted lesions: 1 accepted, 1 edited, 1 rejected, 1 new"
+    said = "annotations of 1 slide are reviews of predicted lesions: 1 accepted, 1 edited, 1 rejected, 0 deleted, 1 new"
     assert said in (results / "conclusion.txt").read_text()
     index = (results / "report/index.html").read_text()
     assert "Before and after the corrections" in index
     assert "on 1 slide that both runs evaluated against the same annotation" in index
-    assert "1 accepted, 1 edited, 1 rejected, 1 new." in (results / "report/slides/train_2.html").read_text()
+    assert "1 accepted, 1 edited, 1 rejected, 0 deleted, 1 new." in (results / "report/slides/train_2.html").read_text()
     assert (results / "review/before/slides/test_1.json").read_bytes() == before
     assert (results / "metrics/slides/test_1.json").read_bytes() != before
     table = {(row["metric"], row["model"]): row for row in read_table(results / "metrics/before_after.tsv")}
@@ -82,4 +82,4 @@ def test_predictions_that_nobody_has_reviewed_are_refused_by_the_doctor_and_the_
     (project.folder / "annotations/back.geojson").write_text(text.replace('{"name": "Lesion"', '{"name": "Accepted"'))
     project.run("annotations")
     review = read_json(project.folder / "results/annotations/test_1.geojson")["review"]
-    assert review == {"accepted": 2, "edited": 0, "rejected": 0, "new": 0}
+    assert review == {"accepted": 2, "edited": 0, "rejected": 0, "deleted": 0, "new": 0}

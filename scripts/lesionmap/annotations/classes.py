@@ -8,7 +8,7 @@ CLASS_NAMES = {"lesion": LESION, "vessel": VESSEL, "fat": FAT}
 OUTLINED = {"ignore": IGNORE, **CLASS_NAMES}  # classes of outlines; where they overlap, the first wins
 STORED_CLASSES = ("background", *CLASS_NAMES)  # in the order of their codes
 MAJORITY_ORDER = (LESION, VESSEL, FAT, BACKGROUND, IGNORE)  # in a tie for one pixel, the first wins
-CORRECTIONS = ("accepted", "edited", "rejected", "new")  # of lesions that come back from a review
+CORRECTIONS = ("accepted", "edited", "rejected", "deleted", "new")  # of lesions that come back from a review
 
 
 def judged(mask: NDArray[np.uint8], tissue: NDArray[np.bool_]) -> NDArray[np.uint8]:

@@ -35,12 +35,15 @@ class AnnotatedOutline:
         Whether it is a hole in the other outlines of its class.
     origin : str
         What a review made of it (:mod:`lesionmap.annotations.corrections`); empty for one of another origin.
+    siblings : int
+        How many predicted outlines a review has sent out with it, and it among them; 0 for other outlines.
     """
 
     name: str
     geometry: BaseGeometry
     cuts: bool = False
     origin: str = ""
+    siblings: int = 0
 
 
 @dataclass

@@ -4,6 +4,7 @@ QuPath keeps the ids of outlines. That of an outline which nobody has edited is 
 """
 
 import uuid
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,6 +18,7 @@ from lesionmap.geometry.identity import lesion_id
 PREDICTED, ANNOTATED, EDITED = "predicted", "annotated", "edited"  # origins; the first two: and not edited
 REJECTED = "rejected"  # what the class of an outline means that a person has rejected; elsewhere it is background
 SOFTWARE = "LesionMap"  # begins the source in the metadata of a predicted outline
+SIBLINGS = "predicted outlines"  # key in the metadata of a predicted outline: how many a review has sent out
 # Classes of what a review shows: predicted lesions, those beside an annotation, and (before its class) the annotation.
 LESION_CLASS, BESIDE_CLASS, ANNOTATED_CLASS = "Lesion", "Predicted", "Annotated"
 REMEDY = (
@@ -44,9 +46,19 @@ def origin_of(feature: Mapping[str, Any], outline: BaseGeometry, slide_identity:
     if _version(own) == 5:
         ids = {lesion_id(slide_identity, outline): PREDICTED, annotated_id(slide_identity, outline): ANNOTATED}
         return ids.get(own, EDITED)
+    return EDITED if str(_metadata(feature).get("source")).startswith(SOFTWARE) else ""
+
+
+def siblings_of(feature: Mapping[str, Any]) -> int:
+    """How many predicted outlines a review has sent out with a feature, and it among them; 0 if it does not say."""
+    told = str(_metadata(feature).get(SIBLINGS, ""))
+    return int(told) if told.isdecimal() else 0
+
+
+def _metadata(feature: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What QuPath keeps of an outline besides name, class and measurements."""
     metadata = (feature.get("properties") or {}).get("metadata")
-    source = metadata.get("source") if isinstance(metadata, dict) else None
-    return EDITED if str(source).startswith(SOFTWARE) else ""
+    return metadata if isinstance(metadata, dict) else {}
 
 
 def _version(text: str) -> int | None:
@@ -63,7 +75,9 @@ def class_of(name: str, origin: str) -> str:
 
 
 def correction_counts(outlines: Sequence[AnnotatedOutline], labels: Mapping[str, str]) -> dict[str, int] | None:
-    """How many outlines a person has accepted, edited, rejected, and drawn anew; None if nothing comes from a review.
+    """How many outlines a person has accepted, edited, rejected, deleted, and drawn anew.
+
+    None if nothing comes from a review. Deleted are predicted outlines that have not come back with the others.
 
     Parameters
     ----------
@@ -73,7 +87,9 @@ def correction_counts(outlines: Sequence[AnnotatedOutline], labels: Mapping[str,
     if not any(outline.origin for outline in outlines):
         return None
     kinds = [_kind(outline, labels[outline.name]) for outline in outlines]
-    return {kind: kinds.count(kind) for kind in CORRECTIONS}
+    returned = Counter(outline.siblings for outline in outlines if outline.siblings)
+    deleted = sum(max(0, sent - n) for sent, n in returned.items())
+    return {kind: kinds.count(kind) for kind in CORRECTIONS} | {"deleted": deleted}
 
 
 def _kind(outline: AnnotatedOutline, label: str) -> str:
@@ -97,6 +113,6 @@ def why_unreviewed(
         return None
     finding = (
         f"{counted(review['accepted'], 'outline')} of lesion, and each is as {SOFTWARE} predicted it: nothing was "
-        "edited, rejected, added or accepted, so this is no truth to train on or to judge by"
+        "edited, rejected, deleted, added or accepted, so this is no truth to train on or to judge by"
     )
     return finding, REMEDY

@@ -17,7 +17,7 @@ from lesionmap.annotations.content import (
     coordinate,
     file_bytes,
 )
-from lesionmap.annotations.corrections import class_of, origin_of
+from lesionmap.annotations.corrections import class_of, origin_of, siblings_of
 from lesionmap.slides.slide import SlideInfo
 
 OBJECTS_BEFORE_0_4 = {"PathDetectionObject": "detection", "PathCellObject": "cell", "PathTileObject": "tile"}
@@ -134,9 +134,8 @@ def _add_feature(content: AnnotationFile, feature: Any, info: SlideInfo) -> None
             if mended:
                 origin = origin_of(feature, mended, info.identity)
                 outline = shapely.transform(mended, lambda xy: xy + info.bounds_xy_lv0)
-                content.outlines.append(
-                    AnnotatedOutline(class_of(_class_name(properties), origin), outline, origin=origin)
-                )
+                name = class_of(_class_name(properties), origin)
+                content.outlines.append(AnnotatedOutline(name, outline, origin=origin, siblings=siblings_of(feature)))
 
 
 def _areas(content: AnnotationFile, geometry: dict[str, Any] | None) -> Iterator[Sequence[Any]]:

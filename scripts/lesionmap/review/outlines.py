@@ -7,7 +7,7 @@ import shapely
 from shapely.geometry import mapping, shape
 from shapely.geometry.base import BaseGeometry
 
-from lesionmap.annotations.corrections import ANNOTATED_CLASS, BESIDE_CLASS, annotated_id
+from lesionmap.annotations.corrections import ANNOTATED_CLASS, BESIDE_CLASS, SIBLINGS, annotated_id
 from lesionmap.geometry.identity import DECIMALS
 from lesionmap.maps.ome_tiff import LESION_COLOUR
 from lesionmap.slides.slide import SlideInfo
@@ -31,9 +31,16 @@ def review_outlines(
     annotation : mapping or None
         GeoJSON of :func:`lesionmap.annotations.canonical.import_annotation`; None without a usable annotation.
     """
+    predicted = [_counted(feature, len(lesions["features"])) for feature in lesions["features"]]
     if annotation is None:
-        return list(lesions["features"]), []
-    return [_beside(feature) for feature in lesions["features"]], list(_annotated(annotation, info))
+        return predicted, []
+    return [_beside(feature) for feature in predicted], list(_annotated(annotation, info))
+
+
+def _counted(feature: Feature, n: int) -> Feature:
+    """A predicted lesion that says how many there are, so that a deleted one is missed."""
+    metadata = feature["properties"]["metadata"] | {SIBLINGS: str(n)}
+    return feature | {"properties": feature["properties"] | {"metadata": metadata}}
 
 
 def _beside(feature: Feature) -> Feature:

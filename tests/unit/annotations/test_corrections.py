@@ -70,7 +70,7 @@ def test_each_kind_of_correction_is_counted(tmp_path, version):
         [predicted(0), vertex_moved(predicted(1)), with_class(predicted(2), "Rejected"), drawn("Lesion", FAR)],
         version,
     )
-    assert content["review"] == {"accepted": 1, "edited": 1, "rejected": 1, "new": 1}
+    assert content["review"] == {"accepted": 1, "edited": 1, "rejected": 1, "deleted": 0, "new": 1}
     assert content["classes"]["lesion"]["polygons"] == 3
     mask = level_0(tmp_path / "out/canonical.geojson")  # the bounds begin at (7, 11)
     assert mask[11 + 12, 7 + 25] == mask[11 + 40, 7 + 60] == mask[11 + 52, 7 + 77] == 1
@@ -87,7 +87,7 @@ def test_an_outline_that_has_only_been_through_qupath_is_not_edited(tmp_path, ve
     move = [[[x + 99_000, y + 70_000] for x, y in ring] for ring in (EDGES[0], HOLE)]
     feature = with_geometry(predicted(0), lambda _: move)
     feature |= {"id": lesion_id(INFO.identity, shape(feature["geometry"]))}
-    assert review_of(tmp_path, with_class(feature, "Accepted"), version=version, info=far) == (1, 0, 0, 0)
+    assert review_of(tmp_path, with_class(feature, "Accepted"), version=version, info=far) == (1, 0, 0, 0, 0)
 
 
 @pytest.mark.parametrize(
@@ -102,22 +102,22 @@ def test_an_outline_that_has_only_been_through_qupath_is_not_edited(tmp_path, ve
     ids=["a vertex moved", "a hole filled", "moved", "a vertex removed", "a part that QuPath split off"],
 )
 def test_an_edited_outline_is_not_the_predicted_one(tmp_path, change):
-    assert review_of(tmp_path, change(predicted(0))) == (0, 1, 0, 0)
+    assert review_of(tmp_path, change(predicted(0))) == (0, 1, 0, 0, 0)
 
 
 def test_an_outline_of_another_slide_is_not_the_predicted_one(tmp_path):
     other = replace(INFO, identity="cd" * 32)
-    assert review_of(tmp_path, predicted(0), info=other) == (0, 1, 0, 0)
+    assert review_of(tmp_path, predicted(0), info=other) == (0, 1, 0, 0, 0)
 
 
 @pytest.mark.parametrize(
     ("name", "counts", "lesions"),
     [
-        ("Accepted", (1, 0, 0, 1), 2),
-        ("Lesion", (1, 0, 0, 1), 2),
-        ("Vessel", (0, 1, 0, 1), 1),
-        ("Stroma", (0, 0, 1, 1), 1),
-        ("Rejected: vessel wall", (0, 0, 1, 1), 1),
+        ("Accepted", (1, 0, 0, 0, 1), 2),
+        ("Lesion", (1, 0, 0, 0, 1), 2),
+        ("Vessel", (0, 1, 0, 0, 1), 1),
+        ("Stroma", (0, 0, 1, 0, 1), 1),
+        ("Rejected: vessel wall", (0, 0, 1, 0, 1), 1),
     ],
 )
 def test_the_class_of_a_predicted_outline_says_what_a_person_made_of_it(tmp_path, name, counts, lesions):
@@ -130,7 +130,7 @@ def test_rejected_is_background_whatever_the_classes_say_and_may_have_other_name
     features = [with_class(predicted(0), "No"), with_class(predicted(1), "Rejected"), predicted(2)]
     options = {"classes": CLASSES | {"No": "lesion", "Rejected": "vessel", "*": "fat"}, "rejected": ("N?", "Rejected")}
     content = imported(tmp_path, features, **options)
-    assert content["review"] == {"accepted": 1, "edited": 0, "rejected": 2, "new": 0}
+    assert content["review"] == {"accepted": 1, "edited": 0, "rejected": 2, "deleted": 0, "new": 0}
     assert {label: found["polygons"] for label, found in content["classes"].items()} == {
         "ignore": 0,
         "lesion": 1,
@@ -141,12 +141,12 @@ def test_rejected_is_background_whatever_the_classes_say_and_may_have_other_name
 
 def test_what_was_shown_beside_an_annotation_counts_once_it_is_edited_or_accepted(tmp_path):
     shown = [annotated(1), annotated(2, "Annotated: fat"), predicted(0, "Predicted")]
-    assert review_of(tmp_path, *shown) == (0, 0, 0, 0)
+    assert review_of(tmp_path, *shown) == (0, 0, 0, 0, 0)
     kept = imported(tmp_path, shown)["classes"]
     assert [kept[label]["polygons"] for label in ("lesion", "fat")] == [1, 1]
-    assert review_of(tmp_path, *shown[:2], with_class(shown[2], "Accepted")) == (1, 0, 0, 0)
+    assert review_of(tmp_path, *shown[:2], with_class(shown[2], "Accepted")) == (1, 0, 0, 0, 0)
     edited = imported(tmp_path, [*shown[:2], vertex_moved(shown[2])])
-    assert edited["review"] == {"accepted": 0, "edited": 1, "rejected": 0, "new": 0}
+    assert edited["review"] == {"accepted": 0, "edited": 1, "rejected": 0, "deleted": 0, "new": 0}
     assert edited["classes"]["lesion"]["polygons"] == 2
 
 
@@ -154,7 +154,7 @@ def test_an_annotated_outline_can_be_corrected_too(tmp_path):
     shown = [annotated(0), annotated(1), annotated(2)]
     corrected = [vertex_moved(shown[0]), with_class(shown[1], "Rejected"), with_class(shown[2], "Vessel")]
     content = imported(tmp_path, corrected)
-    assert content["review"] == {"accepted": 0, "edited": 2, "rejected": 1, "new": 0}
+    assert content["review"] == {"accepted": 0, "edited": 2, "rejected": 1, "deleted": 0, "new": 0}
     assert [content["classes"][label]["polygons"] for label in ("lesion", "vessel")] == [1, 1]
 
 
@@ -164,8 +164,8 @@ def test_predictions_that_nobody_has_touched_are_no_truth(tmp_path, version):
         imported(tmp_path, [predicted(0), predicted(1)], version)
     assert (caught.value.slide, caught.value.stage, caught.value.remedy) == ("s1", "import_annotation", REMEDY)
     assert caught.value.finding == (
-        "2 outlines of lesion, and each is as LesionMap predicted it: nothing was edited, rejected, added or accepted, "
-        "so this is no truth to train on or to judge by"
+        "2 outlines of lesion, and each is as LesionMap predicted it: nothing was edited, rejected, deleted, added or "
+        "accepted, so this is no truth to train on or to judge by"
     )
     assert not (tmp_path / "out").exists()
 
@@ -188,8 +188,32 @@ def test_one_touched_outline_is_a_review(tmp_path, touched):
 
 def test_all_accepted_or_all_rejected_is_truth(tmp_path):
     accepted = [with_class(predicted(number), "Accepted") for number in range(3)]
-    assert review_of(tmp_path, *accepted) == (3, 0, 0, 0)
-    assert review_of(tmp_path, *(with_class(feature, "Rejected") for feature in accepted)) == (0, 0, 3, 0)
+    assert review_of(tmp_path, *accepted) == (3, 0, 0, 0, 0)
+    assert review_of(tmp_path, *(with_class(feature, "Rejected") for feature in accepted)) == (0, 0, 3, 0, 0)
+
+
+def sent(feature, siblings):
+    """A predicted outline that says with how many a review has sent it out."""
+    metadata = feature["properties"]["metadata"] | {"predicted outlines": siblings}
+    return feature | {"properties": feature["properties"] | {"metadata": metadata}}
+
+
+@pytest.mark.parametrize("version", VERSIONS[1:])  # 0.4 drops metadata
+def test_deleted_outlines_are_missed(tmp_path, version):
+    left = [sent(predicted(number), "3") for number in (0, 2)]
+    assert review_of(tmp_path, *left, version=version) == (2, 0, 0, 1, 0)
+    edited = [sent(vertex_moved(predicted(0)), "3"), drawn("Lesion", FAR)]
+    assert review_of(tmp_path, *edited, version=version) == (0, 1, 0, 2, 1)
+    whole = [sent(predicted(number), "2") for number in (0, 1)]
+    assert review_of(tmp_path, *whole, drawn("Lesion", FAR), version=version) == (2, 0, 0, 0, 1)
+    # Of two reviews, the first with three outlines, the second with one
+    assert review_of(tmp_path, left[0], sent(predicted(1), "1"), version=version) == (2, 0, 0, 2, 0)
+
+
+@pytest.mark.parametrize("told", ["", "many", "-3", "2.5", None, 3, ["3"]])
+def test_what_is_no_number_of_outlines_says_nothing(tmp_path, told):
+    review = review_of(tmp_path, sent(with_class(predicted(0), "Accepted"), told))
+    assert review == (1, 0, 0, 2 if told == 3 else 0, 0)
 
 
 @pytest.mark.parametrize(

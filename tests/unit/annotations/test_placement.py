@@ -136,7 +136,7 @@ def test_an_annotation_without_outlines_has_no_share():
     assert judged() == {"tissue_share": {}, "flags": []}
 
 
-REVIEW = {"accepted": 3, "edited": 1, "rejected": 0, "new": 2}
+REVIEW = {"accepted": 3, "edited": 1, "rejected": 0, "deleted": 0, "new": 2}
 
 
 def test_the_check_is_written_with_the_slides_own_tissue_map(tmp_path):

@@ -109,15 +109,15 @@ def test_where_an_annotation_lies_is_told_and_flagged(inputs: ReportInputs, tmp_
 
 def test_corrections_are_told_on_the_slides_page_and_on_the_cohorts(inputs: ReportInputs, tmp_path: Path) -> None:
     assert "Corrections" not in (render(inputs, tmp_path) / "index.html").read_text()
-    review = {"accepted": 5, "edited": 4, "rejected": 3, "new": 0}
+    review = {"accepted": 5, "edited": 4, "rejected": 3, "deleted": 0, "new": 0}
     write_json(inputs.checks[1], read_json(inputs.checks[1]) | {"review": review})
     report = render(inputs, tmp_path)
-    said = "Its annotation is a review of predicted lesions: 5 accepted, 4 edited, 3 rejected, 0 new."
+    said = "Its annotation is a review of predicted lesions: 5 accepted, 4 edited, 3 rejected, 0 deleted, 0 new."
     assert said in (report / "slides/Präparat 7%.html").read_text()
     assert "review of predicted" not in (report / "slides/train_1.html").read_text()
     cohort = Page(report / "index.html")
-    assert ["Slide", "Split", "Accepted", "Edited", "Rejected", "New"] in cohort.rows
-    assert ["Präparat 7%", "test", "5", "4", "3", "0"] in cohort.rows
+    assert ["Slide", "Split", "Accepted", "Edited", "Rejected", "Deleted", "New"] in cohort.rows
+    assert ["Präparat 7%", "test", "5", "4", "3", "0", "0"] in cohort.rows
     assert cohort.source.count('<h2 id="corrections-title">') == 1
 
 
@@ -230,8 +230,8 @@ def test_a_segmentation_is_named_where_there_is_one(report: Path, inputs: Report
 
 def test_lesions_are_listed_largest_first_in_the_frame_of_the_file(report: Path) -> None:
     page = Page(report / "slides" / "Präparat 7%.html")
-    assert page.row("Lesion 2") == ["Lesion 2", "0.00600", "0.80", "0.80", "600", "1240"]
-    assert page.row("Lesion 1") == ["Lesion 1", "0.00200", "0.80", "0.80", "300", "180"]
+    assert page.row("Lesion 2") == ["Lesion 2", "0.00600", "0.80", "0.80", "600, 1240"]
+    assert page.row("Lesion 1") == ["Lesion 1", "0.00200", "0.80", "0.80", "300, 180"]
     assert page.rows.index(page.row("Lesion 2")) < page.rows.index(page.row("Lesion 1"))
 
 

@@ -18,7 +18,12 @@ LOST = SlideError(slide="late", stage="map_slide", finding="half of it is damage
 
 
 def feature(**properties):
-    properties = {"name": "Lesion 1", "verdict": "matched", "classification": {"name": "Lesion"}} | properties
+    properties = {
+        "name": "Lesion 1",
+        "verdict": "matched",
+        "metadata": {},
+        "classification": {"name": "Lesion"},
+    } | properties
     return {"type": "Feature", "id": "x", "geometry": mapping(box(1, 2, 3, 5)), "properties": properties}
 
 

@@ -52,13 +52,20 @@ def lesions():
     return {"features": [{"type": "Feature", "id": own, "geometry": geometry, "properties": properties}]}
 
 
-def test_a_slide_without_annotation_shows_its_lesions_as_they_are():
-    assert review_outlines(lesions(), None, INFO) == (lesions()["features"], [])
+def counted_lesion():
+    """The lesion as a review shows it, which says that it is the only one."""
+    (feature,) = lesions()["features"]
+    feature["properties"]["metadata"]["predicted outlines"] = "1"
+    return feature
+
+
+def test_a_slide_without_annotation_shows_its_lesions_as_they_are_and_their_number():
+    assert review_outlines(lesions(), None, INFO) == ([counted_lesion()], [])
 
 
 def test_lesions_beside_an_annotation_are_named_with_their_verdict_and_mean_nothing_yet(annotation):
     (shown,), _ = review_outlines(lesions(), annotation, INFO)
-    (before,) = lesions()["features"]
+    before = counted_lesion()
     changed = {"name": "Lesion 1, false", "classification": {"name": "Predicted", "color": (200, 0, 0)}}
     assert shown == before | {"properties": before["properties"] | changed}
 
@@ -91,7 +98,7 @@ def test_what_comes_back_as_it_is_means_the_annotation_and_no_lesion_counts_twic
     source = tmp_path / "back.geojson"
     source.write_text(exported([*annotated, *predicted], version))
     review = import_annotation(str(source), INFO, str(tmp_path / "back.json"), settings)
-    assert review == {"accepted": 0, "edited": 0, "rejected": 0, "new": 0}
+    assert review == {"accepted": 0, "edited": 0, "rejected": 0, "deleted": 0, "new": 0}
     assert (level_0(tmp_path / "back.json") == Annotation(annotation).mask((0, 0), SIZE, 1.0)).all()
     source.write_text(exported([*annotated, with_class(predicted[0], "Accepted")], version))
     assert import_annotation(str(source), INFO, str(tmp_path / "back.json"), settings) == review | {"accepted": 1}

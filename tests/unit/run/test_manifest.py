@@ -34,7 +34,7 @@ def test_annotations_are_listed_by_content_without_those_in_quarantine(tmp_path)
     paths = [str(tmp_path / f"{slide}.json") for slide in ("b", "NA", "bad.1", "a")]
     for path, text in zip(paths, ("one", "another", "", "one"), strict=True):
         write_text(tmp_path / "canonical.geojson", text)
-        review = {"accepted": 3, "edited": 1, "rejected": 0, "new": 2} if text == "another" else None
+        review = {"accepted": 3, "edited": 1, "rejected": 0, "deleted": 0, "new": 2} if text == "another" else None
         write_identity(path, tmp_path / "canonical.geojson", review=review)
     write_quarantined([paths[2]], SlideError(slide="bad.1", stage="import_annotation", finding="f", remedy="r"))
     list_annotations(paths, str(tmp_path / "annotations.tsv"))
@@ -43,8 +43,8 @@ def test_annotations_are_listed_by_content_without_those_in_quarantine(tmp_path)
     one, another, again = (row["sha256"] for row in rows)
     assert one == again == "7692c3ad3540bb803c020b3aee66cd8887123234ea0c6e7143c0add73ff431ed"  # printf one | sha256sum
     assert another != one
-    assert [rows[0][kind] for kind in ("accepted", "edited", "rejected", "new")] == [""] * 4
-    assert [rows[1][kind] for kind in ("accepted", "edited", "rejected", "new")] == ["3", "1", "0", "2"]
+    assert [rows[0][kind] for kind in ("accepted", "edited", "rejected", "deleted", "new")] == [""] * 5
+    assert [rows[1][kind] for kind in ("accepted", "edited", "rejected", "deleted", "new")] == ["3", "1", "0", "0", "2"]
     write_quarantined([paths[1]], ExportError(slide="NA", stage="import_second_annotation", finding="f", remedy="r"))
     list_annotations([paths[0], paths[3]], str(tmp_path / "annotations.tsv"), [*paths[:2]])
     rows = read_table(tmp_path / "annotations.tsv")
