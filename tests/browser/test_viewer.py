@@ -52,7 +52,8 @@ def link(x: float, y: float, zoom: float, threshold: float = 0.5, opacity: float
 
 def view_of(report: Path, slide: str = SLIDE) -> dict[str, Any]:
     text = (report / f"views/{slide}/view.js").read_text(encoding="ascii")
-    content: dict[str, Any] = json.loads(text.removeprefix("window.lesionmapView = ").removesuffix(";\n"))
+    told = text.removeprefix("window.lesionmapView = JSON.parse('").removesuffix("');\n")
+    content: dict[str, Any] = json.loads(told.replace("\\\\", "\\"))
     return content
 
 
@@ -84,9 +85,9 @@ def place(page: Page) -> dict[str, float]:
     return {key: float(told[key]) for key in ("x", "y", "zoom", "threshold", "opacity")}
 
 
-def picture(page: Page) -> np.ndarray:
+def picture(page: Page, name: str = "#viewer-map") -> np.ndarray:
     """The map as it is seen, (H, W, 3)."""
-    with Image.open(io.BytesIO(page.locator("#viewer-map").screenshot())) as image:
+    with Image.open(io.BytesIO(page.locator(name).screenshot())) as image:
         return np.asarray(image.convert("RGB"))
 
 

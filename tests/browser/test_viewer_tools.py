@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 from lesionmap.files.records import read_json
 from lesionmap.stain.table import StainMatch, apply_table
+from matplotlib import colormaps
 from PIL import Image
 from playwright.sync_api import Page
-from test_viewer import changed, levels_seen, link, open_viewer, picture, place, settle, view_of
+from test_viewer import COUNT_COLOURS, changed, levels_seen, link, open_viewer, picture, place, settle, view_of
 
 __all__ = ["changed"]
 SLIDE = "test_1"
@@ -27,6 +28,13 @@ CENTRE = """([x, y]) => {
 def click(page: Page, x: float, y: float) -> None:
     """Click the map, so many pixels from its centre."""
     page.mouse.click(*page.evaluate(CENTRE, [x, y]))
+
+
+def second_pane(page: Page) -> str:
+    """What the second pane shows; empty if there is none."""
+    pressed = page.locator("#second-pane [aria-pressed=true]")
+    assert page.locator("#other-pane").is_visible() == bool(pressed.count())
+    return pressed.get_attribute("value") or "" if pressed.count() else ""
 
 
 def test_errors_come_in_turn_the_largest_first(page: Page, report: Path, screenshots: Path) -> None:
@@ -119,7 +127,7 @@ def test_the_link_keeps_selection_toggles_and_pane(new_page: Callable[..., Page]
     open_viewer(first, report, link(1200, 1000, 2))
     first.uncheck("#show-fat")
     first.uncheck("#show-probability")
-    first.keyboard.press("s")
+    first.locator("#second-pane button[value=normalised]").click()
     first.keyboard.press("n")
     settle(first)
     second = new_page()
@@ -136,13 +144,13 @@ def test_the_link_keeps_selection_toggles_and_pane(new_page: Callable[..., Page]
             "boxes => boxes.map(box => box.checked)"
         ) == [False, True, False]
         assert page.locator("tr[aria-current]").get_attribute("data-lesion") == selected
-        assert page.locator("#normalised-pane").is_visible()
+        assert second_pane(page) == "normalised"
         assert place(page) == place(first)
     other.evaluate("fragment => { location.hash = fragment; }", link(1200, 1000, 2))
     settle(other)
     assert other.locator("#shown input:not(:checked)").count() == 0
     assert other.locator("tr[aria-current]").count() == 0
-    assert not other.locator("#normalised-pane").is_visible()
+    assert second_pane(other) == ""
 
 
 def test_one_key_hides_all_that_lies_over_the_slide(page: Page, report: Path, screenshots: Path) -> None:
@@ -177,6 +185,8 @@ def test_controls_and_map_are_above_the_fold(new_page: Callable[..., Page], repo
         assert box
         assert box["y"] + box["height"] <= 768
     assert box["height"] >= 320
+    table = page.locator(".list .scroll").first
+    assert table.evaluate("box => box.scrollWidth - box.clientWidth") == 0
 
 
 def test_the_magnification_is_told(page: Page, report: Path) -> None:
@@ -221,12 +231,12 @@ def test_the_ruler_measures(page: Page, report: Path, screenshots: Path) -> None
 def test_the_second_pane_has_the_colours_that_the_network_sees(page: Page, report: Path, screenshots: Path) -> None:
     open_viewer(page, report, link(1200, 1000, 3, opacity=0))
     page.keyboard.press("h")
-    page.keyboard.press("s")
+    page.locator("#second-pane button[value=normalised]").click()
     settle(page)
     page.wait_for_timeout(500)
     read = """id => [...document.querySelectorAll(`#${id} .leaflet-tile-pane canvas`)].map(tile => (
       [tile.dataset.tile, tile.toDataURL()]))"""
-    scanned, normalised = (dict(page.evaluate(read, name)) for name in ("viewer-map", "normalised-map"))
+    scanned, normalised = (dict(page.evaluate(read, name)) for name in ("viewer-map", "other-map"))
     both = [key for key in normalised if key in scanned]
     assert both
     match = StainMatch.of(read_json(report.parent / f"stain/matches/{SLIDE}.json"))
@@ -249,10 +259,10 @@ def pixels_of(address: str) -> np.ndarray:
 
 def test_the_panes_move_together(page: Page, report: Path) -> None:
     open_viewer(page, report, link(1200, 1000, 2))
-    page.locator("#second-pane").click()
+    page.locator("#second-pane button").first.click()
     settle(page)
     assert place(page)["x"] == pytest.approx(1200, abs=2)
-    page.locator("#normalised-map").focus()
+    page.locator("#other-map").focus()
     page.keyboard.press("ArrowRight")
     settle(page)  # else zooming ends the move
     page.keyboard.press("+")
@@ -260,6 +270,74 @@ def test_the_panes_move_together(page: Page, report: Path) -> None:
     found = place(page)
     assert found["x"] > 1220
     assert found["zoom"] == 2.5
+
+
+def test_a_key_leads_through_the_second_panes(page: Page, report: Path) -> None:
+    open_viewer(page, report, link(1200, 1000, 2))
+    for kind in ("scanned", "normalised", "map", "", "scanned"):
+        page.keyboard.press("s")
+        settle(page)
+        assert second_pane(page) == kind
+        assert place(page)["x"] == pytest.approx(1200, abs=2)
+    page.locator("#second-pane button[value=scanned]").click()
+    assert second_pane(page) == ""
+
+
+def test_the_second_pane_shows_the_slide_without_the_tint(page: Page, report: Path) -> None:
+    open_viewer(page, report, link(1200, 1000, 2, threshold=0.01, opacity=1))
+    page.add_style_tag(content=".leaflet-control-container, .leaflet-overlay-pane { display: none }")
+    page.locator("#second-pane button[value=scanned]").click()
+    settle(page)
+    tinted, plain = picture(page), picture(page, "#other-map")
+    page.uncheck("#show-probability")
+    settle(page)
+    difference = np.abs(picture(page).astype(int) - plain)
+    assert (difference.max(axis=2) <= 2).mean() > 0.99
+    assert (np.abs(tinted.astype(int) - plain).max(axis=2) > 20).mean() > 0.1
+
+
+def test_the_second_pane_shows_the_whole_map(page: Page, report: Path, screenshots: Path) -> None:
+    """In the colours of the one scale, whatever the threshold is; 0 is clear."""
+    open_viewer(page, report, link(811, 900, 3, threshold=0.99))
+    page.locator("#second-pane button[value=map]").click()
+    settle(page)
+    page.screenshot(path=screenshots / "viewer_map_pane.png")
+    page.add_style_tag(content=".leaflet-control-container, .leaflet-overlay-pane { display: none }")
+    seen = picture(page, "#other-map")[1:-1, 1:-1].astype(int)
+    levels = levels_seen(report, place(page), seen.shape[1::-1])
+    assert len(np.unique(levels)) > 20
+    colours = np.round(colormaps["viridis"](np.arange(256))[:, :3] * 255).astype(int)
+    glass = picture(page, "#other-map")[1:-1, 1:-1][levels == 0]
+    expected = colours[levels]
+    same = (np.abs(seen - expected).max(axis=2) <= 2)[levels > 0]
+    assert same.mean() > 0.99
+    assert glass.size == 0 or (glass == glass[0]).all()
+
+
+def test_outlines_selection_ruler_and_cursor_are_in_both_panes(page: Page, report: Path) -> None:
+    open_viewer(page, report, link(1200, 1000, 1))
+    page.locator("#second-pane button[value=scanned]").click()
+    page.keyboard.press("n")
+    settle(page)
+    drawn = """id => document.querySelectorAll(`#${id} .leaflet-overlay-pane path[stroke='#e69f00']`).length"""
+    assert [page.evaluate(drawn, name) for name in ("viewer-map", "other-map")] == [1, 1]
+    inked = """id => { const canvas = document.querySelector(`#${id} .leaflet-overlay-pane canvas`);
+      return canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data.some(value => value > 0); }"""
+    assert [page.evaluate(inked, name) for name in ("viewer-map", "other-map")] == [True, True]
+    for kind in ("true", "false", "found", "missed", "vessel", "fat"):
+        page.uncheck(f"#show-{kind}")
+    settle(page)
+    assert [page.evaluate(inked, name) for name in ("viewer-map", "other-map")] == [False, False]
+    page.keyboard.press("m")
+    box = page.locator("#other-map").bounding_box()
+    assert box
+    for x in (40, 140):
+        page.mouse.click(box["x"] + x, box["y"] + 60)
+    um = view_of(report)["mpp"] * 2 ** (view_of(report)["native"] - place(page)["zoom"]) * 100
+    assert float(page.locator("#ruler-text").inner_text().split()[0]) == pytest.approx(um, rel=0.01)
+    rings = """id => document.querySelectorAll(`#${id} .leaflet-overlay-pane path[stroke='#000000']`).length"""
+    assert page.evaluate(rings, "viewer-map") == 4  # the ruler's line and ends, and where the cursor is
+    assert page.evaluate(rings, "other-map") == 3
 
 
 def test_the_view_is_saved_as_a_picture(page: Page, report: Path) -> None:
@@ -278,6 +356,25 @@ def test_the_view_is_saved_as_a_picture(page: Page, report: Path) -> None:
     assert (difference.max(axis=2) <= 4).mean() > 0.95  # but for the outlines' soft edges
 
 
+def test_both_panes_are_saved(page: Page, report: Path) -> None:
+    open_viewer(page, report, link(1200, 1000, 1))
+    page.locator("#second-pane button[value=map]").click()
+    settle(page)
+    page.add_style_tag(content=".leaflet-control-container { display: none }")
+    page.wait_for_timeout(100)
+    panes = [picture(page, name)[1:-1, 1:-1].astype(int) for name in ("#viewer-map", "#other-map")]
+    with page.expect_download() as download:
+        page.locator("#save-picture").click()
+    with Image.open(download.value.path()) as image:
+        saved = np.asarray(image.convert("RGB")).astype(int)
+    height = panes[0].shape[0]
+    first, second = page.evaluate("() => window.lesionmapViewer.maps.map(map => map.getSize().x)")
+    assert saved.shape[1] == first + 6 + second
+    for start, width, seen in ((0, first, panes[0]), (first + 6, second, panes[1])):
+        part = saved[:height, start : start + width]
+        assert (np.abs(part - seen[:, :width]).max(axis=2) <= 4).mean() > 0.95
+
+
 def test_the_small_map_leads_anywhere(page: Page, report: Path) -> None:
     open_viewer(page, report, link(1200, 1000, 3))
     canvas = page.locator(".overview canvas")
@@ -291,6 +388,53 @@ def test_the_small_map_leads_anywhere(page: Page, report: Path) -> None:
     seen = page.locator(".overview .seen").bounding_box()
     assert seen
     assert seen["x"] + seen["width"] / 2 - box["x"] == pytest.approx(box["width"] / 4, abs=2)
+
+
+def test_the_small_map_is_dragged(page: Page, report: Path) -> None:
+    open_viewer(page, report, link(1200, 1000, 3))
+    box = page.locator(".overview canvas").bounding_box()
+    assert box
+    width, height = view_of(report)["size"]
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    page.mouse.down()
+    page.mouse.move(box["x"] + box["width"] / 3, box["y"] + box["height"] / 2, steps=5)
+    page.mouse.move(box["x"] + box["width"] / 4, box["y"] + box["height"] / 3, steps=5)
+    page.mouse.up()
+    settle(page)
+    assert place(page)["x"] == pytest.approx(width / 4, abs=width / 60)
+    assert place(page)["y"] == pytest.approx(height / 3, abs=height / 60)
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    settle(page)
+    assert place(page)["x"] == pytest.approx(width / 4, abs=width / 60)
+
+
+def test_lesions_that_are_not_judged_are_told_apart_and_are_no_errors(
+    page: Page, report: Path, changed: Callable[..., Path]
+) -> None:
+    view = view_of(report)
+    first = view["predicted"]["false"][0]["name"]
+    (outline,) = (each for each in view["predicted"]["outlines"] if each["name"] == first)
+    outline["verdict"] = "not judged"
+    n_false = view["predicted"]["verdicts"]["false"] - 1
+    view["predicted"]["false"] = view["predicted"]["false"][1:]
+    view["predicted"]["verdicts"] |= {"false": n_false, "not judged": 1}
+    (annotated,) = (lesion | {"found": None} for lesion in view["annotated_lesions"])
+    for each in view["annotated"][-1]["outlines"]:
+        each["found"] = None
+    kept = {name: view[name] for name in ("predicted", "annotated")}
+    open_viewer(page, changed(kept | {"annotated_lesions": [annotated]}))
+    assert page.locator("#error-status").inner_text() == f"{n_false} errors"
+    words = [text.strip() for text in page.locator("#shown label").all_inner_texts()]
+    assert {"predicted lesions, not judged: 1", f"predicted lesions, false: {n_false}"} <= set(words)
+    assert "annotated lesions not judged: 1 (2 outlines)" in words
+    x, y = outline["rings"][0][:2]
+    page.evaluate("fragment => { location.hash = fragment; }", link(x, y, 3, opacity=0))
+    settle(page)
+    colours = page.evaluate(COUNT_COLOURS)
+    assert colours.get("77,77,77", 0) > 50
+    page.uncheck("#show-unjudged")
+    settle(page)
+    assert page.evaluate(COUNT_COLOURS).get("77,77,77", 0) == 0
 
 
 def test_negative_samples_can_be_gone_to(page: Page, changed: Callable[..., Path]) -> None:

@@ -25,7 +25,7 @@ from lesionmap.report.methods import methods_content
 from lesionmap.report.slides import SlideReport, as_yaml, load_slides
 from lesionmap.report.stain_page import draw_stain_vectors, stain_colour, stain_content
 from lesionmap.report.templating import page_templates
-from lesionmap.viewer.assets import SCRIPTS, colour_stops, colour_tables, write_viewer
+from lesionmap.viewer.assets import colour_stops, colour_tables, write_viewer
 
 TEMPLATES = Path(__file__).parent / "templates/render"
 THUMBNAIL_PX = (200, 150)
@@ -111,7 +111,7 @@ def render_report(
     content |= {"methods": methods_content(content, config, card)}
     guidelines = checklist_of(inputs, content, config, card=card, map_mpp=map_mpp)
     shared = {"config": config, "map_mpp": map_mpp, "threshold": threshold}
-    shared |= {"colour_tables": colour_tables(), "colour_stops": colour_stops(), "viewer_scripts": SCRIPTS}
+    shared |= {"colour_tables": colour_tables(), "colour_stops": colour_stops()}
     texts = {
         files.script: (TEMPLATES / "report.js").read_text(encoding="utf-8"),
         files.model: _model_page(card | {"stated": config["report"]}, templates, content["summary"]),

@@ -15,7 +15,6 @@ from lesionmap.files.records import read_json, write_json, write_table
 from lesionmap.jobs.quarantine import in_folder, write_quarantined
 from lesionmap.report.inputs import ReportInputs
 from lesionmap.run.quarantine_tables import RunFiles, list_quarantine
-from lesionmap.viewer.assets import SCRIPTS
 from PIL import Image
 from report_parts import (
     SPLITS,
@@ -33,8 +32,7 @@ from report_parts import (
 def test_a_slides_page_shows_its_view(report: Path) -> None:
     page = Page(report / "slides/Präparat 7%.html")
     file = "Pr%C3%A4parat%207%25"
-    ours = [f"../viewer/{name}" for name in SCRIPTS]
-    scripts = ["../viewer/leaflet.js", f"../views/{file}/view.js", *ours]
+    scripts = ["../viewer/leaflet.js", f"../views/{file}/view.js", "../viewer/viewer.js"]
     assert [link for link in page.links if link.endswith(".js")] == scripts
     assert f'data-view="../views/{file}"' in page.source
     lesions = re.findall(r'<tr data-lesion="([^"]+)" data-x="([^"]+)" data-y="([^"]+)">', page.source)
@@ -57,7 +55,7 @@ def test_a_slide_that_could_not_be_shown_has_its_page_without_a_picture(inputs: 
         sources = [unquote(link) for link in Page(path).links if "figures/" in link]
         assert sources
         assert all((path.parent / source).exists() for source in sources)
-    assert Page(report / "slides/new_1.html").scripts == 2 + len(SCRIPTS)
+    assert Page(report / "slides/new_1.html").scripts == 3
 
 
 def test_failed_exports_are_told_and_their_slides_are_reported_in_full(inputs: ReportInputs, tmp_path: Path) -> None:
@@ -73,7 +71,7 @@ def test_failed_exports_are_told_and_their_slides_are_reported_in_full(inputs: R
     assert "draw_stain failed: &lt;no room&gt;" in page.source
     assert "write_dicom failed: no UID" in page.source
     assert "quarantine since" not in page.source
-    assert page.scripts == 2 + len(SCRIPTS)  # its map is there
+    assert page.scripts == 3  # its map is there
     assert "lesions.dcm" not in page.source
     assert "lesions.dcm" in (report / "slides/new_1.html").read_text()
     assert "2 failed exports" in cohort.source

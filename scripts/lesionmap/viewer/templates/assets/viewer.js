@@ -20,7 +20,9 @@
   const MAX_U8 = 255;
   const map = app.createMap("viewer-map");
   app.addSlide(map);
-  const pane = app.addProbability(map);
+  app.addProbability(map, "probability-filter");
+  app.addMap(map);
+  const pane = map.getPane("probability");
 
   // ---- sliders
 
@@ -65,7 +67,7 @@
     };
     if (app.selected) told.selected = app.selected;
     if (app.hidden().length) told.hidden = app.hidden().join(" ");
-    if (app.isSplit()) told.panes = 2;
+    if (app.second()) told.second = app.second();
     history.replaceState(null, "", `#${new URLSearchParams(told)}`);
   };
   const home = () => {
@@ -85,23 +87,24 @@
   const followRest = asked => {
     app.hide((asked.get("hidden") ?? "").split(" "));
     app.select(asked.get("selected") ?? "", { move: false });
-    if (app.isSplit() !== (asked.get("panes") === "2")) app.split(!app.isSplit());
+    const second = asked.get("second") ?? "";
+    if (second !== app.second()) app.showSecond(second);
   };
 
-  // ---- to begin with
+  // ---- to begin with: what takes room on the page, then the place, then what is drawn there, once
 
   const asked = () => new URLSearchParams(location.hash.slice(1));
-  home(); // layers want a place
   app.addToggle("probability", "probability", on => { pane.style.display = on ? "" : "none"; });
-  app.addAllOutlines(map);
-  app.addTools(map);
+  app.addAllOutlines();
   app.startSelection(map);
   L.DomEvent.disableClickPropagation(element("view-buttons"));
   new (L.Control.extend({ onAdd: () => element("view-buttons") }))({ position: "topright" }).addTo(map);
   leaveRoom();
-  map.invalidateSize({ pan: false });
-  if (followPlace(asked())) followRest(asked());
-  else home();
+  const placed = followPlace(asked());
+  if (!placed) home();
+  app.drawOutlines(map);
+  app.addTools(map);
+  if (placed) followRest(asked());
   ready = true;
   window.addEventListener("resize", leaveRoom);
   map.on("moveend", app.changed);
@@ -114,7 +117,7 @@
   const full = element("full-screen");
   full.hidden = !document.fullscreenEnabled;
   full.addEventListener("click", () => (document.fullscreenElement ? document.exitFullscreen() : study.requestFullscreen()));
-  element("save-picture").addEventListener("click", () => app.savePicture(map, pane));
+  element("save-picture").addEventListener("click", () => app.savePicture());
   element("hide-all").addEventListener("click", app.hideAll);
   const help = () => element("keys").toggleAttribute("open");
 
@@ -123,7 +126,7 @@
     p: () => app.nextError(-1),
     h: app.hideAll,
     m: () => app.measure(!app.measuring),
-    s: () => element("second-pane").click(),
+    s: app.nextSecond,
     "?": help,
     Escape: () => app.measure(false),
   };

@@ -1,8 +1,9 @@
-// The current view as a picture: what the map shows, and beneath it slide, scale and legend.
+// The current view as a picture: what the panes show, and beneath them slide, scale and legend.
 "use strict";
 
 (app => {
   const LINE_PX = 22;
+  const GAP_PX = 6; // between two panes
   const element = id => document.getElementById(id);
 
   // The colours of the map: the tables of its SVG filter, since not every browser lets a canvas use the filter.
@@ -20,9 +21,10 @@
     const { clientLeft, clientTop } = map.getContainer();
     return [box.left - around.left - clientLeft, box.top - around.top - clientTop, box.width, box.height];
   };
-  const drawProbability = (pen, map, pane, least) => {
-    if (pane.style.display === "none") return;
-    pen.globalAlpha = pane.style.opacity;
+  const drawProbability = (pen, map, least) => {
+    const pane = map.getPane("probability");
+    if (!pane || pane.style.display === "none") return;
+    pen.globalAlpha = pane.style.opacity || 1;
     pen.imageSmoothingEnabled = false;
     for (const tile of pane.querySelectorAll("canvas")) {
       const copy = document.createElement("canvas");
@@ -39,7 +41,9 @@
   };
   const drawShapes = (pen, map) => {
     if (getComputedStyle(map.getPane("overlayPane")).display === "none") return;
-    for (const canvas of map.getPane("overlayPane").querySelectorAll("canvas")) pen.drawImage(canvas, ...placed(map, canvas));
+    for (const canvas of map.getPane("overlayPane").querySelectorAll("canvas")) {
+      pen.drawImage(canvas, ...placed(map, canvas).map(Math.round)); // as browsers do; between two pixels lines would blur
+    }
     for (const path of map.getPane("overlayPane").querySelectorAll("path")) {
       const svg = path.ownerSVGElement;
       const [left, top] = placed(map, svg);
@@ -52,19 +56,27 @@
       pen.restore();
     }
   };
-  const drawMap = (pen, map, pane, least) => {
+  const drawMap = (pen, map, left, least) => {
+    const { x: width, y: height } = map.getSize();
+    pen.save();
+    pen.translate(left, 0);
+    pen.beginPath();
+    pen.rect(0, 0, width, height);
+    pen.clip();
     pen.fillStyle = app.view.background;
-    pen.fillRect(0, 0, map.getSize().x, map.getSize().y);
+    pen.fillRect(0, 0, width, height);
     for (const tile of map.getPane("tilePane").querySelectorAll("canvas")) pen.drawImage(tile, ...placed(map, tile));
-    drawProbability(pen, map, pane, least);
+    drawProbability(pen, map, least);
     drawShapes(pen, map);
+    pen.restore();
   };
 
   const drawLegend = (pen, map, top, least) => {
     const line = n => top + LINE_PX * (n + 0.7);
     pen.fillStyle = "#000000";
     const from = element("threshold-text").textContent.split(":")[0];
-    pen.fillText(`${app.view.slide}; ${app.magnification(map)}; probability from ${from}`, 8, line(0));
+    const other = app.second() ? `; on the right: ${app.secondName()}` : "";
+    pen.fillText(`${app.view.slide}; ${app.magnification(map)}; probability from ${from}${other}`, 8, line(0));
     const bar = map.getContainer().querySelector(".leaflet-control-scale-line");
     const width = parseFloat(bar.style.width);
     pen.fillRect(8, line(1) - 5, width, 4);
@@ -90,29 +102,29 @@
     });
   };
 
-  app.picture = (map, pane) => {
-    const { x: width, y: height } = map.getSize();
+  app.picture = () => {
+    const [first, second] = app.maps;
+    const { x: width, y: height } = first.getSize();
+    const right = width + GAP_PX; // where the second pane begins
     const least = Number(element("threshold").value);
     const canvas = document.createElement("canvas");
     const lines = 2.5 + app.shown().filter(({ style }) => style).length;
-    Object.assign(canvas, { width: Math.max(width, 680), height: height + LINE_PX * lines });
+    Object.assign(canvas, {
+      width: Math.max(app.second() ? right + second.getSize().x : width, 680), height: height + LINE_PX * lines,
+    });
     const pen = canvas.getContext("2d");
     pen.fillStyle = "#ffffff";
     pen.fillRect(0, 0, canvas.width, canvas.height);
-    pen.save();
-    pen.beginPath();
-    pen.rect(0, 0, width, height);
-    pen.clip();
-    drawMap(pen, map, pane, least);
-    pen.restore();
+    drawMap(pen, first, 0, least);
     pen.font = "14px system-ui, sans-serif";
-    drawLegend(pen, map, height, least);
+    drawLegend(pen, first, height, least);
+    if (app.second()) drawMap(pen, second, right, 1);
     return canvas;
   };
-  app.savePicture = (map, pane) => app.picture(map, pane).toBlob(blob => {
+  app.savePicture = () => app.picture().toBlob(blob => {
     const link = document.createElement("a");
     link.href = URL.createObjectURL(blob);
-    const { x, y } = app.xy(map.getCenter());
+    const { x, y } = app.xy(app.maps[0].getCenter());
     link.download = `${app.view.slide}_${Math.round(x)}_${Math.round(y)}.png`;
     link.click();
     setTimeout(() => URL.revokeObjectURL(link.href), 10000);

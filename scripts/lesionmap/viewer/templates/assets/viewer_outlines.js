@@ -16,7 +16,7 @@
   };
   const element = id => document.getElementById(id);
   const toggles = new Map(); // checkbox by name, in the order of the page
-  let pen = null;
+  const groups = []; // of outlines, each with its layer on every map
 
   app.outlined = rings => rings.map(ring => {
     const points = [];
@@ -24,11 +24,20 @@
     return points;
   });
   const weight = (map, style) => style.weight * (map.getZoom() < app.view.picture.base ? 0.5 : 1);
-  const drawn = (map, outlines, style) => {
-    pen ??= L.canvas({ padding: 0.3 });
-    return L.layerGroup(outlines.map(({ rings }) => L.polygon(app.outlined(rings), {
-      ...style, weight: weight(map, style), fill: false, interactive: false, renderer: pen,
-    })));
+  const drawn = (map, { outlines, style }, renderer) => L.layerGroup(outlines.map(({ rings }) => (
+    L.polygon(app.outlined(rings), { ...style, weight: weight(map, style), fill: false, interactive: false, renderer })
+  )));
+  app.drawOutlines = map => {
+    const renderer = L.canvas({ padding: 0.3 });
+    for (const group of groups) {
+      const { style, layers } = group;
+      const layer = drawn(map, group, renderer);
+      layers.set(map, layer);
+      if (group.on) layer.addTo(map);
+      map.on("zoomend", () => layer.eachLayer(outline => {
+        if (outline.options.weight !== weight(map, style)) outline.setStyle({ weight: weight(map, style) });
+      }));
+    }
   };
 
   const sample = ({ color, weight: width, dashArray = "" }) => {
@@ -58,13 +67,13 @@
     toggles.set(name, { box, show, text, style: STYLES[name] });
     show(true);
   };
-  const addOutlines = (map, name, text, outlines) => {
-    const style = STYLES[name];
-    const layer = drawn(map, outlines, style);
-    app.addToggle(name, text, on => (on ? layer.addTo(map) : layer.remove()), sample(style));
-    map.on("zoomend", () => layer.eachLayer(outline => {
-      if (outline.options.weight !== weight(map, style)) outline.setStyle({ weight: weight(map, style) });
-    }));
+  const addOutlines = (name, text, outlines) => {
+    const group = { style: STYLES[name], outlines, layers: new Map(), on: true };
+    groups.push(group);
+    app.addToggle(name, text, on => {
+      group.on = on;
+      group.layers.forEach((layer, map) => (on ? layer.addTo(map) : layer.remove()));
+    }, sample(group.style));
   };
 
   app.hidden = () => [...toggles].filter(([, { box }]) => !box.checked).map(([name]) => name);
@@ -76,7 +85,7 @@
     app.tellBare();
   };
   // With all hidden, the mark of the selected lesion is, too.
-  app.tellBare = () => document.getElementById("viewer-map").classList.toggle("bare", app.hidden().length === toggles.size);
+  app.tellBare = () => document.querySelector(".panes").classList.toggle("bare", app.hidden().length === toggles.size);
   let before = [];
   app.hideAll = () => { // or show again what was shown before
     const all = [...toggles.keys()];
@@ -89,7 +98,7 @@
   // ---- lesions: counted as the metrics count them, several outlines may be one annotated lesion
 
   const plural = (n, word) => `${n} ${word}${n === 1 ? "" : "s"}`;
-  const addPredicted = map => {
+  const addPredicted = () => {
     const { n, verdicts, outlines } = app.view.predicted;
     const kinds = {
       true: ["predicted lesions, true", ["matched", "merged"]],
@@ -98,35 +107,35 @@
     };
     const count = names => names.reduce((sum, name) => sum + (verdicts[name] ?? 0), 0);
     if (!app.view.annotated_lesions.length && !Object.keys(verdicts).length) {
-      addOutlines(map, "predicted", `predicted lesions (${n})`, outlines);
+      addOutlines("predicted", `predicted lesions (${n})`, outlines);
       return;
     }
     for (const [name, [text, names]] of Object.entries(kinds)) {
       if (name !== "unjudged" || count(names)) {
-        addOutlines(map, name, `${text}: ${count(names)}`, outlines.filter(({ verdict }) => names.includes(verdict)));
+        addOutlines(name, `${text}: ${count(names)}`, outlines.filter(({ verdict }) => names.includes(verdict)));
       }
     }
   };
-  const addAnnotatedLesions = (map, outlines, told) => {
+  const addAnnotatedLesions = (outlines, told) => {
     for (const [name, text, found] of [["found", "found", true], ["missed", "missed", false], ["lesion", "not judged", null]]) {
       const those = app.view.annotated_lesions.filter(lesion => lesion.found === found);
       if (found !== null || those.length) {
         const n = those.reduce((sum, lesion) => sum + lesion.outlines, 0);
         const size = `${those.length}${n === those.length ? "" : ` (${plural(n, "outline")})`}`;
-        addOutlines(map, name, `annotated lesions ${text}${told}: ${size}`, outlines.filter(outline => outline.found === found));
+        addOutlines(name, `annotated lesions ${text}${told}: ${size}`, outlines.filter(outline => outline.found === found));
       }
     }
   };
-  app.addAllOutlines = map => {
-    addPredicted(map);
+  app.addAllOutlines = () => {
+    addPredicted();
     for (const { class: name, names, n, area_mm2: mm2, outlines } of app.view.annotated) {
       const others = names.filter(other => other.toLowerCase() !== name).slice(0, 5).join(", ");
       const told = others && ` – ${others}`;
       if (name === "lesion" && app.view.annotated_lesions.length) {
-        addAnnotatedLesions(map, outlines, told);
+        addAnnotatedLesions(outlines, told);
       } else {
         const [kind, size] = name === "ignore" ? ["not judged", `${n}, ${mm2.toFixed(3)} mm²`] : [`annotated ${name}`, n];
-        addOutlines(map, name, `${kind}${told} (${size})`, outlines);
+        addOutlines(name, `${kind}${told} (${size})`, outlines);
       }
     }
   };

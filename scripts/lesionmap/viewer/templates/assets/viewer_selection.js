@@ -9,8 +9,11 @@
 
   app.startSelection = map => {
     const { view } = app;
-    const mark = L.layerGroup().addTo(map);
     const shapes = new Map(); // outlines by name of what is selected
+    const parts = () => (shapes.get(app.selected) ?? []).map(app.outlined);
+    const mark = app.sketch(() => (parts().length ? [{ color: "#ffffff", weight: 9 }, { color: "#e69f00", weight: 5 }] : []).map(
+      look => L.polygon(parts(), { ...look, fill: false, interactive: false }),
+    ));
     const add = (name, rings) => shapes.set(name, [...(shapes.get(name) ?? []), rings]);
     for (const { name, rings } of view.predicted.outlines) add(name, rings);
     for (const { class: name, outlines } of view.annotated) {
@@ -39,23 +42,19 @@
     app.select = (name, { move = true, centre = null } = {}) => {
       app.selected = name;
       document.querySelectorAll("[data-lesion][aria-current]").forEach(other => other.removeAttribute("aria-current"));
-      mark.clearLayers();
+      mark();
       const row = name && rowOf(name);
       if (row) {
         row.setAttribute("aria-current", "true");
         const scroll = row.closest(".scroll");
         if (scroll) scroll.scrollTop += row.getBoundingClientRect().top - scroll.getBoundingClientRect().top - scroll.clientHeight / 2;
       }
-      const parts = (shapes.get(name) ?? []).map(app.outlined);
-      for (const look of [{ color: "#ffffff", weight: 9 }, { color: "#e69f00", weight: 5 }]) {
-        if (parts.length) mark.addLayer(L.polygon(parts, { ...look, fill: false, interactive: false }));
-      }
       tellError();
       if (!move || !name) return app.changed();
       let zoom = view.native;
       let at = centre ?? (row?.dataset.x && [row.dataset.x, row.dataset.y].map(Number));
-      if (parts.length) {
-        const bounds = L.polygon(parts).getBounds();
+      if (parts().length) {
+        const bounds = L.polygon(parts()).getBounds();
         zoom = Math.min(zoom, map.getBoundsZoom(bounds.pad(0.4)));
         at ??= Object.values(app.xy(bounds.getCenter()));
       }
@@ -130,8 +129,8 @@
       }
       return boxes.get(rings);
     };
-    app.lesionAt = point => {
-      const margin = NEAR_PX * 2 ** (view.native - map.getZoom());
+    app.lesionAt = (point, zoom) => {
+      const margin = NEAR_PX * 2 ** (view.native - zoom);
       let best = { name: "", size: Infinity };
       for (const [name, parts] of shapes) {
         for (const rings of name.startsWith("negative") ? [] : parts) {

@@ -1,4 +1,4 @@
-// Tiles of the slide and its map, and the two panes that show them. Tiles are scripts that hold pictures as base64:
+// Tiles of the slide and its map, and the maps of Leaflet that show them, one for each pane. Tiles are scripts that hold pictures as base64:
 // a page that is opened from disk may not read the pixels of other files, but may read those.
 "use strict";
 
@@ -108,7 +108,25 @@ window.lesionmapViewer = {};
     return layer.addTo(map);
   };
 
-  // `change` may alter the pixels of each tile.
+  // What is drawn on every map, anew at each call of the function that is returned; `shapes` gives layers for a map.
+  const sketches = [];
+  app.maps = [];
+  app.addMap = map => {
+    app.maps.push(map);
+    sketches.forEach(redraw => redraw());
+  };
+  app.sketch = shapes => {
+    const groups = new Map();
+    const redraw = () => app.maps.forEach(map => {
+      if (!groups.has(map)) groups.set(map, L.layerGroup().addTo(map));
+      groups.get(map).clearLayers();
+      shapes(map).forEach(shape => groups.get(map).addLayer(shape));
+    });
+    sketches.push(redraw);
+    return redraw;
+  };
+
+  // `change` may alter the pixels of each tile. Returns its layers.
   app.addSlide = (map, change = null) => {
     const draw = async (canvas, x, y, z) => {
       canvas.dataset.tile = `slide/${z}/${x}_${y}`;
@@ -123,16 +141,18 @@ window.lesionmapViewer = {};
       }
     };
     const { base } = app.view.picture;
-    addTiles(map, draw, { maxNativeZoom: base });
-    addTiles(map, draw, { minZoom: base + 1, maxNativeZoom: app.view.native, zIndex: 2 });
+    return [
+      addTiles(map, draw, { maxNativeZoom: base }),
+      addTiles(map, draw, { minZoom: base + 1, maxNativeZoom: app.view.native, zIndex: 2 }),
+    ];
   };
 
   // Beyond its own finest zoom a map is enlarged here, in tiles of the screen's size: the browser would filter
-  // enlarged pictures whole, however little of them is seen.
-  app.addProbability = map => {
+  // enlarged pictures whole, however little of them is seen. Its colours are those of an SVG filter. Returns its layers.
+  app.addProbability = (map, filter) => {
     const { tile_px: side, probability } = app.view;
     const draw = async (canvas, x, y, z) => {
-      canvas.style.filter = "url(#probability-filter)";
+      canvas.style.filter = `url(#${filter})`;
       const beyond = Math.max(0, z - probability.zoom);
       const image = await app.tile(`probability/${z - beyond}/${x >> beyond}_${y >> beyond}`);
       if (!image) return;
@@ -142,11 +162,10 @@ window.lesionmapViewer = {};
       pen.imageSmoothingEnabled = false;
       pen.drawImage(image, ...corner, part, part, 0, 0, side, side);
     };
-    const pane = map.createPane("probability");
+    const pane = map.getPane("probability") ?? map.createPane("probability");
     pane.style.zIndex = 300;
     pane.style.pointerEvents = "none";
-    addTiles(map, draw, { pane: "probability" });
-    return pane;
+    return [addTiles(map, draw, { pane: "probability" })];
   };
 
   // Probability × 255 of the map at a point; 0 where there is no tile.

@@ -1,4 +1,4 @@
-// Readouts, the ruler, the scales, the small map of the whole slide and the second pane.
+// Readouts, the ruler, the scale, the small map of the whole slide and the second pane.
 "use strict";
 
 (app => {
@@ -18,6 +18,7 @@
       this._updateScale(this._mScale, um < 1000 ? `${um} µm` : `${um / 1000} mm`, um / most);
     },
   });
+  let startPlace = null;
   const addPlace = map => {
     const box = L.DomUtil.create("div", "readout");
     const [zoom, place, level] = ["zoom", "place", "level"].map(name => L.DomUtil.create("div", name, box));
@@ -26,38 +27,48 @@
       place.textContent = `${what} ${px} px; ${um} µm`;
     };
     let asked = 0;
+    let pointed = null; // where the cursor is, and on which map; it is shown on the other
+    const cursor = app.sketch(other => (pointed && other !== pointed.map ? [["#ffffff", 5], ["#000000", 2]] : []).map(
+      ([color, weight]) => L.circleMarker(pointed.latlng, { radius: 8, color, weight, fill: false, interactive: false }),
+    ));
     const tellCentre = () => {
+      pointed = null;
+      cursor();
       tell("Centre:", app.xy(map.getCenter()));
       zoom.textContent = app.magnification(map);
       level.textContent = "probability –"; // a line that came and went would move what is above it
       asked++;
     };
-    map.on("mousemove", ({ latlng }) => {
-      const number = ++asked;
-      const point = app.xy(latlng);
-      tell("x, y:", point);
-      app.levelAt(point).then(u8 => {
-        if (number === asked) level.textContent = `probability ${(u8 / 255).toFixed(3)}`;
-      }, () => {});
-    });
-    map.on("mouseout move", tellCentre);
+    startPlace = each => {
+      each.on("mousemove", ({ latlng }) => {
+        const number = ++asked;
+        const point = app.xy(latlng);
+        pointed = { map: each, latlng };
+        cursor();
+        tell("x, y:", point);
+        app.levelAt(point).then(u8 => {
+          if (number === asked) level.textContent = `probability ${(u8 / 255).toFixed(3)}`;
+        }, () => {});
+      });
+      each.on("mouseout move", tellCentre);
+    };
+    startPlace(map);
     tellCentre();
     new (L.Control.extend({ onAdd: () => box }))({ position: "bottomright" }).addTo(map);
   };
 
   // ---- ruler
 
-  const addRuler = map => {
-    const drawn = L.layerGroup().addTo(map);
+  const addRuler = () => {
     const button = element("ruler");
     let points = [];
     app.measuring = false;
+    const drawLine = app.sketch(() => [["#ffffff", 6], ["#000000", 2.5]].flatMap(([color, weight]) => [
+      ...(points.length === 2 ? [L.polyline(points, { color, weight, interactive: false })] : []),
+      ...points.map(point => L.circleMarker(point, { radius: weight, color, weight: 2, interactive: false })),
+    ]));
     const draw = () => {
-      drawn.clearLayers();
-      for (const [color, weight] of [["#ffffff", 6], ["#000000", 2.5]]) {
-        if (points.length === 2) drawn.addLayer(L.polyline(points, { color, weight, interactive: false }));
-        for (const point of points) drawn.addLayer(L.circleMarker(point, { radius: weight, color, weight: 2, interactive: false }));
-      }
+      drawLine();
       const [a, b] = points.map(app.xy);
       element("ruler-text").textContent = b ? length(Math.hypot(a.x - b.x, a.y - b.y) * app.view.mpp)
         : app.measuring ? `click ${points.length ? "the second point" : "two points"}` : "";
@@ -66,7 +77,7 @@
       app.measuring = on;
       points = [];
       button.setAttribute("aria-pressed", on);
-      map.getContainer().classList.toggle("measuring", on);
+      document.querySelector(".panes").classList.toggle("measuring", on);
       draw();
     };
     app.measureTo = latlng => {
@@ -74,12 +85,12 @@
       draw();
     };
     button.addEventListener("click", () => app.measure(!app.measuring));
-    map.on("click", ({ latlng }) => {
-      if (app.measuring) return app.measureTo(latlng);
-      const name = app.lesionAt(app.xy(latlng));
-      if (name) app.select(name, { move: false });
-    });
   };
+  const startClicks = map => map.on("click", ({ latlng }) => {
+    if (app.measuring) return app.measureTo(latlng);
+    const name = app.lesionAt(app.xy(latlng), map.getZoom());
+    if (name) app.select(name, { move: false });
+  });
 
   // ---- the whole slide in a corner
 
@@ -106,57 +117,91 @@
     };
     L.DomEvent.disableClickPropagation(box);
     L.DomEvent.disableScrollPropagation(box);
-    box.addEventListener("click", ({ clientX, clientY }) => {
+    const go = ({ clientX, clientY }) => {
       const { left, top } = canvas.getBoundingClientRect();
-      map.panTo(app.at((clientX - left) / scale, (clientY - top) / scale), { animate: !app.still });
+      map.panTo(app.at((clientX - left) / scale, (clientY - top) / scale), { animate: false });
+    };
+    box.addEventListener("pointerdown", event => {
+      box.setPointerCapture(event.pointerId);
+      go(event);
+    });
+    box.addEventListener("pointermove", event => {
+      if (box.hasPointerCapture(event.pointerId)) go(event);
     });
     map.on("move zoom resize", follow);
     new (L.Control.extend({ onAdd: () => box }))({ position: "bottomright" }).addTo(map);
     follow();
   };
 
-  // ---- a second pane: the same place, stain-normalised
+  // ---- a second pane: the same place without the tint, stain-normalised, or as the map alone
 
+  const SECOND = {
+    scanned: map => app.addSlide(map),
+    normalised: map => app.addSlide(map, app.normaliser(app.view.stain)),
+    map: map => app.addProbability(map, "map-filter"),
+  };
   const addSecondPane = map => {
-    const button = element("second-pane");
+    const buttons = [...element("second-pane").querySelectorAll("button")];
+    const pane = element("other-pane");
     let second = null;
+    let shown = ""; // a key of SECOND
+    let layers = [];
     let following = false;
     const follow = (from, to) => from.on("move zoomend", () => {
-      if (following || !second || element("normalised-pane").hidden) return;
+      if (following || pane.hidden) return;
       following = true;
       to.setView(from.getCenter(), from.getZoom(), { animate: false });
       following = false;
     });
-    app.split = on => {
-      const place = app.xy(map.getCenter());
-      const zoom = map.getZoom();
-      element("normalised-pane").hidden = !on;
-      button.setAttribute("aria-pressed", on);
-      map.invalidateSize({ pan: false });
-      map.setView(app.at(place.x, place.y), zoom, { animate: false });
-      if (!on) return;
-      if (!second) {
-        second = app.createMap("normalised-map", { zoomControl: false, zoomAnimation: false });
-        app.addSlide(second, app.normaliser(app.view.stain));
-        second.setView(map.getCenter(), zoom, { animate: false });
-        follow(map, second);
-        follow(second, map);
-      }
-      second.invalidateSize({ pan: false });
-      second.setView(map.getCenter(), zoom, { animate: false });
+    const create = () => {
+      second = app.createMap("other-map", { zoomControl: false, zoomAnimation: false });
+      second.setView(map.getCenter(), map.getZoom(), { animate: false });
+      app.drawOutlines(second);
+      app.addMap(second);
+      startPlace(second);
+      startClicks(second);
+      follow(map, second);
+      follow(second, map);
     };
-    app.isSplit = () => !element("normalised-pane").hidden;
-    button.addEventListener("click", () => {
-      app.split(!app.isSplit());
+    app.second = () => shown;
+    app.secondName = () => buttons.find(({ value }) => value === shown).textContent;
+    app.showSecond = kind => {
+      const place = map.getCenter();
+      following = true; // a new size is no move to be followed
+      shown = Object.hasOwn(SECOND, kind) ? kind : "";
+      pane.hidden = !shown;
+      for (const button of buttons) button.setAttribute("aria-pressed", button.value === shown);
+      map.invalidateSize({ pan: false });
+      map.setView(place, map.getZoom(), { reset: true });
+      layers.forEach(layer => layer.remove());
+      layers = [];
+      if (shown) {
+        if (!second) create();
+        second.invalidateSize({ pan: false });
+        second.setView(place, map.getZoom(), { reset: true });
+        layers = SECOND[shown](second);
+      }
+      following = false;
+    };
+    app.nextSecond = () => {
+      const kinds = ["", ...Object.keys(SECOND)];
+      app.showSecond(kinds[(kinds.indexOf(shown) + 1) % kinds.length]);
       app.changed();
-    });
+    };
+    for (const button of buttons) {
+      button.addEventListener("click", () => {
+        app.showSecond(button.value === shown ? "" : button.value);
+        app.changed();
+      });
+    }
   };
 
   app.addTools = map => {
     addOverview(map);
     new Scale({ imperial: false, maxWidth: 160 }).addTo(map);
     addPlace(map);
-    addRuler(map);
+    addRuler();
+    startClicks(map);
     addSecondPane(map);
   };
 })(window.lesionmapViewer);
