@@ -16,8 +16,9 @@ def with_lesions(rows: Sequence[Row]) -> list[Row]:
 
 
 def without_lesions(rows: Sequence[Row]) -> list[Row]:
-    """Mapped slides without lesions, in the sheet's order."""
-    return [row for row in rows if row["state"] == MAPPED and row["lesions"] == "0"]
+    """Mapped slides without lesions: those on which annotated ones were missed, then the others."""
+    none = [row for row in rows if row["state"] == MAPPED and row["lesions"] == "0"]
+    return sorted(none, key=lambda row: not missed_in_words(row))
 
 
 def total_in_words(rows: Sequence[Row]) -> str:
@@ -49,7 +50,13 @@ def findings_lines(rows: Sequence[Row]) -> Iterator[str]:
         yield f"  and {len(some) - MOST_LISTED} more with less (results/slides.tsv)"
     if none:
         more = f" and {len(none) - MOST_LISTED} more" if len(none) > MOST_LISTED else ""
-        yield "  without lesions: " + ", ".join(row["slide"] for row in none[:MOST_LISTED]) + more
+        listed = ", ".join(row["slide"] + missed_in_words(row) for row in none[:MOST_LISTED])
+        yield f"  without lesions: {listed}{more}"
+
+
+def missed_in_words(row: Row) -> str:
+    """What the annotation says of a slide without lesions, if it has any."""
+    return "" if row["missed_lesions"] in ("NA", "0") else f" ({row['missed_lesions']} missed)"
 
 
 def slide_in_words(row: Row) -> str:

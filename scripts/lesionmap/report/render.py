@@ -12,7 +12,7 @@ from typing import Any
 from jinja2 import Environment, Template
 from PIL import Image
 
-from lesionmap.evaluation.findings_in_words import slide_in_words
+from lesionmap.evaluation.findings_in_words import missed_in_words, slide_in_words
 from lesionmap.files.atomic import folder_written_whole
 from lesionmap.files.records import read_json, write_text
 from lesionmap.formatting import MISSING
@@ -158,6 +158,7 @@ def _templates() -> Environment:
         "colour": stain_colour,
         "yaml": as_yaml,
         "found_in_words": slide_in_words,
+        "missed_in_words": missed_in_words,
     }
     return templates
 

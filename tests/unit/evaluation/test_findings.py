@@ -171,6 +171,8 @@ def test_in_words(found):
     none = [row | {"lesions": "0", "slide": f"s{n}"} for n, row in enumerate(rows[:1] * 22)]
     *start, last = findings_lines(none)
     assert start == ["22 slides mapped: no lesion on any of them"]
-    assert last.endswith("s18, s19 and 2 more")
+    assert last.endswith("s18 (1 missed), s19 (1 missed) and 2 more")
+    mixed = [rows[1] | {"lesions": "0"}, none[0], none[1] | {"missed_lesions": "0"}]
+    assert list(findings_lines(mixed))[-1] == "  without lesions: s0 (1 missed), n, s1"
     many = [rows[0] | {"slide": f"s{n}"} for n in range(23)]
     assert list(findings_lines(many))[-1] == "  and 3 more with less (results/slides.tsv)"

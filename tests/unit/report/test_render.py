@@ -36,6 +36,7 @@ from report_parts import (
     summarise_into,
     texts,
     with_slides,
+    write_found,
 )
 
 
@@ -401,6 +402,19 @@ def test_a_cohort_without_slides_has_a_page(inputs: ReportInputs, tmp_path: Path
     assert "All slides are normalised to" not in page.source
     assert page.images == []
     assert not (report / "figures" / "stain_vectors.svg").exists()
+    found = (report / "index.html").read_text().split('id="findings-title"')[1]
+    assert "Nothing: no slide could be mapped." in found
+    assert 'aria-label="Legend"' not in found
+
+
+def test_what_was_found_has_a_legend_and_names_slides_whose_lesions_were_missed(
+    inputs: ReportInputs, tmp_path: Path
+) -> None:
+    missed = {"lesion": 1, "outlines": 1, "area_mm2": 0.1, "centroid_xy_lv0": [5, 6], "found": False}
+    write_found(tmp_path / "inputs", "new_1", "new_1", verdicts={"matched": 0}, annotated=[missed])
+    found = (render(inputs, tmp_path) / "index.html").read_text().split('id="findings-title"')[1]
+    assert found.count('aria-label="Legend"') == 1
+    assert '<a href="slides/new_1.html">new_1</a> (1 missed), <a href="slides/train_1.html">train_1</a></p>' in found
 
 
 def test_an_existing_model_is_named_instead_of_curves(inputs: ReportInputs, tmp_path: Path) -> None:
