@@ -95,7 +95,7 @@
 
   const asked = () => new URLSearchParams(location.hash.slice(1));
   app.addToggle("probability", "probability", on => { pane.style.display = on ? "" : "none"; });
-  app.addAllOutlines();
+  app.listOutlines();
   app.startSelection(map);
   L.DomEvent.disableClickPropagation(element("view-buttons"));
   new (L.Control.extend({ onAdd: () => element("view-buttons") }))({ position: "topright" }).addTo(map);

@@ -126,7 +126,7 @@
       }
     }
   };
-  app.addAllOutlines = () => {
+  app.listOutlines = () => {
     addPredicted();
     for (const { class: name, names, n, area_mm2: mm2, outlines } of app.view.annotated) {
       const others = names.filter(other => other.toLowerCase() !== name).slice(0, 5).join(", ");

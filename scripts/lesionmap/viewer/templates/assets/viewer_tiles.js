@@ -1,5 +1,5 @@
-// Tiles of the slide and its map, and the maps of Leaflet that show them, one for each pane. Tiles are scripts that hold pictures as base64:
-// a page that is opened from disk may not read the pixels of other files, but may read those.
+// Tiles of the slide and its probability map, and Leaflet's maps that show them, one for each pane. Tiles are scripts
+// that hold pictures as base64: a page that is opened from disk may not read the pixels of other files, but may read those.
 "use strict";
 
 window.lesionmapViewer = {};

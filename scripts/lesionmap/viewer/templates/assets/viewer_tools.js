@@ -18,8 +18,7 @@
       this._updateScale(this._mScale, um < 1000 ? `${um} µm` : `${um / 1000} mm`, um / most);
     },
   });
-  let startPlace = null;
-  const addPlace = map => {
+  const addPlace = map => { // returns what adds another map, whose cursor is told, too
     const box = L.DomUtil.create("div", "readout");
     const [zoom, place, level] = ["zoom", "place", "level"].map(name => L.DomUtil.create("div", name, box));
     const tell = (what, { x, y }) => {
@@ -39,7 +38,7 @@
       level.textContent = "probability –"; // a line that came and went would move what is above it
       asked++;
     };
-    startPlace = each => {
+    const follow = each => {
       each.on("mousemove", ({ latlng }) => {
         const number = ++asked;
         const point = app.xy(latlng);
@@ -52,9 +51,10 @@
       });
       each.on("mouseout move", tellCentre);
     };
-    startPlace(map);
+    follow(map);
     tellCentre();
     new (L.Control.extend({ onAdd: () => box }))({ position: "bottomright" }).addTo(map);
+    return follow;
   };
 
   // ---- ruler
@@ -140,7 +140,7 @@
     normalised: map => app.addSlide(map, app.normaliser(app.view.stain)),
     map: map => app.addProbability(map, "map-filter"),
   };
-  const addSecondPane = map => {
+  const addSecondPane = (map, tellPlace) => {
     const buttons = [...element("second-pane").querySelectorAll("button")];
     const pane = element("other-pane");
     let second = null;
@@ -158,7 +158,7 @@
       second.setView(map.getCenter(), map.getZoom(), { animate: false });
       app.drawOutlines(second);
       app.addMap(second);
-      startPlace(second);
+      tellPlace(second);
       startClicks(second);
       follow(map, second);
       follow(second, map);
@@ -199,9 +199,9 @@
   app.addTools = map => {
     addOverview(map);
     new Scale({ imperial: false, maxWidth: 160 }).addTo(map);
-    addPlace(map);
+    const tellPlace = addPlace(map);
     addRuler();
     startClicks(map);
-    addSecondPane(map);
+    addSecondPane(map, tellPlace);
   };
 })(window.lesionmapViewer);
