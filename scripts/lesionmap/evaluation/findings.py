@@ -17,7 +17,10 @@ from lesionmap.metrics.lesion_sizes import SIZE_NAMES, SIZES_UM
 OF_ANNOTATION = "annotation: "  # begins flags of where an annotation lies
 UNLIKE = "unlike the other slides: "  # begins the flag of a stain that is
 VISIBLE_SEAMS = 2.0  # 1: tile borders do not show; maps of tiles that do not overlap have 8 to 19
-SEAMS = "borders of tiles show in the map ({:.1f}, 1 is none), which may cut a lesion in two: see inference.overlap"
+SEAMS = (
+    "borders of tiles show in the map ({:.1f}, 1 is none), which may cut a lesion in two: see seam_measure in "
+    "config/README.md"
+)
 QUARANTINED = "quarantined"
 LESIONS = (
     *("slide", "patient", "split", "evaluated_as", "lesion", "id", "area_mm2", "tissue_percent", "diameter_mm", "size"),

@@ -22,7 +22,14 @@ from lesionmap.inference.engines import Engine, EngineFiles, EngineSettings, ope
 from lesionmap.inference.ensemble import Ensemble, check_members, mean_of
 from lesionmap.inference.recalibration import Recalibration
 from lesionmap.inference.refinement import Fusion, Refined, RefineSettings, refine_maps
-from lesionmap.inference.settings import LESION_REFINEMENT, NO_REFINEMENT, MapSettings, overlap_px, view_of
+from lesionmap.inference.settings import (
+    LESION_REFINEMENT,
+    NO_REFINEMENT,
+    REFINED_EVERYWHERE,
+    MapSettings,
+    overlap_px,
+    view_of,
+)
 from lesionmap.inference.sliding_window import PassSettings, SlideMap, sliding_window_maps
 from lesionmap.maps.ome_tiff import MapNotes, map_frame, write_map
 from lesionmap.maps.on_disk import on_disk, strips
@@ -134,7 +141,7 @@ def map_slide(
     thresholds = [_threshold(settings, *one) for one in zip(models, recalibrations, strict=True)]
     facts = {"view": _views(settings, models), "validated_threshold": mean_threshold(thresholds)}
     _write_maps(files, info, mapped, ensemble, facts | {"provenance": provenance})
-    passes = [_pass_record(*one) for one in zip_longest(maps, refined, recalibrations)]
+    passes = [_pass_record(settings.refine, *one) for one in zip_longest(maps, refined, recalibrations)]
     how = ensemble.record(inputs.paths, thresholds, passes) if ensemble else passes[0]
     _write_record(files.record, info, mapped, how | {"provenance": provenance})
     logging.info("%s: %d tiles mapped, %d without tissue", info.slide, mapped.n_read, mapped.n_skipped)
@@ -281,9 +288,14 @@ def check_tiles(settings: MapSettings, model: dict[str, Any]) -> None:
         )
 
 
-def _pass_record(mapped: SlideMap, refined: Refined | None, recalibration: Recalibration | None) -> dict[str, Any]:
+def _pass_record(
+    refine: str, mapped: SlideMap, refined: Refined | None, recalibration: Recalibration | None
+) -> dict[str, Any]:
+    """How one model's map was made; its seams are those of the tiles that the map shows."""
+    first = [] if refine == REFINED_EVERYWHERE else [mapped.seam_measure]
+    seams = [*first, *([refined.seam_measure] if refined else [])]
     return {
-        "seam_measure": mapped.seam_measure,
+        "seam_measure": max((seam for seam in seams if seam is not None), default=None),
         "refined": refined and asdict(refined),
         "recalibration": recalibration and asdict(recalibration),
     }

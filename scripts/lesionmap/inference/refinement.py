@@ -13,6 +13,7 @@ from lesionmap.errors import SlideError
 from lesionmap.geometry.resampling import area_matrix
 from lesionmap.geometry.tiling import TileSpec, grid_xy
 from lesionmap.inference.engines import Engine, Images
+from lesionmap.inference.seams import refined_seam_measure
 from lesionmap.inference.sliding_window import STAGE, SlideMap
 from lesionmap.inference.stitching import RowBand, Take, scores_of
 from lesionmap.jobs.log import progress
@@ -85,11 +86,14 @@ class Refined:
         Their numbers.
     unreadable : list of [x, y, width, height]
         Regions that cannot be read at full resolution, level-0 pixels; the map of the first pass stays there.
+    seam_measure : float or None
+        See :func:`lesionmap.inference.seams.refined_seam_measure`.
     """
 
     regions: int
     tiles: int
     unreadable: list[list[float]]
+    seam_measure: float | None
 
 
 @dataclass(frozen=True)
@@ -162,24 +166,31 @@ def refine_maps(
                 bands[number].add(*_on_map(fused, place.xy_lv0, spec.low_mpp / info.mpp, scale))
     for band in bands:
         band.finish()
-    return _outcomes(info, places, failed, settings)
+    return _outcomes(maps, info, tissue, places, failed, settings)
 
 
 def _outcomes(
+    maps: Sequence[SlideMap],
     info: SlideInfo,
+    tissue: TissueMask,
     places: Sequence[_Place],
     failed: Sequence[tuple[_Place, SlideError]],
     settings: Sequence[RefineSettings],
 ) -> list[Refined]:
     """What was refined in each map, unless too many of its regions cannot be read."""
     found = []
-    for number, one in enumerate(settings):
+    for number, (one, mapped) in enumerate(zip(settings, maps, strict=True)):
         asked = [place for place in places if number in place.maps]
         lost = [(place, error) for place, error in failed if number in place.maps]
         check_damage(info.slide, STAGE, [error for _, error in lost], len(asked), one.max_unreadable_fraction)
         side_lv0 = one.spec.region_side_lv0(info.mpp)
         unreadable = [[*place.xy_lv0, side_lv0, side_lv0] for place, _ in lost]
-        found.append(Refined(len(asked) - len(lost), sum(int(place.kept.sum()) for place in asked), unreadable))
+        left_out = {place.xy_lv0 for place, _ in lost}
+        corners = [place.xy_lv0 for place in asked if place.xy_lv0 not in left_out]
+        sides = {"region_lv0": side_lv0, "tile_lv0": side_lv0 / one.spec.tiles_per_side}
+        seams = refined_seam_measure(mapped.scores, tissue, mapped.mpp / info.mpp, corners, **sides)
+        n_tiles = sum(int(place.kept.sum()) for place in asked)
+        found.append(Refined(len(corners), n_tiles, unreadable, seams))
     return found
 
 

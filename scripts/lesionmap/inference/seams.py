@@ -1,11 +1,16 @@
 """Measure whether the borders of tiles are visible in a map."""
 
+import math
+from collections.abc import Iterable
+
 import numpy as np
 from numpy.typing import NDArray
 
 from lesionmap.geometry.tiling import FINEST_STRIDE, corners_px
 from lesionmap.maps.probability import Scores, as_u8
 from lesionmap.tissue.mask import TissueMask
+
+ROUNDING = 1e-9  # of a pixel
 
 
 def seam_measure(
@@ -60,6 +65,51 @@ def seam_measure(
             for index, chosen in enumerate((at_edge, ~at_edge & (places % FINEST_STRIDE == 0))):
                 sums[index] += per_place[0][chosen].sum()
                 counts[index] += per_place[1][chosen].sum()
+    if not counts.all() or not sums[1]:
+        return None
+    return float(sums[0] / counts[0] / (sums[1] / counts[1]))
+
+
+def refined_seam_measure(
+    scores: Scores,
+    tissue: TissueMask,
+    scale: float,
+    corners_lv0: Iterable[tuple[float, float]],
+    *,
+    region_lv0: float,
+    tile_lv0: float,
+) -> float | None:
+    """As :func:`seam_measure`, for the tiles of refined regions, which begin anywhere in a map pixel.
+
+    So jumps are those between the two neighbours of a pixel: of one in which a tile begins, and of those that neither
+    are nor touch one.
+
+    Parameters
+    ----------
+    corners_lv0 : iterable of (float, float)
+        Top-left corners of the refined regions, level-0 pixels.
+    region_lv0, tile_lv0 : float
+        Side of a region and of a tile, level-0 pixels.
+    """
+    sums, counts = np.zeros(2), np.zeros(2)
+    height, width = scores.shape
+    for corner in corners_lv0:
+        left, top = (max(0, math.floor(part / scale) - 1) for part in corner)
+        right, bottom = (math.ceil((part + region_lv0) / scale) for part in corner)
+        box = as_u8(scores[top : min(bottom, height), left : min(right, width)]).astype(np.int16)
+        on = tissue.at((left * scale, top * scale), (box.shape[1], box.shape[0]), scale)
+        borders = np.arange(0, region_lv0 - tile_lv0 / 2, tile_lv0)
+        for axis, first in enumerate((left, top)):
+            along = 1 - axis  # of the arrays
+            centres = np.arange(1, box.shape[along] - 1)
+            begins = np.floor((corner[axis] + borders) / scale + ROUNDING).astype(int) - first
+            ahead, behind = (np.take(box, centres + step, axis=along) for step in (1, -1))
+            valid = np.logical_and.reduce([np.take(on, centres + step, axis=along) for step in (-1, 0, 1)])
+            jumps = np.abs(ahead - behind) * valid
+            near = np.isin(centres, np.concatenate([begins - 1, begins, begins + 1]))
+            for index, chosen in enumerate((np.isin(centres, begins), ~near)):
+                sums[index] += jumps.sum(axis=axis)[chosen].sum()
+                counts[index] += valid.sum(axis=axis)[chosen].sum()
     if not counts.all() or not sums[1]:
         return None
     return float(sums[0] / counts[0] / (sums[1] / counts[1]))

@@ -154,7 +154,18 @@ def test_what_is_published_is_the_probability_of_the_scores(tmp_path, refine):
 def test_the_record_counts_what_was_refined(tmp_path):
     record, metadata, _ = mapped(tmp_path, refine="all")
     assert metadata["view"] == "fused"
+    seams = record["refined"].pop("seam_measure")
     assert record["refined"] == {"regions": 1, "tiles": 16, "unreadable": []}  # 30 px of 4 are 120 of 128
+    assert record["seam_measure"] == seams > 0
+
+
+def test_seams_are_those_of_the_tiles_that_the_map_shows(tmp_path):
+    first = mapped(tmp_path)[0]["seam_measure"]
+    partly = mapped(tmp_path, refine="unsure")[0]
+    assert partly["refined"]["regions"] == 1
+    assert partly["seam_measure"] == max(first, partly["refined"]["seam_measure"])
+    everywhere = mapped(tmp_path, refine="all")[0]
+    assert everywhere["seam_measure"] == everywhere["refined"]["seam_measure"] != first
 
 
 def test_the_map_says_which_threshold_suited_the_validation_slides():
