@@ -187,10 +187,11 @@ def _outcomes(
         unreadable = [[*place.xy_lv0, side_lv0, side_lv0] for place, _ in lost]
         left_out = {place.xy_lv0 for place, _ in lost}
         corners = [place.xy_lv0 for place in asked if place.xy_lv0 not in left_out]
-        sides = {"region_lv0": side_lv0, "tile_lv0": side_lv0 / one.spec.tiles_per_side}
-        seams = refined_seam_measure(mapped.scores, tissue, mapped.mpp / info.mpp, corners, **sides)
+        of_map = (mapped.scores, tissue, mapped.mpp / info.mpp, corners, side_lv0)
+        seams = [refined_seam_measure(*of_map, part) for part in (side_lv0 / one.spec.tiles_per_side, side_lv0)]
+        worst = max((seam for seam in seams if seam is not None), default=None)
         n_tiles = sum(int(place.kept.sum()) for place in asked)
-        found.append(Refined(len(corners), n_tiles, unreadable, seams))
+        found.append(Refined(len(corners), n_tiles, unreadable, worst))
     return found
 
 

@@ -75,21 +75,20 @@ def refined_seam_measure(
     tissue: TissueMask,
     scale: float,
     corners_lv0: Iterable[tuple[float, float]],
-    *,
     region_lv0: float,
-    tile_lv0: float,
+    part_lv0: float,
 ) -> float | None:
-    """As :func:`seam_measure`, for the tiles of refined regions, which begin anywhere in a map pixel.
+    """As :func:`seam_measure`, for the parts of refined regions, which begin anywhere in a map pixel.
 
-    So jumps are those between the two neighbours of a pixel: of one in which a tile begins, and of those that neither
+    So jumps are those between the two neighbours of a pixel: of one in which a part begins, and of those that neither
     are nor touch one.
 
     Parameters
     ----------
     corners_lv0 : iterable of (float, float)
         Top-left corners of the refined regions, level-0 pixels.
-    region_lv0, tile_lv0 : float
-        Side of a region and of a tile, level-0 pixels.
+    region_lv0, part_lv0 : float
+        Side of a region, and of the parts whose borders are measured (its tiles, or itself), level-0 pixels.
     """
     sums, counts = np.zeros(2), np.zeros(2)
     height, width = scores.shape
@@ -98,7 +97,7 @@ def refined_seam_measure(
         right, bottom = (math.ceil((part + region_lv0) / scale) for part in corner)
         box = as_u8(scores[top : min(bottom, height), left : min(right, width)]).astype(np.int16)
         on = tissue.at((left * scale, top * scale), (box.shape[1], box.shape[0]), scale)
-        borders = np.arange(0, region_lv0 - tile_lv0 / 2, tile_lv0)
+        borders = np.arange(0, region_lv0 - part_lv0 / 2, part_lv0)
         for axis, first in enumerate((left, top)):
             along = 1 - axis  # of the arrays
             centres = np.arange(1, box.shape[along] - 1)

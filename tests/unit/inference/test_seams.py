@@ -84,7 +84,7 @@ def test_of_refined_regions_the_borders_of_their_tiles_are_measured(tmp_path, re
     info = SlideInfo("s", "", "", "", (width * 4, height * 4), 0.5, (1.0,), ((width * 4, height * 4),), (0, 0))
     on, scores = TissueMask(tmp_path / "tissue.tif", info), scores_of(probability_u8 / 255)
     lv0 = [(x * 4, y * 4) for x, y in corners]
-    found = refined_seam_measure(scores, on, 4.0, lv0, region_lv0=region * 4, tile_lv0=tile * 4)
+    found = refined_seam_measure(scores, on, 4.0, lv0, region * 4, tile * 4)
     assert found == pytest.approx(refined_naively(probability_u8, tissue, corners, region, tile))
     assert found > 1.5
-    assert refined_seam_measure(scores, on, 4.0, [], region_lv0=80, tile_lv0=40) is None
+    assert refined_seam_measure(scores, on, 4.0, [], 80, 40) is None
