@@ -243,6 +243,7 @@ def _refine_settings(settings: MapSettings, model: dict[str, Any], path: str) ->
         spec=settings.tiles,
         looked_at=settings.refined_range(threshold),
         fusion=fusion_of_model(path, model["architecture"].get("fusion", "mean")),
+        t2_of_first_pass=settings.t2_of_first_pass,
         flips=settings.flips,
         max_unreadable_fraction=settings.max_unreadable_fraction,
     )

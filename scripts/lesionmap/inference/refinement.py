@@ -18,7 +18,7 @@ from lesionmap.inference.sliding_window import STAGE, SlideMap
 from lesionmap.inference.stitching import RowBand, Take, scores_of
 from lesionmap.jobs.log import progress
 from lesionmap.jobs.parallel import in_order, map_in_order
-from lesionmap.maps.probability import Scores, Values, as_logits, of_logits
+from lesionmap.maps.probability import UNMAPPED, Scores, Values, as_logits, of_logits
 from lesionmap.network.settings import TILES
 from lesionmap.slides.damage import check_damage
 from lesionmap.slides.slide import SlideInfo
@@ -58,6 +58,9 @@ class RefineSettings:
         A region is refined if one of its tissue pixels has a score in this range, ends included.
     fusion : Fusion
         How the maps of tiles and low view are fused.
+    t2_of_first_pass : bool
+        Whether T2 is taken from the first pass, which has its resolution and whose tiles overlap: a region's own T2 is
+        less sure at the region's border, which would show.
     flips : bool
         Whether images are also passed flipped, and the results averaged.
     max_unreadable_fraction : float
@@ -67,6 +70,7 @@ class RefineSettings:
     spec: TileSpec
     looked_at: tuple[int, int]
     fusion: Fusion
+    t2_of_first_pass: bool
     flips: bool
     max_unreadable_fraction: float
 
@@ -119,8 +123,9 @@ def refine_maps(
 
     Each map is refined by its own engine, where its own settings ask for that; each region is read once.
 
-    A region is fused as in validation (METHOD.md §4), from its tiles with tissue and its low view. Each pixel of the
-    map takes the mean over its own area: of fused maps where there are any, of the first pass elsewhere.
+    A region is fused as in validation (METHOD.md §4), from its tiles with tissue and its low view, or the first pass
+    (`RefineSettings.t2_of_first_pass`) if that has looked at all of its tissue. Each pixel of the map takes the mean
+    over its own area: of fused maps where there are any, of the first pass elsewhere.
 
     Parameters
     ----------
@@ -162,7 +167,9 @@ def refine_maps(
                 failed.append((place, region))
                 continue
             for number in place.maps:
-                fused = _fused(engines[number], pool, region, place.kept, settings[number])
+                of_first = settings[number].t2_of_first_pass
+                t2 = _first_pass(maps[number].scores, place.xy_lv0, scale, spec.tile_px, tissue) if of_first else None
+                fused = _fused(engines[number], pool, region, place.kept, settings[number], t2)
                 bands[number].add(*_on_map(fused, place.xy_lv0, spec.low_mpp / info.mpp, scale))
     for band in bands:
         band.finish()
@@ -220,21 +227,39 @@ def _covering(start_lv0: float, length_lv0: float, scale: float) -> tuple[int, i
     return math.floor(start_lv0 / scale + 1e-9), math.ceil((start_lv0 + length_lv0) / scale - 1e-9)
 
 
+def _first_pass(
+    scores: Scores, xy_lv0: tuple[float, float], scale: float, side: int, tissue: TissueMask
+) -> Values | None:
+    """The first pass in a region, as shares (2, side, side); None if it has not looked everywhere at its tissue."""
+    left, top = (round(part / scale) for part in xy_lv0)
+    block = scores[top : top + side, left : left + side]
+    height, width = block.shape
+    if (block[tissue.at(xy_lv0, (width, height), scale)] == UNMAPPED).any():
+        return None
+    whole = np.pad(block, ((0, side - height), (0, side - width)))  # beyond the slide, where the map ends
+    return np.stack(of_logits(as_logits(whole).astype(np.float32)))
+
+
 def _fused(
-    engine: Engine, pool: ThreadPoolExecutor, region: RegionImages, kept: NDArray[np.bool_], settings: RefineSettings
+    engine: Engine,
+    pool: ThreadPoolExecutor,
+    region: RegionImages,
+    kept: NDArray[np.bool_],
+    settings: RefineSettings,
+    t2: Values | None,
 ) -> Values:
-    """The fused shares of a region, (2, s, s): T1 of its tiles and, where there is none, T2 of its low view."""
+    """The fused shares of a region, (2, s, s): T1 of its tiles and, where there is none, T2 (else: of its low view)."""
     tiles, low = region
     n, step = len(kept), engine.batch_size
     batches = (tiles[first : first + step] for first in range(0, len(tiles), step))
-    parts = [(low[None], False), *((batch, True) for batch in batches)]
+    parts = [*([(low[None], False)] if t2 is None else []), *((batch, True) for batch in batches)]
 
     def shares(part: tuple[Images, bool]) -> Values:
         images, are_tiles = part
         return engine.shares(images, factor=n if are_tiles else 1, flips=settings.flips, tiles=are_tiles)
 
     passed = in_order(pool, shares, parts, engine.threads)
-    fused = next(passed)[:, 0]
+    fused = next(passed)[:, 0] if t2 is None else t2
     blocks = (block for shares in passed for block in shares.swapaxes(0, 1))
     side = fused.shape[1] // n
     for (row, column), t1 in zip(np.argwhere(kept).tolist(), blocks, strict=True):

@@ -68,6 +68,11 @@ class MapSettings:
         """Whether the result depends on how the training slides were cut, beyond the size of a tile."""
         return self.magnification == MATCH_TRAINING or self.refine != NO_REFINEMENT
 
+    @property
+    def t2_of_first_pass(self) -> bool:
+        """Whether refinement takes T2 from the first pass: if that has its resolution, and tiles that overlap."""
+        return self.magnification == MATCH_TRAINING and overlap_px(self.overlap, self.tiles.tile_px) > 0
+
     def refined_range(self, threshold: float) -> tuple[int, int]:
         """Lowest and highest score of the first pass for which a region is refined."""
         least, most = map(score_of, self.unsure)

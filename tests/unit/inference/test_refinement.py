@@ -27,7 +27,7 @@ STAIN = StainMatch(PROFILE, profile(OTHER_HE), (0.8, 1.1))
 TABLE = STAIN.table()
 SPEC = TileSpec(region_px=128, tile_px=32, mpp=0.25)  # the low view at 1 µm/px
 FIRST = PassSettings(1.25, tile_px=32, overlap_px=0, flips=False, max_unreadable_fraction=0.0)
-ALL = RefineSettings(SPEC, (0, 65535), Fusion(), flips=False, max_unreadable_fraction=0.0)
+ALL = RefineSettings(SPEC, (0, 65535), Fusion(), t2_of_first_pass=False, flips=False, max_unreadable_fraction=0.0)
 WIDTH, HEIGHT = 219, 147  # two columns and two rows of regions
 PX, LOW_PX = 5, 4  # level-0 pixels of a pixel of the map, and of the low view
 UNTURNED = [(1, 1)]
@@ -226,6 +226,55 @@ def test_a_region_whose_tissue_no_pixel_of_the_low_view_shows_has_no_tiles_to_lo
     engine = openvino_engine(network(), tmp_path)
     mapped = first_pass(slide, engine, tmp_path)
     assert refine_map(mapped, info, fine, STAIN, engine, settings=ALL, threads=1).regions == 0
+
+
+OVERLAPPING = replace(FIRST, mpp=1.0, overlap_px=8)  # a pixel of the map is one of the low view
+
+
+@torch.no_grad()
+def of_first_pass_naively(slide, model, first_scores):
+    """Logits of the mean of T1 and the first pass in each tile with tissue, and of the first pass elsewhere."""
+    info, tissue = slide
+    shares = np.array([expit(sign * (first_scores / 1024 - 32)) for sign in (1, -1)])
+    height, width = first_scores.shape
+    with Slide(info, "test") as opened:
+        for row, column in np.ndindex(8, 8):
+            y, x = 8 * row, 8 * column
+            if y >= height or x >= width or not tissue.at((4 * x, 4 * y), (8, 8), LOW_PX).any():
+                continue
+            image = apply_table(TABLE, opened.read((4 * x, 4 * y), (32, 32), 0.25))
+            t1 = probabilities(of_tiles(model), image).reshape(2, 8, 4, 8, 4).mean(axis=(2, 4))
+            place = shares[:, y : y + 8, x : x + 8]
+            place[...] = (place + t1[:, : place.shape[1], : place.shape[2]]) / 2
+    return np.log(shares[0] / shares[1])
+
+
+def overlapping_first_pass(slide, engine, tmp_path):
+    return sliding_window_maps(*slide, TABLE, [engine], OVERLAPPING, folder=tmp_path, threads=2)[0]
+
+
+def test_a_first_pass_that_overlaps_takes_the_place_of_t2(slide, tmp_path):
+    model = network()
+    engine = openvino_engine(model, tmp_path)
+    mapped = overlapping_first_pass(slide, engine, tmp_path)
+    first = mapped.scores.copy()
+    counts = refine_map(mapped, *slide, STAIN, engine, settings=replace(ALL, t2_of_first_pass=True), threads=2)
+    assert counts.regions == 3
+    looked = first > 0
+    expected = of_first_pass_naively(slide, model, first)
+    assert np.abs(mapped.scores - (np.float64(32768) + 1024 * expected))[looked].max() <= 1
+    assert (mapped.scores != first)[looked].mean() > 0.5
+
+
+def test_where_the_first_pass_has_not_looked_at_tissue_a_region_has_its_own_t2(slide, tmp_path):
+    engine, found = openvino_engine(network(), tmp_path), []
+    for of_first in (False, True):
+        mapped = overlapping_first_pass(slide, engine, tmp_path)
+        mapped.scores[:4, :4] = mapped.scores[:4, 40:44] = mapped.scores[34:36, :4] = 0
+        refine_map(mapped, *slide, STAIN, engine, settings=replace(ALL, t2_of_first_pass=of_first), threads=2)
+        found.append(mapped.scores)
+    assert found[0].any()
+    np.testing.assert_array_equal(*found)
 
 
 def test_threads_do_not_change_a_byte(slide, tmp_path):

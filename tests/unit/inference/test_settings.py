@@ -19,6 +19,13 @@ def test_the_overlap_is_the_largest_that_keeps_tiles_on_the_networks_finest_map(
     assert expected <= overlap * tile_px < expected + 4
 
 
+@pytest.mark.parametrize("magnification", ["patent", "match_training"])
+@pytest.mark.parametrize("overlap", [0, 0.02, 0.25])
+def test_t2_is_of_the_first_pass_if_that_overlaps_at_its_resolution(magnification, overlap):
+    settings = replace(SETTINGS, magnification=magnification, overlap=overlap)
+    assert settings.t2_of_first_pass == ((magnification, overlap) == ("match_training", 0.25))
+
+
 @pytest.mark.parametrize(
     ("refine", "expected"),
     [
