@@ -261,6 +261,9 @@ def _cpu_has_bf16() -> bool:
 def _openvino() -> "openvino.Core":
     import openvino  # the torch engine does without
 
+    # The data of the first tensor of a process sets up a table, and two threads that ask for it at once wait for each
+    # other for ever: one has the table's lock and wants Python's, the other the reverse.
+    len(openvino.Tensor(np.zeros(1, dtype=np.float32)).data)
     return openvino.Core()
 
 
