@@ -29,17 +29,15 @@
   const threshold = element("threshold");
   const opacity = element("opacity");
   const reset = element("threshold-reset");
-  const mm2From = new Array(MAX_U8 + 2).fill(0); // of the map, from each probability on
-  for (let u8 = MAX_U8; u8 >= 0; u8--) {
-    mm2From[u8] = mm2From[u8 + 1] + probability.counts[u8] * probability.pixel_mm2;
-  }
+  const pixelsFrom = new Array(MAX_U8 + 2).fill(0); // of the map, from each probability on
+  for (let u8 = MAX_U8; u8 >= 0; u8--) pixelsFrom[u8] = pixelsFrom[u8 + 1] + probability.counts[u8];
 
   const showProbability = () => {
     const u8 = Number(threshold.value);
     const table = Array.from({ length: MAX_U8 + 1 }, (_, n) => Number(n >= u8));
     element("probability-mask").setAttribute("tableValues", table.join(" "));
     const from = u8 === probability.first_positive ? probability.threshold : (u8 / MAX_U8).toFixed(3);
-    element("threshold-text").textContent = `${from}: ${mm2From[u8].toFixed(3)} mm²`;
+    element("threshold-text").textContent = `${from}: ${(pixelsFrom[u8] * probability.pixel_mm2).toFixed(3)} mm²`;
     threshold.style.setProperty("--from", `${(100 * u8) / MAX_U8}%`);
     reset.disabled = u8 === probability.first_positive;
     element("opacity-text").textContent = `${opacity.value} %`;
